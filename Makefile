@@ -1,0 +1,59 @@
+# Every target sets up what it needs and nothing twice: virtual environment in .venv, generated files in build/,
+# Debian packages through tools/setup-debian (root or sudo, else one line that names what is missing).
+
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+SOURCES := $(shell find acrn_dm -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+
+.PHONY: demo test test-unit test-lab lint bench docs ext format debian clean
+.DELETE_ON_ERROR:
+
+demo: ext
+	@$(PY) -m tests.lab.demo
+
+test: ext
+	$(PYTEST) tests plugins
+
+test-unit: ext
+	$(PYTEST) tests plugins -m "not lab and not process"
+
+test-lab: ext
+	$(PYTEST) tests -m lab
+
+lint: ext
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m mypy.stubtest acrn_dm._fastring acrn_dm.hypervisors._kvm
+	.venv/bin/cython-lint acrn_dm benchmarks
+
+bench: ext
+	$(PY) -m benchmarks
+
+docs: ext
+	$(PY) -m tools.docs build/docs
+
+format: ext
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+ext: build/.ext
+
+build/.ext: $(SOURCES) setup.py build/.venv
+	@echo "building the extension modules (about a minute)"
+	@$(PY) setup.py -q build_ext --inplace
+	@touch $@
+
+# --no-build-isolation: the extension modules are built by the Cython that the lint and the stubs are checked with.
+build/.venv: pyproject.toml $(wildcard plugins/*/pyproject.toml) tools/setup-debian
+	@sh tools/setup-debian
+	@echo "setting up .venv"
+	@mkdir -p build
+	@test -x $(PY) || python3 -m venv .venv
+	@$(PY) -m pip install -q --disable-pip-version-check "Cython>=3.1,<4" "setuptools>=61" wheel
+	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,dev]"
+	@for p in plugins/*/; do $(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e "$$p" || exit 1; done
+	@touch $@
+
+clean:
+	rm -rf build .venv *.egg-info acrn_dm/*.so acrn_dm/*/*.so
