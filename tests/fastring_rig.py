@@ -1,0 +1,60 @@
+"""A ring with a driver on one side and ``_fastring`` on the other, in a few pages of RAM. For the ring's tests only."""
+
+import mmap
+
+from acrn_dm._fastring import Chain, MemoryMap, SplitRing
+from acrn_dm.testing.ring_model import DriverRing, RingLayout
+
+LOW = 0  # 64 KiB: the rings at RING, then free
+TOUCHING = 0x1_0000  # 64 KiB, another host mapping that goes on where LOW ends
+HIGH = 0x1_0000_0000  # 64 KiB behind a hole
+REGION_BYTES = 0x1_0000
+RING = 0x1000
+DATA = 0x8000  # free for buffers, up to TOUCHING
+TABLE = 0x7000  # free for an indirect table
+OUTSIDE = 0x5000_0000  # in the hole
+
+
+class Rig:
+    """``driver`` writes what ``ring`` walks."""
+
+    def __init__(
+        self, *, size: int = 8, event_idx: bool = False, indirect: bool = False, start: int = 0, align: int = 4
+    ) -> None:
+        self.mappings = [mmap.mmap(-1, REGION_BYTES) for _ in range(3)]
+        self.memory = MemoryMap(list(zip((LOW, TOUCHING, HIGH), self.mappings, strict=True)))
+        self.layout = RingLayout.at(RING, size, align)
+        self.driver = DriverRing(self.memory, self.layout, event_idx=event_idx, start=start)
+        self.ring = SplitRing(
+            self.memory,
+            size=size,
+            desc=self.layout.desc,
+            avail=self.layout.avail,
+            used=self.layout.used,
+            event_idx=event_idx,
+            indirect=indirect,
+            next_avail=start,
+        )
+
+    def offer(self, out: list[tuple[int, int]], in_: list[tuple[int, int]], table: int | None = None) -> int:
+        """Make one chain available; returns its head."""
+        head = self.driver.add_chain(out, in_, table)
+        self.driver.publish()
+        return head
+
+    def offer_raw(self, *descriptors: tuple[int, int, int, int], head: int = 0) -> None:
+        """Write (gpa, length, flags, next) from descriptor 0 on and make *head* available."""
+        for i, descriptor in enumerate(descriptors):
+            self.driver.write_desc(i, *descriptor)
+        self.driver.make_available(head)
+        self.driver.publish()
+
+    def pop(self) -> Chain:
+        """The one chain that is there."""
+        (chain,) = self.ring.pop_batch()
+        return chain
+
+    def complete(self, chain: Chain, written: int | None = None) -> bool:
+        """Push and publish one chain; whether the driver wants an interrupt."""
+        self.ring.push(chain, written)
+        return self.ring.publish()
