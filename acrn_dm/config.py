@@ -1,0 +1,98 @@
+"""What the user asked for, resolved and frozen: the record that the machine is built from.
+
+Made from argv or TOML by ``cli``; nothing here opens a file. Sizes are bytes, durations are what their names say.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from acrn_dm.boot.layout import MIB
+from acrn_dm.types import Bdf
+
+MAX_VCPUS = 8
+MAX_NAME = 15  # the original's MAX_VM_NAME_LEN is 16 with the NUL
+MIN_MEMORY = 128 * MIB
+MEMORY_STEP = 2 * MIB
+MAX_MEMORY = 0x40_0000_0000 - 0x1_0000_0000  # what fits between 4 GiB and the 64-bit PCI window
+VM_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+
+@attrs.frozen(kw_only=True)
+class DeviceSpec:
+    """One ``-s``: where, what, and its options, as written (``text``) or as a TOML table (``table``)."""
+
+    bdf: Bdf
+    kind: str
+    text: str = ""
+    table: Mapping[str, Any] | None = None
+    bootable: bool = False  # the original's ",b"
+    origin: str = attrs.field(default="", eq=False)  # where it was written, for errors: "-s 3,virtio-blk,/img"
+
+
+@attrs.frozen(kw_only=True)
+class UartSpec:
+    """One ``-l``: COM port 1..5 and its backend; only COM5 has an address of its own.
+
+    The backend is ``stdio``, ``tcp:PORT`` or a tty's path; an empty one is a port with nothing behind it.
+    """
+
+    number: int
+    backend: str
+    io_base: int | None = None
+    irq: int | None = None
+
+
+def _in_range(low: int, high: int) -> Any:
+    def check(instance: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+        if not low <= value <= high:
+            raise ValueError(f"{attribute.name} {value} is outside {low}..{high}")
+
+    return check
+
+
+def _memory(instance: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+    if value < MIN_MEMORY or value % MEMORY_STEP or value > MAX_MEMORY:
+        raise ValueError(f"memory of {value} bytes: must be a multiple of 2 MiB from 128 MiB to {MAX_MEMORY >> 30} GiB")
+
+
+def _vm_name(instance: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    if not value or len(value) > MAX_NAME or not VM_NAME.match(value):
+        raise ValueError(f"VM name {value!r}: 1 to {MAX_NAME} letters, digits, '-' or '_'")
+
+
+def _distinct(instance: object, attribute: "attrs.Attribute[Any]", value: tuple[DeviceSpec, ...]) -> None:
+    seen: set[Bdf] = set()
+    for spec in value:
+        if spec.bdf in seen:
+            raise ValueError(f"slot {spec.bdf} is used twice")
+        seen.add(spec.bdf)
+
+
+@attrs.frozen(kw_only=True)
+class MachineConfig:
+    """A whole machine. Validators raise ValueError; ``cli`` turns that into a ConfigError that names the option."""
+
+    name: str = attrs.field(default="vm", validator=_vm_name)
+    memory_bytes: int = attrs.field(default=256 * MIB, validator=_memory)
+    vcpus: int = attrs.field(default=1, validator=_in_range(1, MAX_VCPUS))
+    cpu_affinity: tuple[int, ...] = ()  # host LAPIC ids of --cpu_affinity
+    kernel: Path | None = None  # -k: bzImage or vmlinux
+    elf: Path | None = None  # -E: multiboot ELF
+    ramdisk: Path | None = None
+    bootargs: str = ""
+    devices: tuple[DeviceSpec, ...] = attrs.field(default=(), validator=_distinct)
+    uarts: tuple[UartSpec, ...] = ()
+    hypervisor: str = "auto"
+    allow_slow: bool = False  # --allow-slow-kvm
+    windows: bool = False
+    virtio_msi: bool = False
+    virtio_poll_ns: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_in_range(1, 10_000_000))
+    )
+    debugexit: bool = False
+    shutdown_timeout_s: float = 30.0  # after the power button was pressed, before the guest is forced off
+    plugin_options: Mapping[str, Any] = attrs.field(factory=dict)

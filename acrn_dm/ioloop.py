@@ -1,0 +1,201 @@
+"""An epoll loop on one thread: kick eventfds, backend files, timers and work from other threads.
+
+Handlers run one at a time, on the loop's thread; ``epoll_wait`` runs without the GIL. A loop that has no thread is
+stepped by its owner (``step``), which is how tests drive devices without a thread and without a clock.
+"""
+
+import contextlib
+import heapq
+import itertools
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+
+log = logging.getLogger(__name__)
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+
+Callback = Callable[[], object]
+
+
+@attrs.define(eq=False)
+class Timer:
+    """A pending ``call_later``; ``cancel`` is idempotent."""
+
+    when: float
+    callback: Callback | None
+
+    def cancel(self) -> None:
+        """Never run the callback from now on."""
+        self.callback = None
+
+
+@attrs.define(eq=False)
+class IoLoop:
+    """See the module. ``add``, ``remove`` and ``call_soon`` may be called from any thread."""
+
+    name: str
+    _epoll: select.epoll = attrs.field(factory=select.epoll, init=False, repr=False)
+    _wake: int = attrs.field(init=False)
+    _handlers: dict[int, tuple[Callback, bool]] = attrs.field(factory=dict, init=False)
+    _soon: deque[Callback] = attrs.field(factory=deque, init=False)
+    _timers: list[tuple[float, int, Timer]] = attrs.field(factory=list, init=False)
+    _sequence: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False, repr=False)
+    _thread: threading.Thread | None = attrs.field(default=None, init=False)
+    _running: threading.RLock = attrs.field(factory=threading.RLock, init=False, repr=False)
+    _stopping: bool = attrs.field(default=False, init=False)
+    in_flight: int = attrs.field(default=0, init=False)  # work given to helper threads that will come back by call_soon
+
+    def __attrs_post_init__(self) -> None:
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, READ)
+
+    def add(self, fd: int, callback: Callback, *, events: int = READ, eventfd: bool = False) -> None:
+        """Call *callback* whenever *fd* is ready; with *eventfd* its counter is read to zero first."""
+        self._handlers[fd] = (callback, eventfd)
+        self._epoll.register(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """Change what *fd* is watched for; 0 watches for errors only."""
+        self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """Forget *fd*; when this returns, its callback is neither running (unless we are in it) nor will it run
+        again.
+        """
+        if self._handlers.pop(fd, None) is not None:
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(fd)
+        self.barrier()
+
+    def barrier(self) -> None:
+        """Wait until the handler that runs on the loop's thread now, if any, has returned."""
+        with self._running:
+            pass
+
+    def call_soon(self, callback: Callback) -> None:
+        """Run *callback* on the loop's thread."""
+        self._soon.append(callback)
+        self._poke()
+
+    def call_later(self, seconds: float, callback: Callback) -> Timer:
+        """Run *callback* on the loop's thread in *seconds* from now, unless the timer is cancelled."""
+        timer = Timer(time.monotonic() + seconds, callback)
+
+        def arm() -> None:
+            heapq.heappush(self._timers, (timer.when, next(self._sequence), timer))
+
+        self.call_soon(arm)
+        return timer
+
+    def start(self) -> None:
+        """Run the loop on a thread of its own until ``stop``."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
+        self._thread.start()
+
+    def run(self) -> None:
+        """Run the loop on this thread until ``stop``."""
+        while not self._stopping:
+            self.step(None)
+
+    def stop(self) -> None:
+        """End ``run``; from another thread, wait for the loop's own thread to end."""
+        self._stopping = True
+        self._poke()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+            self._thread = None
+
+    def close(self) -> None:
+        """Stop, and close what the loop opened (never the fds that were added)."""
+        self.stop()
+        if not self._epoll.closed:
+            self._epoll.close()
+            wake, self._wake = self._wake, -1
+            os.close(wake)
+
+    def step(self, timeout: float | None = 0.0) -> int:
+        """Wait up to *timeout* seconds (None: for ever) for something to do, do it once; return how many handlers
+        ran.
+        """
+        events = self._epoll.poll(self._patience(timeout))
+        ran = 0
+        with self._running:
+            for fd, _ in events:
+                ran += self._dispatch(fd)
+            ran += self._run_soon() + self._run_timers()
+        return ran
+
+    def run_until_idle(self, limit: int = 10_000, patience: float = 10.0) -> int:
+        """Step until nothing is ready and nothing is in flight; for loops without a thread. Raises RuntimeError past
+        the limits.
+        """
+        ran = 0
+        deadline = time.monotonic() + patience
+        for _ in range(limit):
+            done = self.step(0.05 if self.in_flight else 0.0)
+            ran += done
+            if not done and not self.in_flight and not self._soon:
+                return ran
+            if time.monotonic() > deadline:
+                break
+        raise RuntimeError(f"loop {self.name} does not come to rest: {self.in_flight} in flight, {ran} handlers ran")
+
+    def _poke(self) -> None:
+        if self._wake >= 0:  # closed: nobody will run what is added, and the number may be another file's by now
+            os.eventfd_write(self._wake, 1)
+
+    def _patience(self, timeout: float | None) -> float | None:
+        if self._soon:
+            return 0.0
+        if not self._timers:
+            return timeout
+        due = max(0.0, self._timers[0][0] - time.monotonic())
+        return due if timeout is None else min(timeout, due)
+
+    def _dispatch(self, fd: int) -> int:
+        if fd == self._wake:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(fd)
+            return 0
+        entry = self._handlers.get(fd)
+        if entry is None:
+            return 0
+        callback, eventfd = entry
+        if eventfd:
+            try:
+                os.eventfd_read(fd)
+            except BlockingIOError:
+                return 0
+        self._call(callback)
+        return 1
+
+    def _run_soon(self) -> int:
+        count = len(self._soon)  # what is added meanwhile waits for the next step: no handler can starve the loop
+        for _ in range(count):
+            self._call(self._soon.popleft())
+        return count
+
+    def _run_timers(self) -> int:
+        now = time.monotonic()
+        ran = 0
+        while self._timers and self._timers[0][0] <= now:
+            timer = heapq.heappop(self._timers)[2]
+            if timer.callback is not None:
+                self._call(timer.callback)
+                ran += 1
+        return ran
+
+    def _call(self, callback: Callback) -> None:
+        try:
+            callback()
+        except Exception:  # one broken device must not stop the others that live on this loop
+            log.exception("handler on loop %s failed", self.name)

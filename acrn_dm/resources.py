@@ -1,0 +1,26 @@
+"""What the machine gives a device when it becomes real: memory, buses, interrupts, loops. Devices open nothing
+global.
+"""
+
+from collections.abc import Callable
+
+import attrs
+
+from acrn_dm.bus import Bus
+from acrn_dm.ioloop import IoLoop
+from acrn_dm.irq import EventFdRegistry, InterruptSink
+from acrn_dm.memory import GuestMemory
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Resources:
+    """Handed to ``realize``; lives as long as the machine."""
+
+    memory: GuestMemory
+    pio: Bus
+    mmio: Bus
+    interrupts: InterruptSink
+    eventfds: EventFdRegistry
+    main_loop: IoLoop  # control: timers, signals, error reports
+    io_loop: Callable[[str], IoLoop]  # data: the loop of that name, made and started on first use; "io" is shared
+    device_failed: Callable[[object, Exception], None]  # tells observers; never raises
