@@ -1,0 +1,1 @@
+"""Getting a guest to its first instruction: kernel loaders, memory map, ACPI tables."""

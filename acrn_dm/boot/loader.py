@@ -1,0 +1,94 @@
+"""From the user's files to a guest that is ready to run: choose the loader, add the ACPI tables, write guest memory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from acrn_dm.boot import bzimage, elf, multiboot, pvh
+from acrn_dm.boot.acpi.build import RSDP_GPA, build_acpi
+from acrn_dm.boot.acpi.inputs import AcpiInputs
+from acrn_dm.boot.files import ImageFile, read_image
+from acrn_dm.boot.image import BootImage, GuestSetup, Piece, low_memory_end
+from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.errors import ConfigError
+from acrn_dm.memory import GuestMemory, MemoryRange
+
+
+@attrs.frozen(kw_only=True)
+class BootPlan:
+    """What is to be booted in which machine.
+
+    ``kernel`` (``-k``) a bzImage, or an ELF vmlinux with a PVH note; ``elf`` (``-E``) a 32-bit multiboot image, or a
+    64-bit vmlinux with a PVH note; exactly one of the two. ``memory_ranges`` the guest's RAM, of which one starts at 0.
+    """
+
+    kernel: Path | None = None
+    elf: Path | None = None
+    ramdisk: Path | None = None
+    bootargs: str = ""
+    memory_ranges: Sequence[MemoryRange]
+    acpi: AcpiInputs
+
+
+def load(memory: GuestMemory, plan: BootPlan) -> BootRegisters:
+    """Read the files, write the guest's memory and return the boot processor's entry state.
+
+    Works again after each reset of the guest; files are read anew, so a new kernel takes effect. Raises ConfigError,
+    and then has written nothing.
+    """
+    image = prepare(plan)
+    image.write(memory)
+    return image.registers
+
+
+def check(plan: BootPlan) -> list[str]:
+    """Return what keeps *plan* from booting, one line each; opens no guest memory."""
+    problems = []
+    for path, option in ((plan.kernel, "-k"), (plan.elf, "-E"), (plan.ramdisk, "-r")):
+        try:
+            if path is not None:
+                read_image(path, option, low_memory_end(plan.memory_ranges))
+        except ConfigError as e:
+            problems.append(str(e))
+    if problems:
+        return problems
+    try:
+        prepare(plan)
+    except ConfigError as e:
+        problems.append(str(e))
+    return problems
+
+
+def prepare(plan: BootPlan) -> BootImage:
+    """Read and lay out everything that goes into guest memory. Raises ConfigError."""
+    room = low_memory_end(plan.memory_ranges)
+    file = _boot_file(plan, room)
+    ramdisk = None if plan.ramdisk is None else read_image(plan.ramdisk, "-r", room)
+    setup = GuestSetup(ranges=plan.memory_ranges, ramdisk=ramdisk, bootargs=plan.bootargs, rsdp=RSDP_GPA)
+    image = _kernel_image(plan, file, setup).with_pieces(
+        [Piece(name=f"ACPI table {data[:4].decode()}", gpa=gpa, data=data) for gpa, data in build_acpi(plan.acpi)]
+    )
+    image.check(plan.memory_ranges)
+    return image
+
+
+def _boot_file(plan: BootPlan, room: int) -> ImageFile:
+    if plan.kernel is not None and plan.elf is not None:
+        raise ConfigError("give either a kernel (-k) or an ELF image (-E), not both", option="-E", value=str(plan.elf))
+    if plan.kernel is not None:
+        return read_image(plan.kernel, "-k", room)
+    if plan.elf is not None:
+        return read_image(plan.elf, "-E", room)
+    raise ConfigError("there is nothing to boot: give a kernel with -k or an ELF image with -E")
+
+
+def _kernel_image(plan: BootPlan, file: ImageFile, setup: GuestSetup) -> BootImage:
+    if file.data[:4] == elf.MAGIC:
+        parsed = elf.parse(file)
+        if plan.kernel is not None or parsed.bits == 64:
+            return pvh.prepare(file, parsed, setup)
+        return multiboot.prepare(file, parsed, setup)
+    if plan.kernel is None:
+        raise file.error("not an ELF image; a bzImage is given with -k")
+    return bzimage.prepare(file, setup)

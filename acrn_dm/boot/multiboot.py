@@ -1,0 +1,91 @@
+"""32-bit ELF images (``-E``), with or without a multiboot header.
+
+Source: Multiboot Specification 0.6.96, sections 3.1.1, 3.2 and 3.3. As in the original, segments go to their virtual
+addresses (which such images link equal to the physical ones) and the entry is the ELF file's.
+"""
+
+import struct
+from collections.abc import Sequence
+
+from acrn_dm.boot import command_line, e820, flat, layout
+from acrn_dm.boot.elf import ElfImage, kernel_segment
+from acrn_dm.boot.files import ImageFile
+from acrn_dm.boot.image import BootImage, GuestSetup, Piece
+from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.memory import MemoryRange
+
+_HEADER_MAGIC = 0x1BAD_B002
+_LOADER_MAGIC = 0x2BAD_B002
+_HEADER_AREA = 8192
+_PAGE_ALIGNED_MODULES, _MEMORY_INFO = 1 << 0, 1 << 1
+_MANDATORY = 0xFFFF  # a loader refuses what it doesn't know among these
+_ADDRESS_FIELDS = 1 << 16
+_RESERVED_TOP = 64 * layout.KIB  # end of low memory: the GDT, not reported as usable
+_CODE_SELECTOR = 0x08
+
+# Flags of the information structure: which of its fields are valid.
+_HAS_MEMORY, _HAS_COMMAND_LINE, _HAS_MODULES, _HAS_MAP = 1 << 0, 1 << 2, 1 << 3, 1 << 6
+
+
+def check_header(image: ImageFile) -> None:
+    """Find the multiboot header and check what it asks for; without one any ELF image is fine. Raises ConfigError."""
+    area = image.data[:_HEADER_AREA]
+    for offset in range(0, len(area) - 11, 4):
+        magic, flags, check = struct.unpack_from("<III", area, offset)
+        if magic != _HEADER_MAGIC or (magic + flags + check) & 0xFFFF_FFFF:
+            continue
+        unknown = flags & (_MANDATORY | _ADDRESS_FIELDS) & ~(_PAGE_ALIGNED_MODULES | _MEMORY_INFO)
+        if unknown:
+            raise image.error(f"its multiboot header asks for {flags:#x}; flags 1 and 2 are provided")
+        return
+
+
+def prepare(image: ImageFile, elf: ElfImage, setup: GuestSetup) -> BootImage:
+    """Lay out segments, information structure and GDT; the ramdisk becomes module 0. Raises ConfigError."""
+    check_header(image)
+    if not any(s.vaddr <= elf.entry < s.vaddr + s.memory_size for s in elf.segments):
+        raise image.error(f"the entry point {elf.entry:#x} lies outside the loaded segments")
+    usable_end = setup.low_memory_end - _RESERVED_TOP
+    modules = b""
+    pieces = [kernel_segment(image, s, s.vaddr) for s in elf.segments]
+    if setup.ramdisk is not None:
+        image_end = max(s.vaddr + s.memory_size for s in elf.segments)
+        ramdisk_gpa = setup.place_ramdisk(usable_end, max(image_end, layout.LEGACY_HOLE_END))
+        pieces.append(Piece(name="ramdisk", gpa=ramdisk_gpa, data=setup.ramdisk.data, file=setup.ramdisk))
+        modules = struct.pack("<IIII", ramdisk_gpa, ramdisk_gpa + len(setup.ramdisk.data), 0, 0)
+    memory_map = _memory_map(setup.ranges)
+    pieces += [
+        Piece(name="GDT", gpa=usable_end, data=flat.gdt(_CODE_SELECTOR)),
+        Piece(name="multiboot information", gpa=layout.MULTIBOOT_INFO, data=_info(modules, memory_map, usable_end)),
+        Piece(name="module list", gpa=layout.MULTIBOOT_MODULES, data=modules),
+        Piece(name="memory map", gpa=layout.MULTIBOOT_MEMORY_MAP, data=memory_map),
+        Piece(name="command line", gpa=layout.MULTIBOOT_COMMAND_LINE, data=command_line.encode(setup.bootargs)),
+    ]
+    registers = BootRegisters(
+        rip=elf.entry,
+        code=flat.code_segment(_CODE_SELECTOR),
+        data=flat.data_segment(_CODE_SELECTOR),
+        gdt_base=usable_end,
+        gdt_limit=len(flat.gdt(_CODE_SELECTOR)) - 1,
+        rax=_LOADER_MAGIC,
+        rbx=layout.MULTIBOOT_INFO,
+    )
+    return BootImage(pieces=tuple(pieces), registers=registers)
+
+
+def _memory_map(ranges: Sequence[MemoryRange]) -> bytes:
+    """Encode the map; each entry starts with its size without that field (section 3.3)."""
+    return b"".join(struct.pack("<IQQI", 20, e.base, e.size, e.type) for e in e820.memory_map(ranges))
+
+
+def _info(modules: bytes, memory_map: bytes, usable_end: int) -> bytes:
+    """Encode the information structure; sizes in KiB, the upper one counts from 1 MiB."""
+    flags = _HAS_MEMORY | _HAS_COMMAND_LINE | _HAS_MAP | (_HAS_MODULES if modules else 0)
+    info = bytearray(116)
+    lower = layout.LEGACY_HOLE_BASE // layout.KIB
+    upper = (usable_end - layout.LEGACY_HOLE_END) // layout.KIB
+    struct.pack_into("<III", info, 0, flags, lower, upper)
+    struct.pack_into("<I", info, 16, layout.MULTIBOOT_COMMAND_LINE)
+    struct.pack_into("<II", info, 20, len(modules) // 16, layout.MULTIBOOT_MODULES if modules else 0)
+    struct.pack_into("<II", info, 44, len(memory_map), layout.MULTIBOOT_MEMORY_MAP)
+    return bytes(info)
