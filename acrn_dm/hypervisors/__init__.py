@@ -1,0 +1,1 @@
+"""Hypervisors: who runs the vCPUs and forwards each access to an emulated register. ``base`` is the contract."""
