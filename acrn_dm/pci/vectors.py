@@ -1,0 +1,116 @@
+"""What MSI and MSI-X have in common: vectors that are deliverable or not, pending bits, and who watches changes.
+
+The message of a vector is composed when the guest writes a register and kept, so that raising an interrupt is one
+look-up. The lock is a leaf: held around the look-up *and* the injection, so that no message of an old setting can
+leave after the write that masked or changed the vector has returned to the guest.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from acrn_dm.irq import InterruptSink, MsiMessage
+
+NO_VECTOR = 0xFFFF  # virtio's "no vector"; like every number past the table it raises nothing
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Watch:
+    """A registered callback; the token to ``unwatch`` with."""
+
+    vector: int
+    callback: Callable[[], None] = attrs.field(repr=False)
+
+
+class MessageVectors:
+    """Base of ``Msi`` and ``Msix``. Guest-facing changes come under the function's lock; the rest from any thread."""
+
+    def __init__(self, vectors: int) -> None:
+        self.vectors = vectors
+        self.enabled = False
+        self._lock = threading.Lock()
+        self._sink: InterruptSink | None = None
+        self._messages: list[MsiMessage | None] = [None] * vectors
+        self._pending = 0  # bit n: vector n was raised while it could not be delivered
+        self._watches: tuple[Watch, ...] = ()
+
+    def connect(self, sink: InterruptSink) -> None:
+        """Deliver through *sink* from now on."""
+        self._sink = sink
+
+    def message(self, vector: int) -> MsiMessage | None:
+        """What raising *vector* sends now; None while it is disabled or masked, or does not exist."""
+        return self._messages[vector] if 0 <= vector < self.vectors else None
+
+    def raise_vector(self, vector: int) -> None:
+        """Deliver *vector*, or keep it pending while it is masked; numbers past the table raise nothing. Any thread."""
+        if not 0 <= vector < self.vectors:
+            return
+        with self._lock:
+            message = self._messages[vector]
+            if message is not None and self._sink is not None:
+                self._sink.inject_msi(message)
+            elif self.enabled:
+                self._pending |= 1 << vector
+
+    def set_pending(self, vector: int) -> None:
+        """Set the pending bit without trying to deliver; nothing while the mechanism is disabled. Any thread."""
+        if 0 <= vector < self.vectors:
+            with self._lock:
+                self._pending |= self.enabled << vector
+
+    def clear_pending(self, vector: int) -> None:
+        """Take back an interrupt that was not delivered. Any thread."""
+        if 0 <= vector < self.vectors:
+            with self._lock:
+                self._pending &= ~(1 << vector)
+
+    def pending(self, vector: int) -> bool:
+        """Whether *vector* waits for being unmasked."""
+        return 0 <= vector < self.vectors and bool(self._pending >> vector & 1)
+
+    @property
+    def pending_bits(self) -> int:
+        """All pending bits, vector 0 in bit 0."""
+        return self._pending
+
+    def watch(self, vector: int, callback: Callable[[], None]) -> Watch:
+        """Call *callback* after each change of ``message(vector)``: on the writing thread, the leaf lock not held."""
+        watch = Watch(vector=vector, callback=callback)
+        with self._lock:
+            self._watches = (*self._watches, watch)
+        return watch
+
+    def unwatch(self, watch: Watch) -> None:
+        """Never call it again; doing so twice is harmless."""
+        with self._lock:
+            self._watches = tuple(w for w in self._watches if w is not watch)
+
+    def _compose(self, vector: int) -> MsiMessage | None:
+        """The message of *vector* by the registers as they are; None while not deliverable."""
+        raise NotImplementedError
+
+    def _set_enabled(self, enabled: bool) -> None:
+        with self._lock:
+            self.enabled = enabled
+            if not enabled:
+                self._pending = 0  # what was raised in this mode is void in the next: it would be spurious there
+
+    def _changed(self, vectors: Iterable[int]) -> None:
+        """Registers of *vectors* were written: send what was waiting and tell the watchers of messages that differ."""
+        with self._lock:
+            changed = {v for v in vectors if self._refresh(v)}
+            watches = self._watches
+        for watch in watches:
+            if watch.vector in changed:
+                watch.callback()
+
+    def _refresh(self, vector: int) -> bool:
+        message = self._compose(vector)
+        changed = message != self._messages[vector]
+        self._messages[vector] = message
+        if message is not None and self._sink is not None and self._pending >> vector & 1:
+            self._pending &= ~(1 << vector)
+            self._sink.inject_msi(message)
+        return changed
