@@ -1,0 +1,217 @@
+"""``main``: understand the command line, load plugins, build the machine, then show, check or run it."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TextIO
+
+from acrn_dm.cli import help as help_texts
+from acrn_dm.cli import report, toml
+from acrn_dm.cli.arguments import Setting, parse_arguments, understood
+from acrn_dm.cli.grammar import Table
+from acrn_dm.cli.logs import logging_to
+from acrn_dm.cli.option_table import OPTIONS
+from acrn_dm.cli.parse import Command, Layer, assemble, convert
+from acrn_dm.cli.plugin_options import OptionParser
+from acrn_dm.cli.signals import signals_to
+from acrn_dm.config import MachineConfig
+from acrn_dm.errors import AcrnDmError, ConfigError, HostError
+from acrn_dm.plugins import PluginManager, make_plugin_manager
+from acrn_dm.report import MachineReport
+from acrn_dm.resolve import without_obsolete
+
+EXIT_OFF = 0
+EXIT_FAILURE = 1
+EXIT_INTERNAL = 2
+EXIT_USAGE = 64  # sysexits.h
+EXIT_CONFIG = 78
+
+# A thread that wants the interpreter while another computes waits this long; the default of 5 ms would be the latency
+# of every access that a vCPU thread has to hand to Python.
+SWITCH_INTERVAL_S = 0.0005
+
+
+class Machine(Protocol):
+    """What the command line needs of ``machine.Machine``."""
+
+    detail: str
+
+    def describe(self) -> MachineReport: ...
+    def check(self) -> list[str]: ...
+    def realize(self) -> None: ...
+    def run(self) -> Any: ...
+    def close(self) -> None: ...
+    def press_power_button(self) -> None: ...
+    def window_changed(self) -> None: ...
+
+
+MakeManager = Callable[..., PluginManager]
+Build = Callable[[MachineConfig, PluginManager], Machine]
+
+
+def build_machine(config: MachineConfig, plugins: PluginManager) -> Machine:
+    """``machine.build``, imported when a machine is wanted: help needs neither hypervisor nor ring module."""
+    from acrn_dm.machine import build  # noqa: PLC0415
+
+    return build(config, plugins)
+
+
+def main(
+    argv: Sequence[str] | None = None, *, make_manager: MakeManager = make_plugin_manager, build: Build = build_machine
+) -> int:
+    """Run the command line *argv* (without the program's name; default ``sys.argv[1:]``) and return the exit code.
+
+    *make_manager* and *build* are for embedding: where plugins come from and what makes the machine. Raises nothing.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(args, make_manager, build)
+    except AcrnDmError as e:
+        if not isinstance(e, ConfigError):
+            _traceback_if_asked()
+        return _fail(e)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return EXIT_FAILURE
+    except Exception as e:
+        hint = "" if _traceback_if_asked() else "; set ACRN_DM_TRACEBACK=1 to see where"
+        _complain(f"internal error: {type(e).__name__}: {e}{hint}")
+        return EXIT_INTERNAL
+
+
+def _main(args: list[str], make_manager: MakeManager, build: Build) -> int:
+    core = Table(OPTIONS)
+    early = understood(args, core)
+    if wants_version(early):
+        _show(version_line())
+        return EXIT_OFF
+    documents = [toml.read(convert(s)) for s in early if s.option.name == "config"]
+    plugins = make_manager(**plugin_choice(early, documents, core))
+    for problem in plugins.problems:
+        _complain(f"warning: not loaded: {problem}")
+    parser = OptionParser(OPTIONS)
+    plugins.add_options(parser)
+    table = parser.table()
+    text = help_texts.requested_help(understood(args, table), table, plugins)
+    if text is not None:
+        _show(text)
+        return EXIT_OFF
+    settings, names = parse_arguments(args, table)
+    layers = [*(toml.layer(d, table) for d in documents), Layer(settings=settings, names=names)]
+    command = assemble(layers, parser.defaults)
+    config, dropped = without_obsolete(command.config, plugins)
+    for warning in (*command.warnings, *dropped):
+        _complain(f"warning: {warning}")
+    return _carry_out(command, config, plugins, build)
+
+
+def wants_version(settings: Sequence[Setting]) -> bool:
+    """Whether ``--version`` is given; of it and ``--help`` the first counts."""
+    return next((s.option.name for s in settings if s.option.name in ("version", "help")), "") == "version"
+
+
+def plugin_choice(settings: Sequence[Setting], documents: Sequence[toml.Document], table: Table) -> dict[str, Any]:
+    """Arguments of ``make_plugin_manager``; the command line overrides files, a later file an earlier one."""
+    keys = frozenset({"plugins", "no_plugins"})
+    layers = [toml.settings(d, table, keys) for d in documents]
+    layers.append([s for s in settings if s.option.field in keys])
+    chosen = next((layer for layer in reversed(layers) if layer), [])
+    values = {s.option.field: convert(s) for s in chosen}
+    if values.get("no_plugins"):
+        if "plugins" in values:
+            raise ConfigError("not together with --plugins", option=chosen[0].origin, usage=chosen[0].from_argv)
+        return {"entry_points": False}
+    return {"only": values.get("plugins")}
+
+
+def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, build: Build) -> int:
+    with logging_to(command.logging, None if command.dry_run else config.name):
+        machine = build(config, plugins)
+        try:
+            missing = machine.check()
+            if command.dry_run:
+                shown = machine.describe()
+                _show(report.render_json(shown, missing) if command.json else report.render_tables(shown))
+            for line in missing:
+                _complain(line)
+            if missing:
+                return EXIT_CONFIG
+            return EXIT_OFF if command.dry_run else _run(machine)
+        finally:
+            machine.close()
+
+
+def _run(machine: Machine) -> int:
+    """Run *machine* until it is off. Raises AcrnDmError when it did not end well."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        with signals_to(machine):
+            machine.realize()
+            reason = machine.run()
+    finally:
+        sys.setswitchinterval(interval)
+    if reason.value == "error":
+        raise AcrnDmError(f"the guest can't go on: {machine.detail}")
+    if reason.value == "forced off":
+        raise AcrnDmError(f"the guest was forced off: {machine.detail}")
+    return EXIT_OFF
+
+
+def version_line() -> str:
+    """One line: our version, Python's, and the machine's architecture."""
+    try:
+        version = importlib.metadata.version("acrn-dm")
+    except importlib.metadata.PackageNotFoundError:
+        version = "(not installed)"
+    return f"DM: acrn-dm {version}, Python {platform.python_version()}, {platform.machine()}"
+
+
+def _fail(error: AcrnDmError) -> int:
+    _complain(str(error))
+    if isinstance(error, ConfigError):
+        return EXIT_USAGE if error.usage else EXIT_CONFIG
+    return EXIT_FAILURE
+
+
+def _traceback_if_asked() -> bool:
+    """Print the current exception's traceback when the environment asks for it."""
+    asked = os.environ.get("ACRN_DM_TRACEBACK") == "1"
+    if asked:
+        traceback.print_exc()
+    return asked
+
+
+def _complain(text: str) -> None:
+    """One line on stderr, whatever is in *text*."""
+    with contextlib.suppress(OSError, ValueError):  # nobody is left to tell
+        print(_encodable(f"acrn-dm: {' '.join(text.split())}", sys.stderr), file=sys.stderr)
+
+
+def _show(text: str) -> None:
+    """Write *text* to stdout. Raises HostError; a reader that went away (``| head``) has seen enough."""
+    try:
+        print(_encodable(text, sys.stdout), flush=True)
+    except BrokenPipeError:
+        _discard_stdout()
+    except OSError as e:
+        _discard_stdout()
+        raise HostError.from_os("writing to stdout", e) from e
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """*text* with what *stream* can't encode (a file name that is no UTF-8, say) as escapes."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _discard_stdout() -> None:
+    """Keep the interpreter from failing again when it flushes stdout at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

@@ -1,0 +1,132 @@
+"""Help texts, made from the tables: the options, the kinds of devices, the options of one device, the hypervisors."""
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from acrn_dm import options
+from acrn_dm.cli.arguments import Setting
+from acrn_dm.cli.grammar import Group, Table
+from acrn_dm.errors import ConfigError
+from acrn_dm.plugins import PluginManager
+from acrn_dm.resolve import ORIGINAL_DEVICES
+from acrn_dm.types import DeviceType
+
+WIDTH = 100
+INDENT = 30
+
+_DEVICE_HELP = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*),help\Z")  # a slot begins with a digit: no "-s 3,…" looks like it
+
+EXAMPLES = """\
+Examples
+  acrn-dm -k vmlinuz -B console=ttyS0 -s 0:0,hostbridge -s 1:0,lpc -l com1,stdio vm1
+  acrn-dm -m 2G --cpus 2 -k vmlinuz -r initrd.img -B "root=/dev/vda console=hvc0" -s 0:0,hostbridge \\
+          -s 3,virtio-blk,disk.img -s 4,virtio-net,tap=tap0 -s 5,virtio-console,@stdio:console vm1
+  acrn-dm --config vm1.toml --dry-run         what would run, and what is missing on this host
+  acrn-dm -s virtio-blk,help                  the options of one device
+
+A configuration file has the long options' names as keys, and a table for each device:
+  name = "vm1"
+  memsize = "2G"
+  kernel = "vmlinuz"
+  [[device]]
+  slot = "3"
+  type = "virtio-blk"
+  options = "disk.img,ro"                     as behind -s; or the device's options as keys
+  [[uart]]
+  port = "com1"
+  backend = "stdio"
+"""
+
+EXIT_CODES = """\
+Exit codes
+  0   the guest is off: powered off by itself, or forced off on request
+  1   failure at run time: of the host, of a plugin, or a guest that could not go on
+  2   internal error of acrn-dm; with ACRN_DM_TRACEBACK=1 it shows where
+  64  the command line is malformed
+  78  what it asks for can't be had: a device, a file, a plugin, a setting"""
+
+
+def requested_help(settings: Iterable[Setting], table: Table, plugins: PluginManager) -> str | None:
+    """The help that *settings* ask for, if any. Raises ConfigError, PluginError."""
+    for setting in settings:
+        name, value = setting.option.name, setting.value
+        if name == "help":
+            return render_options(table)
+        if name == "hypervisor" and value == "help":
+            return render_hypervisors(plugins)
+        if name == "pci_slot" and value == "help":
+            return render_devices(plugins)
+        if name == "pci_slot" and (match := _DEVICE_HELP.match(value)):
+            return render_device(match[1], plugins)
+    return None
+
+
+def render_options(table: Table) -> str:
+    """The whole help, by group."""
+    parts = ["Usage: acrn-dm [OPTION]... VM", "Runs one virtual machine, named VM, until it is off."]
+    for group in Group:
+        chosen = [o for o in table.options if o.group is group]
+        if chosen:
+            parts.append("\n".join([group.value, *(_entry(o.usage, o.help) for o in chosen)]))
+    parts.append("Long options may be shortened as far as they stay unique; options and VM may come in any order.")
+    return "\n\n".join([*parts, EXAMPLES.rstrip(), EXIT_CODES])
+
+
+def render_devices(plugins: PluginManager) -> str:
+    """All kinds of devices with who provides them, then those of the original that nobody does."""
+    types = plugins.device_types()
+    names: dict[int, list[str]] = {}
+    for name, kind in types.items():
+        names.setdefault(id(kind), []).append(name)
+    kinds: dict[int, DeviceType] = {id(kind): kind for kind in types.values()}
+    rows = sorted((", ".join(names[key]), kind.summary, str(plugins.provider(kind))) for key, kind in kinds.items())
+    lines = ["Devices for -s SLOT,DEVICE[,OPTIONS]; '-s DEVICE,help' shows the options of one"]
+    lines += [_entry(name, f"{summary} [{provider}]") for name, summary, provider in rows]
+    absent = sorted(ORIGINAL_DEVICES.keys() - types.keys())
+    if absent:
+        lines += ["", "Not provided by any plugin here, with the distribution that would"]
+        lines += [_entry(name, ORIGINAL_DEVICES[name]) for name in absent]
+    return "\n".join(lines)
+
+
+def render_device(name: str, plugins: PluginManager) -> str:
+    """The options of one kind of device. Raises ConfigError for an unknown name."""
+    types = plugins.device_types()
+    if name not in types:
+        hint = options.did_you_mean(name, types)
+        raise ConfigError(f"no plugin provides this device; {hint}see '-s help'", option="-s", value=name)
+    kind = types[name]
+    lines = options.describe(kind.config)
+    common = "OPTION[=VALUE]..." if lines else ""
+    grammar = str(getattr(kind.config, "GRAMMAR", common))
+    usage = f"-s SLOT,{name}" + (f",{grammar}" if grammar else "")
+    parts = [f"{kind.summary} [{plugins.provider(kind)}]", f"Usage: {usage}"]
+    entries = [_entry(_option_usage(o), f"{o.text} [{o.default}]") for o in lines]
+    heading = "Options; in a configuration file they are keys"
+    parts.append("\n".join([heading, *entries]) if entries else "It has no options.")
+    return "\n\n".join(parts)
+
+
+def render_hypervisors(plugins: PluginManager) -> str:
+    """All hypervisors, and for each whether it can be used on this host."""
+    types = plugins.hypervisor_types()
+    lines = ["Hypervisors for --hypervisor NAME; 'auto' takes the first that is usable and not marked 'by name only'"]
+    for kind in sorted(types.values(), key=lambda t: (-t.rank, t.name)):
+        marks = [kind.summary, kind.probe() or "usable here"] + (["by name only"] if kind.rank < 0 else [])
+        lines.append(_entry(kind.name, "; ".join(marks)))
+    return "\n".join(lines)
+
+
+def _option_usage(line: options.OptionHelp) -> str:
+    return line.name if line.metavar == "on|off" else f"{line.name}={line.metavar}"
+
+
+def _entry(left: str, text: str) -> str:
+    """Two columns; a long left one has a line of its own."""
+    wrapped: Sequence[str] = textwrap.wrap(text, WIDTH - INDENT, break_on_hyphens=False) or [""]
+    pad = " " * INDENT
+    head = f"  {left}"
+    if len(head) < INDENT - 1:
+        return "\n".join([head.ljust(INDENT) + wrapped[0], *(pad + line for line in wrapped[1:])]).rstrip()
+    return "\n".join([head, *(pad + line for line in wrapped)])

@@ -1,0 +1,123 @@
+"""``--logger_setting`` on top of the logging module: 1 error, 2 warning, 3 notice, 4 info, 5 debug."""
+
+import contextlib
+import logging
+import logging.handlers
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from acrn_dm.cli.values import LogSettings
+
+NOTICE = 25  # between logging's INFO and WARNING; one number for plugins that want it
+LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: NOTICE, 4: logging.INFO, 5: logging.DEBUG}
+LOG_FOLDER = Path("/var/log/acrn-dm")
+KMSG = Path("/dev/kmsg")
+MAX_LINE = 256  # of a record for the kernel's log; it takes about 1000 bytes
+FILE_SIZE = 2 << 20
+FILES = 8
+
+log = logging.getLogger(__name__)
+
+
+class KernelLog(logging.Handler):
+    """Writes records into the kernel's log, one write each, as /dev/kmsg wants it."""
+
+    PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (NOTICE, 5), (logging.INFO, 6))  # syslog(3)
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write *record*, cut to one line; a full or vanished log is no reason to stop."""
+        priority = next((p for level, p in self.PRIORITIES if record.levelno >= level), 7)
+        text = " ".join(record.getMessage().split())[:MAX_LINE]
+        with contextlib.suppress(OSError):
+            os.write(self._fd, f"<{priority}>acrn_dm: {text}\n".encode(errors="backslashreplace"))
+
+    def close(self) -> None:
+        """Close the device; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        super().close()
+
+
+class DiskFormatter(logging.Formatter):
+    """Wall-clock and monotonic time before each line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """``2026-01-31 12:00:00 [1234.567890] LEVEL logger: message``."""
+        wall = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        return f"{wall} [{time.monotonic():.6f}] {super().format(record)}"
+
+
+@contextlib.contextmanager
+def logging_to(settings: LogSettings, name: str | None, folder: Path | None = None) -> Iterator[None]:
+    """Send log records where *settings* say while the block runs; *name* is the VM's, None: only the console.
+
+    The console is stderr: stdout may be the guest's. A destination that can't be opened costs a warning, not the start.
+    """
+    logging.addLevelName(NOTICE, "NOTICE")
+    root = logging.getLogger()
+    before = root.level
+    handlers = [_console(settings.console)]
+    root.addHandler(handlers[0])
+    root.setLevel(min(LEVELS[level] for level in (settings.console, settings.kmsg, settings.disk) if level is not None))
+    try:
+        if name is not None:
+            for handler in _files(settings, name, folder or LOG_FOLDER):
+                handlers.append(handler)
+                root.addHandler(handler)
+        yield
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(before)
+
+
+def _console(level: int) -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("acrn-dm: %(levelname)s: %(message)s"))
+    handler.setLevel(LEVELS[level])
+    return handler
+
+
+def _files(settings: LogSettings, name: str, folder: Path) -> Iterator[logging.Handler]:
+    if settings.kmsg is not None:
+        try:
+            kernel = KernelLog(KMSG)
+        except OSError as e:
+            log.warning("--logger_setting: kmsg: %s: %s", KMSG, e.strerror)
+        else:
+            kernel.setLevel(LEVELS[settings.kmsg])
+            yield kernel
+    if settings.disk is not None:
+        try:
+            disk = _disk(name, folder)
+        except OSError as e:
+            log.warning("--logger_setting: disk: %s: %s", folder, e.strerror)
+        else:
+            disk.setLevel(LEVELS[settings.disk])
+            yield disk
+
+
+def _disk(name: str, folder: Path) -> logging.Handler:
+    """Eight files of 2 MiB: ``NAME_log_0`` is written to, higher numbers are older."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(
+        folder / f"{name}_log_0", maxBytes=FILE_SIZE, backupCount=FILES - 1, encoding="utf-8", errors="backslashreplace"
+    )
+    handler.namer = _numbered
+    handler.setFormatter(DiskFormatter("%(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
+def _numbered(default: str) -> str:
+    """``vm_log_0.3``, the logging module's name for the third older file, as ``vm_log_3``."""
+    stem, _, number = default.rpartition(".")
+    return f"{stem.removesuffix('0')}{number}"

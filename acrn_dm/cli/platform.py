@@ -1,0 +1,125 @@
+"""Platform options of the original that no hypervisor here provides: their grammar, so that scripts are still checked.
+
+Parsers raise ValueError like those of ``values``.
+"""
+
+import re
+from pathlib import Path
+
+import attrs
+
+from acrn_dm.boot.layout import KIB, MIB
+from acrn_dm.cli.values import decimal, path
+
+U32 = (1 << 32) - 1
+MAX_SSRAM = 8 * MIB
+PAGE = 4 * KIB
+MAX_IMAGE = 2 * MIB  # OVMF: variables and code in one file
+MAX_VARS = 128 * KIB
+MAX_CODE = MAX_IMAGE - MAX_VARS
+
+_SSRAM = re.compile(r"([lL][23]),vcpu=(all|ALL|[0-9]+(?:,[0-9]+)*),size=([0-9]{1,9})([kKmM])\Z")
+_HID = re.compile(r"[A-Za-z0-9]{7,8}(?:,[0-9]{1,3})?\Z")
+_HEX = re.compile(r"(?:0[xX])?[0-9a-fA-F]{1,16}\Z")
+
+
+@attrs.frozen(kw_only=True)
+class Firmware:
+    """``--ovmf``: one image, or code and variables apart; *writeback* keeps what the guest stores in the variables."""
+
+    image: Path | None = None
+    code: Path | None = None
+    variables: Path | None = None
+    writeback: bool = False
+
+    def files(self) -> tuple[tuple[Path, int], ...]:
+        """Each file with the most bytes it may have."""
+        limits = ((self.image, MAX_IMAGE), (self.code, MAX_CODE), (self.variables, MAX_VARS))
+        return tuple((file, limit) for file, limit in limits if file is not None)
+
+
+def ovmf(text: str) -> Firmware:
+    """Read ``[w,]FILE`` or ``[w,]code=FILE,vars=FILE``."""
+    image: Path | None = None
+    split: dict[str, Path] = {}
+    writeback = False
+    for token in text.split(","):
+        key, eq, value = token.partition("=")
+        if token == "w":
+            writeback = True
+        elif eq and key in ("code", "vars"):
+            split[key] = path(value)
+        elif image is None:
+            image = path(token)
+        else:
+            raise ValueError("two images; expected [w,]FILE or [w,]code=FILE,vars=FILE")
+    if (image is None) == (not split) or len(split) == 1:
+        raise ValueError("expected either one image, [w,]FILE, or both parts, [w,]code=FILE,vars=FILE")
+    return Firmware(image=image, code=split.get("code"), variables=split.get("vars"), writeback=writeback)
+
+
+def check_firmware(firmware: Firmware) -> None:
+    """Raise ValueError unless every file is there and of a possible size."""
+    for file, limit in firmware.files():
+        try:
+            size = file.stat().st_size
+        except OSError as e:
+            raise ValueError(f"{file}: {e.strerror}") from None
+        if not file.is_file() or not 0 < size <= limit:
+            raise ValueError(f"{file}: expected a file of 1 to {limit} bytes")
+
+
+def ssram(text: str) -> str:
+    """Read ``Ln,vcpu=<ids|all>,size=<n>K|M`` joined by ``;``."""
+    regions = [region for region in text.split(";") if region]
+    for region in regions:
+        match = _SSRAM.match(region)
+        if match is None:
+            raise ValueError(f"{region!r}: expected Ln,vcpu=IDS|all,size=NK|M, as in L2,vcpu=0,1,size=4K")
+        size = int(match[3]) << (10 if match[4] in "kK" else 20)
+        if not 0 < size <= MAX_SSRAM or size % PAGE:
+            raise ValueError(f"{region!r}: the size must be a multiple of 4K, from 4K to 8M")
+    if not regions:
+        raise ValueError("expected Ln,vcpu=IDS|all,size=NK|M")
+    return text
+
+
+def interrupt_monitor(text: str) -> tuple[int, ...]:
+    """Read ``THRESHOLD,PERIOD,DELAY,DURATION``: per second, s, ms, ms."""
+    parts = text.split(",")
+    if len(parts) != 4:
+        raise ValueError("expected THRESHOLD,PERIOD,DELAY,DURATION, as in 10000,10,1,100")
+    return tuple(decimal(part, 0, U32, "number") for part in parts)
+
+
+def acpi_device(text: str) -> str:
+    """Read ``HID[,UID]``."""
+    if not _HID.match(text):
+        raise ValueError("expected HID[,UID], as in MSFT0101 or INTC1055,1")
+    return text
+
+
+def mmio_device(text: str) -> tuple[int, int]:
+    """Read ``BASE,SIZE``, both hexadecimal."""
+    parts = text.split(",")
+    if len(parts) != 2 or not all(_HEX.match(part) for part in parts):
+        raise ValueError("expected BASE,SIZE in hex, as in 0xFED40000,0x00005000")
+    base, size = (int(part, 16) for part in parts)
+    if not size:
+        raise ValueError("the size is 0")
+    return base, size
+
+
+def vtpm(text: str) -> Path:
+    """Read ``sock_path=PATH``."""
+    key, eq, value = text.partition("=")
+    if key != "sock_path" or not eq:
+        raise ValueError("expected sock_path=PATH, the control socket of swtpm")
+    return path(value)
+
+
+def power_channel(text: str) -> str:
+    """Read ``--pm_notify_channel``."""
+    if text not in ("ioc", "power_button", "uart", "uart,allow_trigger_s5"):
+        raise ValueError("expected ioc, power_button, uart or uart,allow_trigger_s5")
+    return text

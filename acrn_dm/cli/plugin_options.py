@@ -1,0 +1,48 @@
+"""What plugins see of the command line: the parser that ``acrn_dm_add_options`` is called with."""
+
+import re
+from typing import Any
+
+import attrs
+
+from acrn_dm.cli.grammar import Group, Option, Table, key_of
+
+_NAME = re.compile(r"(?:--)?([a-z][a-z0-9]*(?:[-_][a-z0-9]+)*)\Z")
+
+
+@attrs.define(eq=False)
+class OptionParser:
+    """Collects the long options of plugins; ``defaults`` holds for each the value when it is not given."""
+
+    _core: tuple[Option, ...]
+    _added: list[Option] = attrs.field(factory=list, init=False)
+    defaults: dict[str, Any] = attrs.field(factory=dict, init=False)
+
+    def add_option(self, name: str, *, help: str, metavar: str | None = None, default: Any = None) -> None:
+        """Add ``--name METAVAR``, or without *metavar* a switch.
+
+        The value is in ``MachineConfig.plugin_options[name]``: the text given, True for a switch, else *default* (False
+        for a switch without one). Raises ValueError for a name that is malformed or taken.
+        """
+        match = _NAME.match(name)
+        if match is None:
+            raise ValueError(f"option name {name!r}: expected lower-case letters, digits, '-' and '_'")
+        plain = match[1]
+        if key_of(plain) in {key_of(o.name) for o in (*self._core, *self._added)} | {"name", "device", "uart"}:
+            raise ValueError(f"the option --{plain} is taken")
+        self._added.append(
+            Option(
+                name=plain,
+                metavar=metavar,
+                help=help,
+                group=Group.PLUGIN,
+                field=f"plugin:{plain}",
+                toml=(int, float),
+                original=False,
+            )
+        )
+        self.defaults[plain] = False if metavar is None and default is None else default
+
+    def table(self) -> Table:
+        """All options, the plugins' included."""
+        return Table((*self._core, *self._added))

@@ -1,0 +1,19 @@
+"""What plugin authors test with: a machine without vCPUs, the driver's side, a ring model, conformance checks."""
+
+from acrn_dm.testing.conformance import CHECKS, assert_device_conforms
+from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver
+from acrn_dm.testing.driver_ring import DriverRing, RingLayout
+from acrn_dm.testing.guest_pci import GuestFunction
+from acrn_dm.testing.machine import SimMachine
+
+__all__ = [
+    "CHECKS",
+    "Completion",
+    "DriverQueue",
+    "DriverRing",
+    "GuestFunction",
+    "RingLayout",
+    "SimMachine",
+    "VirtioDriver",
+    "assert_device_conforms",
+]

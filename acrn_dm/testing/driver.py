@@ -1,0 +1,249 @@
+"""The driver side of a virtio device: initialisation (3.1.1), queues with buffers in guest memory, interrupt counts."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from acrn_dm.testing.driver_ring import DESC, DriverRing, RingLayout, need_event
+from acrn_dm.testing.guest_pci import GuestFunction
+from acrn_dm.testing.register_access import NO_VECTOR, Registers
+
+if TYPE_CHECKING:
+    from acrn_dm.testing.machine import SimMachine
+
+ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
+INDIRECT_DESC, EVENT_IDX, VERSION_1 = 1 << 28, 1 << 29, 1 << 32
+CONFIG_VECTOR = 0
+POISON = 0xA5  # fills device-writable buffers before the device gets them
+
+
+class Completion(NamedTuple):
+    """A chain that came back: what ``send`` returned, the device's count, and all its device-writable bytes."""
+
+    token: int
+    written: int
+    data: bytes
+
+
+class DriverQueue:
+    """One queue in the driver's hands. ``ring`` is there to be poked."""
+
+    def __init__(self, driver: "VirtioDriver", index: int, ring: DriverRing) -> None:
+        self.driver = driver
+        self.index = index
+        self.ring = ring
+        self.quiet = False
+        self._kicked_at = ring.published_avail
+        self._heap = driver.machine.heap
+        self._memory = driver.machine.memory
+        self._sent: dict[int, tuple[int, list[tuple[int, int]], list[int]]] = {}  # head -> token, writable, blocks
+        self._next_token = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Chains sent and not yet seen completed."""
+        return len(self._sent)
+
+    def send(self, out: Sequence[bytes] = (), in_: Sequence[int] = (), *, indirect: bool = False) -> int:
+        """Make one chain of buffers available; returns its token. *out* are contents, *in_* lengths to be filled in."""
+        blocks: list[int] = []
+        readable = [(self._buffer(blocks, data), len(data)) for data in out]
+        writable = [(self._buffer(blocks, bytes([POISON]) * length), length) for length in in_]
+        table = None
+        if indirect:
+            table = self._buffer(blocks, bytes(DESC.size * (len(readable) + len(writable))))
+        head = self.ring.add_chain(readable, writable, table)
+        self.ring.publish()
+        token = self._next_token
+        self._next_token += 1
+        self._sent[head] = (token, writable, blocks)
+        return token
+
+    def kick(self, *, force: bool = False) -> bool:
+        """Notify the device if it wants that (or by *force*); returns whether it was."""
+        old, self._kicked_at = self._kicked_at, self.ring.published_avail
+        if self.ring.event_idx:
+            wanted = need_event(self.ring.avail_event(), self._kicked_at, old)
+        else:
+            wanted = self.ring.wants_kick()
+        if force or wanted:
+            self.driver.registers.notify(self.index)
+        return force or wanted
+
+    def completed(self) -> list[Completion]:
+        """What the device returned since the last call; asks for an interrupt at the next one, unless ``quiet``."""
+        done = [self._complete(head, written) for head, written in self.ring.used()]
+        if not self.quiet:
+            while self.ring.enable_interrupts():
+                done += [self._complete(head, written) for head, written in self.ring.used()]
+        return done
+
+    def set_quiet(self, quiet: bool) -> None:
+        """Ask the device for no interrupts from now on, or for them again."""
+        self.quiet = quiet
+        if quiet:
+            self.ring.disable_interrupts()
+        else:
+            self.ring.enable_interrupts()
+
+    def transfer(self, out: Sequence[bytes] = (), in_: Sequence[int] = (), *, indirect: bool = False) -> Completion:
+        """Send one chain, kick, settle, return its completion. Raises AssertionError unless exactly that came back."""
+        token = self.send(out, in_, indirect=indirect)
+        self.kick()
+        self.driver.machine.settle()
+        done = self.completed()
+        assert [c.token for c in done] == [token], f"sent chain {token}, got back {done}"
+        return done[0]
+
+    def _buffer(self, blocks: list[int], data: bytes) -> int:
+        gpa = self._heap.take(len(data))
+        blocks.append(gpa)
+        self._memory.write(gpa, data)
+        return gpa
+
+    def _complete(self, head: int, written: int) -> Completion:
+        if head not in self._sent:
+            raise AssertionError(f"the device returned descriptor {head}, which heads no chain in flight")
+        token, writable, blocks = self._sent.pop(head)
+        data = b"".join(self._memory.read(gpa, length) for gpa, length in writable)
+        for block in blocks:
+            self._heap.give(block)
+        return Completion(token, written, data)
+
+
+class VirtioDriver:
+    """See the module. With *msix* every queue and configuration changes get their own vectors, while there are any."""
+
+    def __init__(self, machine: "SimMachine", function: GuestFunction, registers: Registers, *, msix: bool) -> None:
+        self.machine = machine
+        self.function = function
+        self.registers = registers
+        self.features = 0
+        self.queues: dict[int, DriverQueue] = {}
+        if function.vectors:
+            function.enable_msix(msix)
+
+    # Initialisation
+
+    @property
+    def status(self) -> int:
+        """The device status field."""
+        return self.registers.read("device_status")
+
+    @status.setter
+    def status(self, value: int) -> None:
+        self.registers.write("device_status", value)
+
+    def reset(self) -> None:
+        """Reset the device; the driver forgets its queues. Raises AssertionError if the status does not read 0 then."""
+        self.status = 0
+        assert self.status == 0, "after a reset the status reads 0"
+        self.queues = {}
+        self.features = 0
+
+    def negotiate(self, features: int | None = None) -> int:
+        """Steps 1 to 6 of 3.1.1 with *features* (default: all that are offered); returns what was accepted.
+
+        0 means that the device refused FEATURES_OK (a legacy one can't). VERSION_1 is added for a modern device.
+        """
+        self.reset()
+        self.status = ACKNOWLEDGE
+        self.status = ACKNOWLEDGE | DRIVER
+        wanted = self.registers.offered() if features is None else features
+        if self.registers.legacy:
+            wanted &= 0xFFFF_FFFF
+            self.registers.accept(wanted)
+        else:
+            wanted |= VERSION_1
+            self.registers.accept(wanted)
+            self.status = ACKNOWLEDGE | DRIVER | FEATURES_OK
+            if not self.status & FEATURES_OK:
+                return 0
+        self.features = wanted
+        return wanted
+
+    def setup_queue(
+        self, index: int, *, size: int | None = None, vector: int | None = None, start: int = 0
+    ) -> DriverQueue:
+        """Give queue *index* a ring (of *size* entries, default the maximum) and enable it. Raises LookupError."""
+        maximum = self.registers.queue_size(index)
+        if maximum == 0:
+            raise LookupError(f"the device has no queue {index}")
+        entries = maximum if size is None else size
+        template = RingLayout.at(0, entries, self.registers.ring_alignment)
+        base = self.machine.heap.take(max(template.end, 4096))
+        layout = RingLayout.at(base, entries, self.registers.ring_alignment)
+        ring = DriverRing(self.machine.memory, layout, event_idx=bool(self.features & EVENT_IDX), start=start)
+        self.registers.map_vector(index, self.default_vector(index) if vector is None else vector)
+        self.registers.place_queue(index, layout)
+        self.queues[index] = DriverQueue(self, index, ring)
+        return self.queues[index]
+
+    def start(self, features: int | None = None, *, queues: Iterable[int] | None = None) -> int:
+        """The whole of 3.1.1, with all *queues* the device has unless told; returns the accepted features.
+
+        Raises AssertionError if the device refuses.
+        """
+        accepted = self.negotiate(features)
+        assert accepted or self.registers.legacy, "the device refused the features"
+        self.registers.map_vector(None, CONFIG_VECTOR)
+        for index in self.all_queues() if queues is None else queues:
+            self.setup_queue(index)
+        self.driver_ok()
+        self.machine.settle()
+        return accepted
+
+    def driver_ok(self) -> None:
+        """Set DRIVER_OK."""
+        self.status = self.status | DRIVER_OK
+
+    def all_queues(self) -> list[int]:
+        """Indices of the queues there are."""
+        count = 0
+        while self.registers.queue_size(count):
+            count += 1
+        return list(range(count))
+
+    def queue(self, index: int) -> DriverQueue:
+        """A queue that was set up."""
+        return self.queues[index]
+
+    # Interrupts
+
+    def default_vector(self, index: int) -> int:
+        """The vector of a queue: its own behind that of configuration changes; the last one when there are too few."""
+        vectors = self.function.vectors
+        return min(index + 1, vectors - 1) if vectors else NO_VECTOR
+
+    def interrupts(self, vector: int) -> int:
+        """How often MSI-X vector *vector* fired so far."""
+        self.machine.take_interrupts()
+        return self.machine.interrupts[self.function.message_data(vector)]
+
+    def queue_interrupts(self, index: int) -> int:
+        """How often the vector of queue *index* fired so far."""
+        return self.interrupts(self.default_vector(index))
+
+    @property
+    def config_interrupts(self) -> int:
+        """How often the configuration vector fired so far."""
+        return self.interrupts(CONFIG_VECTOR)
+
+    @property
+    def line(self) -> bool:
+        """Level of the interrupt line the function's pin is routed to."""
+        pin = self.function.read(0x3D, 1) - 1
+        routes = {(slot, p): gsi for slot, p, gsi in self.machine.bus.prt()}
+        return self.machine.vm.line(routes[self.function.slot, pin])
+
+    # Configuration space
+
+    def read_config(self, offset: int, length: int) -> bytes:
+        """Read device configuration byte by byte, again until the generation stood still (4.1.4.3.2)."""
+        while True:
+            before = self._generation()
+            data = bytes(self.registers.read_config(offset + i, 1) for i in range(length))
+            if self._generation() == before:
+                return data
+
+    def _generation(self) -> int:
+        return 0 if self.registers.legacy else self.registers.read("config_generation")

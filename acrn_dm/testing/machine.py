@@ -1,0 +1,234 @@
+"""A machine without vCPUs and without threads: devices on a real PCI bus, driven by a test that plays the guest.
+
+::
+
+    with SimMachine() as machine:
+        machine.add(MyDevice, slot=3)
+        driver = machine.driver(3)
+        driver.start()
+        token = driver.queue(0).send(out=[b"hello"], in_=[64])
+        driver.queue(0).kick()
+        machine.settle()
+        assert driver.queue(0).completed() == [(token, 5, b"olleh" + bytes(59))]
+
+Everything between the register write and the device is what runs in production: buses, PCI, MSI-X, eventfd hooks,
+loops. Only the loops do not run by themselves; ``settle`` steps them until nothing is left to do.
+"""
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import attrs
+
+from acrn_dm import options
+from acrn_dm.boot.registers import BootRegisters, Segment
+from acrn_dm.bus import mmio_bus, pio_bus
+from acrn_dm.dispatch import MachineDispatch
+from acrn_dm.hypervisors.base import VmEvent
+from acrn_dm.hypervisors.sim import SimVm
+from acrn_dm.ioloop import IoLoop
+from acrn_dm.irq import IoEventFd, IrqFd
+from acrn_dm.memory import MIB, GuestMemory, MemoryRange
+from acrn_dm.pci.bus import PciBus
+from acrn_dm.pci.function import PciFunction
+from acrn_dm.plugins import PluginManager, make_plugin_manager
+from acrn_dm.resources import Resources
+from acrn_dm.testing.driver import VirtioDriver
+from acrn_dm.testing.guest_pci import GuestFunction
+from acrn_dm.testing.heap import GuestHeap
+from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
+from acrn_dm.types import Bdf, DeviceContext, DeviceType
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.transport_pci import VirtioPci
+
+log = logging.getLogger(__name__)
+
+BUILTINS = ("acrn_dm.hypervisors.sim", "acrn_dm.virtio.vbs_u")
+HEAP_BASE = MIB  # below it nothing is handed out: address 0 stays a hostile test's own
+
+Factory = Callable[[DeviceContext], Any]
+
+
+@attrs.define(eq=False)
+class _Hooks:
+    """The two eventfd hooks, as the real machine calls them."""
+
+    plugins: PluginManager
+    vm: SimVm
+
+    def ioeventfd(self, binding: IoEventFd, assign: bool) -> None:
+        self.plugins.ioeventfd(self.vm, binding, assign)
+
+    def irqfd(self, binding: IrqFd, assign: bool) -> None:
+        self.plugins.irqfd(self.vm, binding, assign)
+
+
+class SimMachine:
+    """See the module. *plugins* are registered beside the built-in backend and hypervisor, e.g. to trace eventfd hooks.
+
+    *memory* is RAM from address 0, in bytes, or the ranges themselves. The first driver, or ``start``, makes it real;
+    devices are added before. Leaving the ``with`` block closes everything, and fails if a device let an exception
+    escape into a vCPU or still holds guest memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        memory: int | Sequence[MemoryRange] = 16 * MIB,
+        plugins: Sequence[object] = (),
+        windows: bool = False,
+        virtio_msi: bool = False,
+        poll_ns: int | None = None,
+        vcpus: int = 1,
+    ) -> None:
+        self.plugins = make_plugin_manager(builtins=BUILTINS, entry_points=False, extra=plugins)
+        self.ranges = (MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory)
+        self.vm = SimVm(vcpus=vcpus)
+        self.bus = PciBus()
+        self.pio, self.mmio = pio_bus(), mmio_bus()
+        self.main_loop = IoLoop("main")
+        self.io_loops: dict[str, IoLoop] = {}
+        self.dispatch = MachineDispatch(self.pio, self.mmio, self._vm_event)
+        self.memory: GuestMemory = GuestMemory.allocate(self.ranges)
+        first = self.ranges[0]
+        self.heap = GuestHeap(first.gpa + HEAP_BASE, first.gpa + first.size)
+        self.interrupts: Counter[int] = Counter()  # MSIs that arrived, by message data
+        self.failures: list[tuple[object, Exception]] = []  # devices that asked for a reset, and why
+        self.started = False
+        self._context = functools.partial(
+            DeviceContext, windows=windows, virtio_msi=virtio_msi, poll_ns=poll_ns, vcpus=vcpus
+        )
+
+    # Building
+
+    def add(self, what: DeviceType | Factory | str, text: str = "", *, slot: int, func: int = 0) -> PciFunction:
+        """Put a device into *slot*: a ``DeviceType``, its name, or anything that makes a device from a
+        ``DeviceContext``.
+
+        *text* are its options as on the command line. Returns the PCI function; a virtio device is its ``.device``.
+        """
+        if self.started:
+            raise RuntimeError("devices are added before the machine starts")
+        if isinstance(what, str):
+            what = self.plugins.device_types()[what]
+        kind = what.name if isinstance(what, DeviceType) else "device"
+        context = self._context(bdf=Bdf(slot=slot, func=func), kind=kind, text=text)
+        made = what.create(_options(what, text), context) if isinstance(what, DeviceType) else what(context)
+        function: PciFunction = made
+        if isinstance(made, VirtioDevice):
+            function = VirtioPci(made, context, self.plugins.backend_types())
+        self.bus.add(function)
+        return function
+
+    def start(self) -> None:
+        """Assign addresses, realize every device, let accesses through. Idempotent."""
+        if self.started:
+            return
+        self.started = True
+        self.bus.assign()
+        self.bus.route(self.vm.ioapic_pins)
+        for region in self.memory.regions:
+            self.vm.map_memory(region)
+        resources = Resources(
+            memory=self.memory,
+            pio=self.pio,
+            mmio=self.mmio,
+            interrupts=self.vm,
+            eventfds=_Hooks(self.plugins, self.vm),
+            main_loop=self.main_loop,
+            io_loop=self.io_loop,
+            device_failed=self._device_failed,
+        )
+        self.bus.attach(resources)
+        for function in self.bus.functions:
+            with function.lock:
+                function.realize(resources)
+        self._run()
+
+    def io_loop(self, name: str) -> IoLoop:
+        """The I/O loop of that name; without a thread."""
+        if name not in self.io_loops:
+            self.io_loops[name] = IoLoop(name)
+        return self.io_loops[name]
+
+    # Driving
+
+    def function(self, slot: int, func: int = 0) -> GuestFunction:
+        """The guest's view of the PCI function in *slot*."""
+        self.start()
+        return GuestFunction(self.vm, slot, func)
+
+    def driver(self, slot: int, func: int = 0, *, msix: bool = True) -> VirtioDriver:
+        """A modern driver of the virtio device in *slot*; it found registers and vectors over PCI, as a guest does."""
+        function = self.function(slot, func)
+        return VirtioDriver(self, function, ModernRegisters(function), msix=msix)
+
+    def driver_legacy(self, slot: int, func: int = 0, *, msix: bool = True) -> VirtioDriver:
+        """A driver of before virtio 1.0, through BAR 0."""
+        function = self.function(slot, func)
+        return VirtioDriver(self, function, LegacyRegisters(function), msix=msix)
+
+    def settle(self) -> None:
+        """Step all loops until none has anything to do; then take the interrupts that arrived."""
+        while sum(loop.run_until_idle() for loop in [self.main_loop, *self.io_loops.values()]):
+            pass
+        self.take_interrupts()
+
+    def take_interrupts(self) -> None:
+        """Count the MSIs that arrived since the last call into ``interrupts``."""
+        for message in self.vm.take_msis():
+            self.interrupts[message.data] += 1
+
+    def reset(self) -> None:
+        """Reboot: devices, machine and RAM as after power-on."""
+        self.vm.pause()
+        for function in self.bus.functions:
+            with function.lock:
+                function.reset()
+        self.bus.reset()
+        self.vm.reset()
+        self.memory.clear()
+        self._run()
+
+    def close(self) -> None:
+        """Close everything. Raises AssertionError if an exception of a device escaped into a guest's access."""
+        self.vm.stop()
+        for function in reversed(self.bus.functions):
+            function.close()
+        for loop in (*self.io_loops.values(), self.main_loop):
+            loop.close()
+        self.vm.close()
+        self.memory.close()
+        if self.dispatch.errors:
+            raise AssertionError(f"{self.dispatch.errors} accesses of the guest raised in a device; see the log")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            self.close()
+        except Exception:
+            if error is None:
+                raise
+            log.exception("closing, after another error")
+
+    def _run(self) -> None:
+        flat = Segment(selector=8, access=0xC09B)
+        self.vm.set_boot_registers(BootRegisters(rip=0, code=flat, data=flat))
+        self.vm.run(self.dispatch)
+
+    def _vm_event(self, event: VmEvent, detail: str) -> None:
+        raise AssertionError(f"a machine without vCPUs reports {event.value}: {detail}")
+
+    def _device_failed(self, device: object, error: Exception) -> None:
+        self.failures.append((device, error))
+
+
+def _options(device_type: DeviceType, text: str) -> Any:
+    own = getattr(device_type.config, "from_string", None)
+    return own(text) if own is not None else options.parse_options(device_type.config, text, device_type.name)

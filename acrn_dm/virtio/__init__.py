@@ -1,0 +1,1 @@
+"""virtio: filled in by its own modules."""

@@ -1,0 +1,303 @@
+"""A virtio device's registers and the rules of its life, whatever the transport (spec 2.1, 3.1, 4.1.4.3).
+
+Register structures (``modern``, ``legacy``) are views of this state. All methods run on a control thread under the
+function's lock, except where said otherwise. Queues and interrupts are the ``CoreHost``'s.
+
+Rules about queue registers: size and addresses can be written until the queue is enabled or the device runs, then only
+a reset frees them. Vectors can be changed at any time: they choose an interrupt and no memory, and drivers do move
+them.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+
+from acrn_dm.virtio import defs, features
+from acrn_dm.virtio.defs import NO_VECTOR, Status
+from acrn_dm.virtio.status import next_status
+
+log = logging.getLogger(__name__)
+
+FEATURE_WORDS = 4  # 2.2: feature bits 0 to 127
+WORD = 0xFFFF_FFFF
+
+
+@attrs.define(eq=False)
+class QueueConfig:
+    """What the driver wrote about one queue. Addresses are guest physical; *pfn* is the legacy way to say all three."""
+
+    index: int
+    max_size: int
+    size: int = 0
+    desc: int = 0
+    avail: int = 0
+    used: int = 0
+    pfn: int = 0
+    vector: int = NO_VECTOR
+    enabled: bool = False
+
+    def reset(self) -> None:
+        """Back to power-on; the size is the maximum again (4.1.4.3)."""
+        self.size = self.max_size
+        self.desc = self.avail = self.used = self.pfn = 0
+        self.vector = NO_VECTOR
+        self.enabled = False
+
+
+class CoreHost(Protocol):
+    """The transport, as far as the core needs it."""
+
+    def start_queues(self) -> None:
+        """DRIVER_OK: let the backend run the enabled queues. Raises what that raises; then nothing is left half-way."""
+
+    def stop_queues(self) -> None:
+        """Reset: stop the backend, drain, forget every binding. Idempotent; never raises."""
+
+    def kick(self, queue: int) -> None:
+        """The driver notified *queue* and no ioeventfd took it. Ignored for queues that do not run."""
+
+    def vector_changed(self, queue: QueueConfig) -> None:
+        """The driver mapped *queue* to another vector."""
+
+    def vector_count(self) -> int:
+        """MSI-X vectors there are; 0 without MSI-X."""
+
+    def config_interrupt(self) -> None:
+        """Notify the driver of a configuration change."""
+
+    def read_isr(self) -> int:
+        """The ISR byte; reading clears it."""
+
+    def clear_interrupts(self) -> None:
+        """Reset: forget ISR and pending vectors, release the line."""
+
+    def failed(self, error: Exception) -> None:
+        """DEVICE_NEEDS_RESET was set because of *error*: tell log and observers."""
+
+
+class VirtioCore:
+    """See the module."""
+
+    def __init__(self, device_id: int, queue_sizes: Sequence[int], host: CoreHost) -> None:
+        self.device_id = device_id
+        self.host = host
+        self.queues = tuple(QueueConfig(index=i, max_size=size) for i, size in enumerate(queue_sizes))
+        self.offered = features.OFFERED_BY_TRANSPORT
+        self.running = False  # between start_queues and stop_queues
+        self.epoch = 0  # counts resets: what an earlier driver caused does not reach the next one
+        self.early_start = False  # a legacy driver used the device before DRIVER_OK
+        self._generation_lock = threading.Lock()
+        self._power_on()
+
+    def _power_on(self) -> None:
+        self.device_feature_select = 0
+        self.driver_feature_select = 0
+        self.driver_features = 0
+        self.accepts_unknown = False  # the driver set a bit past the last feature word
+        self.config_vector = NO_VECTOR
+        self.queue_select = 0
+        self.early_start = False
+        self._generation = 0
+        self._generation_seen = True
+        for queue in self.queues:
+            queue.reset()
+        self.status = 0
+
+    # Features
+
+    def offer(self, device_features: int) -> None:
+        """Set what the device offers; once, when it is real and before a driver looks."""
+        self.offered = device_features | features.OFFERED_BY_TRANSPORT
+
+    @property
+    def legacy_offered(self) -> int:
+        """What a legacy driver is offered: the low word, and ANY_LAYOUT, which exists only there (6.3)."""
+        return self.offered & features.LOW_WORD | features.ANY_LAYOUT
+
+    @property
+    def device_feature(self) -> int:
+        """The word of offered bits that device_feature_select chooses, 0 where there are none."""
+        select = self.device_feature_select
+        return self.offered >> 32 * select & WORD if select < FEATURE_WORDS else 0
+
+    @property
+    def driver_feature(self) -> int:
+        """The word of accepted bits that driver_feature_select chooses."""
+        select = self.driver_feature_select
+        return self.driver_features >> 32 * select & WORD if select < FEATURE_WORDS else 0
+
+    def write_driver_feature(self, value: int) -> None:
+        """Take a word of accepted bits, those not offered too: FEATURES_OK is where they are refused."""
+        if self._features_frozen:
+            return
+        select = self.driver_feature_select
+        if select >= FEATURE_WORDS:
+            self.accepts_unknown |= value != 0
+            return
+        self.driver_features = self.driver_features & ~(WORD << 32 * select) | value << 32 * select
+
+    def write_legacy_features(self, value: int) -> None:
+        """Take the low word of a legacy driver; the rest counts as not accepted (4.1.4.8)."""
+        if not self._features_frozen:
+            self.driver_features = value & self.legacy_offered
+
+    def _features_ok(self) -> bool:
+        why = features.refusal(self.device_id, self.offered, self.driver_features)
+        if self.accepts_unknown:
+            why = "accepts bits that nobody defined"
+        if why is not None:
+            log.debug("FEATURES_OK refused: %s", why)
+        return why is None
+
+    @property
+    def _features_frozen(self) -> bool:
+        return self._frozen or bool(self.status & Status.FEATURES_OK)
+
+    @property
+    def legacy(self) -> bool:
+        """The driver is a legacy one: it did not accept VERSION_1 (2.2.3)."""
+        return not self.driver_features & features.VERSION_1
+
+    # Status
+
+    def write_status(self, value: int, *, legacy: bool = False) -> None:
+        """The driver writes the status register; 0 resets and returns when the reset is done."""
+        if value == 0:
+            self.reset()
+            return
+        before = self.status
+        self.status = next_status(before, value, features_ok=self._features_ok, legacy=legacy)
+        if self.status & ~before & Status.DRIVER_OK and not self.running:
+            self._run(legacy)
+
+    def _run(self, legacy: bool) -> None:
+        if legacy and not self.status & Status.FEATURES_OK:
+            self.driver_features = features.prune(self.device_id, self.driver_features & self.legacy_offered)
+        try:
+            self.running = True
+            self.host.start_queues()
+        except Exception as e:  # whatever a device or backend raises, the driver's write has to return
+            self.running = False
+            self.needs_reset(e)
+
+    def reset(self) -> None:
+        """Everything back to power-on. Status changes last: it reads 0 when nothing moves any more."""
+        self.running = False
+        self.host.stop_queues()
+        self.epoch += 1  # now, not before: what the queues reported until here was about this driver
+        self.host.clear_interrupts()
+        self._power_on()
+
+    def needs_reset(self, error: Exception) -> None:
+        """Set DEVICE_NEEDS_RESET because of *error*, once until the next reset (2.1.2)."""
+        if self.status & Status.NEEDS_RESET:
+            return
+        self.status |= Status.NEEDS_RESET
+        if self.status & Status.DRIVER_OK or self.early_start:
+            self.host.config_interrupt()
+        self.host.failed(error)
+
+    # Configuration generation
+
+    @property
+    def config_generation(self) -> int:
+        """Counts changes of the device's configuration, modulo 256."""
+        with self._generation_lock:
+            self._generation_seen = True
+            return self._generation
+
+    def config_was_read(self) -> None:
+        """The driver looked at the device's configuration."""
+        with self._generation_lock:
+            self._generation_seen = True
+
+    def bump_generation(self) -> None:
+        """The device's configuration changed. Any thread.
+
+        Changes that the driver has not had a chance to see in between count once, so that the 8 bits can't wrap around
+        between two of its looks (4.1.4.3.1).
+        """
+        with self._generation_lock:
+            if self._generation_seen:
+                self._generation = (self._generation + 1) & 0xFF
+                self._generation_seen = False
+
+    # Queues
+
+    @property
+    def selected(self) -> QueueConfig | None:
+        """The queue that queue_select chooses, None when there is no such queue."""
+        return self.queues[self.queue_select] if self.queue_select < len(self.queues) else None
+
+    def writable_queue(self) -> QueueConfig | None:
+        """The selected queue while its size and addresses may change."""
+        queue = self.selected
+        return None if queue is None or queue.enabled or self._frozen else queue
+
+    @property
+    def _frozen(self) -> bool:
+        return self.running or bool(self.status & Status.DRIVER_OK)
+
+    def write_queue_size(self, value: int) -> None:
+        """A smaller ring: a power of two up to the maximum, else ignored (4.1.4.3.2)."""
+        queue = self.writable_queue()
+        if queue is not None and defs.is_power_of_two(value) and value <= queue.max_size:
+            queue.size = value
+
+    def write_queue_enable(self, value: int) -> None:
+        """Enable the selected queue; only 1 does that, and nothing but a reset undoes it."""
+        queue = self.writable_queue()
+        if queue is not None and value == 1:
+            queue.enabled = True
+
+    def write_queue_pfn(self, value: int) -> None:
+        """Legacy: place the selected queue at page *value* and enable it; 0 disables it.
+
+        Taking away a queue that runs resets the device: its driver is about to free the memory, and no legacy register
+        could bring one queue back alone.
+        """
+        queue = self.selected
+        if queue is None:
+            return
+        if self._frozen:
+            if value == 0 and queue.enabled:
+                self.reset()
+            return
+        queue.pfn = value
+        queue.enabled = value != 0
+        queue.desc, queue.avail, queue.used = defs.legacy_ring_addresses(value, queue.size) if value else (0, 0, 0)
+
+    def write_queue_vector(self, value: int) -> None:
+        """Map the selected queue to a vector; one that does not exist maps to none (4.1.5.1.2)."""
+        queue = self.selected
+        if queue is not None:
+            queue.vector = self._vector(value)
+            self.host.vector_changed(queue)
+
+    def write_config_vector(self, value: int) -> None:
+        """Map configuration changes to a vector."""
+        self.config_vector = self._vector(value)
+
+    def _vector(self, value: int) -> int:
+        return value if value < self.host.vector_count() else NO_VECTOR
+
+    def notify(self, queue: int, *, legacy: bool = False) -> None:
+        """The driver notifies *queue* by a register write. A queue that does not exist or does not run is ignored.
+
+        Legacy drivers may use the device before DRIVER_OK (3.1.2), so their first kick starts it.
+        """
+        if queue >= len(self.queues):
+            return
+        if legacy and self.queues[queue].enabled and self._may_start_early:
+            self.early_start = True
+            self._run(legacy=True)
+        if self.running:
+            self.host.kick(queue)
+
+    @property
+    def _may_start_early(self) -> bool:
+        too_late = Status.FEATURES_OK | Status.DRIVER_OK | Status.NEEDS_RESET | Status.FAILED
+        return not self.running and bool(self.status & Status.ACKNOWLEDGE) and not self.status & too_late

@@ -1,0 +1,104 @@
+"""The running half of a device: kick and call eventfds of the enabled queues, and the backend between them.
+
+Control threads only, under the function's lock.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+import attrs
+
+from acrn_dm.errors import HostError
+from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
+from acrn_dm.pci.msix import Msix
+from acrn_dm.resources import Resources
+from acrn_dm.virtio.backend import Backend, Session, SessionQueue
+from acrn_dm.virtio.core import QueueConfig
+
+log = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class _Events:
+    kick: KickEvent
+    call: CallEvent
+
+    def close(self) -> None:
+        self.kick.close()
+        self.call.close()
+
+
+class DataPlane:
+    """From ``start`` to ``stop`` the queues belong to the backend."""
+
+    def __init__(self, name: str, backend: Backend, *, poll_ns: int | None, without_msix: Callable[[], None]) -> None:
+        self.backend = backend
+        self._name = name
+        self._poll_ns = poll_ns
+        self._without_msix = without_msix
+        self._events: dict[int, _Events] = {}
+        self._started = False
+        self._complained = False
+
+    def start(self, resources: Resources, msix: Msix | None, negotiated: int, queues: Iterable[QueueConfig]) -> None:
+        """Make the eventfds and let the backend go. Raises what it raises; then ``stop`` cleans up."""
+        self._started = True
+        session_queues = []
+        for queue in queues:
+            kick = KickEvent(resources.eventfds, self._refused)
+            call = CallEvent(resources.eventfds, msix, self._without_msix, self._refused)
+            self._events[queue.index] = _Events(kick, call)
+            call.set_vector(queue.vector)
+            session_queues.append(
+                SessionQueue(
+                    index=queue.index,
+                    size=queue.size,
+                    desc=queue.desc,
+                    avail=queue.avail,
+                    used=queue.used,
+                    kick=kick,
+                    call=call,
+                )
+            )
+        self.backend.start(
+            Session(features=negotiated, queues=tuple(session_queues), resources=resources, poll_ns=self._poll_ns)
+        )
+
+    def stop(self) -> Mapping[int, int]:
+        """Stop the backend, then close the eventfds; returns where each queue was. Idempotent, never raises."""
+        if not self._started:
+            return {}
+        self._started = False
+        # Kicks stop coming first: the guest's other vCPUs may still write the notify register.
+        self.bind_kicks(lambda _: None)
+        try:
+            positions = self.backend.stop()
+        except Exception:
+            log.exception("%s: the backend did not stop cleanly", self._name)
+            positions = {}
+        for events in self._events.values():
+            events.close()
+        self._events.clear()
+        return positions
+
+    def bind_kicks(self, address: Callable[[int], KickAddress | None]) -> None:
+        """Follow the notify registers: *address* tells where that of each queue is."""
+        for index, events in self._events.items():
+            events.kick.bind(None if self._poll_ns is not None else address(index))
+
+    def kick(self, index: int) -> None:
+        """A notify write that came to this process."""
+        events = self._events.get(index)
+        if events is not None:
+            events.kick.kick()
+
+    def set_vector(self, index: int, vector: int) -> None:
+        """The driver moved a queue to another vector."""
+        events = self._events.get(index)
+        if events is not None:
+            events.call.set_vector(vector)
+
+    def _refused(self, error: HostError) -> None:
+        level = logging.DEBUG if self._complained else logging.WARNING
+        self._complained = True
+        log.log(level, "%s: %s; it goes on through this process, slower", self._name, error)

@@ -1,0 +1,108 @@
+"""What a virtio device is: the class that plugin authors derive from.
+
+A device is a protocol machine: it says which features and queues it has, answers its configuration space and serves its
+queues. It does not know the transport, the hypervisor or the ring's layout.
+
+Threads: ``handle_queue`` and whatever it starts run on the queue's I/O loop; every other method runs on a control
+thread (a vCPU's or the main thread) under the device's lock. Code on an I/O loop never takes that lock; it reports
+with ``fail`` and ``config_changed``, which hand over to the main loop. Between ``start`` and ``stop`` queues belong
+to the I/O loop, before and after to nobody.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+from acrn_dm.resources import Resources
+from acrn_dm.types import DeviceContext
+from acrn_dm.virtio.queue import Queue
+
+
+class Transport(Protocol):
+    """The device's way back to its driver; set by the transport before ``realize``."""
+
+    def config_changed(self) -> None:
+        """Device configuration changed: bump the generation and interrupt. Any thread."""
+
+    def fail(self, error: Exception) -> None:
+        """Set DEVICE_NEEDS_RESET and tell the driver. Any thread."""
+
+
+class VirtioDevice:
+    """Base of all virtio devices; override what differs."""
+
+    device_id: ClassVar[int]  # virtio device id (spec 5), e.g. 4 for entropy
+    pci_class: ClassVar[int] = 0xFF0000  # 24-bit PCI class code: base class, subclass, interface
+    transitional: ClassVar[bool] = False  # also drivable by legacy drivers (only kinds that existed before virtio 1.0)
+
+    def __init__(self, context: DeviceContext) -> None:
+        self.context = context
+        self.name = context.name
+        self.transport: Transport | None = None
+
+    @property
+    def features(self) -> int:
+        """Device feature bits offered (bits 0-23 and 50-127); ring and transport bits are the transport's."""
+        return 0
+
+    @property
+    def queue_sizes(self) -> Sequence[int]:
+        """Maximum size of each queue, powers of two up to 32768; its length is the number of queues."""
+        return (64,)
+
+    @property
+    def config_size(self) -> int:
+        """Bytes of device configuration space; the transport bounds every access by it."""
+        return 0
+
+    @property
+    def backend_name(self) -> str:
+        """Name of the ``BackendType`` that moves the data; chosen when the device is built."""
+        return "vbs-u"
+
+    @property
+    def backend_text(self) -> str:
+        """One word or two for the ``--dry-run`` table: what stands behind the device."""
+        return "vbs-u"
+
+    def check(self) -> list[str]:
+        """Say what is missing on this host (image, tap, path ...), each as one line; opens and changes nothing."""
+        return []
+
+    def realize(self, resources: Resources) -> None:
+        """Open what the device needs; called once, before the guest starts. Raises ConfigError or HostError."""
+
+    def read_config(self, offset: int, size: int) -> bytes:
+        """Return *size* bytes of configuration space; offset + size <= config_size."""
+        return bytes(size)
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """The driver wrote *data*; read-only fields ignore it."""
+
+    def loop_name(self, queue: int) -> str:
+        """Name of the I/O loop that serves queue number *queue*; ``io`` is shared by all who do not care."""
+        return "io"
+
+    def start(self, features: int, queues: Sequence[Queue]) -> None:
+        """DRIVER_OK: *features* are negotiated, *queues* are the enabled ones, by index (disabled ones are missing)."""
+
+    def handle_queue(self, queue: Queue) -> None:
+        """The driver kicked *queue* (or may have): pop chains, push them back. Used buffers are announced afterwards."""
+
+    def stop(self) -> None:
+        """Reset, or the machine stops: no ``handle_queue`` runs now or later; drain or cancel everything in flight."""
+
+    def close(self) -> None:
+        """Give back what ``realize`` opened; also called when ``realize`` failed half-way. Idempotent."""
+
+    def window_changed(self) -> None:
+        """The terminal that this process stands on has another size; consoles on it tell their guest."""
+
+    def config_changed(self) -> None:
+        """Tell the driver that the configuration space changed. Any thread."""
+        if self.transport is not None:
+            self.transport.config_changed()
+
+    def fail(self, error: Exception) -> None:
+        """Ask the driver for a reset because of *error*. Any thread."""
+        if self.transport is not None:
+            self.transport.fail(error)

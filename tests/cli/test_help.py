@@ -1,0 +1,78 @@
+"""acrn_dm.cli.help: texts made from the tables."""
+
+import pytest
+
+from acrn_dm.cli.option_table import OPTIONS
+from tests.cli.fakes import Cli
+
+
+@pytest.mark.parametrize("args", [["-h"], ["--help"], ["--he"], ["-h", "--no-such-option"], ["-m", "512", "-h", "vm"]])
+def test_help_is_on_stdout_and_names_every_option(cli: Cli, args: list[str]) -> None:
+    code, out, err = cli(*args)
+    assert (code, err) == (0, "")
+    assert [o.usage for o in OPTIONS if f"  {o.usage}" not in out] == []
+    assert max(map(len, out.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("text", ["Exit codes", "Examples", "64  the command line", "78  what it asks", "[[device]]"])
+def test_help_teaches(cli: Cli, text: str) -> None:
+    assert text in cli("--help")[1]
+
+
+@pytest.mark.parametrize("args", [["-v"], ["--version"], ["-v", "-h"], ["-v", "--nonsense"]])
+def test_version_is_one_line(cli: Cli, args: list[str]) -> None:
+    code, out, err = cli(*args)
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert out.startswith("DM: acrn-dm ")
+
+
+def test_help_before_version_is_help(cli: Cli) -> None:
+    assert cli("-h", "-v")[1].startswith("Usage:")
+
+
+def test_device_list_has_names_providers_and_what_is_not_there(cli: Cli) -> None:
+    code, out, err = cli("-s", "help")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert "  toy, plaything              a toy for tests [plugin fakes (given by the caller)]" in lines
+    assert "  virtio-net                  network card on a tap [plugin devices.virtio_net (built in)]" in lines
+    assert "  passthru                    acrn-dm-passthru" in lines
+    assert sum("plaything" in line for line in lines) == 1
+
+
+def test_device_help_has_options_with_defaults_and_grammar(cli: Cli) -> None:
+    code, out, err = cli("-s", "toy,help")
+    assert (code, err) == (0, "")
+    assert "Usage: -s SLOT,toy,OPTION[=VALUE]..." in out
+    assert "  size=N                      How much of it. [4]" in out.splitlines()
+    assert "  loud                        Say so. [off]" in out.splitlines()
+
+
+def test_device_help_of_the_disk_has_all_its_options(cli: Cli) -> None:
+    out = cli("-s", "virtio-blk,help")[1]
+    for name in ("iothread", "mq", "cache", "ro", "nocache", "discard", "sectorsize", "range", "aio"):
+        assert f"\n  {name}" in out
+    assert "IoThreads" not in out
+    assert "PATH[,OPTION...]" in out
+
+
+def test_device_without_options_says_so(cli: Cli) -> None:
+    assert "It has no options." in cli("-s", "lpc,help")[1]
+
+
+def test_help_of_an_unknown_device_is_a_configuration_error(cli: Cli) -> None:
+    code, out, err = cli("-s", "virtio-blq,help")
+    assert (code, out) == (78, "")
+    assert "did you mean 'virtio-blk'?" in err
+
+
+def test_hypervisor_list_says_which_can_be_used(cli: Cli) -> None:
+    code, out, err = cli("--hypervisor", "help")
+    assert (code, err) == (0, "")
+    assert "  kvm                         Linux KVM; no /dev/kvm here" in out.splitlines()
+    assert "  sim                         in this process; usable here; by name only" in out.splitlines()
+
+
+def test_help_in_a_value_is_no_request_for_help(cli: Cli) -> None:
+    assert cli("-B", "--help", "-k", "/k", "vm")[0] == 0
+    assert cli("-s", "3,virtio-blk,help", "vm")[1] == ""

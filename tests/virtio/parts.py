@@ -1,0 +1,115 @@
+"""Devices with one trait each, and a machine around them."""
+
+from collections.abc import Callable, Sequence
+
+from acrn_dm._fastring import Chain
+from acrn_dm.testing import SimMachine
+from acrn_dm.types import DeviceContext
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.queue import Queue
+
+SLOT = 3
+COMMON_BAR, NOTIFY_BAR_OFFSET = 4, 0x3000
+
+
+class Echo(VirtioDevice):
+    """Returns what it reads, backwards. A block device's id gives it features with dependencies to play with."""
+
+    device_id = 2
+    pci_class = 0x010000
+    transitional = True
+    offers = 1 << 5 | 1 << 9
+    sizes: Sequence[int] = (64, 16)
+    config = bytes(range(1, 13))
+
+    def __init__(self, context: DeviceContext) -> None:
+        super().__init__(context)
+        self.calls: list[str] = []
+        self.started_with = 0
+        self.queues: Sequence[Queue] = ()
+        self.written: list[tuple[int, bytes]] = []
+
+    @property
+    def features(self) -> int:
+        return self.offers
+
+    @property
+    def queue_sizes(self) -> Sequence[int]:
+        return self.sizes
+
+    @property
+    def config_size(self) -> int:
+        return len(self.config)
+
+    def read_config(self, offset: int, size: int) -> bytes:
+        return self.config[offset : offset + size]
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        self.written.append((offset, data))
+
+    def start(self, features: int, queues: Sequence[Queue]) -> None:
+        self.calls.append("start")
+        self.started_with, self.queues = features, queues
+
+    def handle_queue(self, queue: Queue) -> None:
+        for chain in queue.pop_batch():
+            chain.write(chain.read(4096)[::-1])
+            queue.push(chain)
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+class ModernOnly(Echo):
+    """A device type that never had a legacy form."""
+
+    device_id = 18
+    transitional = False
+    offers = 0
+
+
+class NoConfig(Echo):
+    """An entropy device: no configuration space, no feature bits."""
+
+    device_id = 4
+    offers = 0
+    config = b""
+
+
+class Holding(Echo):
+    """Keeps every chain until told."""
+
+    def __init__(self, context: DeviceContext) -> None:
+        super().__init__(context)
+        self.held: list[tuple[Queue, Chain]] = []
+
+    def handle_queue(self, queue: Queue) -> None:
+        self.held += [(queue, chain) for chain in queue.pop_batch()]
+
+    def complete(self, data: bytes = b"done") -> None:
+        """As a helper thread's work coming back: on the queue's loop."""
+        held, self.held = self.held, []
+        for queue, chain in held:
+            queue.loop.call_soon(lambda q=queue, c=chain: self._complete(q, c, data))  # type: ignore[misc]
+
+    def _complete(self, queue: Queue, chain: Chain, data: bytes) -> None:
+        if not queue.closed:
+            chain.write(data)
+        queue.push(chain)
+        queue.flush()
+
+
+def machine_with(make: Callable[[DeviceContext], VirtioDevice] = Echo, **options: object) -> SimMachine:
+    """A machine with one device in slot 3."""
+    machine = SimMachine(**options)  # type: ignore[arg-type]
+    machine.add(make, slot=SLOT)
+    return machine
+
+
+def device_of(machine: SimMachine) -> Echo:
+    """The device under test."""
+    device: Echo = machine.bus.functions[0].device  # type: ignore[attr-defined]
+    return device
