@@ -1,0 +1,91 @@
+"""acrn_dm: a virtual machine's device model whose devices are Python plugins.
+
+The names below are the interface for plugins; everything else may change. They are looked up when they are used, so
+that a plugin can import this package while this package loads plugins. ``acrn_dm.testing`` has what the tests of a
+plugin need.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from acrn_dm._fastring import Chain
+    from acrn_dm.errors import AcrnDmError, ConfigError, GuestError, HostError, PluginError
+    from acrn_dm.hookspecs import hookimpl
+    from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
+    from acrn_dm.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
+    from acrn_dm.memory import GuestMemory
+    from acrn_dm.options import option
+    from acrn_dm.pci.bar import Bar, BarKind
+    from acrn_dm.pci.function import PciFunction
+    from acrn_dm.resources import Resources
+    from acrn_dm.types import BackendType, Bdf, DeviceContext, DeviceType, HypervisorOptions, HypervisorType
+    from acrn_dm.virtio.backend import Session, SessionQueue
+    from acrn_dm.virtio.device import VirtioDevice
+    from acrn_dm.virtio.queue import Queue
+
+_HOMES = {
+    "_fastring": ("Chain",),
+    "errors": ("AcrnDmError", "ConfigError", "GuestError", "HostError", "PluginError"),
+    "hookspecs": ("hookimpl",),
+    "ioloop": ("READ", "WRITE", "IoLoop", "Timer"),
+    "irq": ("IntxLine", "IoEventFd", "IrqFd", "MsiMessage", "Space"),
+    "memory": ("GuestMemory",),
+    "options": ("option",),
+    "pci.bar": ("Bar", "BarKind"),
+    "pci.function": ("PciFunction",),
+    "resources": ("Resources",),
+    "types": ("BackendType", "Bdf", "DeviceContext", "DeviceType", "HypervisorOptions", "HypervisorType"),
+    "virtio.backend": ("Session", "SessionQueue"),
+    "virtio.device": ("VirtioDevice",),
+    "virtio.queue": ("Queue",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AcrnDmError",
+    "BackendType",
+    "Bar",
+    "BarKind",
+    "Bdf",
+    "Chain",
+    "ConfigError",
+    "DeviceContext",
+    "DeviceType",
+    "GuestError",
+    "GuestMemory",
+    "HostError",
+    "HypervisorOptions",
+    "HypervisorType",
+    "IntxLine",
+    "IoEventFd",
+    "IoLoop",
+    "IrqFd",
+    "MsiMessage",
+    "PciFunction",
+    "PluginError",
+    "Queue",
+    "READ",
+    "Resources",
+    "Session",
+    "SessionQueue",
+    "Space",
+    "Timer",
+    "VirtioDevice",
+    "WRITE",
+    "hookimpl",
+    "option",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that has *name* (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""devices: filled in by its own modules."""

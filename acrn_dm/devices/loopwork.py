@@ -1,0 +1,71 @@
+"""What devices need for work of their own on an I/O loop: watched files and guarded callbacks."""
+
+from collections.abc import Callable
+
+import attrs
+
+from acrn_dm._fastring import Chain
+from acrn_dm.errors import GuestError
+from acrn_dm.ioloop import IoLoop
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.queue import Queue
+
+
+def guarded(device: VirtioDevice, work: Callable[[], object]) -> Callable[[], None]:
+    """Wrap *work* for a loop: a GuestError in it makes *device* ask its driver for a reset."""
+
+    def run() -> None:
+        try:
+            work()
+        except GuestError as e:
+            device.fail(e.with_traceback(None))  # whose frames may refer to guest memory
+
+    return run
+
+
+def pop(queue: Queue, limit: int, *, rearm: bool) -> list[Chain]:
+    """Take up to *limit* chains. With *rearm* [] means that the driver will kick at its next one. Raises GuestError.
+
+    ``handle_queue`` does not re-arm: who called it does. Work that a device does of its own accord must, or polls the
+    ring.
+    """
+    while not queue.closed:
+        chains = queue.pop_batch(limit)
+        if chains or not rearm or not queue.ring.enable_kicks():
+            return chains
+    return []
+
+
+@attrs.define(eq=False)
+class FdWatch:
+    """Keeps *fd* registered with *loop* for what is wanted at the moment, and unregistered while that is nothing.
+
+    Unregistered, because epoll reports a hang-up even to those who want no event, again and again. ``want`` is called
+    on the loop's thread, ``close`` from any.
+    """
+
+    loop: IoLoop
+    fd: int
+    callback: Callable[[], object]
+    _events: int = attrs.field(default=0, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+
+    def want(self, events: int) -> None:
+        """Watch for *events* (``ioloop.READ | ioloop.WRITE``); 0 for nothing. Nothing after ``close``."""
+        if events == self._events or self._closed:
+            return
+        if not self._events:
+            self.loop.add(self.fd, self.callback, events=events)
+        elif not events:
+            self.loop.remove(self.fd)
+        else:
+            self.loop.modify(self.fd, events)
+        self._events = events
+
+    def close(self) -> None:
+        """Forget the file; when this returns the callback neither runs (unless we are in it) nor will."""
+        self._closed = True
+        self.loop.barrier()  # a callback that runs now may be about to ask for more; later ones see the flag
+        if self._events:
+            self._events = 0
+            self.loop.remove(self.fd)

@@ -1,0 +1,119 @@
+"""All platform devices of one machine, put together."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from acrn_dm.boot import layout
+from acrn_dm.bus import Handler
+from acrn_dm.config import UartSpec
+from acrn_dm.devices.platform.debugexit import DebugExit
+from acrn_dm.devices.platform.i8042 import KeyboardController
+from acrn_dm.devices.platform.pm import PM_TIMER, PowerManagement
+from acrn_dm.devices.platform.post import PostCode
+from acrn_dm.devices.platform.reset import ResetControl
+from acrn_dm.devices.platform.rtc import Rtc
+from acrn_dm.devices.uart.port import PORTS, make_ports
+from acrn_dm.pci.intx import IrqLine
+from acrn_dm.resources import Resources
+
+KEYBOARD_IRQ = 1
+RTC_IRQ = 8
+POST_PORTS = (0x80, 0x84)
+DEBUG_EXIT = 0xF4
+
+
+@attrs.frozen(kw_only=True)
+class PlatformCallbacks:
+    """What the guest, or the user at its serial console, asks of the machine. Called from any thread."""
+
+    poweroff: Callable[[], None]
+    reset: Callable[[bool], None]  # True: a full reset, as if power had been off
+    suspend: Callable[[], None]
+    debug_exit: Callable[[int], None]
+    quit: Callable[[], None]
+
+
+class Platform:
+    """Made before anything is open; ``realize`` puts the devices on the bus and opens the serial ports' backends."""
+
+    def __init__(
+        self,
+        callbacks: PlatformCallbacks,
+        *,
+        uarts: Sequence[UartSpec] = (),
+        debugexit: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """*clock* gives seconds since 1970, UTC, to the RTC. Raises ConfigError for serial ports that clash."""
+        self.callbacks = callbacks
+        self.lines: dict[int, IrqLine] = {}
+        self.uarts = make_ports(uarts, self._line)
+        self.rtc = Rtc(self._line(RTC_IRQ), clock)
+        self.pm = PowerManagement(self._line(layout.SCI_IRQ), callbacks.poweroff, callbacks.suspend)
+        self.reset_control = ResetControl(callbacks.reset)
+        self.keyboard = KeyboardController(self._line(KEYBOARD_IRQ), lambda: callbacks.reset(True))
+        self.post = PostCode()
+        self.debug_exit = DebugExit(callbacks.debug_exit) if debugexit else None
+
+    @property
+    def pm_timer_port(self) -> int:
+        """Port of the ACPI timer."""
+        return PM_TIMER
+
+    def acpi_uarts(self) -> tuple[tuple[str, int, int], ...]:
+        """(name, first port, IRQ) of each serial port, for the DSDT."""
+        return tuple((port.name, port.io_base, port.irq) for port in self.uarts)
+
+    def check(self) -> list[str]:
+        """What is missing on this host, one line each; opens and changes nothing."""
+        return [line for port in self.uarts for line in port.check()]
+
+    def realize(self, resources: Resources) -> None:
+        """Answer the ports, connect the interrupts, open the backends. Raises ConfigError or HostError."""
+        for line in self.lines.values():
+            line.connect(resources.interrupts)
+        for base, size, handler, name in self._ranges():
+            resources.pio.register(base, size, handler, name)
+        self.pm.attach(resources.main_loop)
+        self.rtc.attach(resources.main_loop)
+        self.rtc.set_memory_size([(r.gpa, r.size) for r in resources.memory.regions])
+        for port in self.uarts:
+            port.open(resources.main_loop, self.callbacks.quit)
+
+    def press_power_button(self) -> None:
+        """Press and release it: the guest's ACPI driver decides. Any thread."""
+        self.pm.press_power_button()
+
+    def reset(self) -> None:
+        """Power-on state of all devices; the clock goes on, and what a host has to say to a serial port stays open."""
+        for device in (self.pm, self.rtc, self.reset_control, self.keyboard, self.post):
+            device.reset()
+        for port in self.uarts:
+            port.uart.reset()
+
+    def close(self) -> None:
+        """Give back terminals, sockets and timers. Idempotent."""
+        self.pm.close()
+        self.rtc.close()
+        for port in self.uarts:
+            port.close()
+
+    def _line(self, irq: int) -> Callable[[bool], None]:
+        return self.lines.setdefault(irq, IrqLine(irq)).source()
+
+    def _ranges(self) -> list[tuple[int, int, Handler, str]]:
+        ranges: list[tuple[int, int, Handler, str]] = [
+            (layout.KEYBOARD_DATA, 1, self.keyboard.data, "keyboard controller data"),
+            (layout.KEYBOARD_STATUS, 1, self.keyboard.control, "keyboard controller"),
+            (layout.RTC_INDEX, 2, self.rtc, "RTC"),
+            (layout.SMI_COMMAND, 1, self.pm.smi_command, "SMI command"),
+            (layout.PM1A_EVENT, 6, self.pm, "PM1"),
+            (PM_TIMER, 4, self.pm.timer, "PM timer"),
+            (layout.RESET_CONTROL, 1, self.reset_control, "reset control"),
+        ]
+        ranges += [(port, 1, self.post, "POST code") for port in POST_PORTS]
+        if self.debug_exit is not None:
+            ranges.append((DEBUG_EXIT, 4, self.debug_exit, "debug exit"))
+        return ranges + [(port.io_base, PORTS, port.uart, port.name) for port in self.uarts]

@@ -1,0 +1,150 @@
+"""What is behind a serial port: ``stdio``, ``tcp:PORT``, a tty's path, or nothing."""
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from acrn_dm.devices.terminal import EscapeFilter, RawMode, Terminal
+from acrn_dm.devices.uart.stream import Stream
+from acrn_dm.devices.uart.uart16550 import Uart16550
+from acrn_dm.errors import ConfigError, HostError
+from acrn_dm.ioloop import IoLoop
+
+TCP = "tcp:"
+HOST = "127.0.0.1"  # a serial console asks for no password: it is not offered to the network
+
+
+class Backend(Protocol):
+    """An open backend."""
+
+    def close(self) -> None:
+        """Give everything back. Idempotent; not under the UART's lock."""
+
+
+class NoBackend:
+    """A port with nothing behind it."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class StdioBackend:
+    """The terminal we run on, in raw mode; Ctrl-a x calls *on_quit*."""
+
+    def __init__(self, uart: Uart16550, loop: IoLoop, terminal: Terminal, on_quit: Callable[[], None]) -> None:
+        self._terminal = terminal
+        self._stream = Stream(uart, loop, rx=terminal.input, tx=terminal.output, take=EscapeFilter(on_quit))
+        uart.line = self._stream
+
+    def close(self) -> None:
+        """Stop, then restore the terminal."""
+        self._stream.close()
+        self._terminal.close()
+
+
+class TtyBackend:
+    """A terminal device of the host."""
+
+    def __init__(self, uart: Uart16550, loop: IoLoop, path: str) -> None:
+        """Open *path*. Raises ConfigError when it is no terminal, HostError when it can't be opened."""
+        problem = _tty_problem(path)
+        if problem is not None:
+            raise ConfigError(problem, option="-l", value=path)
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError as e:
+            raise HostError.from_os(f"opening {path} for a serial port", e) from e
+        self._raw = RawMode(self._fd)
+        self._raw.enter()
+        self._stream = Stream(uart, loop, rx=self._fd, tx=self._fd)
+        uart.line = self._stream
+
+    def close(self) -> None:
+        """Stop, restore and close the terminal."""
+        self._stream.close()
+        if self._fd >= 0:
+            self._raw.leave()
+            os.close(self._fd)
+            self._fd = -1
+
+
+class TcpBackend:
+    """A server on the loopback interface for one client at a time; without one, output vanishes."""
+
+    def __init__(self, uart: Uart16550, loop: IoLoop, port: int) -> None:
+        """Listen on *port*. Raises HostError."""
+        self._uart, self._loop = uart, loop
+        self._client: socket.socket | None = None
+        self._stream: Stream | None = None
+        self._server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            self._server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._server.bind((HOST, port))
+            self._server.listen(1)
+        except OSError as e:
+            self._server.close()
+            raise HostError.from_os(f"listening on {HOST}:{port} for a serial port", e) from e
+        self._server.setblocking(False)
+        loop.add(self._server.fileno(), self._accept)
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        return int(self._server.getsockname()[1])
+
+    def close(self) -> None:
+        """Stop listening and hang up."""
+        if self._server.fileno() >= 0:
+            self._loop.remove(self._server.fileno())
+            self._server.close()
+        self._hang_up()
+
+    def _accept(self) -> None:
+        try:
+            client, _ = self._server.accept()
+        except OSError:
+            return  # it has gone again
+        if self._client is not None:
+            client.close()
+            return
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._client = client
+        fd = client.fileno()
+        self._stream = Stream(self._uart, self._loop, rx=fd, tx=fd, on_end=self._hang_up)
+        self._uart.line = self._stream
+
+    def _hang_up(self) -> None:
+        if self._client is not None and self._stream is not None:
+            self._stream.close()
+            self._client.close()
+            self._client = None
+
+
+def check_backend(text: str) -> str | None:
+    """Why *text* can't be opened on this host, as far as looking tells."""
+    if text in ("", "stdio") or text.startswith(TCP):
+        return None
+    return _tty_problem(text)
+
+
+def open_backend(text: str, owner: str, uart: Uart16550, loop: IoLoop, on_quit: Callable[[], None]) -> Backend:
+    """Open the backend that *text* names for serial port *owner*. Raises ConfigError or HostError."""
+    if not text:
+        return NoBackend()
+    if text == "stdio":
+        return StdioBackend(uart, loop, Terminal(owner), on_quit)
+    if text.startswith(TCP):
+        return TcpBackend(uart, loop, int(text.removeprefix(TCP)))
+    return TtyBackend(uart, loop, text)
+
+
+def _tty_problem(path: str) -> str | None:
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as e:
+        return f"{path}: {e.strerror}"
+    return None if stat.S_ISCHR(mode) else f"{path} is not a terminal"

@@ -1,0 +1,146 @@
+"""A UART's line over files of the host: bounded output that never blocks a vCPU, input as fast as the guest takes it.
+
+A byte is written at once while nothing waits; what the file does not take waits in a buffer of ``OUTPUT_LIMIT`` bytes,
+which the loop empties. When that is full the UART shows itself busy, so a stopped terminal slows the guest's console
+and loses nothing.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+
+from acrn_dm.devices.loopwork import FdWatch
+from acrn_dm.devices.uart.uart16550 import Uart16550
+from acrn_dm.ioloop import READ, WRITE, IoLoop
+
+OUTPUT_LIMIT = 65536
+READ_SIZE = 4096
+
+
+class Stream:
+    """*rx* and *tx* may be one file, which then must be non-blocking; *tx* must be. Neither is closed here."""
+
+    def __init__(
+        self,
+        uart: Uart16550,
+        loop: IoLoop,
+        *,
+        rx: int | None,
+        tx: int | None,
+        on_end: Callable[[], None] = lambda: None,
+        take: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        """*take* filters input; *on_end* is called once, on the loop, when the other side has gone."""
+        self._uart = uart
+        self._loop = loop
+        self._rx, self._tx = rx, tx
+        self._on_end, self._take = on_end, take
+        self._out = bytearray()
+        self._lock = threading.Lock()
+        self._paused = self._ended = False
+        shared = rx is not None and rx == tx
+        self._tx_watch = None if tx is None else FdWatch(loop, tx, self._ready if shared else self._writable)
+        self._rx_watch = self._tx_watch if shared else None if rx is None else FdWatch(loop, rx, self._readable)
+        loop.call_soon(self._watch)
+
+    def send(self, byte: int) -> None:
+        """Write *byte*, or keep it; dropped when the buffer is full or the other side gone."""
+        with self._lock:
+            if self._ended or self._tx is None or len(self._out) >= OUTPUT_LIMIT:
+                return
+            self._out.append(byte)
+            if len(self._out) == 1 and not self._flush():
+                self._loop.call_soon(self._watch)
+
+    def has_room(self) -> bool:
+        """Whether another byte is kept; a line without anybody at the other end takes everything."""
+        return self._ended or len(self._out) < OUTPUT_LIMIT
+
+    def resume(self) -> None:
+        """The UART has room for input again."""
+        if self._paused:
+            self._paused = False
+            self._loop.call_soon(self._watch)
+
+    def close(self) -> None:
+        """Watch nothing any more. Not under the UART's lock: waits for a handler that runs now."""
+        self._ended = True
+        for watch in (self._rx_watch, self._tx_watch):
+            if watch is not None:
+                watch.close()
+
+    def _flush(self) -> bool:
+        """Write what waits; whether nothing is left (also when the other side has gone). Under the lock."""
+        assert self._tx is not None
+        try:
+            while self._out:
+                del self._out[: os.write(self._tx, self._out)]
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._out.clear()
+            self._loop.call_soon(self._end)
+        return True
+
+    def _watch(self) -> None:
+        if self._ended:
+            return
+        reads = READ if self._rx is not None and not self._paused else 0
+        writes = WRITE if self._out else 0
+        if self._rx_watch is not None and self._rx_watch is self._tx_watch:
+            self._rx_watch.want(reads | writes)
+            return
+        if self._tx_watch is not None:
+            self._tx_watch.want(writes)
+        if self._rx_watch is not None:
+            try:
+                self._rx_watch.want(reads)
+            except PermissionError:  # epoll does not watch plain files and /dev/null: no input from there
+                self._rx = self._rx_watch = None
+
+    def _ready(self) -> None:
+        self._writable()
+        self._readable()
+
+    def _writable(self) -> None:
+        with self._lock:
+            was_full = len(self._out) >= OUTPUT_LIMIT
+            self._flush()
+            has_room = len(self._out) < OUTPUT_LIMIT
+        if was_full and has_room:
+            self._uart.room_again()
+        self._watch()
+
+    def _readable(self) -> None:
+        if self._ended or self._rx is None:
+            return
+        self._paused = True  # before looking: a vCPU that makes room from here on will call resume
+        room = self._uart.room()
+        if not room:
+            self._watch()
+            return
+        self._paused = False
+        try:
+            data = os.read(self._rx, min(room, READ_SIZE))
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._uart.receive(self._take(data))
+        else:
+            self._input_ended()
+
+    def _input_ended(self) -> None:
+        if self._rx_watch is self._tx_watch or self._tx is None:
+            self._end()
+        else:
+            self._rx = None  # a script's standard input is at its end: its output goes on
+            if self._rx_watch is not None:
+                self._rx_watch.close()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self.close()
+            self._uart.room_again()
+            self._on_end()

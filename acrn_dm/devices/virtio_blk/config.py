@@ -1,0 +1,206 @@
+"""Options of ``virtio-blk``: ``[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...]`` or ``nodisk``."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+
+from acrn_dm.errors import ConfigError
+from acrn_dm.options import from_mapping, option
+
+WHAT = "virtio-blk"
+SECTOR = 512  # the unit of capacity and of request addresses, whatever the logical block size (5.2.6)
+MAX_DISCARD_SEGMENTS = 256
+MAX_SEGMENT_SECTORS = 0xFFFF_FFFF  # le32 in the configuration space
+
+CpuSet = tuple[int, ...]  # empty: not pinned
+
+
+@attrs.frozen(kw_only=True)
+class IoThreads:
+    """Number of I/O loops of the device's own, and for each the host CPUs it may run on."""
+
+    count: int = 0
+    cpus: tuple[CpuSet, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class SectorSize:
+    """Logical and physical block size in bytes."""
+
+    logical: int
+    physical: int
+
+
+@attrs.frozen(kw_only=True)
+class Range:
+    """The part of the image that the guest sees, in logical blocks."""
+
+    start: int
+    size: int
+
+
+@attrs.frozen(kw_only=True)
+class Discard:
+    """Limits of a discard request: sectors per segment (None: the capacity), segments, alignment (0: none)."""
+
+    max_sectors: int | None = None
+    max_segments: int = 1
+    alignment: int = 0
+
+
+def _number(text: str, what: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"{what} {text!r}: expected a decimal number")
+    return int(text)
+
+
+def _iothreads(value: Any) -> IoThreads:
+    if isinstance(value, IoThreads):
+        return value
+    if isinstance(value, bool):
+        return IoThreads(count=int(value))
+    count_text, at, cpus_text = str(value).partition("@")
+    count = _number(count_text, "iothread")
+    if not 1 <= count <= 40:
+        raise ValueError(f"iothread {count}: expected 1 to 40")
+    cpus = tuple(_cpu_set(text) for text in cpus_text.split("/")) if at else ()
+    if len(cpus) > count:
+        raise ValueError(f"iothread {value!r}: CPUs for {len(cpus)} threads, but there are {count}")
+    return IoThreads(count=count, cpus=cpus)
+
+
+def _cpu_set(text: str) -> CpuSet:
+    return () if text == "*" else tuple(_number(cpu, "iothread CPU") for cpu in text.split(":"))
+
+
+def _sector_size(value: Any) -> SectorSize | None:
+    if value is None or isinstance(value, SectorSize):
+        return value
+    logical, slash, physical = str(value).partition("/")
+    size = _number(logical, "sectorsize")
+    sizes = SectorSize(logical=size, physical=_number(physical, "sectorsize") if slash else size)
+    for part in (sizes.logical, sizes.physical):
+        if part < SECTOR or part & (part - 1) or part > 1 << 20:
+            raise ValueError(f"sectorsize {value!r}: expected powers of two from 512 to 1048576")
+    if sizes.logical > sizes.physical:
+        raise ValueError(f"sectorsize {value!r}: the logical size is larger than the physical one")
+    return sizes
+
+
+def _range(value: Any) -> Range | None:
+    if value is None or isinstance(value, Range):
+        return value
+    start, slash, size = str(value).partition("/")
+    if not slash:
+        raise ValueError(f"range {value!r}: expected STARTLBA/SIZE, both in logical blocks")
+    part = Range(start=_number(start, "range"), size=_number(size, "range"))
+    if part.size == 0:
+        raise ValueError(f"range {value!r}: the size is 0")
+    return part
+
+
+def _discard(value: Any) -> Discard | None:
+    if value is None or value is False or isinstance(value, Discard):
+        return value or None
+    if value is True:
+        return Discard()
+    parts = str(value).split(":")
+    if len(parts) != 3:
+        raise ValueError(f"discard {value!r}: expected MAXSECT:MAXSEG:ALIGN")
+    sectors, segments, alignment = (_number(part, "discard") for part in parts)
+    if not 1 <= segments <= MAX_DISCARD_SEGMENTS:
+        raise ValueError(f"discard {value!r}: MAXSEG must be 1 to {MAX_DISCARD_SEGMENTS}")
+    if not 1 <= sectors <= MAX_SEGMENT_SECTORS or alignment > MAX_SEGMENT_SECTORS:
+        raise ValueError(f"discard {value!r}: MAXSECT must be 1 to {MAX_SEGMENT_SECTORS:#x}, ALIGN at most that")
+    return Discard(max_sectors=sectors, max_segments=segments, alignment=alignment)
+
+
+def _queues(instance: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+    if not 1 <= value <= 256:
+        raise ValueError(f"mq {value}: expected 1 to 256")
+
+
+def _one_of(*words: str) -> Any:
+    def check(instance: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+        if value not in words:
+            raise ValueError(f"{attribute.name} {value!r}: expected {' or '.join(words)}")
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class BlkConfig:
+    """See the module. Converters and validators raise ValueError, which the option reader turns into a ConfigError."""
+
+    GRAMMAR: ClassVar[str] = "[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...] or nodisk"
+
+    path: Path | None = option(default=None, help="Raw image or block device.")
+    nodisk: bool = option(default=False, help="Start without a medium; one can be inserted later.")
+    iothread: IoThreads = option(
+        default=IoThreads(),
+        converter=_iothreads,
+        metavar="N[@CPUS]",
+        help="I/O loops of its own; CPUS: '/' between loops, ':' between CPUs, '*' for unpinned.",
+    )
+    mq: int = option(default=1, validator=_queues, help="Request queues, clipped to the number of guest CPUs.")
+    cache: str = option(
+        default="writethru",
+        validator=_one_of("writethru", "writeback"),
+        metavar="writethru|writeback",
+        help="writethru: a completed write is on the medium; writeback: after the guest's flush. Also as bare words.",
+    )
+    ro: bool = option(default=False, help="The guest may not write.")
+    nocache: bool = option(default=False, help="Bypass the host's page cache (O_DIRECT).")
+    no_bst_block: bool = option(default=False, help="Accepted; requests are never held back for each other anyway.")
+    discard: Discard | None = option(
+        default=None,
+        converter=_discard,
+        metavar="MAXSECT:MAXSEG:ALIGN",
+        help="Let the guest give sectors back to the host.",
+    )
+    sectorsize: SectorSize | None = option(
+        default=None,
+        converter=_sector_size,
+        metavar="L[/P]",
+        help="Logical and physical block size shown to the guest.",
+    )
+    range: Range | None = option(
+        default=None, converter=_range, metavar="STARTLBA/SIZE", help="Show only this part of the image, and lock it."
+    )
+    aio: str = option(
+        default="threads",
+        validator=_one_of("threads", "io_uring"),
+        metavar="threads|io_uring",
+        help="io_uring is accepted with a warning; threads serve it.",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.path is None and not self.nodisk:
+            raise ValueError("the path of an image is missing (or nodisk)")
+
+    @classmethod
+    def from_string(cls, text: str) -> "BlkConfig":
+        """Read the original's grammar. Raises ConfigError."""
+        tokens = text.split(",")
+        if "nodisk" in tokens:
+            return cls(nodisk=True)
+        values: dict[str, Any] = {}
+        while tokens and tokens[0].partition("=")[0] in ("iothread", "mq"):
+            key, eq, value = tokens.pop(0).partition("=")
+            values[key] = value if eq else True
+        if not tokens or not tokens[0]:
+            raise ConfigError("the path of an image is missing", option=WHAT, value=text)
+        values["path"] = tokens.pop(0)
+        for token in tokens:
+            key, eq, value = token.partition("=")
+            if key in ("writeback", "writethru"):
+                values["cache"] = key  # the last one counts, as in the original
+            elif key in ("iothread", "mq", "path", "nodisk", "cache") or not key:
+                known = "writeback, writethru, ro, nocache, no_bst_block, discard, sectorsize, range, aio"
+                raise ConfigError(f"unknown option {key!r} behind the path; known: {known}", option=WHAT, value=text)
+            elif key == "aio" and not eq:
+                continue  # bare: the default
+            else:
+                values[key] = value if eq else True
+        return from_mapping(cls, values, WHAT)

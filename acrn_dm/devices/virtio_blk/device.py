@@ -1,0 +1,329 @@
+"""virtio-blk (virtio 5.2): joins requests, image and worker threads.
+
+What is durable when: in write-through mode every completed write is on the medium. In write-back mode a completed flush
+means that all writes completed before it are; a write that is still in flight when the flush arrives is not promised
+anything (5.2.6.2), so a flush never waits for requests. Requests complete in any order.
+
+A request's used length counts from the start of the writable part, as 2.7.8.2 wants it: data and status when all data
+was filled in, else only the data before the first gap.
+"""
+
+import errno
+import hashlib
+import logging
+import os
+import struct
+import threading
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from acrn_dm._fastring import Chain
+from acrn_dm.devices.virtio_blk import medium
+from acrn_dm.devices.virtio_blk.backend import Image
+from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
+from acrn_dm.devices.virtio_blk.request import HEADER, Limits, Op, Request, Status, parse
+from acrn_dm.devices.virtio_blk.workers import WorkerPool
+from acrn_dm.ioloop import IoLoop
+from acrn_dm.resources import Resources
+from acrn_dm.types import DeviceContext
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.queue import Queue
+
+log = logging.getLogger(__name__)
+
+SEG_MAX, RO, BLK_SIZE = 1 << 2, 1 << 5, 1 << 6  # feature bits, 5.2.3
+FLUSH, TOPOLOGY, CONFIG_WCE = 1 << 9, 1 << 10, 1 << 11
+MQ, DISCARD, WRITE_ZEROES = 1 << 12, 1 << 13, 1 << 14
+
+QUEUE_SIZE = 256
+SEGMENTS = QUEUE_SIZE - 2  # data buffers of one request where the driver has no indirect descriptors
+WRITEBACK_OFFSET = 32
+ZEROES_SECTORS = 1 << 16  # 32 MiB, because a medium without fallocate has it written out
+CONFIG = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")  # struct virtio_blk_config up to unused1: 60 bytes, 5.2.4
+MAX_ID_TEXT = 256  # of the option text, this much goes into the serial number
+BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop; what is left gets another turn
+CACHED_READ_BYTES = 128 << 10  # larger reads would keep the loop busy copying
+ERRORS_LOGGED = 10  # per start of the device
+
+
+@attrs.define(eq=False)
+class Job:
+    """A request on its way through the worker threads."""
+
+    chain: Chain
+    request: Request
+    views: list[memoryview]
+    durable: bool
+    status: Status = Status.OK
+
+
+def serial_number(text: str) -> bytes:
+    """20 ASCII bytes derived from the option text, as the original does, so that guests find their disks by it."""
+    d = hashlib.md5(os.fsencode(text)[:MAX_ID_TEXT], usedforsecurity=False).digest()
+    return "ACRN--{:02X}{:02X}-{:02X}{:02X}-{:02X}{:02X}".format(*d[:6]).encode()
+
+
+class BlkDevice(VirtioDevice):
+    """A disk on a raw image, or none yet (``nodisk``: every request fails until an image is adopted)."""
+
+    device_id = 2
+    pci_class = 0x010000
+    transitional = True
+
+    def __init__(self, config: BlkConfig, context: DeviceContext) -> None:
+        super().__init__(context)
+        self.config = config
+        self.serial = serial_number(context.text or str(config.path or "nodisk"))
+        self.image: Image | None = None
+        self.errors = 0  # requests that the host failed
+        self._queues = max(1, min(config.mq, context.vcpus))
+        self._features = 0
+        self._writeback = config.cache == "writeback"
+        self._mode_chosen = False  # by the driver, through the configuration space
+        self._limits = Limits(capacity=0)
+        self._pools: dict[int, WorkerPool[Job]] = {}
+
+    @property
+    def features(self) -> int:
+        """FLUSH and CONFIG_WCE are always there: a driver may want write-back where the option says write-through."""
+        offer = SEG_MAX | BLK_SIZE | TOPOLOGY | FLUSH | CONFIG_WCE
+        offer |= MQ if self._queues > 1 else 0
+        if self.config.ro:
+            return offer | RO
+        return offer | WRITE_ZEROES | (DISCARD if self.config.discard else 0)
+
+    @property
+    def queue_sizes(self) -> Sequence[int]:
+        """Request queues only."""
+        return (QUEUE_SIZE,) * self._queues
+
+    @property
+    def config_size(self) -> int:
+        """Up to write_zeroes_may_unmap and its padding."""
+        return CONFIG.size
+
+    @property
+    def backend_text(self) -> str:
+        """The image's path."""
+        return str(self.config.path) if self.config.path else "no disk"
+
+    def check(self) -> list[str]:
+        """Whether the image can be used."""
+        why = medium.problem(self.config)
+        return [] if why is None else [f"{self.name}: {why}"]
+
+    def realize(self, resources: Resources) -> None:
+        """Open the image. Raises ConfigError or HostError."""
+        if self.config.aio == "io_uring":
+            log.warning("%s: aio=io_uring is served by threads", self.name)
+        if self.config.path is not None:
+            self._adopt(medium.open_image(self.config))
+
+    def read_config(self, offset: int, size: int) -> bytes:
+        """5.2.4; sizes in sectors of 512 bytes unless named otherwise."""
+        logical, physical = self._block_sizes()
+        blocks_exp = (physical // logical).bit_length() - 1
+        discard = self.config.discard if not self.config.ro else None
+        limits = self._limits
+        space = CONFIG.pack(
+            limits.capacity,
+            0,  # size_max: not offered
+            SEGMENTS,
+            *(0, 0, 0),  # geometry: not offered
+            logical,
+            *(blocks_exp, 0, 0, 0),  # topology: physical_block_exp, alignment_offset, min_io_size, opt_io_size
+            self._writeback,
+            self._queues,
+            *(limits.discard_sectors, limits.discard_segments, discard.alignment if discard else 0),
+            *(limits.zeroes_sectors, limits.zeroes_segments, limits.zeroes_segments > 0),  # zeroing may deallocate
+        )
+        return space[offset : offset + size]
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """Only ``writeback`` can be written."""
+        if offset <= WRITEBACK_OFFSET < offset + len(data):
+            self._writeback = data[WRITEBACK_OFFSET - offset] != 0
+            self._mode_chosen = True
+
+    def loop_name(self, queue: int) -> str:
+        """With ``iothread`` queue j is served by loop j mod N of the device's own."""
+        count = min(self.config.iothread.count, self._queues)
+        bdf = self.context.bdf
+        return f"iothr-{queue % count}-blk{bdf.slot}:{bdf.func}" if count else "io"
+
+    def start(self, features: int, queues: Sequence[Queue]) -> None:
+        """Make a pool of worker threads for each queue; the threads come with the load."""
+        self._features = features
+        self.errors = 0
+        if features & CONFIG_WCE and not features & FLUSH and not self._mode_chosen:
+            self._writeback = False  # 5.2.5.2
+        bdf = self.context.bdf
+        for queue in queues:
+            name = f"blk-{bdf.slot}:{bdf.func}-{queue.index}"
+            self._pools[queue.index] = WorkerPool(name, queue.loop, self._execute, self._finisher(queue))
+            self._pin(queue)
+
+    def handle_queue(self, queue: Queue) -> None:
+        """Parse what is there; answer at once what needs no waiting, hand the rest to the threads."""
+        for _ in range(BATCHES):
+            self._accept(queue, queue.pop_batch(BATCH))
+            queue.flush()
+
+    def stop(self) -> None:
+        """Let everything in flight be executed; the driver that asked for it is gone."""
+        for pool in self._pools.values():
+            pool.drain()
+            pool.close()
+        self._pools = {}
+        self._features = 0
+        self._writeback = self.config.cache == "writeback"
+        self._mode_chosen = False
+
+    def close(self) -> None:
+        """Close the image; what write-back mode still holds goes to the medium first."""
+        self.stop()
+        image, self.image = self.image, None
+        if image is None:
+            return
+        try:
+            if not self.config.ro:
+                image.flush()
+        except OSError as e:
+            log.error("%s: flushing %s: %s", self.name, self.config.path, e)
+        finally:
+            image.close()
+
+    def _adopt(self, image: Image) -> None:
+        """Make *image* the medium: capacity and limits follow from it."""
+        discard, writable = self.config.discard, not self.config.ro
+        capacity = image.size // SECTOR
+        may_discard = discard is not None and writable
+        self.image = image
+        self._limits = Limits(
+            capacity=capacity,
+            readonly=self.config.ro,
+            discard_segments=discard.max_segments if discard and may_discard else 0,
+            discard_sectors=min(discard.max_sectors or capacity, MAX_SEGMENT_SECTORS) if discard and may_discard else 0,
+            zeroes_segments=int(writable),
+            zeroes_sectors=min(ZEROES_SECTORS, capacity) if writable else 0,
+        )
+
+    def _block_sizes(self) -> tuple[int, int]:
+        sizes = self.image.sectors if self.image is not None else self.config.sectorsize
+        return (SECTOR, SECTOR) if sizes is None else (sizes.logical, max(sizes.logical, sizes.physical))
+
+    def _current_limits(self) -> Limits:
+        """Without the types that the driver did not accept."""
+        limits = self._limits
+        if not self._features & DISCARD and limits.discard_segments:
+            limits = attrs.evolve(limits, discard_segments=0)
+        if not self._features & WRITE_ZEROES and limits.zeroes_segments:
+            limits = attrs.evolve(limits, zeroes_segments=0)
+        return limits
+
+    def _durable(self) -> bool:
+        """Whether writes must be on the medium before they complete (5.2.6.2)."""
+        if self._features & CONFIG_WCE:
+            return not self._writeback
+        return not self._features & FLUSH or not self._writeback
+
+    def _accept(self, queue: Queue, chains: list[Chain]) -> None:
+        limits = self._current_limits()
+        for chain in chains:
+            request = parse(chain, limits)
+            if isinstance(request, Status):
+                self._complete(queue, chain, request, 0)
+            elif self.image is None:
+                self._complete(queue, chain, Status.IOERR, 0)
+            elif request.op is Op.GET_ID:
+                self._complete(queue, chain, Status.OK, _write_data(chain, self.serial))
+            else:
+                self._transfer(queue, chain, request, self.image)
+
+    def _transfer(self, queue: Queue, chain: Chain, request: Request, image: Image) -> None:
+        views: list[memoryview] = []
+        if request.op is Op.READ:
+            length = request.extents[0].length
+            views = chain.writable(0, length)
+            if length <= CACHED_READ_BYTES and image.read_cached(views, request.extents[0].offset):
+                self._complete(queue, chain, Status.OK, length)
+                return
+        elif request.op is Op.WRITE:
+            views = chain.readable(HEADER.size)
+        self._pools[queue.index].submit(Job(chain, request, views, self._durable()))
+
+    def _execute(self, job: Job) -> None:
+        """On a worker thread. A failure of the host is an answer to the guest, never the end of the request."""
+        assert self.image is not None
+        try:
+            execute(self.image, job.request, job.views, durable=job.durable)
+        except OSError as e:
+            job.status = Status.UNSUPP if e.errno == errno.EOPNOTSUPP else Status.IOERR
+            self._report(job.request, e)
+        except Exception:
+            job.status = Status.IOERR
+            log.exception("%s: executing %s", self.name, job.request)
+        job.views = []
+
+    def _finisher(self, queue: Queue) -> Callable[[list[Job]], None]:
+        def finish(jobs: list[Job]) -> None:
+            for job in jobs:
+                done = job.request.op is Op.READ and job.status is Status.OK
+                self._complete(queue, job.chain, job.status, job.request.extents[0].length if done else 0)
+            queue.flush()
+
+        return finish
+
+    def _complete(self, queue: Queue, chain: Chain, status: Status, filled: int) -> None:
+        """Answer with *status*, *filled* bytes of data being in place; see the module for the used length."""
+        if queue.closed:
+            return
+        room = chain.writable_bytes - 1
+        chain.write_at(room, bytes((status,)))
+        queue.push(chain, room + 1 if filled == room else filled)
+
+    def _report(self, request: Request, error: OSError) -> None:
+        self.errors += 1
+        if self.errors <= ERRORS_LOGGED:
+            last = ", no more of these are logged" if self.errors == ERRORS_LOGGED else ""
+            # The text only: the error refers to frames, they to guest memory, and a handler may keep it.
+            log.error("%s: %s at %s: %s%s", self.name, request.op.name, request.extents[:1], str(error), last)
+
+    def _pin(self, queue: Queue) -> None:
+        iothread = self.config.iothread
+        index = queue.index % min(iothread.count, self._queues) if iothread.count else 0
+        if index < len(iothread.cpus) and iothread.cpus[index]:
+            cpus = iothread.cpus[index]
+            queue.loop.call_soon(lambda: pin_current_thread(self.name, queue.loop, cpus))
+
+
+def execute(image: Image, request: Request, views: list[memoryview], *, durable: bool) -> None:
+    """Do *request* on *image*. Raises OSError."""
+    if request.op is Op.READ:
+        image.read(views, request.extents[0].offset)
+    elif request.op is Op.WRITE:
+        image.write(views, request.extents[0].offset, durable=durable)
+    elif request.op is Op.FLUSH:
+        image.flush()
+    elif request.op is Op.DISCARD:
+        for extent in request.extents:
+            image.discard(extent.offset, extent.length)
+    elif request.op is Op.WRITE_ZEROES:
+        for extent in request.extents:
+            image.write_zeroes(extent.offset, extent.length, unmap=extent.unmap, durable=durable)
+
+
+def pin_current_thread(name: str, loop: IoLoop, cpus: CpuSet) -> None:
+    """Bind the thread of *loop* to host *cpus*; a loop that is stepped by its owner is left alone."""
+    if threading.current_thread() is threading.main_thread():
+        return
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as e:
+        log.warning("%s: loop %s can't run on CPUs %s: %s", name, loop.name, ":".join(map(str, cpus)), e)
+
+
+def _write_data(chain: Chain, data: bytes) -> int:
+    """Put *data* into the writable part, sparing the status byte."""
+    return chain.write(data[: chain.writable_bytes - 1])

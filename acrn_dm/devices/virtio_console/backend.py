@@ -1,0 +1,368 @@
+"""Where a port's bytes come from and go to on the host: stdio, pty, tty, file. Knows no descriptor and no guest.
+
+All of it is non-blocking and lives on one I/O loop. A backend is *connected* or not; it tells its port when that
+changes. While it is not, output is thrown away, as on a serial line with nothing plugged in.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import select
+import stat
+import struct
+import sys
+import termios
+import tty
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from acrn_dm.devices.loopwork import FdWatch
+from acrn_dm.errors import HostError
+from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
+
+log = logging.getLogger(__name__)
+
+PTY_POLL_S = 0.25  # nothing tells a pty's master that somebody opened the other end
+WINSIZE = struct.Struct("HHHH")  # rows, columns, pixels
+
+Changed = Callable[[], None]
+
+
+class PortBackend:
+    """Base: two descriptors, which may be one. Subclasses set them in ``open``.
+
+    ``open``, ``window_size`` and ``close`` run on control threads, everything else on the loop's.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label  # for messages: what and where
+        self.read_fd = -1
+        self.write_fd = -1
+        self.connected = False
+        self._loop: IoLoop | None = None
+        self._ready: Changed = lambda: None
+        self._changed: Changed = lambda: None
+        self._watches: dict[int, FdWatch] = {}
+        self._wanted = (False, False)
+        self._timer: Timer | None = None
+        self._closed = False
+
+    def open(self) -> None:
+        """Open the host side. Raises HostError."""
+
+    def attach(self, loop: IoLoop, ready: Changed, changed: Changed) -> None:
+        """From now on call *ready* when what ``want`` asked for is there, and *changed* when ``connected`` changed."""
+        self._loop, self._ready, self._changed = loop, ready, changed
+        self.begin_soon(0.0)
+
+    def begin_soon(self, seconds: float) -> None:
+        """Call ``begin`` on the loop in *seconds*, unless closed by then."""
+        assert self._loop is not None
+        self._timer = self._loop.call_later(seconds, lambda: None if self._closed else self.begin())
+
+    def begin(self) -> None:
+        """First thing on the loop: connect, or wait for a connection."""
+        self.set_connected(self.write_fd >= 0)
+
+    def want(self, *, read: bool, write: bool) -> None:
+        """Watch for input, for room for output, or neither."""
+        self._wanted = (read, write)
+        self._follow()
+
+    def receive(self, limit: int) -> bytes:
+        """Return up to *limit* bytes of input, b"" when there is none now. The end of the input is noticed here."""
+        if self.read_fd < 0 or not self.connected:
+            return b""
+        try:
+            data = os.read(self.read_fd, limit)
+        except BlockingIOError:
+            return b""
+        except OSError as e:  # EIO: the other end of a terminal went away
+            self.lost(e)
+            return b""
+        if not data:
+            self.ended()
+        return data
+
+    def send(self, views: Sequence[memoryview | bytes]) -> int:
+        """Write some of *views*; returns how many bytes were taken, 0 when there is no room now."""
+        try:
+            return os.writev(self.write_fd, views)
+        except BlockingIOError:
+            return 0
+        except OSError as e:
+            self.lost(e)
+            return 0
+
+    def ended(self) -> None:
+        """Input ended. By default output goes on: stdin may be /dev/null."""
+        self._unwatch(self.read_fd)
+        self.read_fd = -1
+
+    def lost(self, error: OSError) -> None:
+        """The host side failed: not connected any more."""
+        log.warning("%s: %s", self.label, error)
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget the connection."""
+        for fd in list(self._watches):
+            self._unwatch(fd)
+        self.set_connected(False)
+
+    def set_connected(self, connected: bool) -> None:
+        """Change ``connected`` and tell the port."""
+        if connected != self.connected:
+            self.connected = connected
+            self._changed()
+        self._follow()
+
+    def window_size(self) -> tuple[int, int] | None:
+        """(columns, rows) of the terminal behind this, None if it is none or has no size."""
+        if self.write_fd < 0:
+            return None
+        try:
+            rows, columns, _, _ = WINSIZE.unpack(fcntl.ioctl(self.write_fd, termios.TIOCGWINSZ, bytes(WINSIZE.size)))
+        except OSError:
+            return None
+        return (columns, rows) if columns and rows else None
+
+    def emergency(self, byte: bytes) -> None:
+        """Write *byte* now or never. Any thread."""
+        if self.connected:
+            with contextlib.suppress(OSError):
+                os.write(self.write_fd, byte)
+
+    def close(self) -> None:
+        """Stop watching: the loop does nothing for us any more. Subclasses then close what they opened. Idempotent."""
+        self._closed = True
+        self._changed = lambda: None
+        if self._loop is not None:
+            self._loop.barrier()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.connected = False
+        for watch in list(self._watches.values()):
+            watch.close()
+        self._watches.clear()
+
+    def _follow(self) -> None:
+        """Watch the descriptors for what is wanted."""
+        if self._loop is None:
+            return
+        read, write = (wanted and self.connected for wanted in self._wanted)
+        events = {self.read_fd: 0, self.write_fd: 0}
+        events[self.read_fd] |= READ if read else 0
+        events[self.write_fd] |= WRITE if write else 0
+        for fd, wanted in events.items():
+            if fd >= 0 and (wanted or fd in self._watches):
+                if fd not in self._watches:
+                    self._watches[fd] = FdWatch(self._loop, fd, self.on_ready)
+                self._watch(fd, wanted)
+
+    def _watch(self, fd: int, events: int) -> None:
+        try:
+            self._watches[fd].want(events)
+        except PermissionError:  # epoll takes no regular files; they are always ready, and no terminal
+            log.warning("%s: input from a regular file is not read", self.label)
+            if fd == self.read_fd:
+                self.ended()
+
+    def _unwatch(self, fd: int) -> None:
+        watch = self._watches.pop(fd, None)
+        if watch is not None:
+            watch.close()
+
+    @property
+    def reading(self) -> bool:
+        """Whether input is wanted."""
+        return self._wanted[0]
+
+    def on_ready(self) -> None:
+        """Something that is wanted is there."""
+        self._ready()
+
+
+class StdioBackend(PortBackend):
+    """This process's stdin and stdout: raw if they are a terminal. They are given back as they were."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(label)
+        self._terminal: list[object] | None = None
+        self._opened: list[int] = []
+        self._made_nonblocking: list[int] = []
+
+    def open(self) -> None:
+        """Open descriptors of our own on stdin and stdout: O_NONBLOCK must not leak to others that share them."""
+        try:
+            if os.isatty(0):
+                self._terminal = make_raw(0)
+            self.read_fd = self._reopen(0, os.O_RDONLY)
+            self.write_fd = self._reopen(1, os.O_WRONLY)
+        except OSError as e:
+            raise HostError.from_os("opening stdio", e) from e
+
+    def close(self) -> None:
+        """Restore the terminal."""
+        super().close()
+        terminal, self._terminal = self._terminal, None
+        if terminal is not None:
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(0, termios.TCSADRAIN, terminal)  # type: ignore[arg-type]
+        for fd in self._made_nonblocking:
+            os.set_blocking(fd, True)
+        for fd in self._opened:
+            os.close(fd)
+        self._made_nonblocking.clear()
+        self._opened.clear()
+        self.read_fd = self.write_fd = -1
+
+    def _reopen(self, fd: int, mode: int) -> int:
+        try:
+            new = os.open(f"/proc/self/fd/{fd}", mode | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_APPEND)
+        except OSError:  # a socket can't be opened again
+            new = os.dup(fd)
+            if os.get_blocking(fd):
+                os.set_blocking(fd, False)
+                self._made_nonblocking.append(fd)
+        self._opened.append(new)
+        return new
+
+
+class TtyBackend(PortBackend):
+    """A terminal device, made raw and given back as it was."""
+
+    def __init__(self, label: str, path: Path) -> None:
+        super().__init__(label)
+        self.path = path
+        self._terminal: list[object] | None = None
+
+    def open(self) -> None:
+        """Open the terminal. Raises HostError when it is none."""
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as e:
+            raise HostError.from_os(f"opening {self.path}", e) from e
+        if not os.isatty(fd):
+            os.close(fd)
+            raise HostError(f"{self.path} is not a terminal")
+        self._terminal = make_raw(fd)
+        self.read_fd = self.write_fd = fd
+
+    def ended(self) -> None:
+        """The line was hung up."""
+        log.warning("%s: hung up", self.label)
+        self.drop()
+
+    def close(self) -> None:
+        """Restore and close the terminal."""
+        super().close()
+        fd, self.read_fd, self.write_fd = self.write_fd, -1, -1
+        if fd >= 0:
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(fd, termios.TCSANOW, self._terminal)  # type: ignore[arg-type]
+            os.close(fd)
+
+
+class PtyBackend(PortBackend):
+    """A new pseudo-terminal, connected while somebody has the other end open; its path is told on stderr."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(label)
+        self.path = ""
+
+    def open(self) -> None:
+        """Make the pair. The other end is closed again, or we would never learn that its reader left."""
+        try:
+            master, other = os.openpty()
+        except OSError as e:
+            raise HostError.from_os("making a pty", e) from e
+        try:
+            self.path = os.ttyname(other)
+            make_raw(other)
+        finally:
+            os.close(other)
+        os.set_blocking(master, False)
+        self.read_fd = self.write_fd = master
+        print(f"{self.label}: {self.path}", file=sys.stderr, flush=True)
+
+    def begin(self) -> None:
+        """Look whether somebody opened the other end, now and then while nobody has."""
+        if self._poll() & select.POLLHUP:
+            self.begin_soon(PTY_POLL_S)
+        else:
+            self.set_connected(True)
+
+    def ended(self) -> None:
+        """As a terminal that was hung up."""
+        self.drop()
+
+    def lost(self, error: OSError) -> None:
+        """EIO: the reader left, another may come."""
+        self.drop()
+
+    def drop(self) -> None:
+        """Wait for the next reader."""
+        super().drop()
+        self.begin()
+
+    def close(self) -> None:
+        """Close the pair."""
+        super().close()
+        fd, self.read_fd, self.write_fd = self.read_fd, -1, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def on_ready(self) -> None:
+        """A reader that left is noticed here, and only here while nobody reads its input."""
+        events = self._poll()
+        if events & select.POLLHUP and not (events & select.POLLIN and self.reading):
+            self.drop()
+        else:
+            super().on_ready()
+
+    def _poll(self) -> int:
+        poller = select.poll()
+        poller.register(self.read_fd, select.POLLIN)
+        return sum(events for _, events in poller.poll(0))
+
+
+class FileBackend(PortBackend):
+    """Output is appended to a file; there is no input."""
+
+    def __init__(self, label: str, path: Path) -> None:
+        super().__init__(label)
+        self.path = path
+
+    def open(self) -> None:
+        """Open or make the file; a FIFO must have a reader. Raises HostError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        try:
+            self.write_fd = os.open(self.path, flags, 0o644)
+        except OSError as e:
+            raise HostError.from_os(f"opening {self.path}", e) from e
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        fd, self.write_fd = self.write_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def make_raw(fd: int) -> list[object]:
+    """Put terminal *fd* into raw mode, except that output is still processed; returns what it was."""
+    before = termios.tcgetattr(fd)
+    tty.setraw(fd, termios.TCSANOW)
+    now = termios.tcgetattr(fd)
+    now[1] |= before[1] & termios.OPOST
+    termios.tcsetattr(fd, termios.TCSANOW, now)
+    return list(before)
+
+
+def is_socket(path: Path) -> bool:
+    """Whether *path* is a socket that was left behind."""
+    with contextlib.suppress(OSError):
+        return stat.S_ISSOCK(path.lstat().st_mode)
+    return False

@@ -1,0 +1,146 @@
+"""A port on a UNIX stream socket: as a server for one client at a time, or as a client that reconnects."""
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+from pathlib import Path
+
+from acrn_dm.devices.loopwork import FdWatch
+from acrn_dm.devices.virtio_console.backend import PortBackend, is_socket
+from acrn_dm.errors import ConfigError, HostError
+from acrn_dm.ioloop import READ
+
+log = logging.getLogger(__name__)
+
+RECONNECT_S = 1.0
+LATER = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)  # nobody listens yet
+
+
+class SocketBackend(PortBackend):
+    """What server and client have in common: a connection that comes and goes."""
+
+    def __init__(self, label: str, path: Path) -> None:
+        super().__init__(label)
+        self.path = path
+        self._connection: socket.socket | None = None
+
+    def use(self, connection: socket.socket) -> None:
+        """Be connected."""
+        connection.setblocking(False)
+        self._connection = connection
+        self.read_fd = self.write_fd = connection.fileno()
+        self.set_connected(True)
+
+    def ended(self) -> None:
+        """The peer closed: both directions end, as its half-closed socket would never be noticed otherwise."""
+        self.drop()
+
+    def lost(self, error: OSError) -> None:
+        """As ``ended``; a peer that resets is none of our troubles."""
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the connection and be ready for the next one."""
+        super().drop()
+        self._close_connection()
+        self.begin()
+
+    def window_size(self) -> None:
+        """A socket is no terminal."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        super().close()
+        self._close_connection()
+
+    def _close_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        self.read_fd = self.write_fd = -1
+        if connection is not None:
+            connection.close()
+
+
+class ServerBackend(SocketBackend):
+    """Listens at *path*; while one client is connected, others wait in the kernel."""
+
+    def __init__(self, label: str, path: Path) -> None:
+        super().__init__(label, path)
+        self._listener: socket.socket | None = None
+        self._waiting: FdWatch | None = None
+
+    def open(self) -> None:
+        """Listen. A socket that was left behind is replaced, any other file is not. Raises ConfigError or HostError."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if is_socket(self.path):
+                _refuse_if_alive(self.path)
+                self.path.unlink()
+            listener.bind(os.fspath(self.path))
+            listener.listen(1)
+        except OSError as e:
+            listener.close()
+            raise HostError.from_os(f"listening at {self.path}", e) from e
+        except ConfigError:
+            listener.close()
+            raise
+        self._listener = listener
+
+    def begin(self) -> None:
+        """Wait for a client."""
+        if self._listener is not None and self._loop is not None:
+            if self._waiting is None:
+                self._waiting = FdWatch(self._loop, self._listener.fileno(), self._accept)
+            self._waiting.want(READ)
+
+    def close(self) -> None:
+        """Close and remove the socket."""
+        super().close()
+        if self._waiting is not None:
+            self._waiting.close()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        assert self._waiting is not None
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it is gone again
+            return
+        self._waiting.want(0)
+        self.use(connection)
+
+
+class ClientBackend(SocketBackend):
+    """Connects to *path*, and once a second tries again while nobody listens there."""
+
+    def __init__(self, label: str, path: Path) -> None:
+        super().__init__(label, path)
+        self._complained = False
+
+    def begin(self) -> None:
+        """Connect or try later."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            connection.connect(os.fspath(self.path))
+        except OSError as e:
+            connection.close()
+            if e.errno not in LATER and not self._complained:
+                self._complained = True
+                log.warning("%s: connecting: %s; it is tried again", self.label, e)
+            self.begin_soon(RECONNECT_S)
+        else:
+            self._complained = False
+            self.use(connection)
+
+
+def _refuse_if_alive(path: Path) -> None:
+    """Raise ConfigError when somebody listens at *path*."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+        probe.connect(os.fspath(path))
+        raise ConfigError("another process listens there", option="virtio-console", value=str(path))

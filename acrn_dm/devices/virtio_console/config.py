@@ -1,0 +1,109 @@
+"""Options of ``virtio-console``: a comma list of ``[@]TYPE:PORTNAME[=PATH][:server|client]``, one item per port."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+
+from acrn_dm.options import construct, from_mapping, option
+
+WHAT = "virtio-console"
+MAX_PORTS = 16
+MAX_NAME = 64
+TYPES = ("stdio", "tty", "pty", "file", "socket")
+WITH_PATH = ("tty", "file", "socket")
+ROLES = ("server", "client")
+
+
+def _type(instance: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    if value not in TYPES:
+        raise ValueError(f"port type {value!r}: expected {', '.join(TYPES)}")
+
+
+def _name(instance: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    if not value or len(value.encode()) > MAX_NAME or not value.isprintable():
+        raise ValueError(f"port name {value!r}: expected 1 to {MAX_NAME} printable characters")
+
+
+def _role(instance: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    if value not in ROLES:
+        raise ValueError(f"socket role {value!r}: expected {' or '.join(ROLES)}")
+
+
+@attrs.frozen(kw_only=True)
+class PortConfig:
+    """One port. *console* makes it an hvc console in the guest, otherwise it is a named serial port."""
+
+    type: str = attrs.field(validator=_type)
+    name: str = attrs.field(validator=_name)
+    path: Path | None = None
+    console: bool = False
+    role: str = attrs.field(default="server", validator=_role)
+
+    def __attrs_post_init__(self) -> None:
+        if self.type in WITH_PATH and self.path is None:
+            raise ValueError(f"port {self.name}: type {self.type} needs a path: {self.type}:{self.name}=PATH")
+
+    @classmethod
+    def from_string(cls, text: str) -> "PortConfig":
+        """Read one item. The type is not case-sensitive; a path may hold colons, the last before a role ends it."""
+        console = text.startswith("@")
+        kind, _, rest = text.removeprefix("@").partition(":")
+        role = "server"
+        head, colon, tail = rest.rpartition(":")
+        if colon and (tail in ROLES or "=" not in head):
+            rest, role = head, tail
+        name, eq, path = rest.partition("=")
+        return cls(
+            type=kind.lower(),
+            name=name,
+            path=Path(path).expanduser() if eq and path else None,
+            console=console,
+            role=role,
+        )
+
+
+def _ports(value: Any) -> tuple[PortConfig, ...]:
+    """From one text, or a sequence whose items are texts, tables or PortConfig."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, Sequence) or not value:
+        raise ValueError("at least one port is needed: [@]TYPE:PORTNAME[=PATH][:server|client]")
+    return tuple(_port(item) for item in value)
+
+
+def _port(item: Any) -> PortConfig:
+    if isinstance(item, PortConfig):
+        return item
+    if isinstance(item, Mapping):
+        return from_mapping(PortConfig, item, f"{WHAT} port")
+    return PortConfig.from_string(str(item))
+
+
+@attrs.frozen(kw_only=True)
+class ConsoleConfig:
+    """See the module. Port 0 is the first; drivers without MULTIPORT see only that one."""
+
+    GRAMMAR: ClassVar[str] = "[@]TYPE:PORTNAME[=PATH][:server|client][,...]"
+
+    ports: tuple[PortConfig, ...] = option(
+        converter=_ports,
+        metavar="[@]TYPE:PORTNAME[=PATH][:server|client],...",
+        help="Ports; TYPE is stdio, tty, pty, file or socket, '@' makes a console (hvcN) of it.",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.ports) > MAX_PORTS:
+            raise ValueError(f"{len(self.ports)} ports: there can be {MAX_PORTS}")
+        names = [port.name for port in self.ports]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"port name {name!r} is given twice")
+        if sum(port.type == "stdio" for port in self.ports) > 1:
+            raise ValueError("only one port can have stdio")
+
+    @classmethod
+    def from_string(cls, text: str) -> "ConsoleConfig":
+        """Read the original's grammar. Raises ConfigError."""
+        return construct(cls, {"ports": text}, WHAT)

@@ -1,0 +1,116 @@
+"""The control queues of a multiport console (virtio 5.3.6.2): who says what when.
+
+A message waits until the driver has posted a buffer for it. While too many wait, the driver's own messages are not
+taken from their queue, so a driver that asks and never listens costs us nothing.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+import attrs
+
+from acrn_dm.devices.loopwork import pop
+from acrn_dm.devices.virtio_console.port import Port
+from acrn_dm.devices.virtio_console.request import MESSAGE, Control, Event, message, parse, resize
+from acrn_dm.errors import GuestError
+from acrn_dm.virtio.queue import Queue
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 128  # messages; each one of the driver's makes at most 4 or, once, one per port
+BATCH = 64
+
+
+@attrs.define(eq=False)
+class ControlQueues:
+    """From DRIVER_OK to reset of a driver with MULTIPORT; on the loop's thread only."""
+
+    name: str
+    ports: Sequence[Port]
+    to_guest: Queue | None
+    from_guest: Queue | None
+    ignored: int = attrs.field(default=0, init=False)  # messages of the driver's that mean nothing
+    _added: bool = attrs.field(default=False, init=False)
+    _waiting: deque[bytes] = attrs.field(factory=deque, init=False)
+
+    def pump(self, *, rearm: bool) -> list[Port]:
+        """Read and send what can be; returns the ports whose driver side changed. Raises GuestError."""
+        changed = []
+        self._send(rearm)
+        for _ in range(BATCH):
+            if self.from_guest is None or len(self._waiting) > MAX_WAITING:
+                break
+            chains = pop(self.from_guest, 1, rearm=rearm)
+            if not chains:
+                break
+            control = parse(chains[0].read(MESSAGE.size), len(self.ports))
+            self.from_guest.push(chains[0], 0)
+            port = self._handle(control)
+            if port is not None:
+                changed.append(port)
+        if self.from_guest is not None:
+            self.from_guest.flush()
+        self._send(rearm)
+        return changed
+
+    def connection_changed(self, port: Port) -> None:
+        """The host side of *port* came or went."""
+        if port.ready:
+            self._waiting.append(message(Event.PORT_OPEN, port.index, int(port.backend.connected)))
+            self._send(rearm=True)
+
+    def size_changed(self, port: Port, columns: int, rows: int) -> None:
+        """The terminal behind *port* has another size."""
+        if port.ready and port.config.console and len(self._waiting) <= MAX_WAITING:
+            self._waiting.append(resize(port.index, columns, rows))
+            self._send(rearm=True)
+
+    def _handle(self, control: Control | None) -> Port | None:
+        if control is None:
+            self.ignored += 1
+            return None
+        if control.event is Event.DEVICE_READY:
+            self._add_ports(control.value)
+            return None
+        port = self.ports[control.port]
+        if control.event is Event.PORT_READY:
+            self._introduce(port, control.value)
+            return None
+        port.guest_open = control.value != 0
+        return port
+
+    def _add_ports(self, value: int) -> None:
+        if value != 1:
+            log.warning("%s: the driver could not set the device up", self.name)
+        elif not self._added:  # 5.3.6.2.1: an existing port must not be added again
+            self._added = True
+            self._waiting.extend(message(Event.DEVICE_ADD, port.index) for port in self.ports)
+
+    def _introduce(self, port: Port, value: int) -> None:
+        if value != 1:
+            log.warning("%s: the driver could not set port %s up", self.name, port.config.name)
+            return
+        port.ready = True
+        if port.config.console:
+            self._waiting.append(message(Event.CONSOLE_PORT, port.index, 1))
+            size = port.backend.window_size()
+            if size is not None:
+                self._waiting.append(resize(port.index, *size))
+        self._waiting.append(message(Event.PORT_NAME, port.index, 1, port.config.name.encode()))
+        if port.backend.connected:
+            self._waiting.append(message(Event.PORT_OPEN, port.index, 1))
+
+    def _send(self, rearm: bool) -> None:
+        """Send waiting messages, one a buffer."""
+        if self.to_guest is None:
+            return
+        while self._waiting:
+            chains = pop(self.to_guest, 1, rearm=rearm)
+            if not chains:
+                break
+            if chains[0].writable_bytes < len(self._waiting[0]):
+                raise GuestError(f"control buffer of {chains[0].writable_bytes} bytes, too small for its message")
+            chains[0].write(self._waiting.popleft())
+            self.to_guest.push(chains[0])
+        self.to_guest.flush()

@@ -1,0 +1,188 @@
+"""virtio-console (virtio 5.3): joins ports, control queues and the configuration space.
+
+Queues: port 0 has 0 (to the guest) and 1; 2 and 3 are the control queues; port n > 0 has 2n + 2 and 2n + 3. There are
+always as many as for 16 ports, like in the original, however many are configured. All of them share one I/O loop with
+the backends.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+
+from acrn_dm.devices.loopwork import guarded
+from acrn_dm.devices.virtio_console.backend import FileBackend, PortBackend, PtyBackend, StdioBackend, TtyBackend
+from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerBackend
+from acrn_dm.devices.virtio_console.config import MAX_PORTS, ConsoleConfig, PortConfig
+from acrn_dm.devices.virtio_console.control import ControlQueues
+from acrn_dm.devices.virtio_console.port import Port
+from acrn_dm.ioloop import IoLoop
+from acrn_dm.resources import Resources
+from acrn_dm.types import DeviceContext
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.queue import Queue
+
+SIZE, MULTIPORT, EMERG_WRITE = 1 << 0, 1 << 1, 1 << 2  # feature bits, 5.3.3
+CONFIG = struct.Struct("<HHII")  # cols, rows, max_nr_ports, emerg_wr: 5.3.4
+EMERG_OFFSET = 8
+QUEUE_SIZE = 64
+CONTROL_TO_GUEST, CONTROL_FROM_GUEST = 2, 3
+DEFAULT_SIZE = (80, 25)  # columns, rows, of what is no terminal; as in the original
+
+
+def make_backend(config: PortConfig, label: str) -> PortBackend:
+    """Make the backend of a port; nothing is opened."""
+    if config.path is None:
+        return StdioBackend(label) if config.type == "stdio" else PtyBackend(label)
+    if config.type == "socket":
+        return ServerBackend(label, config.path) if config.role == "server" else ClientBackend(label, config.path)
+    if config.type == "tty":
+        return TtyBackend(label, config.path)
+    return FileBackend(label, config.path)
+
+
+def port_of(queue: int) -> int:
+    """Number of the port that *queue* belongs to; the control queues have none and are not asked for."""
+    return 0 if queue < 2 else (queue - 2) // 2
+
+
+class ConsoleDevice(VirtioDevice):
+    """Consoles and named serial ports."""
+
+    device_id = 3
+    pci_class = 0x078000
+    transitional = True
+
+    def __init__(self, config: ConsoleConfig, context: DeviceContext) -> None:
+        super().__init__(context)
+        self.config = config
+        self.ports = tuple(
+            Port(i, port, make_backend(port, f"{self.name}: port {port.name}")) for i, port in enumerate(config.ports)
+        )
+        self.control: ControlQueues | None = None
+        self._loop: IoLoop | None = None
+        self._size = DEFAULT_SIZE
+
+    @property
+    def features(self) -> int:
+        """5.3.3."""
+        return SIZE | MULTIPORT | EMERG_WRITE
+
+    @property
+    def queue_sizes(self) -> Sequence[int]:
+        """See the module."""
+        return (QUEUE_SIZE,) * (2 + 2 * MAX_PORTS)
+
+    @property
+    def config_size(self) -> int:
+        """5.3.4."""
+        return CONFIG.size
+
+    @property
+    def backend_text(self) -> str:
+        """The ports' types."""
+        return ", ".join(port.type if port.path is None else f"{port.type} {port.path}" for port in self.config.ports)
+
+    def check(self) -> list[str]:
+        """Whether terminals and directories are there."""
+        lines = []
+        for port in self.config.ports:
+            if port.path is None:
+                continue
+            if port.type == "tty" and not port.path.exists():
+                lines.append(f"{self.name}: port {port.name}: terminal {port.path} does not exist")
+            elif not port.path.parent.is_dir():
+                lines.append(f"{self.name}: port {port.name}: directory {port.path.parent} does not exist")
+        return lines
+
+    def realize(self, resources: Resources) -> None:
+        """Open all backends; those that wait for a connection begin to. Raises ConfigError or HostError."""
+        self._loop = resources.io_loop("io")
+        for port in self.ports:
+            port.backend.open()
+        for port in self.ports:
+            port.backend.attach(self._loop, guarded(self, self._mover(port)), guarded(self, self._notifier(port)))
+        self._size = self.ports[0].backend.window_size() or DEFAULT_SIZE
+
+    def read_config(self, offset: int, size: int) -> bytes:
+        """cols and rows are port 0's."""
+        return CONFIG.pack(*self._size, MAX_PORTS, 0)[offset : offset + size]
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """emerg_wr: the low byte goes out on port 0, whatever state the device is in (5.3.4.1)."""
+        if offset <= EMERG_OFFSET < offset + len(data):
+            at = EMERG_OFFSET - offset
+            self.ports[0].backend.emergency(data[at : at + 1])
+
+    def start(self, features: int, queues: Sequence[Queue]) -> None:
+        """Give the ports their queues; without MULTIPORT there is only port 0 (5.3.5)."""
+        by_index = {queue.index: queue for queue in queues}
+        multiport = bool(features & MULTIPORT)
+        if multiport:
+            to_guest, from_guest = by_index.get(CONTROL_TO_GUEST), by_index.get(CONTROL_FROM_GUEST)
+            self.control = ControlQueues(self.name, self.ports, to_guest, from_guest)
+        for port in self.ports if multiport else self.ports[:1]:
+            first = 2 * port.index + 2 if port.index else 0
+            port.start(by_index.get(first), by_index.get(first + 1), guest_open=not multiport)
+
+    def handle_queue(self, queue: Queue) -> None:
+        """Buffers or bytes of a port, or control messages."""
+        if queue.index in (CONTROL_TO_GUEST, CONTROL_FROM_GUEST):
+            if self.control is not None:
+                for port in self.control.pump(rearm=False):
+                    port.pump(rearm=self._rearm)
+        elif port_of(queue.index) < len(self.ports):
+            self.ports[port_of(queue.index)].pump(rearm=False)
+
+    def stop(self) -> None:
+        """Forget the driver; the host's side stays as it is."""
+        for port in self.ports:
+            port.stop()
+        self.control = None
+        if self._loop is not None:
+            self._loop.barrier()
+            self._loop.call_soon(self._rest)
+
+    def close(self) -> None:
+        """Close all backends; terminals become what they were."""
+        self.stop()
+        for port in self.ports:
+            port.backend.close()
+
+    def resize(self, port: int, columns: int, rows: int) -> None:
+        """The terminal behind *port* now has that size. Any thread."""
+        if port == 0 and (columns, rows) != self._size:
+            self._size = (columns, rows)
+            self.config_changed()  # 5.3.6: how drivers without MULTIPORT learn it
+        if self._loop is not None:
+            self._loop.call_soon(guarded(self, lambda: self._announce_size(self.ports[port], columns, rows)))
+
+    def window_changed(self) -> None:
+        """This process's terminal changed its size (SIGWINCH): look at all terminals. Any thread."""
+        for port in self.ports:
+            size = port.backend.window_size()
+            if size is not None:
+                self.resize(port.index, *size)
+
+    @property
+    def _rearm(self) -> bool:
+        return self.context.poll_ns is None
+
+    def _announce_size(self, port: Port, columns: int, rows: int) -> None:
+        if self.control is not None:
+            self.control.size_changed(port, columns, rows)
+
+    def _mover(self, port: Port) -> Callable[[], None]:
+        return lambda: port.pump(rearm=self._rearm)
+
+    def _notifier(self, port: Port) -> Callable[[], None]:
+        def connection_changed() -> None:
+            if self.control is not None:
+                self.control.connection_changed(port)
+            port.pump(rearm=self._rearm)
+
+        return connection_changed
+
+    def _rest(self) -> None:
+        """No driver: the host's bytes wait where they are."""
+        for port in self.ports:
+            if port.rx is None and port.tx is None:
+                port.backend.want(read=False, write=False)

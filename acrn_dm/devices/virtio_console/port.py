@@ -1,0 +1,101 @@
+"""One port: its two queues, its backend, and who may send when.
+
+Guest to host: what the host does not take waits in the guest's ring; while no host side is connected it is thrown away
+and counted. Host to guest: what the guest has no buffers for, or has not opened the port for, waits on the host's side.
+"""
+
+import attrs
+
+from acrn_dm._fastring import Chain
+from acrn_dm.devices.loopwork import pop
+from acrn_dm.devices.virtio_console.backend import PortBackend
+from acrn_dm.devices.virtio_console.config import PortConfig
+from acrn_dm.virtio.queue import Queue
+
+CHUNK = 4096  # of host input at once
+BATCH = 32  # chains per turn of the loop
+IOV_MAX = 1024
+
+
+@attrs.define(eq=False)
+class Port:
+    """Lives as long as the device; ``start`` to ``stop`` is one driver's time. Data moves on the loop's thread only."""
+
+    index: int
+    config: PortConfig
+    backend: PortBackend
+    rx: Queue | None = attrs.field(default=None, init=False)  # to the guest
+    tx: Queue | None = attrs.field(default=None, init=False)
+    ready: bool = attrs.field(default=False, init=False)  # the driver said PORT_READY
+    guest_open: bool = attrs.field(default=False, init=False)
+    discarded: int = attrs.field(default=0, init=False)  # bytes the guest sent to nobody
+    _pending: Chain | None = attrs.field(default=None, init=False)  # partly written
+    _written: int = attrs.field(default=0, init=False)  # of the pending chain
+    _reading: bool = attrs.field(default=False, init=False)
+    _blocked: bool = attrs.field(default=False, init=False)
+
+    def start(self, rx: Queue | None, tx: Queue | None, *, guest_open: bool) -> None:
+        """A driver took the queues; without MULTIPORT it has the port open from the start."""
+        self.rx, self.tx, self.guest_open = rx, tx, guest_open
+
+    def stop(self) -> None:
+        """Forget the driver. The chain that was half written went to the host as far as it went."""
+        self.rx = self.tx = self._pending = None
+        self.ready = self.guest_open = self._reading = self._blocked = False
+
+    def pump(self, *, rearm: bool) -> None:
+        """Move what can be moved in both directions, up to a budget. Raises GuestError."""
+        self._pump_tx(rearm)
+        self._pump_rx(rearm)
+        self.backend.want(read=self._reading, write=self._blocked)
+
+    def _pump_tx(self, rearm: bool) -> None:
+        self._blocked = False
+        if self.tx is None:
+            return
+        for _ in range(BATCH):
+            if self._pending is None:
+                chains = pop(self.tx, 1, rearm=rearm)
+                if not chains:
+                    break
+                self._pending, self._written = chains[0], 0
+            if not self._write_pending(self._pending):
+                self._blocked = True
+                break
+            self.tx.push(self._pending, 0)
+            self._pending = None
+        else:
+            self._blocked = rearm and self.backend.connected  # more may be there: go on when it is writable
+        self.tx.flush()
+
+    def _write_pending(self, chain: Chain) -> bool:
+        """Write the rest of *chain* to the host; False when the host takes no more now."""
+        while self._written < chain.readable_bytes:
+            if not self.backend.connected:
+                self.discarded += chain.readable_bytes - self._written
+                return True
+            taken = self.backend.send(chain.readable(self._written)[:IOV_MAX])
+            self._written += taken
+            if not taken and self.backend.connected:
+                return False
+        return True
+
+    def _pump_rx(self, rearm: bool) -> None:
+        self._reading = False
+        if self.rx is None or not self.guest_open:
+            return
+        for _ in range(BATCH):
+            chains = pop(self.rx, 1, rearm=rearm)
+            if not chains:
+                break
+            if chains[0].writable_bytes:
+                data = self.backend.receive(min(CHUNK, chains[0].writable_bytes))
+                if not data:
+                    self.rx.unpop(chains)
+                    self._reading = True
+                    break
+                chains[0].write(data)
+            self.rx.push(chains[0])
+        else:
+            self._reading = True
+        self.rx.flush()

@@ -1,0 +1,114 @@
+"""Taps: frames in and out of the host's network, one system call each. Knows no descriptor and no guest.
+
+A frame comes and goes with the kernel's packet header before it (IFF_VNET_HDR), so checksums and segmentation are the
+host's work. A macvtap is the same behind a character device of its own.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from acrn_dm.errors import ConfigError, HostError
+
+TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D0, 0x400454D8  # linux/if_tun.h
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
+TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN = 1, 2, 4, 8
+IFREQ = struct.Struct("16sH22x")
+
+NET_CLASS = Path("/sys/class/net")
+TUN_DEVICE = Path("/dev/net/tun")
+GONE = (errno.EBADFD, errno.ENODEV, errno.ENXIO)  # the interface was deleted under us
+
+
+@attrs.define(eq=False)
+class PacketFile:
+    """A non-blocking descriptor that moves one frame per read or write, after a packet header if *vnet_header*."""
+
+    fd: int
+    vnet_header: bool
+
+    def configure(self, *, header_bytes: int, offloads: int) -> None:
+        """Set header length and which TUN_F_* offloads frames for the guest may need. Raises HostError."""
+
+    def read(self, buffer: memoryview) -> int | None:
+        """Read a frame into *buffer*; None when none waits. Raises OSError when the interface is gone."""
+        try:
+            return os.readv(self.fd, (buffer,))
+        except BlockingIOError:
+            return None
+
+    def write(self, parts: Sequence[bytes | memoryview]) -> bool:
+        """Write a frame; False when the interface takes no more now. Raises OSError when it refuses this frame."""
+        try:
+            os.writev(self.fd, parts)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.fd)
+
+
+@attrs.define(eq=False)
+class Tap(PacketFile):
+    """A tap or macvtap."""
+
+    name: str
+
+    def configure(self, *, header_bytes: int, offloads: int) -> None:
+        """See PacketFile."""
+        try:
+            fcntl.ioctl(self.fd, TUNSETVNETHDRSZ, struct.pack("i", header_bytes))
+            fcntl.ioctl(self.fd, TUNSETOFFLOAD, offloads)
+        except OSError as e:
+            raise HostError.from_os(f"setting the offloads of {self.name}", e) from e
+
+
+def problem(name: str) -> str | None:
+    """Why interface *name* can't be used, as one line; opens nothing."""
+    directory = NET_CLASS / name
+    if not directory.exists():
+        return f"tap {name} does not exist; make it with: ip tuntap add mode tap {name} && ip link set {name} up"
+    node = _node(name)
+    if node == TUN_DEVICE and not (directory / "tun_flags").exists():
+        return f"interface {name} is neither a tap nor a macvtap"
+    if not os.access(node, os.R_OK | os.W_OK):
+        return f"{node} is not accessible; {name} needs it"
+    return None
+
+
+def open_tap(name: str) -> Tap:
+    """Attach to the existing interface *name*. Raises ConfigError or HostError; never creates one."""
+    if why := problem(name):
+        raise ConfigError(why, option="virtio-net")
+    node = _node(name)
+    flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+    with contextlib.suppress(OSError, ValueError):
+        flags |= int((NET_CLASS / name / "tun_flags").read_text(), 0) & IFF_MULTI_QUEUE  # as it was made, or EINVAL
+    try:
+        fd = os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        raise HostError.from_os(f"opening {node}", e) from e
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, IFREQ.pack(name.encode(), flags))
+    except OSError as e:
+        os.close(fd)
+        hint = "another process uses it" if e.errno == errno.EBUSY else None
+        raise HostError.from_os(f"attaching to tap {name}", e, hint) from e
+    return Tap(fd=fd, vnet_header=True, name=name)
+
+
+def _node(name: str) -> Path:
+    """The macvtap's own character device where there is one."""
+    with contextlib.suppress(OSError, ValueError):
+        node = Path(f"/dev/tap{int((NET_CLASS / name / 'ifindex').read_text())}")
+        if node.exists():
+            return node
+    return TUN_DEVICE

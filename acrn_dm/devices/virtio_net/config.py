@@ -1,0 +1,74 @@
+"""Options of ``virtio-net``: ``tap=NAME[,vhost][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]``, in any order."""
+
+import hashlib
+import re
+from typing import Any, ClassVar
+
+import attrs
+
+from acrn_dm.errors import ConfigError
+from acrn_dm.options import from_mapping, option
+from acrn_dm.types import Bdf
+
+WHAT = "virtio-net"
+MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z")
+OUI = bytes((0x00, 0x16, 0x3E))  # of generated addresses, as in the original
+
+
+def _interface(instance: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    if not 0 < len(value) < 16 or value in (".", "..") or re.search(r"[\s/:]", value):
+        raise ValueError(f"tap {value!r} is no interface name: 1 to 15 characters without '/', ':' and blanks")
+
+
+def _mac(value: Any) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    if not MAC.match(str(value)):
+        raise ValueError(f"mac {value!r}: expected XX:XX:XX:XX:XX:XX in hexadecimal")
+    address = bytes.fromhex(str(value).replace(":", ""))
+    if address[0] & 1 or not any(address):
+        raise ValueError(f"mac {value!r}: {'a multicast' if any(address) else 'the zero'} address can't be a station's")
+    return address
+
+
+@attrs.frozen(kw_only=True)
+class NetConfig:
+    """See the module. Converters and validators raise ValueError, which the option reader turns into a ConfigError."""
+
+    GRAMMAR: ClassVar[str] = "tap=NAME[,vhost][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]"
+
+    tap: str = option(validator=_interface, metavar="NAME", help="Tap or macvtap interface; it must exist.")
+    vhost: bool = option(default=False, help="Let the host's kernel move the data.")
+    mac: bytes | None = option(
+        default=None,
+        converter=_mac,
+        metavar="XX:XX:XX:XX:XX:XX",
+        help="Address; by default made from the slot and mac_seed.",
+    )
+    mac_seed: str | None = option(default=None, help="Makes generated addresses differ between machines.")
+
+    def __attrs_post_init__(self) -> None:
+        if self.mac is not None and self.mac_seed is not None:
+            raise ValueError("mac and mac_seed exclude each other")
+
+    @classmethod
+    def from_string(cls, text: str) -> "NetConfig":
+        """Read the original's grammar; a seed may stand anywhere. Raises ConfigError."""
+        values: dict[str, Any] = {}
+        for token in filter(None, text.split(",")):
+            key, eq, value = token.partition("=")
+            if key in values:
+                raise ConfigError(f"option {key!r} is given twice", option=WHAT, value=text)
+            if not eq and key != "vhost":
+                raise ConfigError(
+                    f"{token!r}: expected tap=NAME, vhost, mac=... or mac_seed=...", option=WHAT, value=text
+                )
+            values[key] = value if eq else True
+        return from_mapping(cls, values, WHAT)
+
+    def address(self, bdf: Bdf) -> bytes:
+        """The device's MAC: the one given, or three bytes of an MD5 over slot, function and seed behind the OUI."""
+        if self.mac is not None:
+            return self.mac
+        text = f"{bdf.slot}-{bdf.func}" if self.mac_seed is None else f"{bdf.slot}-{bdf.func}-{self.mac_seed}"
+        return OUI + hashlib.md5(text.encode(), usedforsecurity=False).digest()[:3]

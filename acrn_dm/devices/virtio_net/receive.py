@@ -1,0 +1,101 @@
+"""From the tap to the guest.
+
+Frames wait in the kernel while the guest has no buffers: then the tap is not read, and not watched either, until the
+driver kicks. One frame at most waits here, because its length is known only once it is read.
+"""
+
+import struct
+
+import attrs
+
+from acrn_dm._fastring import Chain
+from acrn_dm.devices.loopwork import pop
+from acrn_dm.devices.virtio_net.backend import PacketFile
+from acrn_dm.devices.virtio_net.request import LONG_HEADER, MAX_FRAME, MIN_FRAME, MRG_RXBUF, header_bytes, receive_flags
+from acrn_dm.errors import GuestError
+from acrn_dm.virtio.queue import Queue
+
+BUDGET = 64  # frames per turn of the loop
+U16 = struct.Struct("<H")
+
+
+@attrs.define(eq=False)
+class Receiver:
+    """The receive queue, from DRIVER_OK to reset."""
+
+    queue: Queue
+    tap: PacketFile
+    features: int
+    dropped: int = attrs.field(default=0, init=False)  # frames the guest can't take, however many buffers it posts
+    reads: bool = attrs.field(default=False, init=False)  # whether frames can go on: else the ring must be kicked first
+    _buffer: memoryview = attrs.field(init=False, repr=False)
+    _header: int = attrs.field(init=False)
+    _waiting: int = attrs.field(default=0, init=False)  # bytes of the frame in the buffer, header included
+
+    def __attrs_post_init__(self) -> None:
+        self._buffer = memoryview(bytearray(LONG_HEADER + MAX_FRAME + 1))  # one byte more shows what is too long
+        self._header = header_bytes(self.features)
+
+    def pump(self, *, rearm: bool) -> None:
+        """Move frames while there are frames and buffers, within a budget. Raises GuestError; OSError without a tap."""
+        self.reads = True
+        for _ in range(BUDGET):
+            if not self._waiting and not self._fetch():
+                break
+            if self._waiting and not self._deliver(rearm):
+                self.reads = False
+                break
+        self.queue.flush()
+
+    def _fetch(self) -> bool:
+        """Read the next frame; False when none is there. One that is dropped leaves the buffer empty."""
+        space = self._buffer if self.tap.vnet_header else self._buffer[self._header :]
+        size = self.tap.read(space)
+        if size is None:
+            return False
+        frame = size - self._header if self.tap.vnet_header else size
+        if not MIN_FRAME <= frame <= MAX_FRAME:
+            self.dropped += 1
+            return True
+        if self.tap.vnet_header:
+            flags = receive_flags(self._buffer[0], self._buffer[1], self.features)
+            if flags is None:
+                self.dropped += 1
+                return True
+            self._buffer[0] = flags
+        self._waiting = self._header + frame
+        return True
+
+    def _deliver(self, rearm: bool) -> bool:
+        """Put the waiting frame into the guest's buffers; False when there are too few."""
+        chains, room = self._collect(rearm)
+        if room < self._waiting:
+            self.queue.unpop(chains)
+            # No driver can post more than the ring holds, and without MRG_RXBUF a frame has one buffer (5.1.6.4.1).
+            hopeless = len(chains) == self.queue.size or (chains and not self.features & MRG_RXBUF)
+            if hopeless:
+                self.dropped += 1
+                self._waiting = 0
+            return bool(hopeless)
+        if self._header == LONG_HEADER:
+            U16.pack_into(self._buffer, 10, len(chains))
+        done = 0
+        for chain in chains:  # all but the last are filled to the end (5.1.6.4.1)
+            done += chain.write(self._buffer[done : self._waiting])
+            self.queue.push(chain)
+        self._waiting = 0
+        return True
+
+    def _collect(self, rearm: bool) -> tuple[list[Chain], int]:
+        """Take as many chains as the waiting frame needs, fewer if there are not that many; and the room in them."""
+        chains: list[Chain] = []
+        room = 0
+        while room < self._waiting and (self.features & MRG_RXBUF or not chains):
+            more = pop(self.queue, 1, rearm=rearm)
+            if not more:
+                break
+            if not more[0].writable_bytes or (not chains and more[0].writable_bytes < self._header):
+                raise GuestError(f"receive buffer of {more[0].writable_bytes} bytes, too small for the packet header")
+            chains += more
+            room += more[0].writable_bytes
+        return chains, room

@@ -1,0 +1,425 @@
+"""virtio-console as its driver sees it. Test names hold ids of the conformance table or bug rows."""
+
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from acrn_dm.devices.virtio_console import acrn_dm_device_types
+from acrn_dm.devices.virtio_console.control import MAX_WAITING
+from acrn_dm.testing import SimMachine
+from acrn_dm.testing.driver import NEEDS_RESET
+from tests.devices.console_rig import (
+    CONSOLE_PORT,
+    DEVICE_ADD,
+    DEVICE_READY,
+    DEVICE_REMOVE,
+    EMERG_AT,
+    EMERG_WRITE,
+    FROM_GUEST,
+    MULTIPORT,
+    PORT_NAME,
+    PORT_OPEN,
+    PORT_READY,
+    RESIZE,
+    SIZE,
+    TO_GUEST,
+    Console,
+    console,
+    tx_queue,
+)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def plain(log: Path) -> Iterator[Console]:
+    """One port on a file, without MULTIPORT."""
+    with console(f"@file:con={log}", features=SIZE) as c:
+        yield c
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Console]:
+    """A console on a file and a port on a socket server, with MULTIPORT."""
+    with console(f"@file:con={tmp_path}/log,socket:chan={tmp_path}/sock") as c:
+        yield c
+
+
+def connect(tmp_path: Path) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(tmp_path / "sock"))
+    client.setblocking(False)
+    return client
+
+
+# Without MULTIPORT
+
+
+def test_driver_without_multiport_writes_to_port_0(plain: Console, log: Path) -> None:
+    plain.send(0, b"hello ", b"world")
+    assert (plain.sent(0), log.read_bytes()) == (1, b"hello world")
+
+
+def test_legacy_driver_writes_to_port_0(log: Path) -> None:
+    with console(f"file:con={log}", legacy=True, features=0) as c:
+        c.send(0, b"legacy")
+    assert log.read_bytes() == b"legacy"
+
+
+def test_used_length_of_output_is_zero_even_with_writable_buffers(plain: Console) -> None:
+    done = plain.driver.queue(1).transfer([b"x"], [8])
+    assert (done.written, done.data) == (0, b"\xa5" * 8)
+
+
+def test_file_is_appended_to(log: Path) -> None:
+    for text in (b"one", b"two"):
+        with console(f"file:con={log}", features=0) as c:
+            c.send(0, text)
+    assert log.read_bytes() == b"onetwo"
+
+
+def test_other_ports_are_dead_without_multiport(plain: Console) -> None:
+    plain.driver.queue(tx_queue(1)).send([b"x"])
+    plain.driver.queue(tx_queue(1)).kick(force=True)
+    plain.driver.queue(FROM_GUEST).send([struct.pack("<IHH", 0, DEVICE_READY, 1)])
+    plain.driver.queue(FROM_GUEST).kick(force=True)
+    plain.machine.settle()
+    assert plain.driver.queue(tx_queue(1)).completed() == []
+    assert plain.machine.failures == []
+
+
+# Configuration
+
+
+def test_configuration_of_what_is_no_terminal(plain: Console) -> None:
+    assert plain.driver.registers.offered() & 7 == SIZE | MULTIPORT | EMERG_WRITE
+    assert struct.unpack("<HHII", plain.driver.read_config(0, 12)) == (80, 25, 16, 0)
+    assert len(plain.driver.all_queues()) == 34
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_console_emerg_wr_unconfigured_and_output(log: Path, start: bool) -> None:
+    with console(f"file:con={log}", start=start, features=0) as c:
+        c.driver.function  # noqa: B018 - the machine is real from here on
+        c.driver.registers.write_config(EMERG_AT, 4, 0x1241)
+    assert log.read_bytes() == b"A"
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_other_configuration_is_read_only(plain: Console, log: Path, at: int) -> None:
+    before = plain.driver.read_config(0, 12)
+    plain.driver.registers.write_config(at, 1, 0x5A)
+    assert plain.driver.read_config(0, 12) == before
+    assert log.read_bytes() == b""
+
+
+def test_resize_of_port_0_changes_the_configuration(plain: Console) -> None:
+    before = plain.driver.config_interrupts
+    plain.device.resize(0, 132, 43)
+    plain.device.resize(0, 132, 43)
+    plain.machine.settle()
+    assert struct.unpack("<HH", plain.driver.read_config(0, 4)) == (132, 43)
+    assert plain.driver.config_interrupts == before + 1
+
+
+# Control queues
+
+
+def test_ports_are_announced_named_and_opened(two: Console) -> None:
+    messages = two.bring_up()
+    assert [m for m in messages if m[1] == DEVICE_ADD] == [(0, DEVICE_ADD, 0, b""), (1, DEVICE_ADD, 0, b"")]
+    assert [m for m in messages if m[0] == 0] == [
+        (0, DEVICE_ADD, 0, b""),
+        (0, CONSOLE_PORT, 1, b""),
+        (0, PORT_NAME, 1, b"con"),
+        (0, PORT_OPEN, 1, b""),
+    ]
+    assert [m for m in messages if m[0] == 1] == [(1, DEVICE_ADD, 0, b""), (1, PORT_NAME, 1, b"chan")]
+
+
+def test_messages_wait_for_buffers_and_none_is_lost(two: Console) -> None:
+    two.control(DEVICE_READY)
+    two.control(PORT_READY, 0)
+    assert two.messages() == []
+    two.post_control(3)
+    assert [m[:2] for m in two.messages()] == [(0, DEVICE_ADD), (1, DEVICE_ADD), (0, CONSOLE_PORT)]
+    two.post_control(8)
+    assert [m[:2] for m in two.messages()] == [(0, PORT_NAME), (0, PORT_OPEN)]
+
+
+def test_console_add_existing_ports_are_added_once(two: Console) -> None:
+    two.post_control()
+    two.control(DEVICE_READY)
+    two.control(DEVICE_READY)
+    assert [m[:2] for m in two.messages()] == [(0, DEVICE_ADD), (1, DEVICE_ADD)]
+
+
+def test_ports_are_added_again_for_the_next_driver(two: Console) -> None:
+    two.bring_up()
+    two.driver.start(queues=range(6))
+    assert [m[:2] for m in two.bring_up() if m[1] == DEVICE_ADD] == [(0, DEVICE_ADD), (1, DEVICE_ADD)]
+
+
+@pytest.mark.parametrize("port", [2, 15, 16, 0x7FFF_FFFF, 0xFFFF_FFFF])
+@pytest.mark.parametrize("event", [PORT_READY, PORT_OPEN, DEVICE_ADD, DEVICE_REMOVE, RESIZE, PORT_NAME, 8, 0xFFFF])
+def test_row_80_control_message_for_no_port_is_ignored(two: Console, event: int, port: int) -> None:
+    two.post_control()
+    two.control(event, port)
+    assert two.messages() == []
+    assert two.machine.failures == []
+
+
+@pytest.mark.parametrize("length", range(8))
+def test_row_80_short_control_message_is_ignored(two: Console, length: int) -> None:
+    done = two.driver.queue(FROM_GUEST).transfer([bytes(length)] if length else [], [] if length else [8])
+    assert done.written == 0
+    assert two.machine.failures == []
+
+
+@pytest.mark.parametrize("length", [9, 4096, 100_000])
+def test_row_81_long_control_message_counts_by_its_first_bytes(two: Console, length: int) -> None:
+    two.post_control()
+    two.driver.queue(FROM_GUEST).transfer([struct.pack("<IHH", 0, DEVICE_READY, 1).ljust(length, b"\xff")])
+    assert len(two.messages()) == 2
+
+
+def test_control_message_in_pieces_is_read(two: Console) -> None:
+    two.post_control()
+    two.driver.queue(FROM_GUEST).transfer([bytes([b]) for b in struct.pack("<IHH", 0, DEVICE_READY, 1)])
+    assert len(two.messages()) == 2
+
+
+def test_buffer_too_small_for_a_message_asks_for_a_reset(two: Console) -> None:
+    two.post_control(4, size=8)
+    two.control(DEVICE_READY)
+    two.driver.queue(FROM_GUEST).send([struct.pack("<IHH", 0, PORT_READY, 1)])
+    two.driver.queue(FROM_GUEST).kick()
+    two.machine.settle()
+    assert two.driver.status & NEEDS_RESET
+
+
+def test_driver_that_asks_and_never_listens_is_held_back(two: Console) -> None:
+    for _ in range(3 * MAX_WAITING):
+        queue = two.driver.queue(FROM_GUEST)
+        if queue.ring.free_descriptors:
+            queue.send([struct.pack("<IHH", 0, PORT_READY, 1)])
+            queue.kick()
+            two.machine.settle()
+            queue.completed()
+    assert two.device.control is not None
+    assert len(two.device.control._waiting) <= MAX_WAITING + 4
+    assert two.driver.queue(FROM_GUEST).in_flight > 0
+    while two.driver.queue(FROM_GUEST).in_flight:
+        two.post_control(32)
+        assert two.messages(), "it goes on once the driver listens"
+        two.driver.queue(FROM_GUEST).completed()
+
+
+def test_resize_goes_to_console_ports_as_columns_and_rows(two: Console) -> None:
+    two.bring_up()
+    two.device.resize(0, 100, 30)
+    two.device.resize(1, 100, 30)
+    two.machine.settle()
+    assert two.messages() == [(0, RESIZE, 0, struct.pack("<HH", 100, 30))]
+
+
+# Ports
+
+
+def test_host_input_waits_until_the_guest_opened_the_port(two: Console, tmp_path: Path) -> None:
+    two.bring_up()
+    client = connect(tmp_path)
+    client.send(b"early")
+    two.post(1, 64)
+    assert two.received(1) == b""
+    two.control(PORT_OPEN, 1)
+    assert two.received(1) == b"early"
+    client.close()
+
+
+def test_host_input_waits_for_buffers_and_none_is_lost(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    client = connect(tmp_path)
+    two.machine.settle()
+    data = bytes(i % 251 for i in range(5000))
+    client.send(data)
+    assert two.received(1) == b""
+    assert sum(loop.step() for loop in two.machine.io_loops.values()) == 0, "what waits keeps no loop busy"
+    got = b""
+    while len(got) < len(data):
+        two.post(1, 100, 200, 1)
+        more = two.received(1)
+        assert more
+        got += more
+    assert got == data
+    client.close()
+
+
+def test_input_fills_buffers_of_several_descriptors(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    client = connect(tmp_path)
+    two.driver.queue(4).send([], [1, 2, 3])
+    two.driver.queue(4).kick()
+    client.send(b"abcdef")
+    assert two.received(1) == b"abcdef"
+    client.close()
+
+
+def test_receive_buffer_without_room_comes_back_empty(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    client = connect(tmp_path)
+    two.driver.queue(4).send([b"readable"], [])
+    two.post(1, 16)
+    client.send(b"x")
+    assert two.received(1) == b"x"
+    assert two.machine.failures == []
+    client.close()
+
+
+def test_output_waits_while_the_host_is_slow_and_none_is_lost(tmp_path: Path) -> None:
+    with console(f"socket:chan={tmp_path}/sock", memory=32 << 20, features=0) as c:
+        client = connect(tmp_path)
+        c.machine.settle()
+        data = bytes(i % 253 for i in range(60_000))
+        for i in range(20):
+            c.send(0, data[: 30_000 + i], data[30_000 + i :])
+        assert c.sent(0) < 20
+        assert c.machine.io_loops["io"].step() == 0, "what waits keeps no loop busy"
+        got = b""
+        while len(got) < 20 * len(data):
+            try:
+                got += client.recv(1 << 20)
+            except BlockingIOError:
+                c.machine.settle()
+        assert got == data * 20
+        c.machine.settle()
+        assert c.device.ports[0].discarded == 0
+        client.close()
+
+
+def test_row_83_slow_port_does_not_hold_up_another(two: Console, tmp_path: Path) -> None:
+    two.bring_up(0, 1)
+    client = connect(tmp_path)
+    two.machine.settle()
+    for _ in range(20):
+        two.send(1, bytes(60_000))
+    two.send(0, b"quick")
+    assert (tmp_path / "log").read_bytes() == b"quick"
+    client.close()
+
+
+def test_output_to_nobody_is_thrown_away_and_counted(two: Console) -> None:
+    two.bring_up(1)
+    two.send(1, b"12345")
+    assert two.sent(1) == 1
+    assert two.device.ports[1].discarded == 5
+
+
+def test_client_comes_goes_and_comes_again(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    for text in (b"first", b"second"):
+        client = connect(tmp_path)
+        two.machine.settle()
+        assert two.messages() == [(1, PORT_OPEN, 1, b"")]
+        two.send(1, text)
+        assert client.recv(100) == text
+        two.post(1, 64)
+        client.send(text)
+        assert two.received(1) == text
+        client.close()
+        two.post(1, 64)
+        assert two.messages() == [(1, PORT_OPEN, 0, b"")]
+
+
+def test_second_client_waits_for_the_first_to_leave(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    first = connect(tmp_path)
+    two.machine.settle()
+    second = connect(tmp_path)
+    second.send(b"me too")
+    two.post(1, 64, 64)
+    assert two.received(1) == b""
+    first.close()
+    assert two.received(1) == b"me too"
+    second.close()
+
+
+def test_client_that_leaves_while_output_waits_is_noticed(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    client = connect(tmp_path)
+    two.machine.settle()
+    for _ in range(20):
+        two.send(1, bytes(60_000))
+    assert two.sent(1) < 20
+    client.close()
+    two.machine.settle()
+    assert two.driver.queue(tx_queue(1)).completed() != []
+    assert two.driver.queue(tx_queue(1)).in_flight == 0
+    assert two.messages()[-1] == (1, PORT_OPEN, 0, b"")
+
+
+def test_reset_keeps_the_host_side_and_its_waiting_input(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    client = connect(tmp_path)
+    two.machine.settle()
+    two.driver.reset()
+    client.send(b"patient")
+    two.machine.settle()
+    two.driver.start(queues=range(6))
+    assert (1, PORT_OPEN, 1, b"") in two.bring_up(1)
+    two.post(1, 64)
+    assert two.received(1) == b"patient"
+    client.close()
+
+
+def test_reset_while_output_waits_is_clean(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    client = connect(tmp_path)
+    two.machine.settle()
+    for _ in range(20):
+        two.send(1, bytes(60_000))
+    two.driver.reset()
+    two.driver.start(queues=range(6))
+    two.bring_up(0)
+    two.send(0, b"again")
+    assert (tmp_path / "log").read_bytes() == b"again"
+    client.close()
+
+
+def test_guest_that_floods_a_port_leaves_the_loop_to_others(plain: Console, log: Path) -> None:
+    for _ in range(64):
+        plain.driver.queue(1).send([b"x"])
+    plain.driver.queue(1).kick()
+    plain.machine.io_loops["io"].step()
+    assert plain.sent(0) <= 64
+    plain.machine.settle()
+    assert log.read_bytes() == b"x" * 64
+
+
+def test_event_on_port_0_does_not_need_its_queues(tmp_path: Path) -> None:
+    with console(f"socket:chan={tmp_path}/sock", start=False) as c:
+        c.driver.start(queues=[TO_GUEST, FROM_GUEST])
+        client = connect(tmp_path)
+        client.send(b"x")
+        c.bring_up(0)
+        assert c.machine.failures == []
+        client.close()
+
+
+# Before the machine runs
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("tty:t=/dev/nosuchtty", "/dev/nosuchtty does not exist"), ("socket:s=/nosuch/s", "directory /nosuch does not")],
+)
+def test_check_names_what_is_missing(text: str, named: str) -> None:
+    with SimMachine() as machine:
+        (line,) = machine.add(acrn_dm_device_types()[0], text, slot=3).check()
+    assert named in line

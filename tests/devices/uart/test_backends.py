@@ -1,0 +1,346 @@
+"""Serial backends on real files: ptys, pipes, sockets. The loop is stepped, nothing sleeps."""
+
+import os
+import socket
+import termios
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from acrn_dm.devices import terminal
+from acrn_dm.devices.terminal import EscapeFilter, RawMode, Terminal, open_output
+from acrn_dm.devices.uart.backends import HOST, StdioBackend, TcpBackend, TtyBackend, check_backend, open_backend
+from acrn_dm.devices.uart.stream import OUTPUT_LIMIT, Stream
+from acrn_dm.devices.uart.uart16550 import BACKLOG, Uart16550
+from acrn_dm.errors import ConfigError, HostError
+from acrn_dm.ioloop import IoLoop
+from tests.devices.platform.parts import Level
+
+DATA, LSR = 0, 5
+
+
+@pytest.fixture
+def loop() -> Iterator[IoLoop]:
+    loop = IoLoop("test")
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def uart() -> Uart16550:
+    uart = Uart16550(Level())
+    uart.write(2, 1, 1)
+    return uart
+
+
+@pytest.fixture
+def pty() -> Iterator[tuple[int, int]]:
+    ours, theirs = os.openpty()
+    os.set_blocking(ours, False)
+    yield ours, theirs
+    for fd in (ours, theirs):
+        os.close(fd)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    yield reader, writer
+    for fd in (reader, writer):
+        try:
+            os.close(fd)
+        except OSError:
+            continue
+
+
+def send(uart: Uart16550, data: bytes) -> None:
+    for byte in data:
+        uart.write(DATA, 1, byte)
+
+
+def taken(uart: Uart16550) -> bytes:
+    data = bytearray()
+    while uart.read(LSR, 1) & 1:
+        data.append(uart.read(DATA, 1))
+    return bytes(data)
+
+
+def drain(fd: int) -> bytes:
+    data = b""
+    try:
+        while chunk := os.read(fd, 65536):
+            data += chunk
+    except BlockingIOError:
+        pass
+    return data
+
+
+def test_output_is_written_at_once(uart: Uart16550, loop: IoLoop, pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    uart.line = Stream(uart, loop, rx=None, tx=writer)
+    send(uart, b"hello")
+    assert drain(reader) == b"hello"
+
+
+def test_full_file_never_blocks_and_loses_nothing_within_the_limit(
+    uart: Uart16550, loop: IoLoop, pipe: tuple[int, int]
+) -> None:
+    reader, writer = pipe
+    stream = Stream(uart, loop, rx=None, tx=writer)
+    uart.line = stream
+    sent = bytearray()
+    while uart.read(LSR, 1) & 0x20:
+        byte = len(sent) % 251
+        uart.write(DATA, 1, byte)
+        sent.append(byte)
+    assert len(sent) >= OUTPUT_LIMIT
+    uart.write(DATA, 1, 0xFF)  # while busy: lost, as on hardware
+    received = b""
+    while len(received) < len(sent):
+        received += drain(reader)
+        loop.step()
+    assert received == sent
+    assert uart.read(LSR, 1) & 0x20
+    stream.close()
+
+
+def test_writer_that_has_gone_is_not_an_error_and_not_busy(
+    uart: Uart16550, loop: IoLoop, pipe: tuple[int, int]
+) -> None:
+    reader, writer = pipe
+    uart.line = Stream(uart, loop, rx=None, tx=writer)
+    os.close(reader)
+    send(uart, b"nobody")
+    loop.run_until_idle()
+    assert uart.read(LSR, 1) & 0x20
+
+
+def test_input_reaches_the_guest(uart: Uart16550, loop: IoLoop, pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    stream = Stream(uart, loop, rx=reader, tx=None)
+    uart.line = stream
+    os.write(writer, b"typed")
+    loop.run_until_idle()
+    assert taken(uart) == b"typed"
+    stream.close()
+
+
+def test_more_input_than_fits_waits_in_the_file_and_none_is_lost(
+    uart: Uart16550, loop: IoLoop, pipe: tuple[int, int]
+) -> None:
+    reader, writer = pipe
+    stream = Stream(uart, loop, rx=reader, tx=None)
+    uart.line = stream
+    data = bytes(i % 253 for i in range(4 * BACKLOG))
+    os.write(writer, data)
+    received = b""
+    while len(received) < len(data):
+        loop.run_until_idle()
+        assert uart.room() >= 0
+        received += taken(uart)
+    assert received == data
+    stream.close()
+
+
+def test_end_of_input_leaves_the_output(uart: Uart16550, loop: IoLoop, pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    source, end = os.pipe()
+    os.close(end)
+    stream = Stream(uart, loop, rx=source, tx=writer)
+    uart.line = stream
+    loop.run_until_idle()
+    send(uart, b"still")
+    assert drain(reader) == b"still"
+    stream.close()
+    os.close(source)
+
+
+def test_input_that_epoll_refuses_is_no_input(uart: Uart16550, loop: IoLoop) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    stream = Stream(uart, loop, rx=null, tx=None)
+    uart.line = stream
+    loop.run_until_idle()
+    stream.close()
+    os.close(null)
+
+
+def test_tty_is_raw_while_open_and_restored_after(uart: Uart16550, loop: IoLoop, pty: tuple[int, int]) -> None:
+    ours, theirs = pty
+    before = termios.tcgetattr(theirs)
+    backend = TtyBackend(uart, loop, os.ttyname(theirs))
+    assert termios.tcgetattr(theirs)[3] & (termios.ECHO | termios.ICANON | termios.ISIG) == 0
+    os.write(ours, b"\x03\r")
+    loop.run_until_idle()
+    assert taken(uart) == b"\x03\r"
+    send(uart, b"out")
+    assert drain(ours) == b"out"
+    backend.close()
+    backend.close()
+    assert termios.tcgetattr(theirs) == before
+
+
+def test_path_that_is_no_terminal_is_a_config_error(uart: Uart16550, loop: IoLoop) -> None:
+    with pytest.raises(ConfigError, match=r"-l: '/etc/passwd'.*not a terminal"):
+        open_backend("/etc/passwd", "-l com1", uart, loop, lambda: None)
+
+
+@pytest.mark.parametrize(("text", "problem"), [("", None), ("stdio", None), ("tcp:1", None), ("/nowhere", "/nowhere")])
+def test_check_looks_at_paths_only(text: str, problem: str | None) -> None:
+    said = check_backend(text)
+    assert said is None if problem is None else said is not None and problem in said
+
+
+class Tcp:
+    """A TCP backend on a free port, and clients."""
+
+    def __init__(self, uart: Uart16550, loop: IoLoop) -> None:
+        self.loop = loop
+        self.backend = TcpBackend(uart, loop, 0)
+        self.clients: list[socket.socket] = []
+
+    def connect(self) -> socket.socket:
+        client = socket.create_connection((HOST, self.backend.port))
+        client.settimeout(5)
+        self.clients.append(client)
+        self.loop.run_until_idle()
+        return client
+
+
+@pytest.fixture
+def tcp(uart: Uart16550, loop: IoLoop) -> Iterator[Tcp]:
+    tcp = Tcp(uart, loop)
+    yield tcp
+    tcp.backend.close()
+    tcp.backend.close()
+    for client in tcp.clients:
+        client.close()
+
+
+def test_tcp_carries_both_ways(uart: Uart16550, loop: IoLoop, tcp: Tcp) -> None:
+    client = tcp.connect()
+    send(uart, b"out")
+    assert client.recv(10) == b"out"
+    client.sendall(b"in")
+    while uart.room() == BACKLOG and not uart.read(LSR, 1) & 1:
+        loop.step(1)
+    assert taken(uart) == b"in"
+
+
+def test_tcp_without_a_client_drops_output(uart: Uart16550, tcp: Tcp) -> None:
+    send(uart, bytes(1000))
+    assert uart.read(LSR, 1) & 0x20
+    client = tcp.connect()
+    send(uart, b"now")
+    assert client.recv(10) == b"now"
+
+
+def test_tcp_second_client_is_hung_up_and_the_first_stays(uart: Uart16550, tcp: Tcp) -> None:
+    first, second = tcp.connect(), tcp.connect()
+    assert second.recv(1) == b""
+    send(uart, b"x")
+    assert first.recv(1) == b"x"
+
+
+def test_tcp_client_may_come_again(uart: Uart16550, loop: IoLoop, tcp: Tcp) -> None:
+    tcp.connect().close()
+    loop.step(1)
+    loop.run_until_idle()
+    again = tcp.connect()
+    send(uart, b"x")
+    assert again.recv(1) == b"x"
+
+
+def test_tcp_port_in_use_is_a_host_error(uart: Uart16550, loop: IoLoop, tcp: Tcp) -> None:
+    with pytest.raises(HostError, match="listening on"):
+        TcpBackend(uart, loop, tcp.backend.port)
+
+
+def test_tcp_listens_on_the_loopback_only(tcp: Tcp) -> None:
+    server: Any = tcp.backend
+    assert server._server.getsockname()[0] == "127.0.0.1"
+
+
+def test_stdio_uses_the_terminal_raw_and_gives_it_back(uart: Uart16550, loop: IoLoop, pty: tuple[int, int]) -> None:
+    ours, theirs = pty
+    before = termios.tcgetattr(theirs)
+    quits: list[int] = []
+    backend = StdioBackend(uart, loop, Terminal("-l com1", stdin=theirs, stdout=theirs), lambda: quits.append(1))
+    assert termios.tcgetattr(theirs)[1] & termios.OPOST, "our own messages still get their carriage returns"
+    os.write(ours, b"ls\x01x")
+    loop.run_until_idle()
+    assert taken(uart) == b"ls\x01"
+    assert quits == [1]
+    send(uart, b"ok")
+    assert drain(ours) == b"ok"
+    assert os.get_blocking(theirs), "the shell's file is left as it is"
+    backend.close()
+    backend.close()
+    assert termios.tcgetattr(theirs) == before
+
+
+def test_stdio_has_one_user_at_a_time(pty: tuple[int, int]) -> None:
+    theirs = pty[1]
+    first = Terminal("-l com1", stdin=theirs, stdout=theirs)
+    with pytest.raises(ConfigError, match=r"-l com2: 'stdio': .*already used by -l com1"):
+        Terminal("-l com2", stdin=theirs, stdout=theirs)
+    first.close()
+    Terminal("-l com2", stdin=theirs, stdout=theirs).close()
+
+
+def test_terminal_of_another_foreground_group_is_left_alone(
+    pty: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = pty[1]
+    before = termios.tcgetattr(theirs)
+    monkeypatch.setattr(terminal.os, "tcgetpgrp", lambda fd: os.getpgrp() + 1)
+    raw = RawMode(theirs)
+    raw.enter()
+    assert termios.tcgetattr(theirs) == before
+    raw.leave()
+
+
+def test_output_to_a_plain_file_appends_where_it_was(tmp_path: Any) -> None:
+    with open(tmp_path / "log", "wb") as log:
+        log.write(b"first ")
+        log.flush()
+        fd = open_output(log.fileno())
+        os.write(fd, b"second")
+        os.close(fd)
+    assert (tmp_path / "log").read_bytes() == b"first second"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "passed", "quits"),
+    [
+        ([b"abc"], b"abc", 0),
+        ([b"\x01x"], b"\x01", 1),
+        ([b"\x01", b"x"], b"\x01", 1),
+        ([b"\x01a"], b"\x01a", 0),
+        ([b"\x01\x01x"], b"\x01\x01", 1),
+        ([b"\x01ax"], b"\x01ax", 0),
+        ([b"x"], b"x", 0),
+    ],
+)
+def test_escape_filter(chunks: list[bytes], passed: bytes, quits: int) -> None:
+    seen: list[int] = []
+    escape = EscapeFilter(lambda: seen.append(1))
+    assert b"".join(escape(chunk) for chunk in chunks) == passed
+    assert len(seen) == quits
+
+
+def test_guest_that_waits_for_room_is_interrupted(loop: IoLoop, pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    irq = Level()
+    uart = Uart16550(irq)
+    stream = Stream(uart, loop, rx=None, tx=writer)
+    uart.line = stream
+    while uart.read(LSR, 1) & 0x20:
+        uart.write(DATA, 1, 0x20)
+    uart.write(1, 1, 2)
+    uart.read(2, 1)
+    assert not irq.asserted
+    while not irq.asserted:
+        assert drain(reader)
+        loop.run_until_idle()
+    stream.close()
