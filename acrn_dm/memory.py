@@ -4,6 +4,7 @@
 export of each mapping, so that closing too early raises BufferError instead of leaving a dangling pointer.
 """
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -72,6 +73,7 @@ class GuestMemory:
                 try:
                     os.ftruncate(fd, r.size)
                     mapping = mmap.mmap(fd, r.size, mmap.MAP_SHARED)
+                    _prefer_huge_pages(mapping)
                 except OSError:
                     os.close(fd)
                     raise
@@ -107,3 +109,12 @@ class GuestMemory:
             region.mapping.close()
             os.close(region.fd)
         self.regions = ()
+
+
+def _prefer_huge_pages(mapping: mmap.mmap) -> None:
+    """Ask for 2 MiB pages: a guest then faults its memory in 512 times less often, and its TLB reaches further.
+
+    Takes effect where /sys/kernel/mm/transparent_hugepage/shmem_enabled says "advise"; elsewhere the kernel ignores it.
+    """
+    with contextlib.suppress(OSError):  # a kernel without transparent huge pages
+        mapping.madvise(mmap.MADV_HUGEPAGE)
