@@ -14,6 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from acrn_dm._fastring import Chain, MemoryMap, SplitRing
 from acrn_dm.errors import GuestError
 from acrn_dm.testing.driver_ring import DESC, DriverRing, RingLayout
+from acrn_dm.testing.driver_ring import DESC_F_NEXT as NEXT
+from acrn_dm.testing.driver_ring import DESC_F_WRITE as WRITE
 from acrn_dm.testing.ring_model import ModelChain, ModelMemory, ModelSplitRing
 
 PAGE = 0x1000
@@ -46,6 +48,7 @@ any_length = st.one_of(st.integers(0, 80), st.sampled_from([PAGE, 16, 32, 48, 2*
 any_flags = st.one_of(st.integers(0, 7), U16)
 any_index = st.one_of(st.integers(0, 17), U16)
 any_descriptor = st.tuples(any_gpa, any_length, any_flags, any_index)
+raw_descriptor = st.builds(lambda b, write: (*b, NEXT | write), good_buffers, st.sampled_from([0, WRITE]))
 
 
 def outcome(call: Callable[[], Any]) -> Any:
@@ -105,12 +108,21 @@ class Conforming(RuleBasedStateMachine):
             assert getattr(self.real, name) == getattr(self.model, name)
         assert self.real.broken == (self.model.broken is not None)
 
-    @rule(out=st.lists(good_buffers, max_size=5), in_=st.lists(good_buffers, max_size=5), table=good_tables)
-    def add_chain(self, out: list[tuple[int, int]], in_: list[tuple[int, int]], table: int | None) -> None:
+    @rule(
+        out=st.lists(good_buffers, max_size=5),
+        in_=st.lists(good_buffers, max_size=5),
+        table=good_tables,
+        publish=st.booleans(),
+    )
+    def add_chain(
+        self, out: list[tuple[int, int]], in_: list[tuple[int, int]], table: int | None, publish: bool
+    ) -> None:
         table = table if self.indirect else None
         needed = len(out) + len(in_) if table is None else 1
         if (out or in_) and needed <= self.drivers[0].free_descriptors:
             self.driver_does(lambda d: d.add_chain(out, in_, table))
+        if publish:
+            self.driver_publishes()
 
     @rule()
     def driver_publishes(self) -> None:
@@ -183,13 +195,15 @@ class Conforming(RuleBasedStateMachine):
         assert model.write(data) == len(data) - len(left)
 
     @precondition(lambda self: self.chains)
-    @rule(n=U16, written=st.one_of(st.none(), st.integers(0, 80)))
-    def push(self, n: int, written: int | None) -> None:
+    @rule(n=U16, written=st.one_of(st.none(), st.integers(0, 80)), publish=st.booleans())
+    def push(self, n: int, written: int | None, publish: bool) -> None:
         chain, model = self.chains[self.pick(n)]
         result = outcome(lambda: self.real.push(chain, written))
         assert result == outcome(lambda: self.model.push(model, written))
         if result is None:
             self.chains.remove((chain, model))
+        if publish:
+            self.publish()
 
     @precondition(lambda self: self.chains)
     @rule(n=st.integers(0, 4))
@@ -224,6 +238,21 @@ class Hostile(Conforming):
     def poke_table(self, gpa: int, entries: list[tuple[int, int, int, int]]) -> None:
         table = b"".join(DESC.pack(*e) for e in entries)
         self.driver_does(lambda d: d.memory.write(gpa, table))
+
+    @rule(descriptors=st.lists(raw_descriptor, min_size=1, max_size=5), last=any_descriptor)
+    def offer_raw(self, descriptors: list[tuple[int, int, int]], last: tuple[int, int, int, int]) -> None:
+        """Direct descriptors in RAM with directions as they come, then one that may be anything."""
+        head = self.drivers[0].next_avail % self.drivers[0].layout.size
+        for i, (gpa, length, flags) in enumerate(descriptors):
+            self.driver_does(
+                lambda d, i=i, e=(gpa, length, flags): d.write_desc(
+                    (head + i) % d.layout.size, *e, (head + i + 1) % d.layout.size
+                )
+            )
+        self.driver_does(lambda d: d.write_desc((head + len(descriptors)) % d.layout.size, *last))
+        self.driver_does(lambda d: d.make_available(head))
+        self.driver_publishes()
+        self.pop(1)
 
     @rule(head=any_index, n=st.integers(1, 4))
     def poke_avail(self, head: int, n: int) -> None:

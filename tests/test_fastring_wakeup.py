@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.bench_ring import Bench, native
 
-N_CHAINS = 60_000
+N_CHAINS = 1_000_000
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,31 @@
+#!/bin/busybox sh
+# What every guest script begins with: busybox's commands, the kernel's file systems, and these functions.
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+. /lab/settings
+
+load_modules() {
+    while read -r module; do
+        insmod "/modules/$module" || echo "guest: $module does not load" > /dev/console
+    done < /lab/modules
+}
+
+# The device node of the virtio console port named $1, or a failure.
+port_named() {
+    for port in /sys/class/virtio-ports/*; do
+        if [ -e "$port/name" ] && [ "$(cat "$port/name")" = "$1" ]; then
+            echo "/dev/${port##*/}"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# The kernel log, levels included, to the port named "report". The host may not be reading: do not wait for it for ever.
+report_dmesg() {
+    report=$(port_named report) || return 1
+    timeout 20 sh -c "dmesg -r > $report"
+}

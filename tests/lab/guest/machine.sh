@@ -1,0 +1,41 @@
+
+# A guest that reports what it sees of its machine to the port named "report", and ends as ACTION says.
+report_line() {
+    printf '%s\n' "$*" >> /tmp/report
+}
+
+# Boots are counted in the disk's first block: it is what survives a reboot.
+count_boots() {
+    boots=$(dd if=/dev/vda bs=512 count=1 2> /dev/null | tr -d '\0')
+    boots=$((${boots:-0} + 1))
+    printf '%-512d' "$boots" | dd of=/dev/vda bs=512 count=1 conv=notrunc,fsync 2> /dev/null
+}
+
+wait_for_power_button() {
+    report_line "waiting"
+    send_report
+    until [ "$(awk '{print $1}' /sys/firmware/acpi/interrupts/ff_pwr_btn)" -gt 0 ]; do usleep 100000; done
+}
+
+send_report() {
+    cat /tmp/report > "$(port_named report)"
+    : > /tmp/report
+}
+
+load_modules
+until port_named report > /dev/null && [ -b /dev/vda ]; do usleep 50000; done
+count_boots
+report_line "boot $boots"
+report_line "cpus $(grep -c ^processor /proc/cpuinfo)"
+report_line "memory $(awk '/MemTotal/ {print $2}' /proc/meminfo)"
+report_line "digest $(dd if=/dev/vda bs=64k skip=1 2> /dev/null | sha256sum | cut -d' ' -f1)"
+report_line "drivers $(ls /sys/bus/virtio/drivers/*/ | grep -c '^virtio[0-9]')"
+report_line "interrupts $(grep -c virtio /proc/interrupts) $(grep virtio /proc/interrupts | grep -c MSI)"
+dmesg | grep -E 'tsc: (Detected|Refined|Fast)|TSC' | while read -r line; do report_line "tsc $line"; done
+if [ -x /bin/lspci ]; then lspci -vvnn | while IFS= read -r line; do report_line "lspci $line"; done; fi
+case $ACTION in
+    reboot) if [ "$boots" -le "$REBOOTS" ]; then send_report; reboot -f; fi ;;
+    button) wait_for_power_button ;;
+esac
+send_report
+poweroff -f

@@ -1,0 +1,63 @@
+"""The yardstick: the same kernel and the same kinds of device under plain QEMU, in software, on this host."""
+
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import attrs
+
+from . import qemu
+from .errors import LabError, LabTimeout
+from .images import guest_initramfs, guest_script
+from .kernel import Kernel
+
+COMMAND_LINE = "console=ttyS0 quiet panic=-1"
+
+
+@attrs.frozen(kw_only=True)
+class ReferenceBoot:
+    dmesg: str  # as dmesg -r prints it
+    seconds: float
+
+
+def boot_reference(
+    kernel: Kernel,
+    initramfs: Path | None = None,
+    *,
+    memory_mib: int = 256,
+    command_line: str = COMMAND_LINE,
+    timeout: float = 90.0,
+) -> ReferenceBoot:
+    """Boot under QEMU with virtio-blk, -net, -console and -rng until the guest powers off; return its kernel log.
+
+    The initramfs, by default guest/reference.sh, is to write its log to the virtio console port named "report".
+    Raises LabTimeout past ``timeout`` seconds, LabError when there is no log.
+    """
+    initramfs = initramfs or guest_initramfs(kernel, init=guest_script("reference"))
+    console = qemu.console_log("reference")
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch, "report")
+        disk = Path(scratch, "disk")
+        with disk.open("wb") as file:
+            file.truncate(4 << 20)
+        arguments = [
+            *("-machine", "pc,usb=off,vmport=off", "-accel", "tcg", "-cpu", "qemu64", "-m", str(memory_mib)),
+            *("-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", command_line),
+            *("-chardev", f"file,id=serial,path={console}", "-serial", "chardev:serial"),
+            *("-drive", f"if=none,id=disk,format=raw,file={disk}", "-device", "virtio-blk-pci,drive=disk"),
+            *("-netdev", "hubport,id=net,hubid=0", "-device", "virtio-net-pci,netdev=net,romfile="),
+            *("-device", "virtio-serial-pci", "-chardev", "null,id=con", "-device", "virtconsole,chardev=con"),
+            *("-chardev", f"file,id=report,path={report}", "-device", "virtserialport,chardev=report,name=report"),
+            *("-device", "virtio-rng-pci"),
+        ]
+        with qemu.running(arguments, log=qemu.console_log("reference-qemu")) as process:
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired as error:
+                raise LabTimeout(f"the reference guest did not power off; console: {console.read_text()}") from error
+        dmesg = report.read_text(errors="replace") if report.exists() else ""
+    if not dmesg:
+        raise LabError(f"the reference guest reported no log; console: {console.read_text(errors='replace')}")
+    return ReferenceBoot(dmesg=dmesg, seconds=time.monotonic() - started)

@@ -1,0 +1,202 @@
+"""Whole machines in the lab: a stock kernel under acrn-dm, in the shapes that people use."""
+
+import hashlib
+import json
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.lab import images
+from tests.lab.kernel import Kernel, debian_kernel
+from tests.lab.paths import LAB, ROOT
+from tests.lab.vm import GuestProcess, OuterVm
+
+pytestmark = pytest.mark.lab
+
+COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"
+DISK_KIB = 1024
+LIMIT = 150.0
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """What is left of one run of acrn-dm."""
+
+    rc: int
+    output: str
+    report: dict[str, list[str]]  # what the guest said, by the line's first word
+    witness: list[dict[str, int | str]]
+
+    def one(self, word: str) -> str:
+        """The guest's only line of that word."""
+        (line,) = self.report[word]
+        return line
+
+
+@attrs.define(eq=False)
+class Rig:
+    """Starts acrn-dm in the outer VM with a disk and a report port."""
+
+    vm: OuterVm
+    kernel: Kernel
+    scratch: Path
+    digest: str = ""
+
+    def start(
+        self, *arguments: str, action: str = "poweroff", append: str = "", reboots: int = 0, lspci: bool = False
+    ) -> GuestProcess:
+        """Boot with *arguments* added to a small machine."""
+        disk = random.Random(7).randbytes(DISK_KIB * 1024)
+        blank = bytes(64 << 10)
+        (self.scratch / "disk").write_bytes(blank + disk[len(blank) :])
+        self.digest = hashlib.sha256(disk[len(blank) :]).hexdigest()
+        settings = {"ACTION": action, "REBOOTS": str(reboots)}
+        initramfs = images.guest_initramfs(
+            self.kernel, init=images.guest_script("machine"), settings=settings, lspci=lspci
+        )
+        defaults = () if "-k" in arguments else ("-k", str(self.kernel.image))
+        argv = [
+            *(sys.executable, "-m", "tests.lab.observed", str(self.scratch / "witness"), "--hypervisor", "kvm"),
+            *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", "com1,stdio"),
+            *("-s", f"3,virtio-blk,{self.scratch / 'disk'}"),
+            *("-s", f"5,virtio-console,file:report={self.scratch / 'report'}"),
+            *("-r", str(initramfs), "-B", f"{COMMAND_LINE} {append}".strip(), *defaults, *arguments, "lab"),
+        ]
+        return self.vm.spawn(argv, cwd=ROOT)
+
+    def finish(self, process: GuestProcess, timeout: float = LIMIT) -> Run:
+        """Wait for the end."""
+        process.close_stdin()
+        result = process.wait(timeout)
+        report: dict[str, list[str]] = {}
+        if (self.scratch / "report").exists():
+            for line in (self.scratch / "report").read_text(errors="replace").splitlines():
+                word, _, rest = line.partition(" ")
+                report.setdefault(word, []).append(rest)
+        rows = (self.scratch / "witness").read_text().splitlines() if (self.scratch / "witness").exists() else []
+        output = result.stdout + result.stderr
+        return Run(rc=result.rc, output=output, report=report, witness=[json.loads(row) for row in rows])
+
+    def boot(self, *arguments: str, timeout: float = LIMIT, **how: object) -> Run:
+        """``start`` and ``finish``."""
+        return self.finish(self.start(*arguments, **how), timeout)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def rig(lab: OuterVm, request: pytest.FixtureRequest) -> Rig:
+    scratch = LAB / "machine" / request.node.name.replace("/", "_")
+    scratch.mkdir(parents=True, exist_ok=True)
+    for old in scratch.iterdir():
+        old.unlink()
+    return Rig(lab, debian_kernel(), scratch)
+
+
+def assert_clean(run: Run, digest: str) -> None:
+    """The guest ran to its end, saw its disk as it is, and both devices have drivers."""
+    assert run.rc == 0, run.output
+    assert run.report["digest"] == [digest] * len(run.report["boot"])
+    assert set(run.report["drivers"]) == {"2"}
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 4])
+def test_guest_sees_its_cpus(rig: Rig, cpus: int) -> None:
+    run = rig.boot("--cpus", str(cpus))
+    assert_clean(run, rig.digest)
+    assert run.one("cpus") == str(cpus)
+
+
+@pytest.mark.parametrize(("size", "least_kib", "most_kib"), [("256M", 180_000, 262_144), ("5G", 4_900_000, 5_242_880)])
+def test_guest_sees_its_memory(rig: Rig, size: str, least_kib: int, most_kib: int) -> None:
+    run = rig.boot("-m", size)
+    assert_clean(run, rig.digest)
+    assert least_kib < int(run.one("memory")) <= most_kib
+
+
+def test_boot_makes_at_most_2000_configuration_accesses_and_calibrates_the_tsc(rig: Rig) -> None:
+    run = rig.boot()
+    assert_clean(run, rig.digest)
+    assert 0 < int(run.witness[-1]["config_accesses"]) <= 2000
+    assert any("MHz" in line for line in run.report["tsc"])
+    assert not any("unstable" in line.lower() for line in run.report["tsc"])
+
+
+def test_five_reboots_in_one_process_leave_fds_threads_and_mappings_as_they_were(rig: Rig) -> None:
+    run = rig.boot(action="reboot", reboots=5, timeout=400)
+    assert_clean(run, rig.digest)
+    assert run.report["boot"] == ["1", "2", "3", "4", "5", "6"]
+    started = [row for row in run.witness if row["event"] == "started"]
+    assert [row["boot"] for row in started] == [0, 1, 2, 3, 4, 5]
+    for what in ("fds", "threads", "mappings"):
+        assert len({row[what] for row in started[1:]}) == 1, (what, started)
+        assert started[-1][what] <= started[1][what]
+
+
+@pytest.mark.parametrize(
+    ("append", "messages"),
+    [("virtio_pci.force_legacy=1", True), ("pci=nomsi", False), ("virtio_pci.force_legacy=1 pci=nomsi", False)],
+    ids=["legacy", "intx", "legacy-intx"],
+)
+def test_guest_works_with_the_other_ways_to_drive_a_device(rig: Rig, append: str, messages: bool) -> None:
+    run = rig.boot(append=append)
+    assert_clean(run, rig.digest)
+    lines, msi = map(int, run.one("interrupts").split())
+    assert lines > 0
+    assert (msi > 0) is messages
+
+
+def test_one_msi_vector_is_enough(rig: Rig) -> None:
+    assert_clean(rig.boot("--virtio_msi"), rig.digest)
+
+
+def test_uncompressed_kernel_boots_by_its_pvh_entry(rig: Rig) -> None:
+    assert rig.kernel.quick_image.read_bytes()[:4] == b"\x7fELF"
+    assert_clean(rig.boot("-k", str(rig.kernel.quick_image)), rig.digest)
+
+
+def wait_until(condition: Callable[[], bool], limit: float) -> None:
+    """Poll what only the outer VM can change."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, "the guest did not get there in time"
+        time.sleep(0.1)
+
+
+def test_sigterm_presses_the_power_button_and_the_guest_powers_off(rig: Rig) -> None:
+    process = rig.start(action="button")
+    report = rig.scratch / "report"
+    wait_until(lambda: report.exists() and "waiting" in report.read_text(), LIMIT)
+    process.signal(signal.SIGTERM)
+    assert_clean(rig.finish(process, 60), rig.digest)
+
+
+def test_second_sigterm_forces_the_guest_off_with_status_1(rig: Rig) -> None:
+    process = rig.start(action="button", append="acpi=off")
+    witness = rig.scratch / "witness"
+    wait_until(witness.exists, LIMIT)
+    process.signal(signal.SIGTERM)
+    process.signal(signal.SIGINT)
+    run = rig.finish(process, 60)
+    assert run.rc == 1
+    assert "forced off: asked a second time" in run.output
+
+
+def complaints(lspci: Sequence[str]) -> list[str]:
+    """Lines in which lspci says that it can't make sense of what it read."""
+    marks = ("<access denied>", "unknown", "!!!", "<?>", "bogus", "invalid", "<chain looped>", "<chain broken>")
+    return [line for line in lspci if any(mark in line.lower() for mark in marks)]
+
+
+def test_lspci_decodes_every_capability_without_a_complaint(rig: Rig) -> None:
+    run = rig.boot(lspci=True)
+    assert_clean(run, rig.digest)
+    text = run.report["lspci"]
+    assert complaints(text) == []
+    for structure in ("CommonCfg", "ISR", "DeviceCfg", "Notify"):
+        assert any(f"VirtIO: {structure}" in line for line in text), structure
+    assert sum("MSI-X: Enable+" in line for line in text) == 2

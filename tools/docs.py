@@ -1,0 +1,91 @@
+"""Write the reference pages from the program itself: devices and their options, hooks, registers, command line.
+
+``python -m tools.docs DIR``. What can be generated is not written by hand, so it can't become false; the prose pages in
+``docs/`` are copied beside them.
+"""
+
+import inspect
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from acrn_dm import hookspecs
+from acrn_dm.cli import help as cli_help
+from acrn_dm.options import describe
+from acrn_dm.plugins import PluginManager, make_plugin_manager
+from acrn_dm.virtio import features, legacy, modern
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table; a ``|`` inside a cell is escaped."""
+    names = list(head)
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def devices_page(manager: PluginManager) -> str:
+    """Every kind of device with its options."""
+    parts = ["# Devices\n"]
+    for name, kind in sorted(manager.device_types().items()):
+        if name != kind.name:
+            continue
+        parts.append(f"## {name}\n\n{kind.summary}\n\nProvided by {manager.provider(kind)}.\n")
+        if kind.aliases:
+            parts.append(f"Also called {', '.join(kind.aliases)}.\n")
+        rows = [(f"`{o.name}`", o.metavar, o.default, o.text) for o in describe(kind.config)]
+        parts.append(table(("option", "value", "default", "meaning"), rows) if rows else "No options.\n")
+    return "\n".join(parts)
+
+
+def hooks_page() -> str:
+    """Every hook with its signature and documentation."""
+    parts = ["# Hooks\n", inspect.getdoc(hookspecs) or "", ""]
+    for name, function in vars(hookspecs).items():
+        if name.startswith("acrn_dm_"):
+            parts.append(
+                f"## {name}\n\n```python\n{name}{inspect.signature(function)}\n```\n\n{inspect.getdoc(function)}\n"
+            )
+    return "\n".join(parts)
+
+
+def registers_page() -> str:
+    """The virtio registers and features, from the tables that drive them."""
+    parts = ["# virtio registers and features\n"]
+    for title, registers in (("Modern: common configuration", modern.COMMON), ("Legacy: BAR 0", legacy.REGISTERS)):
+        rows: list[tuple[Any, ...]] = [(f"{r.offset:#04x}", r.width, r.access, f"`{r.name}`") for r in registers]
+        parts.append(f"## {title}\n\n{table(('offset', 'bytes', 'access', 'register'), rows)}")
+    rows = [(f.bit, f"`{f.name}`", ", ".join(f.requires) or "none", f.section) for f in features.FEATURES]
+    parts.append(f"## Features\n\n{table(('bit', 'feature', 'requires', 'specification'), rows)}")
+    return "\n".join(parts)
+
+
+def command_line_page(manager: PluginManager) -> str:
+    """What ``acrn-dm --help`` prints."""
+    return f"# Command line\n\n```text\n{cli_help.usage(manager).rstrip()}\n```\n"
+
+
+def main(target: Path) -> int:
+    """Write all pages below *target*."""
+    target.mkdir(parents=True, exist_ok=True)
+    manager = make_plugin_manager()
+    pages = {
+        "devices.md": devices_page(manager),
+        "hooks.md": hooks_page(),
+        "registers.md": registers_page(),
+        "command-line.md": command_line_page(manager),
+    }
+    for name, text in pages.items():
+        (target / name).write_text(text)
+    for page in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))):
+        shutil.copy(page, target / page.name)
+    print(f"{len(list(target.glob('*.md')))} pages in {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "docs"))
