@@ -25,7 +25,7 @@ lint: ext
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest acrn_dm._fastring acrn_dm.hypervisors._kvm
-	.venv/bin/cython-lint acrn_dm benchmarks
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint acrn_dm benchmarks
 
 bench: ext
 	$(PY) -m benchmarks

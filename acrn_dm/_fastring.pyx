@@ -147,13 +147,15 @@ cdef inline int enter_indirect(FrRing *ring, Table *table, uint32_t index, const
 cdef int add_crossing(FrRing *ring, FrSegment *segments, uint32_t room, uint64_t gpa, uint32_t length) noexcept nogil:
     """Make the segments of a buffer that its first region does not hold; returns how many, or a negative status."""
     cdef uint64_t contiguous
+    cdef void *hva
     cdef uint32_t n = 0
     while True:
+        hva = fr_translate(ring.memory, gpa, &contiguous)
+        if hva == NULL:  # asked before the room: a ring's own array holds every valid chain, so this is the driver's
+            return FR_E_ADDRESS
         if n == room:
             return FR_E_ROOM
-        segments[n].hva = fr_translate(ring.memory, gpa, &contiguous)
-        if segments[n].hva == NULL:
-            return FR_E_ADDRESS
+        segments[n].hva = hva
         segments[n].len = min(contiguous, length)
         n += 1
         if contiguous >= length:

@@ -1,4 +1,4 @@
-"""``make bench``: run every benchmark of this folder, one after the other; each prints its table and writes its JSON."""
+"""``make bench``: run every benchmark of this folder in turn; each prints its table and writes its JSON."""
 
 import importlib
 import pkgutil
