@@ -84,7 +84,7 @@ def test_decoding_off_unbinds_the_kicks_and_on_binds_them_again(machine: SimMach
     echo(driver)
 
 
-def test_firmware_then_kernel_register_and_unregister_the_same_kicks_twice(machine: SimMachine) -> None:
+def test_row_65_firmware_then_kernel_register_and_unregister_the_same_kicks_twice(machine: SimMachine) -> None:
     """Anchor 65: a flag was missing on unregister, so the hand-over failed."""
     for driver in (machine.driver_legacy(SLOT), machine.driver(SLOT), machine.driver(SLOT)):
         driver.start()
@@ -147,7 +147,7 @@ def test_calls_are_bound_to_the_queues_messages(machine: SimMachine, driver: Vir
     assert calls(machine) == [driver.function.message_data(1), driver.function.message_data(2)]
 
 
-def test_mask_unbinds_and_an_interrupt_meanwhile_is_pending_then_delivered_once(
+def test_row_45_mask_unbinds_and_an_interrupt_meanwhile_is_pending_then_delivered_once(
     machine: SimMachine, driver: VirtioDriver
 ) -> None:
     """Anchor 45: mask and unmask with an interrupt pending."""
@@ -199,7 +199,9 @@ def test_rewritten_message_is_followed(machine: SimMachine, driver: VirtioDriver
         assert machine.interrupts[0x7000 + round_] == 1
 
 
-def test_vector_of_a_running_queue_can_change_between_requests(machine: SimMachine, driver: VirtioDriver) -> None:
+def test_row_45_vector_of_a_running_queue_can_change_between_requests(
+    machine: SimMachine, driver: VirtioDriver
+) -> None:
     """Anchor 45: vector changed while in use, reception stalled afterwards."""
     for vector in (2, 0, 1, NO_VECTOR, 1):
         driver.registers.map_vector(0, vector)
