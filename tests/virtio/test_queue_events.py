@@ -1,6 +1,7 @@
 """Kick and call eventfds of a running device: they follow BARs, vectors, masks and resets (anchors 45, 50, 65)."""
 
 import errno
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -267,6 +268,30 @@ def test_signal_after_reset_is_dropped(machine: SimMachine, driver: VirtioDriver
     call()
     machine.settle()
     assert not machine.interrupts
+
+
+@pytest.mark.parametrize("made", [0, 1, 2, 3])
+def test_start_that_runs_out_of_descriptors_gives_back_those_it_got(
+    monkeypatch: pytest.MonkeyPatch, machine: SimMachine, made: int
+) -> None:
+    driver = machine.driver(SLOT)
+    driver.negotiate()
+    for index in (0, 1):
+        driver.setup_queue(index)
+    left, real, before = made, os.eventfd, len(os.listdir("/proc/self/fd"))
+
+    def a_few(*args: int) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.EMFILE, "too many")
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.eventfd", a_few)
+        driver.driver_ok()
+    assert driver.status & 64
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_eventfds_are_gone_when_they_can_not_be_made(monkeypatch: pytest.MonkeyPatch, machine: SimMachine) -> None:
