@@ -189,8 +189,9 @@ class Machine:
     def check(self) -> list[str]:
         """What is missing on this host, one line each; opens and changes nothing."""
         lines = [] if self.problem is None else [self.problem]
-        checks = [functools.partial(self._check, f) for f in self.functions]
-        for check in (lambda: loader.check(self.boot_plan()), self.platform.check, *checks):
+        checks: list[Callable[[], list[str]]] = [lambda: loader.check(self.boot_plan()), self.platform.check]
+        checks += [functools.partial(self._check, f) for f in self.functions]
+        for check in checks:
             try:
                 lines += check()
             except ConfigError as e:
