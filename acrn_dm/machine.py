@@ -190,7 +190,7 @@ class Machine:
         """What is missing on this host, one line each; opens and changes nothing."""
         lines = [] if self.problem is None else [self.problem]
         checks: list[Callable[[], list[str]]] = [lambda: loader.check(self.boot_plan()), self.platform.check]
-        checks += [functools.partial(self._check, f) for f in self.functions]
+        checks += [functools.partial(self._check, f) for f in self.functions] + [self._check_terminal]
         for check in checks:
             try:
                 lines += check()
@@ -342,6 +342,12 @@ class Machine:
     def _check(self, function: PciFunction) -> list[str]:
         with self._blame(function):
             return function.check()
+
+    def _check_terminal(self) -> list[str]:
+        users = [f"-l {port.name.lower()}" for port in self.platform.uarts if port.uses_terminal]
+        users += [f.name for f in self.functions if f.uses_terminal]
+        text = "standard input and output can be used by one device only, not by"
+        return [f"{text} {', '.join(users)}"] if len(users) > 1 else []
 
     def _blame(self, function: PciFunction) -> AbstractContextManager[None]:
         where = self.providers.get(function.context.bdf, "added by the caller")

@@ -9,7 +9,7 @@ from typing import Any, cast
 import attrs
 import pytest
 
-from acrn_dm.config import DeviceSpec, MachineConfig
+from acrn_dm.config import DeviceSpec, MachineConfig, UartSpec
 from acrn_dm.errors import ConfigError, HostError, PluginError
 from acrn_dm.hookspecs import hookimpl
 from acrn_dm.hypervisors.base import VmEvent
@@ -86,6 +86,7 @@ class Extras:
         return [
             DeviceType(name="thing", summary="", config=NoOptions, create=create),
             DeviceType(name="nothing", summary="", config=NoOptions, create=lambda o, c: "no device"),
+            DeviceType(name="on-terminal", summary="", config=NoOptions, create=lambda o, c: OnTerminal(c)),
             DeviceType(name="broken-create", summary="", config=NoOptions, create=broken),
             DeviceType(name="broken-realize", summary="", config=NoOptions, create=lambda o, c: BrokenRealize(c)),
             DeviceType(name="broken-check", summary="", config=NoOptions, create=lambda o, c: BrokenCheck(c)),
@@ -359,3 +360,31 @@ def test_hypervisor_that_breaks_names_its_plugin(scene: Scene, call: str) -> Non
 
     with pytest.raises(PluginError, match=r"plugin own-hypervisor .*ZeroDivisionError: a bug"):
         start()
+
+
+class OnTerminal(Thing):
+    uses_terminal = True
+
+
+@pytest.mark.parametrize(
+    ("uarts", "things", "named"),
+    [
+        (["stdio"], 0, None),
+        (["", "stdio"], 0, None),
+        ([], 1, None),
+        (["stdio", "stdio"], 0, "-l com1, -l com2"),
+        (["", "stdio"], 1, "-l com2, on-terminal-6:0"),
+        ([], 2, "on-terminal-6:0, on-terminal-7:0"),
+    ],
+)
+def test_second_user_of_the_terminal_is_found_before_the_start(
+    scene: Scene, uarts: list[str], things: int, named: str | None
+) -> None:
+    machine = scene.build(
+        uarts=tuple(UartSpec(number=n, backend=text) for n, text in enumerate(uarts, 1)),
+        devices=tuple(DeviceSpec(bdf=Bdf(slot=6 + n), kind="on-terminal") for n in range(things)),
+    )
+    lines = machine.check()
+    assert lines == (
+        [] if named is None else [f"standard input and output can be used by one device only, not by {named}"]
+    )

@@ -82,6 +82,11 @@ class ConsoleDevice(VirtioDevice):
         """The ports' types."""
         return ", ".join(port.type if port.path is None else f"{port.type} {port.path}" for port in self.config.ports)
 
+    @property
+    def uses_terminal(self) -> bool:
+        """A port on stdio."""
+        return any(port.type == "stdio" for port in self.config.ports)
+
     def check(self) -> list[str]:
         """Whether terminals and directories are there."""
         lines = []
