@@ -388,3 +388,18 @@ def test_second_user_of_the_terminal_is_found_before_the_start(
     assert lines == (
         [] if named is None else [f"standard input and output can be used by one device only, not by {named}"]
     )
+
+
+def test_terminal_that_changed_its_size_is_told_to_every_device_on_the_main_loop(scene: Scene) -> None:
+    told: list[tuple[int, str]] = []
+
+    def window_changed(thing: Thing) -> None:
+        told.append((thing.context.bdf.slot, threading.current_thread().name))
+
+    machine = scene.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Thing, "window_changed", window_changed)
+        machine.window_changed()  # as the signal's handler does
+        assert told == []
+        machine.main_loop.run_until_idle()
+    assert told == [(3, "MainThread"), (4, "MainThread")]

@@ -6,6 +6,7 @@ device, no access takes long, and afterwards a well-behaved driver finds every d
 one. ``ACRN_DM_FUZZ`` is the number of guests; each is a seed, so a failure repeats.
 """
 
+import contextlib
 import logging
 import os
 import random
@@ -13,6 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -49,6 +51,7 @@ class Hostile:
     functions: dict[int, PciFunction]
     peer: socket.socket
     dice: random.Random
+    threads: bool = False
 
     def number(self, size: int) -> int:
         """A value of *size* bytes; half of them at an edge."""
@@ -127,7 +130,9 @@ class Hostile:
             return
 
         def write(offset: int, size: int, value: int) -> None:
-            self.machine.vm.mmio_write(bar.base + offset, size, value)
+            self.machine.vm.mmio_write(
+                min(bar.base + offset, (1 << 52) - size), size, value
+            )  # others move it meanwhile
 
         write(0x14, 1, 0)
         for select, value in ((1, 1), (0, self.dice.choice((0, 0x3000_0000, 0x3000_FFFF, self.number(4))))):
@@ -168,7 +173,7 @@ class Hostile:
         queue = self.dice.choice(queues)
         (self.chains if self.dice.random() < 0.8 else self.garbage)(queue)
         if function.bars[4].mapped:
-            self.machine.vm.mmio_write(function.bars[4].base + 0x3000 + 4 * queue.index, 2, queue.index)
+            self.store(function.bars[4].base + 0x3000 + 4 * queue.index, 2, queue.index)
         if self.dice.random() < 0.5:
             self.settle()
 
@@ -227,6 +232,10 @@ class Hostile:
     def peek(self, gpa: int, length: int) -> bytes:
         return self.machine.memory.read(gpa, length) if 0 <= gpa <= RAM - length else bytes(length)
 
+    def store(self, gpa: int, size: int, value: int) -> None:
+        """A store; another vCPU may have moved the BAR behind the address space meanwhile."""
+        self.machine.vm.mmio_write(min(gpa, (1 << 52) - size), size, value)
+
     def poke(self, gpa: int, data: bytes) -> None:
         if 0 <= gpa <= RAM - len(data):
             self.machine.memory.write(gpa, data)
@@ -242,15 +251,17 @@ class Hostile:
             self.machine.vm.pio_write(bars[0].base + 16, 2, self.dice.choice((0, 1, 2, 3, 0xFFFF)))
         elif bars[4].mapped:
             at = bars[4].base + 0x3000 + 4 * self.dice.choice((0, 1, 2, 3, 4, 40))
-            self.machine.vm.mmio_write(at, self.dice.choice((1, 2, 4)), self.number(2))
+            self.store(at, self.dice.choice((1, 2, 4)), self.number(2))
 
     def settle(self) -> None:
-        """The device model's turn."""
-        self.machine.settle()
+        """The device model's turn, unless its loops have threads of their own."""
+        if not self.threads:
+            self.machine.settle()
 
     def frame(self) -> None:
         """A frame for the network card, of any shape."""
-        self.peer.send(self.dice.randbytes(self.dice.choice((1, 12, 13, 26, 72, 1514, 3000))))
+        with contextlib.suppress(BlockingIOError):
+            self.peer.send(self.dice.randbytes(self.dice.choice((1, 12, 13, 26, 72, 1514, 3000))))
 
     def misbehave(self, steps: int) -> None:
         """Do *steps* of all of it."""
@@ -287,7 +298,9 @@ def hostile(directory: Path, seed: int) -> Iterator[Hostile]:
             return NetDevice(NetConfig.from_string("tap=t0"), context, lambda name: tap)
 
         m = stack.enter_context(
-            SimMachine(memory=RAM, plugins=[hostbridge, lpc, virtio_blk, virtio_console, acrn_dm_rng])
+            SimMachine(
+                memory=RAM, virtio_msi=seed % 4 == 3, plugins=[hostbridge, lpc, virtio_blk, virtio_console, acrn_dm_rng]
+            )
         )
         log = directory / "console.log"
         functions = {
@@ -321,6 +334,29 @@ def test_hostile_guest_breaks_nothing_but_itself(
         check_usable(guest)
     assert not [r for r in caplog.records if r.exc_info], caplog.text
     assert time.monotonic() - start < LIMIT_S
+
+
+@pytest.mark.parametrize("seed", SEEDS[::4])
+def test_several_hostile_vcpus_at_once_break_nothing_either(
+    seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As in production: I/O loops and main loop on threads, and the vCPUs undo each other's work."""
+    caplog.set_level(logging.WARNING)
+    with hostile(tmp_path, seed) as guest:
+        loops = [*guest.machine.io_loops.values(), guest.machine.main_loop]
+        vcpus = [attrs.evolve(guest, dice=random.Random(1000 * seed + n), threads=True) for n in range(3)]
+        for loop in loops:
+            loop.start()
+        with ThreadPoolExecutor() as pool:
+            for done in [pool.submit(vcpu.misbehave, STEPS) for vcpu in vcpus]:
+                done.result(LIMIT_S)
+        for loop in loops:
+            loop.stop()
+        guest.machine.settle()
+        assert guest.machine.dispatch.errors == 0, caplog.text
+        guest.tidy()
+        check_usable(guest)
+    assert not [r for r in caplog.records if r.exc_info], caplog.text
 
 
 def check_usable(guest: Hostile) -> None:
