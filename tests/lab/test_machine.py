@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 from tests.lab import images
+from tests.lab.errors import LabTimeout
 from tests.lab.kernel import Kernel, debian_kernel
 from tests.lab.paths import LAB, ROOT
 from tests.lab.vm import GuestProcess, OuterVm
@@ -57,8 +58,9 @@ class Rig:
         (self.scratch / "disk").write_bytes(blank + disk[len(blank) :])
         self.digest = hashlib.sha256(disk[len(blank) :]).hexdigest()
         settings = {"ACTION": action, "REBOOTS": str(reboots)}
+        modules = [*images.GUEST_MODULES, *(["button"] if action == "button" else [])]
         initramfs = images.guest_initramfs(
-            self.kernel, init=images.guest_script("machine"), settings=settings, lspci=lspci
+            self.kernel, init=images.guest_script("machine"), modules=modules, settings=settings, lspci=lspci
         )
         defaults = () if "-k" in arguments else ("-k", str(self.kernel.quick_image))
         argv = [
@@ -84,17 +86,31 @@ class Rig:
         return Run(rc=result.rc, output=output, report=report, witness=[json.loads(row) for row in rows])
 
     def boot(self, *arguments: str, timeout: float = LIMIT, **how: object) -> Run:
-        """``start`` and ``finish``."""
+        """``start`` and ``finish``; once more where it was the outer VM that hung, not the guest."""
+        try:
+            return self.finish(self.start(*arguments, **how), timeout)  # type: ignore[arg-type]
+        except LabTimeout:
+            if self.vm.alive():
+                raise
+        self.vm.restart()
+        self.clean()
         return self.finish(self.start(*arguments, **how), timeout)  # type: ignore[arg-type]
+
+    def clean(self) -> None:
+        """Forget what an earlier run left."""
+        for old in self.scratch.iterdir():
+            old.unlink()
 
 
 @pytest.fixture
 def rig(lab: OuterVm, request: pytest.FixtureRequest) -> Rig:
     scratch = LAB / "machine" / request.node.name.replace("/", "_")
     scratch.mkdir(parents=True, exist_ok=True)
-    for old in scratch.iterdir():
-        old.unlink()
-    return Rig(lab, debian_kernel(), scratch)
+    if not lab.alive():
+        lab.restart()
+    it = Rig(lab, debian_kernel(), scratch)
+    it.clean()
+    return it
 
 
 def assert_clean(run: Run, digest: str) -> None:
@@ -191,8 +207,13 @@ def test_second_sigterm_forces_the_guest_off_with_status_1(rig: Rig) -> None:
     assert "forced off: asked a second time" in run.output
 
 
+# What lspci 3.9 calls the structure of type 5, the configuration access window; QEMU's devices show the same line.
+WINDOW = "VirtIO: <unknown>"
+
+
 def complaints(lspci: Sequence[str]) -> list[str]:
     """Lines in which lspci says that it can't make sense of what it read."""
+    lspci = [line for line in lspci if not line.endswith(WINDOW)]
     marks = ("<access denied>", "unknown", "!!!", "<?>", "bogus", "invalid", "<chain looped>", "<chain broken>")
     return [line for line in lspci if any(mark in line.lower() for mark in marks)]
 
@@ -204,4 +225,5 @@ def test_lspci_decodes_every_capability_without_a_complaint(rig: Rig) -> None:
     assert complaints(text) == []
     for structure in ("CommonCfg", "ISR", "DeviceCfg", "Notify"):
         assert any(f"VirtIO: {structure}" in line for line in text), structure
+    assert sum(line.endswith(WINDOW) for line in text) == 2
     assert sum("MSI-X: Enable+" in line for line in text) == 2
