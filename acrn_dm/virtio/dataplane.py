@@ -84,7 +84,8 @@ class DataPlane:
     def bind_kicks(self, address: Callable[[int], KickAddress | None]) -> None:
         """Follow the notify registers: *address* tells where that of each queue is."""
         for index, events in self._events.items():
-            events.kick.bind(None if self._poll_ns is not None else address(index))
+            polled = self._poll_ns is not None and self.backend.polls
+            events.kick.bind(None if polled else address(index))
 
     def kick(self, index: int) -> None:
         """A notify write that came to this process."""

@@ -9,7 +9,8 @@ with ``fail`` and ``config_changed``, which hand over to the main loop. Between 
 to the I/O loop, before and after to nobody.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 from acrn_dm.resources import Resources
@@ -60,6 +61,22 @@ class VirtioDevice:
         return "vbs-u"
 
     @property
+    def backend_optional(self) -> bool:
+        """Where the host can't do ``backend_name``, this process moves the data instead, and the log says so."""
+        return False
+
+    @property
+    def backend_path(self) -> Path | None:
+        """Where the backend is to be found: the socket of a ``vhost-user`` one."""
+        return None
+
+    def local_queues(self, features: int) -> Collection[int]:
+        """Queues that stay with ``handle_queue`` even if another process or the kernel moves the data: control
+        queues. *features* are negotiated.
+        """
+        return ()
+
+    @property
     def backend_text(self) -> str:
         """One word or two for the ``--dry-run`` table: what stands behind the device."""
         return "vbs-u"
@@ -86,7 +103,7 @@ class VirtioDevice:
         """DRIVER_OK: *features* are negotiated, *queues* are the enabled ones, by index (disabled ones are missing)."""
 
     def handle_queue(self, queue: Queue) -> None:
-        """The driver kicked *queue* (or may have): pop chains, push them back. Used buffers are announced afterwards."""
+        """The driver kicked *queue* (or may have): pop chains, push them back. Used buffers are announced after it."""
 
     def stop(self) -> None:
         """Reset, or the machine stops: no ``handle_queue`` runs now or later; drain or cancel everything in flight."""

@@ -3,6 +3,7 @@
 import logging
 import struct
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from acrn_dm.devices.loopwork import FdWatch, guarded
 from acrn_dm.devices.virtio_net import backend
@@ -79,22 +80,37 @@ class NetDevice(VirtioDevice):
 
     @property
     def backend_name(self) -> str:
-        """The kernel's vhost, if asked for."""
-        return "vhost" if self.config.vhost else "vbs-u"
+        """The kernel's vhost or another process, if asked for."""
+        if self.config.vhost_user is not None:
+            return "vhost-user"
+        return "vbs-u" if self.config.vhost == "off" else "vhost"
+
+    @property
+    def backend_optional(self) -> bool:
+        """``vhost=auto``."""
+        return self.config.vhost == "auto"
+
+    @property
+    def backend_path(self) -> Path | None:
+        """The other process's socket."""
+        return self.config.vhost_user
 
     @property
     def backend_text(self) -> str:
-        """The interface."""
-        return f"tap {self.config.tap}{' (vhost)' if self.config.vhost else ''}"
+        """The interface, or the socket."""
+        if self.config.vhost_user is not None:
+            return f"vhost-user {self.config.vhost_user}"
+        return f"tap {self.config.tap}" + {"on": " (vhost)", "auto": " (vhost, if usable)"}.get(self.config.vhost, "")
 
     def check(self) -> list[str]:
         """Whether the interface is there."""
-        why = backend.problem(self.config.tap)
+        why = None if self.config.tap is None else backend.problem(self.config.tap)
         return [] if why is None else [f"{self.name}: {why}"]
 
     def realize(self, resources: Resources) -> None:
         """Open the tap. Raises ConfigError or HostError; unlike the original, there is no device without a tap."""
-        self.tap = self._open(self.config.tap)
+        if self.config.tap is not None:
+            self.tap = self._open(self.config.tap)
         self._link = LINK_UP
 
     def read_config(self, offset: int, size: int) -> bytes:
@@ -110,7 +126,8 @@ class NetDevice(VirtioDevice):
 
     def start(self, features: int, queues: Sequence[Queue]) -> None:
         """Tell the tap what was negotiated and begin to read. Raises HostError."""
-        assert self.tap is not None
+        if self.tap is None:
+            return
         offloads = sum(bit for feature, bit in TAP_OFFLOADS.items() if features & feature)
         if self._link:
             self.tap.configure(header_bytes=header_bytes(features), offloads=offloads)
