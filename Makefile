@@ -25,7 +25,7 @@ lint: ext
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest acrn_dm._fastring acrn_dm.hypervisors._kvm
-	.venv/bin/cython-lint acrn_dm benchmarks
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint acrn_dm benchmarks
 
 bench: ext
 	$(PY) -m benchmarks
@@ -50,7 +50,7 @@ build/.venv: pyproject.toml $(wildcard plugins/*/pyproject.toml) tools/setup-deb
 	@echo "setting up .venv"
 	@mkdir -p build
 	@test -x $(PY) || python3 -m venv .venv
-	@$(PY) -m pip install -q --disable-pip-version-check "Cython>=3.1,<4" "setuptools>=61" wheel
+	@$(PY) -m pip install -q --disable-pip-version-check "Cython>=3.1,<4" "setuptools>=77" wheel
 	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,dev]"
 	@for p in plugins/*/; do $(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e "$$p" || exit 1; done
 	@touch $@

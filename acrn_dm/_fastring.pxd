@@ -114,6 +114,8 @@ cdef inline void *fr_translate(const FrMemory *memory, uint64_t gpa, uint64_t *r
             return memory.regions[i].hva + offset
     room[0] = 0
     return NULL
+
+# Whether all of a range is RAM, be it in one region or across touching ones.
 cdef bint fr_in_ram(const FrMemory *memory, uint64_t gpa, uint64_t length) noexcept nogil
 
 # Take one chain; *segments* has room for *room* of them. FR_EMPTY, or a negative status, which breaks the ring.
@@ -133,6 +135,7 @@ cdef inline int fr_push(FrRing *ring, uint16_t head, uint32_t written) noexcept 
     ring.in_flight[head] = False
     ring.next_used += 1
     return FR_OK
+
 # Show the driver everything pushed; true when it wants an interrupt for that.
 cdef bint fr_publish(FrRing *ring) noexcept nogil
 cdef void fr_disable_kicks(FrRing *ring) noexcept nogil

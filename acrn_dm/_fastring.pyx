@@ -147,13 +147,15 @@ cdef inline int enter_indirect(FrRing *ring, Table *table, uint32_t index, const
 cdef int add_crossing(FrRing *ring, FrSegment *segments, uint32_t room, uint64_t gpa, uint32_t length) noexcept nogil:
     """Make the segments of a buffer that its first region does not hold; returns how many, or a negative status."""
     cdef uint64_t contiguous
+    cdef void *hva
     cdef uint32_t n = 0
     while True:
+        hva = fr_translate(ring.memory, gpa, &contiguous)
+        if hva == NULL:  # asked before the room: a ring's own array holds every valid chain, so this is the driver's
+            return FR_E_ADDRESS
         if n == room:
             return FR_E_ROOM
-        segments[n].hva = fr_translate(ring.memory, gpa, &contiguous)
-        if segments[n].hva == NULL:
-            return FR_E_ADDRESS
+        segments[n].hva = hva
         segments[n].len = min(contiguous, length)
         n += 1
         if contiguous >= length:
@@ -784,13 +786,13 @@ cdef class Chain:
 
     def write(self, data):
         """Copy *data* to the next bytes of the writable part; returns how many fitted."""
-        self.check()
         cdef Py_buffer view
-        cdef uint32_t start = self.filled
-        cdef uint32_t left = self.chain.in_bytes - start
-        cdef uint32_t n_bytes
+        cdef uint32_t start, left, n_bytes
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
+            self.check()  # only now: an exporter may run code of its own
+            start = self.filled
+            left = self.chain.in_bytes - start
             n_bytes = left if view.len > left else <uint32_t>view.len
             self.filled += n_bytes
             self.copy(self.chain.segments + self.chain.n_out, start, <uint8_t *>view.buf, n_bytes, True)
@@ -804,10 +806,10 @@ cdef class Chain:
         ``written`` then reaches to its end at least: fill in what lies before, or push with a number of your own.
         Raises ValueError when it does not fit.
         """
-        self.check()
         cdef Py_buffer view
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
+            self.check()
             if not 0 <= offset <= self.chain.in_bytes - view.len:
                 raise ValueError(f"{view.len} bytes at {offset} are not within {self.chain.in_bytes} writable ones")
             self.copy(self.chain.segments + self.chain.n_out, offset, <uint8_t *>view.buf, view.len, True)

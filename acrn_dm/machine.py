@@ -24,7 +24,7 @@ from acrn_dm.errors import AcrnDmError, ConfigError
 from acrn_dm.hypervisors.base import Hypervisor, VmEvent
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.irq import IoEventFd, IrqFd
-from acrn_dm.memory import GuestMemory, guest_ranges
+from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.plugins import PluginManager
@@ -141,6 +141,7 @@ class Machine:
     hypervisor: HypervisorType | None
     problem: str | None = None  # why the hypervisor can't be opened here
     threads: bool = True
+    ranges: tuple[MemoryRange, ...] = attrs.field(repr=False)
     pio: Bus = attrs.field(factory=pio_bus, init=False, repr=False)
     mmio: Bus = attrs.field(factory=mmio_bus, init=False, repr=False)
     main_loop: IoLoop = attrs.field(factory=lambda: IoLoop("main"), init=False, repr=False)
@@ -155,6 +156,10 @@ class Machine:
     _booted_at: float = attrs.field(default=0.0, init=False)
     _pressed: bool = attrs.field(default=False, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+
+    @ranges.default
+    def _default_ranges(self) -> tuple[MemoryRange, ...]:
+        return guest_ranges(self.config.memory_bytes)
 
     def __attrs_post_init__(self) -> None:
         callbacks = PlatformCallbacks(
@@ -203,19 +208,29 @@ class Machine:
             elf=config.elf,
             ramdisk=config.ramdisk,
             bootargs=config.bootargs,
-            memory_ranges=guest_ranges(config.memory_bytes),
+            memory_ranges=self.ranges,
             acpi=acpi,
         )
 
     def realize(self) -> None:
         """Open hypervisor, memory and devices. On an error everything opened so far is closed by ``close``."""
+        self.open()
+        self.connect()
+
+    def open(self) -> None:
+        """Open the hypervisor and give it the guest's memory. Raises ConfigError or HostError."""
         if self.problem is not None or self.hypervisor is None:
             raise ConfigError(self.problem or "no hypervisor")
         options = HypervisorOptions(name=self.config.name, vcpus=self.config.vcpus, allow_slow=self.config.allow_slow)
         self.vm = self.hypervisor.open(options)
-        self.memory = GuestMemory.allocate(guest_ranges(self.config.memory_bytes))
+        self.memory = GuestMemory.allocate(self.ranges)
         for region in self.memory.regions:
             self.vm.map_memory(region)
+
+    def connect(self) -> None:
+        """Put the platform and the PCI bus on the buses, and let every device open what it needs."""
+        assert self.vm is not None
+        assert self.memory is not None
         resources = Resources(
             memory=self.memory,
             pio=self.pio,
@@ -245,23 +260,35 @@ class Machine:
     def run(self) -> StopReason:
         """Boot, and boot again after each reset, until the guest is off. Returns why; ``detail`` says more."""
         self.boot()
-        while True:
-            self._wait()
-            assert self.reason is not None
-            if self.reason is not StopReason.RESET:
-                return self._stop()
-            self._reset()
-            self.boot()
+        while self._wait() is StopReason.RESET:
+            self.reset()
+            if self.reason is None:
+                self.boot()
+        return self._stop()
 
     def boot(self) -> None:
         """Put kernel and tables into memory and let the vCPUs go."""
         assert self.vm is not None
         assert self.memory is not None
-        self.reason = None
         self.vm.set_boot_registers(loader.load(self.memory, self.boot_plan()))
         self.plugins.observe("acrn_dm_machine_started", machine=self)
         self._booted_at = time.monotonic()
         self.vm.run(self.dispatch)
+
+    def reset(self) -> None:
+        """Reboot: vCPUs stopped, everything as after power-on, in the same process."""
+        assert self.vm is not None
+        assert self.memory is not None
+        self.vm.pause()
+        with self._lock:  # what was asked for before the vCPUs stood still is done; a reason to stop for good stays
+            log.info("the guest resets: %s", self.detail or "by its own request")
+            if self.reason is StopReason.RESET:
+                self.reason, self.detail = None, ""
+        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.RESET.value)
+        self._reset_devices()
+        self.vm.reset()
+        self.memory.clear()
+        self.reboots += 1
 
     def press_power_button(self) -> None:
         """Ask the guest to power off; the second time, or after the time-out, it is forced. Main thread or its
@@ -274,9 +301,9 @@ class Machine:
         self.main_loop.call_soon(self._window_changed)
 
     def request_stop(self, reason: StopReason, detail: str = "") -> None:
-        """Stop the vCPUs soon; the first reason counts. Any thread."""
+        """Stop the vCPUs soon; the first reason counts, but any other one outdoes a reset. Any thread."""
         with self._lock:
-            if self.reason is None:
+            if self.reason in (None, StopReason.RESET):
                 self.reason, self.detail = reason, detail
         self.main_loop.call_soon(lambda: None)
 
@@ -305,9 +332,10 @@ class Machine:
             with function.lock:
                 function.window_changed()
 
-    def _wait(self) -> None:
+    def _wait(self) -> StopReason:
         while self.reason is None:
             self.main_loop.step(None)
+        return self.reason
 
     def _stop(self) -> StopReason:
         """Off: vCPUs first, then every device finishes what is in flight."""
@@ -318,19 +346,6 @@ class Machine:
         text = self.detail if self.reason is StopReason.ERROR else self.reason.value
         self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=text)
         return self.reason
-
-    def _reset(self) -> None:
-        """Reboot: everything as after power-on, in the same process."""
-        assert self.vm is not None
-        assert self.memory is not None
-        log.info("the guest resets: %s", self.detail or "by its own request")
-        self.vm.pause()
-        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.RESET.value)
-        self._reset_devices()
-        self.vm.reset()
-        self.memory.clear()
-        self.reboots += 1
-        self.detail = ""
 
     def _reset_devices(self) -> None:
         for function in self.functions:

@@ -1,4 +1,4 @@
-"""The records that plugins return from their hooks. Adding a field with a default is compatible; removing one breaks."""
+"""The records that plugins return from their hooks. A new field with a default is compatible; one less is not."""
 
 import re
 from collections.abc import Callable, Collection

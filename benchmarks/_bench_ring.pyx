@@ -1,33 +1,23 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""A driver at C speed and timed device loops, for ``bench_ring`` and for the wake-up stress of the ring's tests.
+"""A driver at C speed and timed device loops, for ``bench_ring`` and for the fence litmus of the ring's tests.
 
 It cimports ``acrn_dm._fastring`` as any data plane would, so it also shows that the ``.pxd`` is enough.
 """
 
-from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-from posix.unistd cimport read, write
 
 from acrn_dm._fastring cimport (
     FR_DESC_F_INDIRECT, FR_DESC_F_NEXT, FR_DESC_F_WRITE, FR_DESC_SIZE, FR_OK, FrBatch, FrChain, FrMemory, FrRing,
-    SplitRing, fr_disable_kicks, fr_enable_kicks, fr_full_fence, fr_load_acquire_u16, fr_load_u16, fr_load_u32,
-    fr_load_u64, fr_pop_batch, fr_publish, fr_push, fr_store_release_u16, fr_store_u16, fr_store_u32, fr_translate,
+    FrSegment, SplitRing, fr_enable_kicks, fr_full_fence, fr_load_acquire_u16, fr_load_u16, fr_load_u32, fr_load_u64,
+    fr_pop, fr_pop_batch, fr_publish, fr_push, fr_store_release_u16, fr_store_u16, fr_store_u32, fr_translate,
 )
-
-cdef extern from "<poll.h>" nogil:
-    cdef struct pollfd:
-        int fd
-        short events
-        short revents
-    int POLLIN
-    int poll(pollfd *fds, unsigned long nfds, int timeout)
 
 cdef enum:
     REFILL = 64            # chains the driver publishes at once
     SLOTS_PER_CHAIN = 4    # descriptors reserved for one
     HEADER_GPA = 0x100000  # 64 bytes per chain, in the region of the rings
     TABLE_GPA = 0x200000
-    TIMEOUT_MS = 2000      # a wake-up that takes longer is lost
 
 cdef uint64_t DATA_GPA = 0x100000000  # 8 KiB per chain, in the other region
 
@@ -257,82 +247,104 @@ def time_native(Driver driver not None, uint32_t batch, int refills, bint floor)
     return total / (refills * <double>REFILL)
 
 
-# --- wake-up stress: does a side ever sleep although the other has something for it? ----------------------------------
+# --- litmus: can both sides read the other's old word? ----------------------------------------------------------------
 
-cdef bint wait_for(int fd) noexcept nogil:
-    """Sleep until the eventfd is signalled and drain it; False when that takes impossibly long."""
-    cdef pollfd p
-    cdef uint64_t count
-    p.fd = fd
-    p.events = POLLIN
-    return poll(&p, 1, TIMEOUT_MS) == 1 and read(fd, &count, 8) == 8
+cdef class Litmus:
+    """Two threads, one step each at the same moment, a million times: does a wake-up fall between them?
 
-
-cdef void signal_fd(int fd) noexcept nogil:
-    cdef uint64_t one = 1
-    write(fd, &one, 8)
-
-
-def device_until(SplitRing owner not None, int kick_fd, int call_fd, int64_t n_chains):
-    """Serve the ring, sleeping on *kick_fd* when it is empty, until *n_chains* are done; returns how many were.
-
-    Fewer mean a kick that the driver never sent.
+    Either the device publishes a used element while the driver asks for an interrupt (*kicks* false), or the driver
+    publishes a chain while the device asks for a kick. Each side then looks at the other's word. It is lost when the
+    one saw no wish to be woken and the other saw nothing new: both would sleep. Run ``device`` and ``driver`` in a
+    thread each.
     """
-    cdef FrRing *ring = &owner.ring
-    cdef FrBatch *batch = &owner.batch
-    cdef int64_t n_done = 0
-    cdef uint32_t i
-    with nogil:
-        while n_done < n_chains:
-            fr_disable_kicks(ring)
-            while fr_pop_batch(ring, batch, UINT32_MAX) == FR_OK:
-                for i in range(batch.n_chains):
-                    fr_push(ring, batch.chains[i].head, 0)
-                n_done += batch.n_chains
-                if fr_publish(ring):
-                    signal_fd(call_fd)
-            if fr_enable_kicks(ring) != FR_OK and n_done < n_chains and not wait_for(kick_fd):
-                break
-    return n_done
+
+    cdef Driver side
+    cdef FrRing *ring
+    cdef bint kicks
+    cdef bint device_noticed
+    cdef uint16_t device_turn[64]  # [0] only: each counter in a cache line of its own
+    cdef uint16_t driver_turn[64]
+
+    def __init__(self, Driver side not None, bint kicks):
+        self.side = side
+        self.ring = &side.owner.ring
+        self.kicks = kicks
+
+    def device(self, int rounds):
+        """The device's thread; ends after *rounds*."""
+        cdef uint32_t seed = 2
+        with nogil:
+            for _ in range(rounds):
+                if not self.kicks:
+                    meet(self.device_turn, self.driver_turn)  # the chain is there
+                    self.take_one()
+                meet(self.device_turn, self.driver_turn)
+                dawdle(&seed)
+                if self.kicks:
+                    self.device_noticed = fr_enable_kicks(self.ring) == FR_OK
+                else:
+                    self.device_noticed = fr_publish(self.ring)
+                meet(self.device_turn, self.driver_turn)
+                if self.kicks:
+                    self.take_one()
+                    fr_publish(self.ring)
+                meet(self.device_turn, self.driver_turn)
+
+    def driver(self, int rounds):
+        """The driver's thread; returns in how many of *rounds* a wake-up was lost."""
+        cdef Driver side = self.side
+        cdef uint32_t seed = 1
+        cdef int n_lost = 0
+        cdef int i
+        cdef bint noticed
+        with nogil:
+            for i in range(rounds):
+                side.add(i % REFILL)
+                if not self.kicks:
+                    side.show()
+                    meet(self.driver_turn, self.device_turn)
+                meet(self.driver_turn, self.device_turn)
+                dawdle(&seed)
+                noticed = self.step()
+                meet(self.driver_turn, self.device_turn)
+                if not noticed and not self.device_noticed:
+                    n_lost += 1
+                side.last_used += 1
+                meet(self.driver_turn, self.device_turn)
+        return n_lost
+
+    cdef void take_one(self) noexcept nogil:
+        cdef FrChain chain
+        cdef FrSegment segments[SLOTS_PER_CHAIN]
+        if fr_pop(self.ring, &chain, segments, SLOTS_PER_CHAIN) == FR_OK:
+            fr_push(self.ring, chain.head, 0)
+
+    cdef bint step(self) noexcept nogil:
+        """The driver's half, with the fence it owes; true when it noticed the device's half."""
+        cdef uint16_t event
+        if self.kicks:
+            self.side.show()
+            fr_full_fence()
+            event = fr_load_u16(self.ring.used + 4 + 8 * self.ring.size)
+            return <uint16_t>(event + 1) == self.side.avail_idx
+        self.side.want_interrupts()
+        fr_full_fence()
+        return fr_load_acquire_u16(self.ring.used + 2) != self.side.last_used
 
 
-cdef bint all_back(Driver driver, int call_fd, int64_t *n_done) noexcept nogil:
-    """Collect until nothing is out, sleeping meanwhile; False when an interrupt was lost."""
-    cdef FrRing *ring = driver.ring
-    cdef uint16_t idx
-    while driver.last_used != driver.avail_idx:
-        idx = fr_load_acquire_u16(ring.used + 2)
-        n_done[0] += <uint16_t>(idx - driver.last_used)
-        driver.last_used = idx
-        driver.want_interrupts()
-        fr_full_fence()  # the mirror image of fr_publish
-        if idx == fr_load_acquire_u16(ring.used + 2) and idx != driver.avail_idx and not wait_for(call_fd):
-            return False
-    return True
+cdef void meet(uint16_t *own, const uint16_t *other) noexcept nogil:
+    """Wait until the other thread has come as far as we have."""
+    cdef uint16_t turn = own[0] + 1
+    fr_store_release_u16(own, turn)
+    while <uint16_t>(fr_load_acquire_u16(other) - turn) > 1:  # level, or one meeting ahead already
+        pass
 
 
-def driver_until(Driver driver not None, int kick_fd, int call_fd, int64_t n_chains):
-    """Offer one to four chains at a time and sleep on *call_fd* until they are back; returns how many came back.
-
-    Fewer mean an interrupt that the device never sent.
-    """
-    cdef FrRing *ring = driver.ring
-    cdef int64_t n_done = 0
-    cdef uint32_t i, n
-    cdef uint32_t seed = 1
-    cdef uint16_t old, event
-    with nogil:
-        while n_done < n_chains:
-            seed = seed * 1664525 + 1013904223
-            n = min(1 + (seed >> 30), <uint32_t>(n_chains - n_done))
-            old = driver.avail_idx
-            for i in range(n):
-                driver.add(i)
-            driver.show()
-            fr_full_fence()  # the mirror image of fr_enable_kicks
-            event = fr_load_u16(ring.used + 4 + 8 * ring.size)
-            if <uint16_t>(driver.avail_idx - event - 1) < <uint16_t>(driver.avail_idx - old):
-                signal_fd(kick_fd)
-            if not all_back(driver, call_fd, &n_done):
-                break
-    return n_done
+cdef void dawdle(uint32_t *seed) noexcept nogil:
+    """A short random time, so that the steps overlap in every way."""
+    cdef uint32_t turns
+    seed[0] = seed[0] * 1664525 + 1013904223
+    turns = seed[0] >> 26
+    while turns > 0:
+        fr_full_fence()
+        turns -= 1

@@ -609,6 +609,15 @@ def test_enable_kicks_does_not_tell_of_chains_seen_and_left() -> None:
     assert rig.ring.enable_kicks() is False
 
 
+def test_avail_event_stands_at_the_last_index_seen_even_when_chains_are_left() -> None:
+    rig = Rig(event_idx=True)
+    for _ in range(3):
+        rig.offer([(DATA, 1)], [])
+    rig.ring.pop_batch(1)
+    rig.ring.enable_kicks()
+    assert rig.driver.avail_event() == 3
+
+
 def test_split_avail_notify_spurious_kick_finds_nothing_repeatedly() -> None:
     """Conformance row split.avail_notify.spurious."""
     ring = Rig().ring

@@ -17,7 +17,7 @@ from acrn_dm.testing.driver_ring import DESC, RingLayout
 from acrn_dm.testing.driver_ring import DESC_F_INDIRECT as INDIRECT
 from acrn_dm.testing.driver_ring import DESC_F_NEXT as NEXT
 from acrn_dm.testing.driver_ring import DESC_F_WRITE as WRITE
-from tests.fastring_rig import DATA, HIGH, OUTSIDE, REGION_BYTES, RING, TABLE, TOUCHING, Rig
+from tests.fastring_rig import DATA, HIGH, LOW, OUTSIDE, REGION_BYTES, RING, TABLE, TOUCHING, Rig
 
 TOUCHING_END = TOUCHING + REGION_BYTES
 
@@ -346,6 +346,14 @@ def test_row18_buffer_not_wholly_in_ram_breaks_the_ring(flags: int, gpa: int, le
     """CVE-2018-1059 (DPDK): the length was not checked when an address was translated."""
     rig = Rig()
     rig.offer_raw((gpa, length, flags, 0))
+    expect_broken(rig, "leaves RAM")
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_row18_buffer_through_every_touching_region_and_out_blames_the_guest_on_the_smallest_ring(size: int) -> None:
+    """The segment array is at its end when RAM is: that is still the driver's fault, not a caller's."""
+    rig = Rig(size=size)
+    rig.offer_raw((LOW, 1 << 31, 0, 0))
     expect_broken(rig, "leaves RAM")
 
 

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from acrn_dm._fastring import Chain, MemoryMap, SplitRing
 from acrn_dm.errors import GuestError
 from acrn_dm.testing.driver_ring import DESC, DriverRing, RingLayout
+from acrn_dm.testing.driver_ring import DESC_F_INDIRECT as INDIRECT
 from acrn_dm.testing.driver_ring import DESC_F_NEXT as NEXT
 from acrn_dm.testing.driver_ring import DESC_F_WRITE as WRITE
 from acrn_dm.testing.ring_model import ModelChain, ModelMemory, ModelSplitRing
@@ -46,9 +47,21 @@ good_tables = st.one_of(st.none(), st.integers(DATA, PAGE + 0x100))
 any_gpa = st.one_of(st.sampled_from(EDGES), st.integers(0, 3 * PAGE), st.integers(0, 2**64 - 1))
 any_length = st.one_of(st.integers(0, 80), st.sampled_from([PAGE, 16, 32, 48, 2**31, 2**32 - 1]))
 any_flags = st.one_of(st.integers(0, 7), U16)
-any_index = st.one_of(st.integers(0, 17), U16)
+any_index = st.one_of(st.integers(0, 3), st.integers(0, 17), U16)
 any_descriptor = st.tuples(any_gpa, any_length, any_flags, any_index)
-raw_descriptor = st.builds(lambda b, write: (*b, NEXT | write), good_buffers, st.sampled_from([0, WRITE]))
+raw_flags = st.sampled_from([NEXT, NEXT | WRITE, NEXT | WRITE, INDIRECT, INDIRECT | NEXT])
+raw_end = st.sampled_from([0, WRITE, WRITE, NEXT, INDIRECT])
+
+
+@st.composite
+def raw_chains(draw: st.DrawFn) -> list[tuple[int, int, int]]:
+    """(gpa, length, flags) of a chain that is nearly right."""
+    buffers = draw(st.lists(st.one_of(good_buffers, st.tuples(any_gpa, any_length)), min_size=1, max_size=5))
+    flags = [draw(raw_flags) for _ in buffers[1:]] + [draw(raw_end)]
+    return [(gpa, length, f) for (gpa, length), f in zip(buffers, flags, strict=True)]
+
+
+raw_chain = raw_chains()
 
 
 def outcome(call: Callable[[], Any]) -> Any:
@@ -76,13 +89,19 @@ class Conforming(RuleBasedStateMachine):
         layout = RingLayout.at(RING, 1 << order)
         self.ram = [bytearray(PAGE) for _ in BASES]
         self.model_ram = [bytearray(PAGE) for _ in BASES]
-        memory = MemoryMap(list(zip(BASES, self.ram, strict=True)))
-        model_memory = ModelMemory(list(zip(BASES, self.model_ram, strict=True)))
-        self.drivers = [DriverRing(m, layout, event_idx=event_idx, start=start) for m in (memory, model_memory)]
-        flags = {"event_idx": event_idx, "indirect": indirect, "next_avail": start}
-        self.real = SplitRing(memory, size=layout.size, desc=layout.desc, avail=layout.avail, used=layout.used, **flags)
-        self.model = ModelSplitRing(model_memory, layout, **flags)
-        self.indirect = indirect
+        self.memory = MemoryMap(list(zip(BASES, self.ram, strict=True)))
+        self.model_memory = ModelMemory(list(zip(BASES, self.model_ram, strict=True)))
+        memories = (self.memory, self.model_memory)
+        self.layout, self.event_idx, self.indirect = layout, event_idx, indirect
+        self.drivers = [DriverRing(m, layout, event_idx=event_idx, start=start) for m in memories]
+        self.make_rings(start)
+
+    def make_rings(self, start: int) -> None:
+        """New device sides over what is in memory."""
+        flags: dict[str, Any] = {"event_idx": self.event_idx, "indirect": self.indirect, "next_avail": start}
+        parts = {name: getattr(self.layout, name) for name in ("size", "desc", "avail", "used")}
+        self.real = SplitRing(self.memory, **parts, **flags)
+        self.model = ModelSplitRing(self.model_memory, self.layout, **flags)
         self.chains: list[tuple[Chain, ModelChain]] = []
 
     def driver_does(self, call: Callable[[DriverRing], Any]) -> Any:
@@ -239,20 +258,36 @@ class Hostile(Conforming):
         table = b"".join(DESC.pack(*e) for e in entries)
         self.driver_does(lambda d: d.memory.write(gpa, table))
 
-    @rule(descriptors=st.lists(raw_descriptor, min_size=1, max_size=5), last=any_descriptor)
-    def offer_raw(self, descriptors: list[tuple[int, int, int]], last: tuple[int, int, int, int]) -> None:
-        """Direct descriptors in RAM with directions as they come, then one that may be anything."""
-        head = self.drivers[0].next_avail % self.drivers[0].layout.size
-        for i, (gpa, length, flags) in enumerate(descriptors):
-            self.driver_does(
-                lambda d, i=i, e=(gpa, length, flags): d.write_desc(
-                    (head + i) % d.layout.size, *e, (head + i + 1) % d.layout.size
-                )
-            )
-        self.driver_does(lambda d: d.write_desc((head + len(descriptors)) % d.layout.size, *last))
+    @precondition(lambda self: self.real.broken)
+    @rule()
+    def reset(self) -> None:
+        self.real.close()
+        self.make_rings(self.drivers[0].published_avail)
+
+    @rule(chain=raw_chain, table=st.one_of(st.none(), st.integers(DATA, PAGE + 0x100)), spoil=st.booleans())
+    def offer_raw(self, chain: list[tuple[int, int, int]], table: int | None, spoil: bool) -> None:
+        """A chain in RAM, with directions as they come; *spoil* makes an indirect table end too early."""
+        size = self.layout.size
+        head = self.drivers[0].next_avail % size
+        if table is None:
+            for i, (gpa, length, flags) in enumerate(chain):
+                entry = (gpa, length, flags, (head + i + 1) % size)
+                self.driver_does(lambda d, i=i, entry=entry: d.write_desc((head + i) % size, *entry))
+        else:
+            entries = b"".join(DESC.pack(*descriptor, i + 1) for i, descriptor in enumerate(chain))
+            self.driver_does(lambda d: d.memory.write(table, entries))
+            length = len(entries) - 16 * spoil
+            self.driver_does(lambda d: d.write_desc(head, table, length, INDIRECT))
         self.driver_does(lambda d: d.make_available(head))
         self.driver_publishes()
         self.pop(1)
+
+    @precondition(lambda self: self.chains)
+    @rule(n=U16)
+    def offer_again(self, n: int) -> None:
+        head = self.chains[self.pick(n)][1].head
+        self.driver_does(lambda d: d.make_available(head))
+        self.driver_publishes()
 
     @rule(head=any_index, n=st.integers(1, 4))
     def poke_avail(self, head: int, n: int) -> None:

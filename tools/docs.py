@@ -4,7 +4,9 @@
 ``docs/`` are copied beside them.
 """
 
+import contextlib
 import inspect
+import io
 import shutil
 import sys
 from collections.abc import Iterable
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from acrn_dm import hookspecs
-from acrn_dm.cli import help as cli_help
+from acrn_dm.cli.app import main as acrn_dm_main
 from acrn_dm.options import describe
 from acrn_dm.plugins import PluginManager, make_plugin_manager
 from acrn_dm.virtio import features, legacy, modern
@@ -56,17 +58,29 @@ def hooks_page() -> str:
 def registers_page() -> str:
     """The virtio registers and features, from the tables that drive them."""
     parts = ["# virtio registers and features\n"]
-    for title, registers in (("Modern: common configuration", modern.COMMON), ("Legacy: BAR 0", legacy.REGISTERS)):
-        rows: list[tuple[Any, ...]] = [(f"{r.offset:#04x}", r.width, r.access, f"`{r.name}`") for r in registers]
+    for title, registers in (("Modern: common configuration", modern.COMMON), ("Legacy: BAR 0", legacy.HEADER)):
+        rows: list[tuple[Any, ...]] = [
+            (f"{r.offset:#04x}", r.width, r.access, f"`{r.name}`") for r in registers.registers
+        ]
         parts.append(f"## {title}\n\n{table(('offset', 'bytes', 'access', 'register'), rows)}")
-    rows = [(f.bit, f"`{f.name}`", ", ".join(f.requires) or "none", f.section) for f in features.FEATURES]
-    parts.append(f"## Features\n\n{table(('bit', 'feature', 'requires', 'specification'), rows)}")
+    for device_id, known in ((None, features.RING), *features.DEVICE_TABLES.items()):
+        title = "ring and transport" if device_id is None else f"device {device_id}"
+        rows = [(f.bit, f"`{f.name}`", requirement(f.requires), f.section) for f in known]
+        parts.append(f"## Features: {title}\n\n{table(('bit', 'feature', 'requires bits', 'specification'), rows)}")
     return "\n".join(parts)
 
 
-def command_line_page(manager: PluginManager) -> str:
+def requirement(conditions: features.Requirement) -> str:
+    """A conjunction of alternatives in words."""
+    return " and ".join(" or ".join(map(str, bits)) for bits in conditions) or "none"
+
+
+def command_line_page() -> str:
     """What ``acrn-dm --help`` prints."""
-    return f"# Command line\n\n```text\n{cli_help.usage(manager).rstrip()}\n```\n"
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        acrn_dm_main(["--help"])
+    return f"# Command line\n\n```text\n{text.getvalue().rstrip()}\n```\n"
 
 
 def main(target: Path) -> int:
@@ -77,7 +91,7 @@ def main(target: Path) -> int:
         "devices.md": devices_page(manager),
         "hooks.md": hooks_page(),
         "registers.md": registers_page(),
-        "command-line.md": command_line_page(manager),
+        "command-line.md": command_line_page(),
     }
     for name, text in pages.items():
         (target / name).write_text(text)

@@ -40,8 +40,8 @@ A configuration file has the long options' names as keys, and a table for each d
 
 EXIT_CODES = """\
 Exit codes
-  0   the guest is off: powered off by itself, or forced off on request
-  1   failure at run time: of the host, of a plugin, or a guest that could not go on
+  0   the guest powered off
+  1   failure at run time: of the host, of a plugin, or a guest that could not go on or was forced off
   2   internal error of acrn-dm; with ACRN_DM_TRACEBACK=1 it shows where
   64  the command line is malformed
   78  what it asks for can't be had: a device, a file, a plugin, a setting"""

@@ -1,14 +1,16 @@
-"""What devices need for work of their own on an I/O loop: watched files and guarded callbacks."""
+"""What devices need for work of their own on an I/O loop: watched files and guarded callbacks.
+
+Work of a device's own may pop chains at any time: whoever called ``handle_queue`` last has asked for a kick at what
+comes after.
+"""
 
 from collections.abc import Callable
 
 import attrs
 
-from acrn_dm._fastring import Chain
 from acrn_dm.errors import GuestError
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.queue import Queue
 
 
 def guarded(device: VirtioDevice, work: Callable[[], object]) -> Callable[[], None]:
@@ -21,19 +23,6 @@ def guarded(device: VirtioDevice, work: Callable[[], object]) -> Callable[[], No
             device.fail(e.with_traceback(None))  # whose frames may refer to guest memory
 
     return run
-
-
-def pop(queue: Queue, limit: int, *, rearm: bool) -> list[Chain]:
-    """Take up to *limit* chains. With *rearm* [] means that the driver will kick at its next one. Raises GuestError.
-
-    ``handle_queue`` does not re-arm: who called it does. Work that a device does of its own accord must, or polls the
-    ring.
-    """
-    while not queue.closed:
-        chains = queue.pop_batch(limit)
-        if chains or not rearm or not queue.ring.enable_kicks():
-            return chains
-    return []
 
 
 @attrs.define(eq=False)

@@ -20,23 +20,18 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
-
-import attrs
+from typing import Any, Self, cast
 
 from acrn_dm import options
 from acrn_dm.boot.registers import BootRegisters, Segment
-from acrn_dm.bus import mmio_bus, pio_bus
-from acrn_dm.dispatch import MachineDispatch
-from acrn_dm.hypervisors.base import VmEvent
+from acrn_dm.config import MachineConfig
+from acrn_dm.hookspecs import hookimpl
 from acrn_dm.hypervisors.sim import SimVm
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.irq import IoEventFd, IrqFd
+from acrn_dm.machine import Machine
 from acrn_dm.memory import MIB, GuestMemory, MemoryRange
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.plugins import PluginManager, make_plugin_manager
-from acrn_dm.resources import Resources
+from acrn_dm.plugins import make_plugin_manager
 from acrn_dm.testing.driver import VirtioDriver
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
@@ -53,18 +48,17 @@ HEAP_BASE = MIB  # below it nothing is handed out: address 0 stays a hostile tes
 Factory = Callable[[DeviceContext], Any]
 
 
-@attrs.define(eq=False)
-class _Hooks:
-    """The two eventfd hooks, as the real machine calls them."""
+class _Witness:
+    """Collects what the machine tells observers."""
 
-    plugins: PluginManager
-    vm: SimVm
+    __name__ = "acrn_dm.testing"
 
-    def ioeventfd(self, binding: IoEventFd, assign: bool) -> None:
-        self.plugins.ioeventfd(self.vm, binding, assign)
+    def __init__(self) -> None:
+        self.failures: list[tuple[object, Exception]] = []
 
-    def irqfd(self, binding: IrqFd, assign: bool) -> None:
-        self.plugins.irqfd(self.vm, binding, assign)
+    @hookimpl
+    def acrn_dm_device_failed(self, device: object, error: Exception) -> None:
+        self.failures.append((device, error))
 
 
 class SimMachine:
@@ -85,19 +79,26 @@ class SimMachine:
         poll_ns: int | None = None,
         vcpus: int = 1,
     ) -> None:
-        self.plugins = make_plugin_manager(builtins=BUILTINS, entry_points=False, extra=plugins)
-        self.ranges = (MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory)
-        self.vm = SimVm(vcpus=vcpus)
-        self.bus = PciBus()
-        self.pio, self.mmio = pio_bus(), mmio_bus()
-        self.main_loop = IoLoop("main")
-        self.io_loops: dict[str, IoLoop] = {}
-        self.dispatch = MachineDispatch(self.pio, self.mmio, self._vm_event)
-        self.memory: GuestMemory = GuestMemory.allocate(self.ranges)
-        first = self.ranges[0]
+        self._witness = _Witness()
+        self.plugins = make_plugin_manager(builtins=BUILTINS, entry_points=False, extra=[self._witness, *plugins])
+        self.machine = Machine(
+            config=MachineConfig(name="sim", vcpus=vcpus, hypervisor="sim"),
+            plugins=self.plugins,
+            bus=PciBus(),
+            providers={},
+            hypervisor=self.plugins.hypervisor_types()["sim"],
+            threads=False,
+            ranges=(MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory),
+        )
+        self.machine.open()
+        self.vm = cast(SimVm, self.machine.vm)
+        self.memory = cast(GuestMemory, self.machine.memory)
+        self.bus, self.dispatch = self.machine.bus, self.machine.dispatch
+        self.main_loop, self.io_loops = self.machine.main_loop, self.machine.io_loops
+        self.io_loop = self.machine.io_loop
+        first = self.memory.regions[0]
         self.heap = GuestHeap(first.gpa + HEAP_BASE, first.gpa + first.size)
         self.interrupts: Counter[int] = Counter()  # MSIs that arrived, by message data
-        self.failures: list[tuple[object, Exception]] = []  # devices that asked for a reset, and why
         self.started = False
         self._context = functools.partial(
             DeviceContext, windows=windows, virtio_msi=virtio_msi, poll_ns=poll_ns, vcpus=vcpus
@@ -131,29 +132,8 @@ class SimMachine:
         self.started = True
         self.bus.assign()
         self.bus.route(self.vm.ioapic_pins)
-        for region in self.memory.regions:
-            self.vm.map_memory(region)
-        resources = Resources(
-            memory=self.memory,
-            pio=self.pio,
-            mmio=self.mmio,
-            interrupts=self.vm,
-            eventfds=_Hooks(self.plugins, self.vm),
-            main_loop=self.main_loop,
-            io_loop=self.io_loop,
-            device_failed=self._device_failed,
-        )
-        self.bus.attach(resources)
-        for function in self.bus.functions:
-            with function.lock:
-                function.realize(resources)
+        self.machine.connect()
         self._run()
-
-    def io_loop(self, name: str) -> IoLoop:
-        """The I/O loop of that name; without a thread."""
-        if name not in self.io_loops:
-            self.io_loops[name] = IoLoop(name)
-        return self.io_loops[name]
 
     # Driving
 
@@ -178,6 +158,12 @@ class SimMachine:
             pass
         self.take_interrupts()
 
+    @property
+    def failures(self) -> list[tuple[object, Exception]]:
+        """Devices that asked for a reset, and why; steps the main loop, which is what tells observers."""
+        self.main_loop.run_until_idle()
+        return self._witness.failures
+
     def take_interrupts(self) -> None:
         """Count the MSIs that arrived since the last call into ``interrupts``."""
         for message in self.vm.take_msis():
@@ -185,24 +171,12 @@ class SimMachine:
 
     def reset(self) -> None:
         """Reboot: devices, machine and RAM as after power-on."""
-        self.vm.pause()
-        for function in self.bus.functions:
-            with function.lock:
-                function.reset()
-        self.bus.reset()
-        self.vm.reset()
-        self.memory.clear()
+        self.machine.reset()
         self._run()
 
     def close(self) -> None:
         """Close everything. Raises AssertionError if an exception of a device escaped into a guest's access."""
-        self.vm.stop()
-        for function in reversed(self.bus.functions):
-            function.close()
-        for loop in (*self.io_loops.values(), self.main_loop):
-            loop.close()
-        self.vm.close()
-        self.memory.close()
+        self.machine.close()
         if self.dispatch.errors:
             raise AssertionError(f"{self.dispatch.errors} accesses of the guest raised in a device; see the log")
 
@@ -221,12 +195,6 @@ class SimMachine:
         flat = Segment(selector=8, access=0xC09B)
         self.vm.set_boot_registers(BootRegisters(rip=0, code=flat, data=flat))
         self.vm.run(self.dispatch)
-
-    def _vm_event(self, event: VmEvent, detail: str) -> None:
-        raise AssertionError(f"a machine without vCPUs reports {event.value}: {detail}")
-
-    def _device_failed(self, device: object, error: Exception) -> None:
-        self.failures.append((device, error))
 
 
 def _options(device_type: DeviceType, text: str) -> Any:

@@ -103,7 +103,7 @@ class VirtioDevice:
         """DRIVER_OK: *features* are negotiated, *queues* are the enabled ones, by index (disabled ones are missing)."""
 
     def handle_queue(self, queue: Queue) -> None:
-        """The driver kicked *queue* (or may have): pop chains, push them back. Used buffers are announced after it."""
+        """The driver kicked *queue* (or may have): pop chains, push them back. Used buffers are announced later."""
 
     def stop(self) -> None:
         """Reset, or the machine stops: no ``handle_queue`` runs now or later; drain or cancel everything in flight."""

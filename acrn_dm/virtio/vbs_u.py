@@ -67,7 +67,8 @@ class QueueServer:
             self.queue.close()
             if not isinstance(e, GuestError):
                 log.exception("%s: queue %d failed", self._device.name, self.queue.index)
-            self._device.fail(e)
+            # Without the traceback, whose frames refer to chains: who keeps the error must not keep guest memory.
+            self._device.fail(e.with_traceback(None))
 
     def _rounds(self) -> None:
         ring = self.queue.ring

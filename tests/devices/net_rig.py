@@ -23,7 +23,7 @@ NEEDS_CSUM, DATA_VALID = 1, 2
 TCPV4, TCPV6, ECN = 1, 4, 0x80
 
 
-def vnet(flags: int = 0, gso: int = 0, hdr_len: int = 0, gso_size: int = 0, start: int = 0, offset: int = 0) -> bytes:
+def vnet(flags: int = 0, gso: int = 0, hdr_len: int = 0, gso_size: int = 0, start: int = 0, offset: int = 0) -> bytes:  # noqa: PLR0917
     """struct virtio_net_hdr without num_buffers."""
     return struct.pack("<BBHHHH", flags, gso, hdr_len, gso_size, start, offset)
 

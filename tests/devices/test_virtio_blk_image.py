@@ -3,7 +3,7 @@
 import errno
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,25 @@ def test_more_views_than_one_system_call_takes(tmp_path: Path) -> None:
         assert b"".join(back) == b"".join(views)
     finally:
         opened.close()
+
+
+@pytest.mark.parametrize("opener", [lambda p: open_image(config(str(p))), direct], ids=["buffered", "direct"])
+@pytest.mark.parametrize("durable", [False, True])
+def test_durable_write_waits_for_the_medium_in_the_same_call(
+    tmp_path: Path, opener: Callable[[Path], Image], durable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = opener(image(tmp_path, 16))
+    flags = []
+    real = os.pwritev
+
+    def record(fd: int, views: Sequence[memoryview], offset: int, flag: int) -> int:
+        flags.append(flag)
+        return real(fd, views, offset, flag)
+
+    monkeypatch.setattr(backend.os, "pwritev", record)
+    opened.write([buffer(4096)], 0, durable=durable)
+    opened.close()
+    assert flags == [os.RWF_DSYNC if durable else 0]
 
 
 def test_cached_read_is_refused_where_the_kernel_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

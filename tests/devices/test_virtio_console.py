@@ -364,6 +364,19 @@ def test_client_that_leaves_while_output_waits_is_noticed(two: Console, tmp_path
     assert two.messages()[-1] == (1, PORT_OPEN, 0, b"")
 
 
+def test_ring_that_breaks_while_input_arrives_is_reported_once(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    two.post(1, 16)
+    client = connect(tmp_path)
+    two.machine.settle()
+    two.driver.queue(4).ring.set_avail_idx(5000)
+    client.send(bytes(100))
+    two.machine.settle()
+    assert two.driver.status & NEEDS_RESET
+    assert len(two.machine.failures) == 1
+    client.close()
+
+
 def test_reset_keeps_the_host_side_and_its_waiting_input(two: Console, tmp_path: Path) -> None:
     two.bring_up(1)
     client = connect(tmp_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.devices.virtio_console.backend import TtyBackend
-from acrn_dm.devices.virtio_console.backend_socket import ServerBackend
+from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerBackend
 from acrn_dm.errors import ConfigError, HostError
 from tests.devices.console_rig import PORT_OPEN, console
 
@@ -137,7 +137,8 @@ def test_pty_reader_that_leaves_while_output_waits_is_noticed(capfd: pytest.Capt
         assert c.driver.queue(1).in_flight == 0
 
 
-def test_client_connects_once_somebody_listens(tmp_path: Path) -> None:
+def test_client_connects_once_somebody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClientBackend, "pause_s", 0.05)
     with console(f"socket:chan={tmp_path}/peer:client", features=0) as c, socket.socket(socket.AF_UNIX) as listener:
         assert not c.device.ports[0].backend.connected
         listener.bind(str(tmp_path / "peer"))
@@ -148,10 +149,11 @@ def test_client_connects_once_somebody_listens(tmp_path: Path) -> None:
         assert connection.recv(100) == b"hello"
         c.post(0, 64)
         connection.close()
-        c.wait(lambda: not c.device.ports[0].backend.connected or c.device.ports[0].backend.read_fd >= 0)
+        c.wait(lambda: not c.device.ports[0].backend.connected)
+        c.wait(lambda: c.device.ports[0].backend.connected)
         connection, _ = listener.accept()
         connection.send(b"again")
-        c.wait(lambda: c.driver.queue(0).ring.used_idx())
+        c.wait(c.driver.queue(0).ring.used_idx)
         assert c.received(0) == b"again"
         connection.close()
 

@@ -293,6 +293,32 @@ def test_receive_buffer_without_room_for_the_header_asks_for_a_reset(size: int) 
         assert len(c.machine.failures) == 1
 
 
+def test_ring_that_breaks_while_frames_arrive_is_reported_once() -> None:
+    with card() as c:
+        c.rx.ring.set_avail_idx(5000)
+        c.inject(*[PLAIN + frame()] * 3)
+        assert c.driver.status & NEEDS_RESET
+        assert len(c.machine.failures) == 1
+        c.driver.start()
+        c.post(2048)
+        assert len(c.rx.completed()) == 1
+
+
+def test_ring_that_breaks_while_frames_wait_to_be_sent_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    with card(memory=32 << 20) as c:
+        for _ in range(900):
+            c.tx.send([PLAIN + frame(size=200)])
+        c.tx.kick()
+        c.machine.settle()
+        c.tx.ring.set_avail_idx(5000)
+        c.tx.kick(force=True)
+        c.machine.settle()
+        c.sent()
+        c.machine.settle()
+        assert len(c.machine.failures) == 1
+        assert not [r for r in caplog.records if r.exc_info], "nothing unexpected was raised"
+
+
 def test_reset_leaves_waiting_frames_to_the_next_driver() -> None:
     with card() as c:
         c.driver.reset()

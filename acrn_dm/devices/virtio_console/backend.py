@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from acrn_dm.devices.loopwork import FdWatch
+from acrn_dm.devices.terminal import RawMode, Terminal
 from acrn_dm.errors import HostError
 from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
 
@@ -189,45 +190,27 @@ class StdioBackend(PortBackend):
 
     def __init__(self, label: str) -> None:
         super().__init__(label)
-        self._terminal: list[object] | None = None
-        self._opened: list[int] = []
-        self._made_nonblocking: list[int] = []
+        self._terminal: Terminal | None = None
 
     def open(self) -> None:
-        """Open descriptors of our own on stdin and stdout: O_NONBLOCK must not leak to others that share them."""
+        """Take stdin and stdout. Raises ConfigError when another device has them."""
         try:
-            if os.isatty(0):
-                self._terminal = make_raw(0)
-            self.read_fd = self._reopen(0, os.O_RDONLY)
-            self.write_fd = self._reopen(1, os.O_WRONLY)
+            self._terminal = Terminal(self.label)
         except OSError as e:
             raise HostError.from_os("opening stdio", e) from e
+        self.read_fd, self.write_fd = self._terminal.input, self._terminal.output
+
+    def receive(self, limit: int) -> bytes:
+        """Look first: stdin blocks, as others share it."""
+        return super().receive(limit) if self.read_fd >= 0 and poll(self.read_fd) else b""
 
     def close(self) -> None:
-        """Restore the terminal."""
+        """Give them back."""
         super().close()
         terminal, self._terminal = self._terminal, None
-        if terminal is not None:
-            with contextlib.suppress(termios.error):
-                termios.tcsetattr(0, termios.TCSADRAIN, terminal)  # type: ignore[arg-type]
-        for fd in self._made_nonblocking:
-            os.set_blocking(fd, True)
-        for fd in self._opened:
-            os.close(fd)
-        self._made_nonblocking.clear()
-        self._opened.clear()
         self.read_fd = self.write_fd = -1
-
-    def _reopen(self, fd: int, mode: int) -> int:
-        try:
-            new = os.open(f"/proc/self/fd/{fd}", mode | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_APPEND)
-        except OSError:  # a socket can't be opened again
-            new = os.dup(fd)
-            if os.get_blocking(fd):
-                os.set_blocking(fd, False)
-                self._made_nonblocking.append(fd)
-        self._opened.append(new)
-        return new
+        if terminal is not None:
+            terminal.close()
 
 
 class TtyBackend(PortBackend):
@@ -236,7 +219,7 @@ class TtyBackend(PortBackend):
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label)
         self.path = path
-        self._terminal: list[object] | None = None
+        self._raw: RawMode | None = None
 
     def open(self) -> None:
         """Open the terminal. Raises HostError when it is none."""
@@ -247,7 +230,8 @@ class TtyBackend(PortBackend):
         if not os.isatty(fd):
             os.close(fd)
             raise HostError(f"{self.path} is not a terminal")
-        self._terminal = make_raw(fd)
+        self._raw = RawMode(fd)
+        self._raw.enter()
         self.read_fd = self.write_fd = fd
 
     def ended(self) -> None:
@@ -259,9 +243,8 @@ class TtyBackend(PortBackend):
         """Restore and close the terminal."""
         super().close()
         fd, self.read_fd, self.write_fd = self.write_fd, -1, -1
-        if fd >= 0:
-            with contextlib.suppress(termios.error):
-                termios.tcsetattr(fd, termios.TCSANOW, self._terminal)  # type: ignore[arg-type]
+        if fd >= 0 and self._raw is not None:
+            self._raw.leave()
             os.close(fd)
 
 
@@ -280,7 +263,7 @@ class PtyBackend(PortBackend):
             raise HostError.from_os("making a pty", e) from e
         try:
             self.path = os.ttyname(other)
-            make_raw(other)
+            tty.setraw(other)
         finally:
             os.close(other)
         os.set_blocking(master, False)
@@ -289,7 +272,7 @@ class PtyBackend(PortBackend):
 
     def begin(self) -> None:
         """Look whether somebody opened the other end, now and then while nobody has."""
-        if self._poll() & select.POLLHUP:
+        if poll(self.read_fd) & select.POLLHUP:
             self.begin_soon(PTY_POLL_S)
         else:
             self.set_connected(True)
@@ -316,16 +299,11 @@ class PtyBackend(PortBackend):
 
     def on_ready(self) -> None:
         """A reader that left is noticed here, and only here while nobody reads its input."""
-        events = self._poll()
+        events = poll(self.read_fd)
         if events & select.POLLHUP and not (events & select.POLLIN and self.reading):
             self.drop()
         else:
             super().on_ready()
-
-    def _poll(self) -> int:
-        poller = select.poll()
-        poller.register(self.read_fd, select.POLLIN)
-        return sum(events for _, events in poller.poll(0))
 
 
 class FileBackend(PortBackend):
@@ -351,14 +329,11 @@ class FileBackend(PortBackend):
             os.close(fd)
 
 
-def make_raw(fd: int) -> list[object]:
-    """Put terminal *fd* into raw mode, except that output is still processed; returns what it was."""
-    before = termios.tcgetattr(fd)
-    tty.setraw(fd, termios.TCSANOW)
-    now = termios.tcgetattr(fd)
-    now[1] |= before[1] & termios.OPOST
-    termios.tcsetattr(fd, termios.TCSANOW, now)
-    return list(before)
+def poll(fd: int) -> int:
+    """What *fd* is ready for at the moment: POLLIN, POLLHUP."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return sum(events for _, events in poller.poll(0))
 
 
 def is_socket(path: Path) -> bool:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from pathlib import Path
+from typing import ClassVar
 
 from acrn_dm.devices.loopwork import FdWatch
 from acrn_dm.devices.virtio_console.backend import PortBackend, is_socket
@@ -20,6 +21,8 @@ LATER = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)  # nobody listens yet
 
 class SocketBackend(PortBackend):
     """What server and client have in common: a connection that comes and goes."""
+
+    pause_s: ClassVar[float] = 0.0  # between the end of a connection and the next one
 
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label)
@@ -45,7 +48,7 @@ class SocketBackend(PortBackend):
         """Close the connection and be ready for the next one."""
         super().drop()
         self._close_connection()
-        self.begin()
+        self.begin_soon(self.pause_s)
 
     def window_size(self) -> None:
         """A socket is no terminal."""
@@ -119,6 +122,8 @@ class ServerBackend(SocketBackend):
 class ClientBackend(SocketBackend):
     """Connects to *path*, and once a second tries again while nobody listens there."""
 
+    pause_s = RECONNECT_S  # a peer that hangs up at once must not keep the loop busy
+
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label, path)
         self._complained = False
@@ -133,7 +138,7 @@ class ClientBackend(SocketBackend):
             if e.errno not in LATER and not self._complained:
                 self._complained = True
                 log.warning("%s: connecting: %s; it is tried again", self.label, e)
-            self.begin_soon(RECONNECT_S)
+            self.begin_soon(self.pause_s)
         else:
             self._complained = False
             self.use(connection)

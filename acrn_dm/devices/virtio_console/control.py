@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import attrs
 
-from acrn_dm.devices.loopwork import pop
 from acrn_dm.devices.virtio_console.port import Port
 from acrn_dm.devices.virtio_console.request import MESSAGE, Control, Event, message, parse, resize
 from acrn_dm.errors import GuestError
@@ -34,14 +33,14 @@ class ControlQueues:
     _added: bool = attrs.field(default=False, init=False)
     _waiting: deque[bytes] = attrs.field(factory=deque, init=False)
 
-    def pump(self, *, rearm: bool) -> list[Port]:
+    def pump(self) -> list[Port]:
         """Read and send what can be; returns the ports whose driver side changed. Raises GuestError."""
         changed = []
-        self._send(rearm)
+        self._send()
         for _ in range(BATCH):
             if self.from_guest is None or len(self._waiting) > MAX_WAITING:
                 break
-            chains = pop(self.from_guest, 1, rearm=rearm)
+            chains = self.from_guest.pop_batch(1)
             if not chains:
                 break
             control = parse(chains[0].read(MESSAGE.size), len(self.ports))
@@ -51,20 +50,20 @@ class ControlQueues:
                 changed.append(port)
         if self.from_guest is not None:
             self.from_guest.flush()
-        self._send(rearm)
+        self._send()
         return changed
 
     def connection_changed(self, port: Port) -> None:
         """The host side of *port* came or went."""
         if port.ready:
             self._waiting.append(message(Event.PORT_OPEN, port.index, int(port.backend.connected)))
-            self._send(rearm=True)
+            self._send()
 
     def size_changed(self, port: Port, columns: int, rows: int) -> None:
         """The terminal behind *port* has another size."""
         if port.ready and port.config.console and len(self._waiting) <= MAX_WAITING:
             self._waiting.append(resize(port.index, columns, rows))
-            self._send(rearm=True)
+            self._send()
 
     def _handle(self, control: Control | None) -> Port | None:
         if control is None:
@@ -101,12 +100,12 @@ class ControlQueues:
         if port.backend.connected:
             self._waiting.append(message(Event.PORT_OPEN, port.index, 1))
 
-    def _send(self, rearm: bool) -> None:
+    def _send(self) -> None:
         """Send waiting messages, one a buffer."""
         if self.to_guest is None:
             return
         while self._waiting:
-            chains = pop(self.to_guest, 1, rearm=rearm)
+            chains = self.to_guest.pop_batch(1)
             if not chains:
                 break
             if chains[0].writable_bytes < len(self._waiting[0]):

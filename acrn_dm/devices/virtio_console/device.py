@@ -114,7 +114,8 @@ class ConsoleDevice(VirtioDevice):
         for port in self.ports:
             port.backend.open()
         for port in self.ports:
-            port.backend.attach(self._loop, guarded(self, self._mover(port)), guarded(self, self._notifier(port)))
+            port.again = guarded(self, port.pump)
+            port.backend.attach(self._loop, port.again, guarded(self, self._notifier(port)))
         if self.ports:
             self._size = self.ports[0].backend.window_size() or DEFAULT_SIZE
 
@@ -143,10 +144,10 @@ class ConsoleDevice(VirtioDevice):
         """Buffers or bytes of a port, or control messages."""
         if queue.index in (CONTROL_TO_GUEST, CONTROL_FROM_GUEST):
             if self.control is not None:
-                for port in self.control.pump(rearm=False):
-                    port.pump(rearm=self._rearm)
+                for port in self.control.pump():
+                    port.pump()
         elif port_of(queue.index) < len(self.ports):
-            self.ports[port_of(queue.index)].pump(rearm=False)
+            self.ports[port_of(queue.index)].pump()
 
     def stop(self) -> None:
         """Forget the driver; the host's side stays as it is."""
@@ -178,22 +179,15 @@ class ConsoleDevice(VirtioDevice):
             if size is not None:
                 self.resize(port.index, *size)
 
-    @property
-    def _rearm(self) -> bool:
-        return self.context.poll_ns is None
-
     def _announce_size(self, port: Port, columns: int, rows: int) -> None:
         if self.control is not None:
             self.control.size_changed(port, columns, rows)
-
-    def _mover(self, port: Port) -> Callable[[], None]:
-        return lambda: port.pump(rearm=self._rearm)
 
     def _notifier(self, port: Port) -> Callable[[], None]:
         def connection_changed() -> None:
             if self.control is not None:
                 self.control.connection_changed(port)
-            port.pump(rearm=self._rearm)
+            port.pump()
 
         return connection_changed
 

@@ -4,12 +4,14 @@ Guest to host: what the host does not take waits in the guest's ring; while no h
 and counted. Host to guest: what the guest has no buffers for, or has not opened the port for, waits on the host's side.
 """
 
+from collections.abc import Callable
+
 import attrs
 
 from acrn_dm._fastring import Chain
-from acrn_dm.devices.loopwork import pop
 from acrn_dm.devices.virtio_console.backend import PortBackend
 from acrn_dm.devices.virtio_console.config import PortConfig
+from acrn_dm.errors import GuestError
 from acrn_dm.virtio.queue import Queue
 
 CHUNK = 4096  # of host input at once
@@ -24,6 +26,7 @@ class Port:
     index: int
     config: PortConfig
     backend: PortBackend
+    again: Callable[[], None] = attrs.field(default=lambda: None, init=False, repr=False)  # pump in the next turn
     rx: Queue | None = attrs.field(default=None, init=False)  # to the guest
     tx: Queue | None = attrs.field(default=None, init=False)
     ready: bool = attrs.field(default=False, init=False)  # the driver said PORT_READY
@@ -43,19 +46,26 @@ class Port:
         self.rx = self.tx = self._pending = None
         self.ready = self.guest_open = self._reading = self._blocked = False
 
-    def pump(self, *, rearm: bool) -> None:
+    def pump(self) -> None:
         """Move what can be moved in both directions, up to a budget. Raises GuestError."""
-        self._pump_tx(rearm)
-        self._pump_rx(rearm)
-        self.backend.want(read=self._reading, write=self._blocked)
+        try:
+            self._pump_tx()
+            self._pump_rx()
+        except GuestError:
+            self.rx = self.tx = None  # the rings are not touched again until the driver resets
+            self._reading = self._blocked = False
+            raise
+        finally:
+            self.backend.want(read=self._reading, write=self._blocked)
 
-    def _pump_tx(self, rearm: bool) -> None:
+    def _pump_tx(self) -> None:
         self._blocked = False
-        if self.tx is None:
+        if self.tx is None or self.tx.closed:  # closed: broken by the driver, its chains are dead
+            self._pending = None
             return
         for _ in range(BATCH):
             if self._pending is None:
-                chains = pop(self.tx, 1, rearm=rearm)
+                chains = self.tx.pop_batch(1)
                 if not chains:
                     break
                 self._pending, self._written = chains[0], 0
@@ -65,7 +75,7 @@ class Port:
             self.tx.push(self._pending, 0)
             self._pending = None
         else:
-            self._blocked = rearm and self.backend.connected  # more may be there: go on when it is writable
+            self.tx.loop.call_soon(self.again)  # more may be there
         self.tx.flush()
 
     def _write_pending(self, chain: Chain) -> bool:
@@ -80,12 +90,12 @@ class Port:
                 return False
         return True
 
-    def _pump_rx(self, rearm: bool) -> None:
+    def _pump_rx(self) -> None:
         self._reading = False
         if self.rx is None or not self.guest_open:
             return
         for _ in range(BATCH):
-            chains = pop(self.rx, 1, rearm=rearm)
+            chains = self.rx.pop_batch(1)
             if not chains:
                 break
             if chains[0].writable_bytes:

@@ -22,6 +22,7 @@ from acrn_dm.devices.virtio_net.request import (
     header_bytes,
 )
 from acrn_dm.devices.virtio_net.transmit import Transmitter
+from acrn_dm.errors import GuestError
 from acrn_dm.ioloop import READ, WRITE
 from acrn_dm.resources import Resources
 from acrn_dm.types import DeviceContext
@@ -146,9 +147,9 @@ class NetDevice(VirtioDevice):
             if not self._link:
                 self._discard()
             elif queue.index == RX and self.rx is not None:
-                self.rx.pump(rearm=False)
+                self.rx.pump()
             elif self.tx is not None and not self.tx.blocked:
-                self.tx.pump(rearm=False)
+                self.tx.pump()
         except OSError as e:
             self._tap_gone(e)
         self._follow()
@@ -168,16 +169,19 @@ class NetDevice(VirtioDevice):
             tap.close()
 
     def _tap_ready(self) -> None:
-        """Frames arrived, or there is room again. Not under a poll period: the kicks must stay off then."""
-        rearm = self.context.poll_ns is None
+        """Frames arrived, or there is room again."""
         try:
             if self.tx is not None and self.tx.blocked:
-                self.tx.pump(rearm=rearm)
+                self.tx.pump()
             if self.rx is not None:
-                self.rx.pump(rearm=rearm)
+                self.rx.pump()
         except OSError as e:
             self._tap_gone(e)
-        self._follow()
+        except GuestError:
+            self.rx = self.tx = None  # the rings are not touched again, nor is the tap, until the driver resets
+            raise
+        finally:
+            self._follow()
 
     def _follow(self) -> None:
         """Watch the tap for what the queues wait for."""

@@ -9,7 +9,6 @@ import struct
 import attrs
 
 from acrn_dm._fastring import Chain
-from acrn_dm.devices.loopwork import pop
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.request import LONG_HEADER, MAX_FRAME, MIN_FRAME, MRG_RXBUF, header_bytes, receive_flags
 from acrn_dm.errors import GuestError
@@ -36,13 +35,13 @@ class Receiver:
         self._buffer = memoryview(bytearray(LONG_HEADER + MAX_FRAME + 1))  # one byte more shows what is too long
         self._header = header_bytes(self.features)
 
-    def pump(self, *, rearm: bool) -> None:
+    def pump(self) -> None:
         """Move frames while there are frames and buffers, within a budget. Raises GuestError; OSError without a tap."""
         self.reads = True
         for _ in range(BUDGET):
             if not self._waiting and not self._fetch():
                 break
-            if self._waiting and not self._deliver(rearm):
+            if self._waiting and not self._deliver():
                 self.reads = False
                 break
         self.queue.flush()
@@ -66,9 +65,9 @@ class Receiver:
         self._waiting = self._header + frame
         return True
 
-    def _deliver(self, rearm: bool) -> bool:
+    def _deliver(self) -> bool:
         """Put the waiting frame into the guest's buffers; False when there are too few."""
-        chains, room = self._collect(rearm)
+        chains, room = self._collect()
         if room < self._waiting:
             self.queue.unpop(chains)
             # No driver can post more than the ring holds, and without MRG_RXBUF a frame has one buffer (5.1.6.4.1).
@@ -86,12 +85,12 @@ class Receiver:
         self._waiting = 0
         return True
 
-    def _collect(self, rearm: bool) -> tuple[list[Chain], int]:
+    def _collect(self) -> tuple[list[Chain], int]:
         """Take as many chains as the waiting frame needs, fewer if there are not that many; and the room in them."""
         chains: list[Chain] = []
         room = 0
         while room < self._waiting and (self.features & MRG_RXBUF or not chains):
-            more = pop(self.queue, 1, rearm=rearm)
+            more = self.queue.pop_batch(1)
             if not more:
                 break
             if not more[0].writable_bytes or (not chains and more[0].writable_bytes < self._header):

@@ -5,7 +5,6 @@ from collections import deque
 import attrs
 
 from acrn_dm._fastring import Chain
-from acrn_dm.devices.loopwork import pop
 from acrn_dm.devices.virtio_net.backend import GONE, PacketFile
 from acrn_dm.devices.virtio_net.request import MAX_FRAME, MIN_FRAME, header_bytes, transmit_header
 from acrn_dm.virtio.queue import Queue
@@ -29,31 +28,34 @@ class Transmitter:
     def __attrs_post_init__(self) -> None:
         self._header = header_bytes(self.features)
 
-    def pump(self, *, rearm: bool) -> None:
+    def pump(self) -> None:
         """Send what is there, up to the budget. Raises GuestError; OSError when the tap is gone."""
         self.blocked = False
+        if self.queue.closed:  # broken by the driver: its chains are dead
+            self._backlog.clear()
+            return
         for _ in range(BATCHES):
-            if not self._backlog and not self._take(rearm=rearm):
+            if not self._backlog and not self._take():
                 return
             self._send_backlog()
             self.queue.flush()
             if self.blocked:
                 return
-        self.blocked = rearm  # more may be there: called from handle_queue, its caller sees to that
+        self.blocked = True  # more may be there: it gets another turn once the tap is writable, that is at once
 
     def discard(self) -> None:
         """The tap is gone: return what is there unsent. Raises GuestError."""
         self.blocked = False
         for _ in range(1 + self.queue.size // BATCH):
-            self._take(rearm=True)
+            self._take()
             while self._backlog:
                 self.dropped += 1
                 self.queue.push(self._backlog.popleft()[0], 0)
             self.queue.flush()
 
-    def _take(self, *, rearm: bool) -> bool:
+    def _take(self) -> bool:
         """Fetch chains and read their headers, each once; False when there is none."""
-        self._backlog.extend((chain, chain.read(self._header)) for chain in pop(self.queue, BATCH, rearm=rearm))
+        self._backlog.extend((chain, chain.read(self._header)) for chain in self.queue.pop_batch(BATCH))
         return bool(self._backlog)
 
     def _send_backlog(self) -> None:

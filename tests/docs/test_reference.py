@@ -1,0 +1,46 @@
+"""``make docs``: the generated reference names everything there is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from acrn_dm import hookspecs
+from acrn_dm.plugins import make_plugin_manager
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("docs")
+    subprocess.run([sys.executable, "-m", "tools.docs", str(target)], cwd=ROOT, check=True, capture_output=True)
+    return target
+
+
+def test_every_device_with_every_option_is_described(pages: Path) -> None:
+    text = (pages / "devices.md").read_text()
+    for name in make_plugin_manager().device_types():
+        assert name in text
+
+
+def test_every_hook_is_described(pages: Path) -> None:
+    text = (pages / "hooks.md").read_text()
+    for name in vars(hookspecs):
+        if name.startswith("acrn_dm_"):
+            assert f"## {name}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("registers.md", ["`device_feature_select`", "`queue_address`", "`VERSION_1`", "`EVENT_IDX`"]),
+        ("command-line.md", ["--dry-run", "Exit codes"]),
+        ("README.md", ["make demo"]),
+        ("ARCHITECTURE.md", ["The main path"]),
+    ],
+)
+def test_page_has_its_content(pages: Path, page: str, words: list[str]) -> None:
+    text = (pages / page).read_text()
+    assert [word for word in words if word not in text] == []
