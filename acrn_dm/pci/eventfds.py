@@ -11,13 +11,14 @@ so that the thread that completes a request may signal.
 import contextlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 
 import attrs
 
 from acrn_dm.errors import HostError
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.ioloop import READ, IoLoop
 from acrn_dm.irq import EventFdRegistry, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.pci.msix import Msix
 from acrn_dm.pci.vectors import NO_VECTOR, Watch
@@ -36,11 +37,13 @@ def make_eventfd() -> int:
 
 
 def drain(fd: int) -> int:
-    """Read an eventfd's count and leave it at 0."""
+    """Read an eventfd's count and leave it at 0. Never blocks, even if another process that shares it made it so."""
+    count = bytearray(8)
     try:
-        return os.eventfd_read(fd)
+        os.preadv(fd, (count,), -1, os.RWF_NOWAIT)
     except BlockingIOError:
         return 0
+    return int.from_bytes(count, sys.byteorder)
 
 
 @attrs.frozen(kw_only=True)
@@ -161,15 +164,17 @@ class CallEvent:
 
     def forward(self, loop: IoLoop) -> None:
         """Let *loop*, whose handlers take no function's lock, pass on writes to ``fd`` while it is not bound."""
-        self._loop = loop
-        loop.add(self.fd, self._forward)
+        with self._lock:
+            self._loop = loop
+            loop.add(self.fd, self._forward, events=0 if self._binding is not None else READ)
 
     def close(self) -> None:
         """Unbind and close; nothing is delivered afterwards, not even what was signalled before. Idempotent."""
         if self.fd < 0:
             return
-        if self._loop is not None:
-            self._loop.remove(self.fd)
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.remove(self.fd)
         if self._msix is not None and self._watch is not None:
             self._msix.unwatch(self._watch)
         with self._lock:
@@ -197,6 +202,7 @@ class CallEvent:
             self._refused(e)
         else:
             self._binding = binding
+            self._listen(0)  # whoever it is bound to may leave the count as it is: the loop would spin
 
     def _release(self) -> None:
         if self._binding is not None:
@@ -208,6 +214,11 @@ class CallEvent:
         if self._binding is not None:
             binding, self._binding = self._binding, None
             _unregister(lambda: self._registry.irqfd(binding, False))
+            self._listen(READ)
+
+    def _listen(self, events: int) -> None:
+        if self._loop is not None:
+            self._loop.modify(self.fd, events)
 
     def _deliver(self) -> None:
         if self._msix is not None and self._msix.enabled:
