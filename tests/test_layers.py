@@ -15,6 +15,7 @@ LAYERS = (
     ("options", "config", "hookspecs", "hypervisors.base", "hypervisors._kvm"),
     ("plugins", "pci"),
     ("virtio",),
+    ("vhost",),
     ("boot", "devices", "hypervisors"),
     ("resolve", "dispatch", "describe"),
     ("machine",),

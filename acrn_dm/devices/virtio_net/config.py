@@ -79,6 +79,8 @@ class NetConfig:
             raise ValueError("expected either tap=NAME or vhost-user=SOCKET")
         if self.vhost_user is not None and self.vhost != "off":
             raise ValueError("vhost and vhost-user exclude each other")
+        if self.vhost_user is not None and self.mq > 1:
+            raise ValueError("mq and vhost-user exclude each other")
 
     @classmethod
     def from_string(cls, text: str) -> "NetConfig":

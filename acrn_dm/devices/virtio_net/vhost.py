@@ -1,0 +1,39 @@
+"""virtio-net on the kernel's vhost-net: one node for each queue pair, and the pair's tap as its backend."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from acrn_dm.devices.virtio_net.device import NetDevice
+from acrn_dm.devices.virtio_net.request import MRG_RXBUF
+from acrn_dm.vhost.kernel import KernelVhost
+from acrn_dm.vhost.kernel_node import Node, VhostQueue
+
+NODE = "/dev/vhost-net"
+
+
+class NetVhost(KernelVhost):
+    """Offloads are between the guest and the tap, so the kernel's say is in how frames lie in buffers, nothing else.
+
+    Length of the packet header: the tap has it from the device, vhost from the same features (12 bytes with MRG_RXBUF
+    or VERSION_1, else 10).
+    """
+
+    path = NODE
+    resets_owner = True
+    kernel_features = MRG_RXBUF
+
+    @property
+    def node_count(self) -> int:
+        """One for each pair."""
+        return cast(NetDevice, self.device).config.mq
+
+    def run(self, node: Node, queues: Sequence[VhostQueue]) -> None:
+        """Join each queue with the pair's descriptor of the tap."""
+        taps = cast(NetDevice, self.device).taps
+        for queue in queues:
+            node.net_set_backend(queue.local, taps[queue.index // 2].fd)
+
+    def halt(self, node: Node, queues: Sequence[VhostQueue]) -> None:
+        """Part them; the kernel waits for what is in flight."""
+        for queue in queues:
+            node.net_set_backend(queue.local, -1)
