@@ -163,8 +163,13 @@ class CallEvent:
                 self._deliver()
 
     def forward(self, loop: IoLoop) -> None:
-        """Let *loop*, whose handlers take no function's lock, pass on writes to ``fd`` while it is not bound."""
+        """Let *loop*, whose handlers take no function's lock, pass on writes to ``fd`` while it is not bound.
+
+        Once is enough for the life of the call.
+        """
         with self._lock:
+            if self._loop is loop:
+                return
             self._loop = loop
             loop.add(self.fd, self._forward, events=0 if self._binding is not None else READ)
 

@@ -1,4 +1,6 @@
-from typing import Final, final
+from typing import Final
+
+from typing_extensions import disjoint_base
 
 from acrn_dm._fastring import MemoryMap
 
@@ -6,7 +8,8 @@ LOG_ALL: Final[int]
 NET_HEADER: Final[int]
 HINTS: dict[tuple[str, int], str]
 
-class VhostNode:
+@disjoint_base
+class NodeFile:
     fd: Final[int]
     path: Final[str]
     def __init__(self, path: str) -> None: ...

@@ -44,7 +44,7 @@ cdef int _failed(str call, int err) except -1:
     raise HostError(call, err=err, hint=HINTS.get((call.partition(" ")[0], err)))
 
 
-cdef class VhostNode:
+cdef class NodeFile:
     """An open vhost device. Each method is the ioctl of that name; all raise HostError.
 
     *index* is the queue's number inside this node; a descriptor of -1 takes away what was set.

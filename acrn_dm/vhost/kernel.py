@@ -14,8 +14,8 @@ import attrs
 
 from acrn_dm.errors import GuestError, HostError
 from acrn_dm.resources import Resources
-from acrn_dm.vhost._vhost import LOG_ALL, NET_HEADER, VhostNode
-from acrn_dm.vhost.kernel_node import KernelNode, Node, VhostQueue
+from acrn_dm.vhost._vhost import LOG_ALL, NET_HEADER, NodeFile
+from acrn_dm.vhost.kernel_node import KernelNode, VhostNode, VhostQueue
 from acrn_dm.vhost.proxy import Proxy
 from acrn_dm.virtio import features
 from acrn_dm.virtio.backend import Session
@@ -39,7 +39,7 @@ class KernelVhost(Proxy):
     queues_per_node: ClassVar[int] = 2
     kernel_features: ClassVar[int] = 0  # device features that are the kernel's, beside the ring's
 
-    def __init__(self, device: VirtioDevice, open_node: Callable[[str], Node] = VhostNode) -> None:
+    def __init__(self, device: VirtioDevice, open_node: Callable[[str], VhostNode] = NodeFile) -> None:
         super().__init__(device)
         self._nodes = [
             KernelNode(lambda: open_node(self.path), self, resets_owner=self.resets_owner)
@@ -90,14 +90,14 @@ class KernelVhost(Proxy):
 
     # Work: to be overridden.
 
-    def configure(self, node: Node) -> None:
+    def configure(self, node: VhostNode) -> None:
         """A node was opened; tell it what it keeps until it is closed. Raises HostError."""
 
-    def run(self, node: Node, queues: Sequence[VhostQueue]) -> None:
+    def run(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """The rings of *node* are set: let the kernel move data. Raises HostError."""
         raise NotImplementedError
 
-    def halt(self, node: Node, queues: Sequence[VhostQueue]) -> None:
+    def halt(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """Stop, and wait until nothing moves; *queues* may have failed to run. Raises HostError."""
         raise NotImplementedError
 

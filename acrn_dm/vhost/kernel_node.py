@@ -31,8 +31,8 @@ from acrn_dm.virtio.backend import Session, SessionQueue
 log = logging.getLogger(__name__)
 
 
-class Node(Protocol):
-    """``_vhost.VhostNode``, as far as it is used here."""
+class VhostNode(Protocol):
+    """``_vhost.NodeFile``, as far as it is used here."""
 
     @property
     def path(self) -> str: ...
@@ -73,13 +73,13 @@ class VhostQueue:
 class Work(Protocol):
     """What differs between the kinds of vhost devices."""
 
-    def configure(self, node: Node) -> None:
+    def configure(self, node: VhostNode) -> None:
         """A node was opened; tell it what it keeps until it is closed. Raises HostError."""
 
-    def run(self, node: Node, queues: Sequence[VhostQueue]) -> None:
+    def run(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """The rings are set: let the kernel move data. Raises HostError."""
 
-    def halt(self, node: Node, queues: Sequence[VhostQueue]) -> None:
+    def halt(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """Stop, and wait until nothing moves; *queues* may have failed to run. Raises HostError."""
 
     def broken(self, queue: VhostQueue) -> None:
@@ -89,11 +89,11 @@ class Work(Protocol):
 class KernelNode:
     """See the module. Control threads only, under the function's lock."""
 
-    def __init__(self, open_node: Callable[[], Node], work: Work, *, resets_owner: bool) -> None:
+    def __init__(self, open_node: Callable[[], VhostNode], work: Work, *, resets_owner: bool) -> None:
         self._open_node = open_node
         self._work = work
         self._resets_owner = resets_owner
-        self._node: Node | None = None
+        self._node: VhostNode | None = None
         self._owned = False
         self._ran = False  # or may run: run() was called
         self._queues: list[VhostQueue] = []
@@ -152,7 +152,7 @@ class KernelNode:
         if node is not None:
             node.close()
 
-    def _start_queue(self, node: Node, session: Session, queue: SessionQueue, local: int) -> None:
+    def _start_queue(self, node: VhostNode, session: Session, queue: SessionQueue, local: int) -> None:
         loop = session.resources.io_loop("io")
         err_fd = make_eventfd()
         ours = VhostQueue(index=queue.index, local=local, size=queue.size, err_fd=err_fd, loop=loop)
@@ -166,7 +166,7 @@ class KernelNode:
         node.set_vring_kick(local, queue.kick.fd)
 
     @staticmethod
-    def _note_position(node: Node, queue: VhostQueue, positions: dict[int, int]) -> None:
+    def _note_position(node: VhostNode, queue: VhostQueue, positions: dict[int, int]) -> None:
         positions[queue.index] = node.get_vring_base(queue.local)
 
     def _disown(self) -> None:

@@ -145,6 +145,22 @@ class VirtioPci(PciFunction):
         if self._window.covers(offset, size):
             self._window.store()
 
+    # Machine: main thread.
+
+    def pause(self) -> None:
+        """Nothing moves in guest memory from now on, and the driver does not notice."""
+        with self.lock:
+            self.data_plane.pause()
+
+    def resume(self) -> None:
+        """Go on; a backend that can't costs its driver a reset."""
+        with self.lock:
+            try:
+                self.data_plane.resume()
+            except Exception as e:
+                self.data_plane.stop()
+                self.core.needs_reset(e)
+
     # CoreHost: called with the lock held.
 
     def start_queues(self) -> None:
