@@ -11,12 +11,12 @@ call.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import attrs
 
 from acrn_dm.errors import ConfigError, HostError
-from acrn_dm.pci.eventfds import CallEvent, KickEvent
+from acrn_dm.ioloop import IoLoop
 from acrn_dm.resources import Resources
 from acrn_dm.types import BackendType
 from acrn_dm.virtio import features
@@ -25,6 +25,27 @@ from acrn_dm.virtio.device import VirtioDevice
 log = logging.getLogger(__name__)
 
 FALLBACK = "vbs-u"
+
+
+class Kick(Protocol):
+    """A queue's kick; ``pci.eventfds.KickEvent`` in a machine."""
+
+    fd: int
+
+    def kick(self) -> None:
+        """Do what the driver does."""
+
+
+class Call(Protocol):
+    """A queue's call; ``pci.eventfds.CallEvent`` in a machine."""
+
+    fd: int
+
+    def signal(self) -> None:
+        """Interrupt the driver. Any thread."""
+
+    def forward(self, loop: IoLoop) -> None:
+        """Let *loop* pass on what others write to ``fd`` and no hypervisor takes."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -36,8 +57,8 @@ class SessionQueue:
     desc: int = attrs.field(repr=hex)
     avail: int = attrs.field(repr=hex)
     used: int = attrs.field(repr=hex)
-    kick: KickEvent = attrs.field(repr=False)  # wait on kick.fd
-    call: CallEvent = attrs.field(repr=False)  # call.signal(); or write call.fd after call.forward(loop)
+    kick: Kick = attrs.field(repr=False)  # wait on kick.fd
+    call: Call = attrs.field(repr=False)  # call.signal(); or write call.fd after call.forward(loop)
     next_avail: int = 0
 
 

@@ -121,7 +121,8 @@ class VbsU(Backend):
                 self._device_started = False
                 self.device.stop()
         finally:
-            positions = {queue.index: queue.ring.next_avail for queue in self._queues}
+            # What the device holds on to goes to whoever serves the ring next: it is popped again.
+            positions = {q.index: (q.ring.next_avail - q.ring.in_flight) & 0xFFFF for q in self._queues}
             for queue in self._queues:
                 queue.close()
             self._queues.clear()
