@@ -19,7 +19,7 @@ LAYERS = (
     ("boot", "devices", "hypervisors"),
     ("resolve", "dispatch", "describe"),
     ("machine",),
-    ("cli", "testing", "__main__", "__init__"),
+    ("cli", "export", "testing", "__main__", "__init__"),
 )
 
 
