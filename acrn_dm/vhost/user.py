@@ -27,7 +27,7 @@ from acrn_dm.vhost.proxy import Proxy
 from acrn_dm.vhost.turns import Turns
 from acrn_dm.vhost.user_exchange import Talk
 from acrn_dm.vhost.user_inflight import InflightSlot
-from acrn_dm.vhost.user_link import ONCE, Link
+from acrn_dm.vhost.user_link import ONCE, TIME_LIMIT_S, Link
 from acrn_dm.vhost.user_message import BackendRequest, Message, PeerError, ProtocolFeature
 from acrn_dm.vhost.user_relay import Relay
 from acrn_dm.vhost.user_shadow import ShadowArea
@@ -129,16 +129,23 @@ class VhostUser(Proxy):
         with self._turns.hold():
             self._link.settle()
             running, self._running, self._session = self._running, False, None
-            if running:
-                told = self._converse(user_talk.stop(self._peer, tuple(positions)))
-                positions |= told or {}
-            if not running or not self._link.connected:  # nobody finished what its region says is in flight
-                self._inflight.forget()
             relay, self._relay = self._relay, None
             if relay is not None:
-                relay.end()
+                positions |= self._end(relay, self._link.fd if running else -1)
+            if running and self._link.connected:
+                told = self._converse(user_talk.stop(self._peer, tuple(positions)))
+                positions |= told if told is not None and relay is None else {}
+            if not running or not self._link.connected:  # nobody finished what its region says is in flight
+                self._inflight.forget()
             self._written.clear()
         return positions
+
+    def _end(self, relay: Relay, alive_fd: int) -> Mapping[int, int]:
+        try:
+            return relay.end(alive_fd, TIME_LIMIT_S)
+        except HostError as e:
+            self._give_up(e)
+            return {}
 
     def close(self) -> None:
         """Close the connection and stop looking for another."""

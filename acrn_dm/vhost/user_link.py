@@ -79,6 +79,11 @@ class Link:
         return self._main is not None
 
     @property
+    def fd(self) -> int:
+        """The connection's socket, -1 without one."""
+        return -1 if self._main is None else self._main.channel.fd
+
+    @property
     def busy(self) -> bool:
         """A conversation begun on the main loop is not over."""
         return self._exchange is not None

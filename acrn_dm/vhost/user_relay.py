@@ -10,7 +10,9 @@ two thread wake-ups a batch.
 
 import contextlib
 import os
+import select
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import attrs
@@ -57,6 +59,30 @@ class RelayQueue:
             call_fd, self._call_fd, self._kick_fd, self._ring = self._call_fd, -1, -1, None
         if call_fd >= 0:
             self.queue.loop.remove(call_fd)
+
+    def finish(self, deadline: float, alive_fd: int) -> int:
+        """Wait for what is in flight while the connection *alive_fd* lasts; returns how many are still out.
+
+        The driver's ring must not be served any more. Raises PeerError.
+        """
+        with self._lock:
+            ring, call_fd = self._ring, self._call_fd
+        self.disconnect()
+        if ring is None:
+            return len(self.in_flight)
+        poller = select.poll()
+        poller.register(call_fd, select.POLLIN)
+        poller.register(alive_fd, 0)  # a hang-up is always reported
+        self._answer(ring.used())
+        while self.in_flight:
+            patience = deadline - time.monotonic()
+            ready = dict(poller.poll(max(0.0, patience) * 1000))
+            if not ready or alive_fd in ready:
+                break
+            drain(call_fd)
+            self._answer(ring.used())
+        self.queue.flush()
+        return len(self.in_flight)
 
     def kick(self) -> None:
         """Tell the back-end to look at the ring."""
@@ -106,14 +132,21 @@ class Relay(VirtioDevice):
         self._failed = failed
         self._queues: dict[int, RelayQueue] = {}
         self._server = VbsU(self)
+        self._alive_fd = -1
+        self._deadline = 0.0
 
     def begin(self, session: Session) -> None:
         """Serve the driver's rings. Raises GuestError."""
         self._server.start(attrs.evolve(session, poll_ns=None))  # kicks are bound, as for every proxy
 
-    def end(self) -> None:
-        """Let go of them; the back-end has been stopped before."""
-        self._server.stop()
+    def end(self, alive_fd: int, seconds: float) -> dict[int, int]:
+        """Let go of them, when the back-end has finished what it has; returns their next available indices.
+
+        *alive_fd* is its connection, -1 if there is none. Raises PeerError if it does not finish within *seconds*.
+        """
+        self._alive_fd = alive_fd
+        self._deadline = time.monotonic() + seconds
+        return dict(self._server.stop())
 
     def start(self, features: int, queues: Sequence[Queue]) -> None:
         """A driver came."""
@@ -125,9 +158,15 @@ class Relay(VirtioDevice):
             self._queues[queue.index].forward(queue.pop_batch(BATCH))
 
     def stop(self) -> None:
-        """The driver is gone, and so are its requests."""
-        self.disconnect()
-        self._queues = {}
+        """Kicks have ended; the driver's rings are there until this returns."""
+        queues, self._queues = self._queues, {}
+        if self._alive_fd < 0:
+            for queue in queues.values():
+                queue.disconnect()
+            return
+        left = sum(queue.finish(self._deadline, self._alive_fd) for queue in queues.values())
+        if left:
+            raise PeerError(f"{left} requests were not finished in time")
 
     def connect(self, area: ShadowArea) -> None:
         """See ``RelayQueue.connect``; for all queues."""
