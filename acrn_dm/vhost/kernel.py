@@ -24,13 +24,6 @@ from acrn_dm.virtio.device import VirtioDevice
 NEVER = LOG_ALL | NET_HEADER  # bits that mean something between us and the kernel, and nothing to a guest
 
 
-def problem(path: str) -> str | None:
-    """Why the node at *path* can't be used, as one line; opens nothing."""
-    if not Path(path).exists():
-        return f"{path} does not exist; load {Path(path).name.replace('-', '_')}"
-    return None if os.access(path, os.R_OK | os.W_OK) else f"{path} is not accessible"
-
-
 class KernelVhost(Proxy):
     """See the module. ``open_node`` makes the ioctls; a test gives another."""
 
@@ -46,6 +39,13 @@ class KernelVhost(Proxy):
             for _ in range(self.node_count)
         ]
         self._kernel = 0
+
+    @classmethod
+    def problem(cls) -> str | None:
+        """Why the node can't be used, as one line; opens nothing."""
+        if not Path(cls.path).exists():
+            return f"{cls.path} does not exist; load {Path(cls.path).name.replace('-', '_')}"
+        return None if os.access(cls.path, os.R_OK | os.W_OK) else f"{cls.path} is not accessible"
 
     @property
     def node_count(self) -> int:

@@ -14,7 +14,7 @@ from acrn_dm.errors import ConfigError, GuestError, HostError
 from acrn_dm.testing.driver import NEEDS_RESET
 from acrn_dm.testing.fake_vhost import FEATURES
 from acrn_dm.vhost import _vhost
-from acrn_dm.vhost.kernel import problem
+from acrn_dm.vhost.kernel import KernelVhost
 from acrn_dm.virtio import features
 from tests.vhost.kernel_rig import NetKernel, VhostCard, vhost_card
 
@@ -341,10 +341,12 @@ def test_words_for_vhost_are_those_of_other_switches(text: str, mode: str) -> No
 
 
 def test_problem_names_the_module_to_load(tmp_path: Path) -> None:
-    assert problem("/dev/vhost-nosuch") == "/dev/vhost-nosuch does not exist; load vhost_nosuch"
-    node = tmp_path / "node"
-    node.touch()
-    assert problem(str(node)) is None
+    class Elsewhere(KernelVhost):
+        path = str(tmp_path / "vhost-odd")
+
+    assert Elsewhere.problem() == f"{Elsewhere.path} does not exist; load vhost_odd"
+    (tmp_path / "vhost-odd").touch()
+    assert Elsewhere.problem() is None
 
 
 def test_file_that_is_no_vhost_node_fails_with_the_calls_name(tmp_path: Path) -> None:

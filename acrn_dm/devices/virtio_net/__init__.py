@@ -4,10 +4,9 @@ from collections.abc import Iterable
 
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
-from acrn_dm.devices.virtio_net.vhost import NODE, NetVhost
+from acrn_dm.devices.virtio_net.vhost import NetVhost
 from acrn_dm.hookspecs import hookimpl
 from acrn_dm.types import BackendType, DeviceType
-from acrn_dm.vhost.kernel import problem
 
 
 @hookimpl
@@ -21,4 +20,4 @@ def acrn_dm_backend_types() -> Iterable[BackendType]:
     """Offer ``vhost`` for it."""
     summary = "in the kernel (vhost-net)"
     kinds = {"virtio-net"}
-    return [BackendType(name="vhost", summary=summary, kinds=kinds, create=NetVhost, probe=lambda: problem(NODE))]
+    return [BackendType(name="vhost", summary=summary, kinds=kinds, create=NetVhost, probe=NetVhost.problem)]

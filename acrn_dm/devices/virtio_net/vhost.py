@@ -9,8 +9,6 @@ from acrn_dm.devices.virtio_net.request import MRG_RXBUF
 from acrn_dm.vhost.kernel import KernelVhost
 from acrn_dm.vhost.kernel_node import VhostNode, VhostQueue
 
-NODE = "/dev/vhost-net"
-
 
 class NetVhost(KernelVhost):
     """Offloads are between the guest and the tap, so the kernel's say is in how frames lie in buffers, nothing else.
@@ -19,7 +17,7 @@ class NetVhost(KernelVhost):
     or VERSION_1, else 10).
     """
 
-    path = NODE
+    path = "/dev/vhost-net"
     resets_owner = True
     kernel_features = MRG_RXBUF
 
