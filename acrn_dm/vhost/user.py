@@ -112,7 +112,7 @@ class VhostUser(Proxy):
         with self._turns.hold():
             self._link.settle()
             self._session, self._handed_over = session, False
-            if self._relays:
+            if self._needs_relay:
                 self._relay = Relay(self.device, self._bad_answer)
                 self._relay.begin(session)
             if not self._link.connected and not self._backoff.pending:
@@ -182,7 +182,10 @@ class VhostUser(Proxy):
             raise PeerError("requests were in flight, and without INFLIGHT_SHMFD nobody knows which")
         for offset, data in self._written.items():
             yield from user_talk.set_config(self._peer, offset, data)
-        if self._relays and self._area is None:
+        if self._relay is not None and not self._handed_over and not self._needs_relay:
+            self._relay.end(-1, 0.0)  # it has only waited: the driver's rings are where they were
+            self._relay = None
+        if self._area is None and (self._relay is not None or self._needs_relay):
             self._area = ShadowArea(self.device.queue_sizes)
         if self._relay is not None and self._area is not None:
             self._relay.connect(self._area)
@@ -220,10 +223,10 @@ class VhostUser(Proxy):
             raise PeerError(f"it lacks what the driver has accepted: {', '.join(features.names(self._id, lost))}")
 
     @property
-    def _relays(self) -> bool:
+    def _needs_relay(self) -> bool:
         """Whether requests have to go through this process: the back-end takes no notes, or is not known yet."""
         takes_notes = self._link.connected and self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD
-        return self._relay is not None or (self._tracked and not takes_notes)
+        return self._tracked and not takes_notes
 
     def _can_resume(self, session: Session) -> bool:
         shares = bool(self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD)
