@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import select
+import sys
 import threading
 import time
 from collections import deque
@@ -23,6 +24,16 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
 Callback = Callable[[], object]
+
+
+def drain(eventfd: int) -> int:
+    """Read an eventfd's count and leave it at 0. Never blocks, even if another process that shares it made it so."""
+    count = bytearray(8)
+    try:
+        os.preadv(eventfd, (count,), -1, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return 0
+    return int.from_bytes(count, sys.byteorder)
 
 
 @attrs.define(eq=False)
@@ -170,11 +181,8 @@ class IoLoop:
         if entry is None:
             return 0
         callback, eventfd = entry
-        if eventfd:
-            try:
-                os.eventfd_read(fd)
-            except BlockingIOError:
-                return 0
+        if eventfd and not drain(fd):
+            return 0
         self._call(callback)
         return 1
 

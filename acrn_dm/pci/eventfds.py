@@ -11,14 +11,13 @@ so that the thread that completes a request may signal.
 import contextlib
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable
 
 import attrs
 
 from acrn_dm.errors import HostError
-from acrn_dm.ioloop import READ, IoLoop
+from acrn_dm.ioloop import READ, IoLoop, drain
 from acrn_dm.irq import EventFdRegistry, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.pci.msix import Msix
 from acrn_dm.pci.vectors import NO_VECTOR, Watch
@@ -34,16 +33,6 @@ def make_eventfd() -> int:
         return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     except OSError as e:
         raise HostError.from_os("making an eventfd", e, "raise the limit of open files (ulimit -n)") from e
-
-
-def drain(fd: int) -> int:
-    """Read an eventfd's count and leave it at 0. Never blocks, even if another process that shares it made it so."""
-    count = bytearray(8)
-    try:
-        os.preadv(fd, (count,), -1, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return 0
-    return int.from_bytes(count, sys.byteorder)
 
 
 @attrs.frozen(kw_only=True)

@@ -19,8 +19,7 @@ import attrs
 
 from acrn_dm._fastring import Chain
 from acrn_dm.errors import HostError
-from acrn_dm.ioloop import READ
-from acrn_dm.pci.eventfds import drain
+from acrn_dm.ioloop import READ, drain
 from acrn_dm.vhost.user_message import PeerError
 from acrn_dm.vhost.user_shadow import ShadowArea, ShadowRing
 from acrn_dm.virtio.backend import Session
