@@ -59,6 +59,7 @@ class VhostUser(Proxy):
         self._handed_over = False  # some back-end has used the session's rings
         self._running = False  # the connected one uses them
         self._inflight = InflightSlot(len(device.queue_sizes), max(device.queue_sizes))
+        self._owing = False  # the last session ended with requests that nobody finished
         self._relay: Relay | None = None
         self._area: ShadowArea | None = None  # the connection's
         self._config = b""
@@ -109,6 +110,9 @@ class VhostUser(Proxy):
     def hand_over(self, session: Session) -> None:
         """If there is no back-end now, the next one gets the rings. Raises HostError."""
         user_plan.check(session)
+        owing, self._owing = self._owing, False
+        if owing and any(queue.next_avail for queue in session.queues):  # the same driver goes on
+            raise HostError("requests were in flight when the machine paused, and no back-end was there to finish them")
         with self._turns.hold():
             self._link.settle()
             self._session, self._handed_over = session, False
@@ -137,6 +141,7 @@ class VhostUser(Proxy):
                 positions |= told if told is not None and relay is None else {}
             if not running or not self._link.connected:  # nobody finished what its region says is in flight
                 self._inflight.forget()
+                self._owing = self._tracked and not user_plan.idle(session)
             self._written.clear()
         return positions
 

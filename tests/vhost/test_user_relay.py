@@ -182,3 +182,31 @@ def test_driver_that_resets_often_costs_no_descriptors(peer: Peer, driver: Virti
         driver.reset()
         driver.start()
     assert ours() == before
+
+
+def test_machine_that_pauses_goes_on_where_it_was(peer: Peer, driver: VirtioDriver) -> None:
+    heads = send(driver, 1)
+    Shadow.of(peer).answer(0, heads[0], 1)
+    (function,) = driver.machine.bus.functions
+    function.pause()  # type: ignore[attr-defined]
+    assert len(driver.queue(0).completed()) == 1
+    function.resume()  # type: ignore[attr-defined]
+    heads = send(driver, 2)
+    shadow = Shadow.of(peer)
+    assert shadow.heads() == heads
+    shadow.answer(0, heads[0], 1)
+    driver.machine.settle()
+    assert len(driver.queue(0).completed()) == 1
+    assert driver.machine.failures == []
+
+
+def test_machine_that_pauses_with_requests_that_nobody_finishes_fails_the_device(
+    peer: Peer, driver: VirtioDriver
+) -> None:
+    heads = send(driver, 3)
+    Shadow.of(peer).answer(0, heads[1], 1)
+    driver.machine.settle()
+    (function,) = driver.machine.bus.functions
+    function.pause()  # type: ignore[attr-defined]
+    function.resume()  # type: ignore[attr-defined]
+    assert driver.status & NEEDS_RESET
