@@ -364,6 +364,26 @@ def test_backend_that_starts_badly_fails_its_device_once_and_no_other(
         assert len(machine.failures) == 1
 
 
+@pytest.mark.parametrize(("answer", "request_code"), bad_cases((Request.GET_FEATURES, Request.SET_VRING_ENABLE)))
+def test_next_backend_that_behaves_badly_fails_the_device_once_and_the_main_loop_never_waits(
+    socket_path: Path, answer: Answer, request_code: Request
+) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        driver.start()
+        peer.answers[request_code] = answer
+        peer.hang_up()
+        longest = 0.0
+        while not machine.failures:
+            began = time.monotonic()
+            machine.main_loop.step(0.01)
+            longest = max(longest, time.monotonic() - began)
+        machine.settle()
+        assert longest < LIMIT_S / 2
+        assert len(machine.failures) == 1
+        assert driver.status & NEEDS_RESET
+
+
 @pytest.mark.parametrize(
     "answer", [pytest.param(BAD[what], id=what) for what in BAD if what not in ("refusal", "too long")]
 )
