@@ -73,14 +73,14 @@ def _regions(memory: GuestMemory, area: ShadowArea | None) -> tuple[Region, ...]
     return (*ram, Region(gpa=SHADOW_GPA, size=area.size, user=USER_BASE + SHADOW_GPA, fd=area.fd))
 
 
-def _vring(memory: GuestMemory, queue: SessionQueue, resume: bool) -> Vring:
+def _vring(memory: GuestMemory, queue: SessionQueue, used_before: bool) -> Vring:
     return Vring(
         index=queue.index,
         size=queue.size,
         desc=USER_BASE + queue.desc,
         avail=USER_BASE + queue.avail,
         used=USER_BASE + queue.used,
-        base=used_idx(memory, queue) if resume else queue.next_avail,
+        base=used_idx(memory, queue) if used_before else queue.next_avail,
         kick_fd=queue.kick.fd,
         call_fd=queue.call.fd,
     )

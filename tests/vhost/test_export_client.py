@@ -375,6 +375,29 @@ def test_bad_client_is_disconnected_and_leaves_nothing(daemon: Daemon, what: str
         time.sleep(0.01)
 
 
+def test_region_longer_than_its_file_is_refused(daemon: Daemon, client: Client) -> None:
+    region = struct.pack("<5Q", 0, 0, MEMORY + 4096, USER, 0)
+    client.send(Request.ADD_MEM_REG, region, (client.fd,))
+    assert client.answer() is None
+    assert "longer than its file" in daemon.log.read_text()
+
+
+def test_client_that_goes_in_the_middle_leaves_nothing(daemon: Daemon) -> None:
+    assert serves(daemon)
+    before = descriptors(daemon)
+    client = Client.connect(daemon.socket)
+    client.negotiate()
+    client.share_memory()
+    client.ring(0)
+    client.ring(1)
+    client.close()
+    assert serves(daemon)
+    deadline = time.monotonic() + 5
+    while descriptors(daemon) != before:
+        assert time.monotonic() < deadline, f"{descriptors(daemon)} descriptors, {before} before"
+        time.sleep(0.01)
+
+
 def test_client_that_repeats_everything_leaves_no_descriptors(daemon: Daemon) -> None:
     assert serves(daemon)
     client = Client.connect(daemon.socket)

@@ -31,11 +31,11 @@ class Daemon:
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self, *, wait: bool = True) -> None:
-        """Start it; with *wait* until its socket is there."""
+        """Start it; with *wait* until it listens at its socket."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + START_S
-        while wait and not self.socket.exists():
+        while wait and not listens(self.socket):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"{self.argv[0]} did not start: {self.log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.01)
@@ -47,6 +47,15 @@ class Daemon:
             self.process.wait()
             self.process = None
         self.socket.unlink(missing_ok=True)
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody listens at *path*; asking by connecting would be noticed."""
+    for line in Path("/proc/net/unix").read_text().splitlines():
+        words = line.split()
+        if words[-1] == str(path) and words[3] == "00010000":  # __SO_ACCEPTCON
+            return True
+    return False
 
 
 def storage_daemon(folder: Path, image: Path, *, queues: int = 1) -> Daemon:
