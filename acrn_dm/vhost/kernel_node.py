@@ -94,6 +94,7 @@ class KernelNode:
         self._work = work
         self._resets_owner = resets_owner
         self._node: VhostNode | None = None
+        self._features = 0
         self._owned = False
         self._ran = False  # or may run: run() was called
         self._queues: list[VhostQueue] = []
@@ -103,12 +104,13 @@ class KernelNode:
         if self._node is None:
             node = self._open_node()
             try:
+                self._features = node.get_features()
                 self._work.configure(node)
             except HostError:
                 node.close()
                 raise
             self._node = node
-        return self._node.get_features()
+        return self._features
 
     def start(self, session: Session, features: int, first: int) -> None:
         """Hand over the queues of *session*; the node's own numbers count from *first*. Raises HostError; then
