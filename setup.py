@@ -16,11 +16,15 @@ WARNINGS = ["-Wall", "-Wno-unused-function"]
 MODULES = {
     "acrn_dm._fastring": "acrn_dm/_fastring.pyx",
     "acrn_dm.hypervisors._kvm": "acrn_dm/hypervisors/_kvm.pyx",
+    "acrn_dm.vhost._vhost": "acrn_dm/vhost/_vhost.pyx",
 }
 
 setup(
     ext_modules=cythonize(
-        [Extension(name, [path], extra_compile_args=FLAGS + WARNINGS) for name, path in MODULES.items()],
+        [
+            Extension(name, [path], extra_compile_args=FLAGS + WARNINGS, include_dirs=["acrn_dm"])
+            for name, path in MODULES.items()
+        ],
         compiler_directives={"boundscheck": DEBUG, "wraparound": False, "initializedcheck": DEBUG, "cdivision": True},
         language_level=3,
     ),

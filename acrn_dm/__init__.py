@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from acrn_dm.pci.function import PciFunction
     from acrn_dm.resources import Resources
     from acrn_dm.types import BackendType, Bdf, DeviceContext, DeviceType, HypervisorOptions, HypervisorType
-    from acrn_dm.virtio.backend import Session, SessionQueue
+    from acrn_dm.vhost.kernel import KernelVhost
+    from acrn_dm.vhost.kernel_node import VhostNode, VhostQueue
+    from acrn_dm.virtio.backend import Backend, Session, SessionQueue
     from acrn_dm.virtio.device import VirtioDevice
     from acrn_dm.virtio.queue import Queue
 
@@ -36,7 +38,9 @@ _HOMES = {
     "pci.function": ("PciFunction",),
     "resources": ("Resources",),
     "types": ("BackendType", "Bdf", "DeviceContext", "DeviceType", "HypervisorOptions", "HypervisorType"),
-    "virtio.backend": ("Session", "SessionQueue"),
+    "vhost.kernel": ("KernelVhost",),
+    "vhost.kernel_node": ("VhostNode", "VhostQueue"),
+    "virtio.backend": ("Backend", "Session", "SessionQueue"),
     "virtio.device": ("VirtioDevice",),
     "virtio.queue": ("Queue",),
 }
@@ -44,6 +48,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AcrnDmError",
+    "Backend",
     "BackendType",
     "Bar",
     "BarKind",
@@ -61,6 +66,7 @@ __all__ = [
     "IoEventFd",
     "IoLoop",
     "IrqFd",
+    "KernelVhost",
     "MsiMessage",
     "PciFunction",
     "PluginError",
@@ -71,6 +77,8 @@ __all__ = [
     "SessionQueue",
     "Space",
     "Timer",
+    "VhostNode",
+    "VhostQueue",
     "VirtioDevice",
     "WRITE",
     "hookimpl",

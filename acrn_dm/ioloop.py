@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import select
+import sys
 import threading
 import time
 from collections import deque
@@ -28,6 +29,16 @@ WRITE = select.EPOLLOUT
 MIN_TIMERS = 64  # fewer are not worth looking through for cancelled ones
 
 Callback = Callable[[], object]
+
+
+def drain(eventfd: int) -> int:
+    """Read an eventfd's count and leave it at 0. Never blocks, even if another process that shares it made it so."""
+    count = bytearray(8)
+    try:
+        os.preadv(eventfd, (count,), -1, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return 0
+    return int.from_bytes(count, sys.byteorder)
 
 
 @attrs.define(eq=False)
@@ -207,11 +218,8 @@ class IoLoop:
         if entry is None:
             return 0
         callback, eventfd = entry
-        if eventfd:
-            try:
-                os.eventfd_read(fd)
-            except BlockingIOError:
-                return 0
+        if eventfd and not drain(fd):
+            return 0
         self._call(callback)
         return 1
 

@@ -22,6 +22,8 @@ C = TypeVar("C")
 
 MAX_WORD = 64  # longer words are not compared with known ones: the comparison is quadratic
 
+MAX_SOCKET_PATH = 107  # bytes, sun_path of linux/un.h less its terminating zero
+
 TRUE_WORDS = frozenset({"on", "true", "yes", "1"})
 FALSE_WORDS = frozenset({"off", "false", "no", "0"})
 
@@ -38,6 +40,12 @@ def option(
     """Declare one option; *help* is one sentence, *metavar* what stands for its value in the help."""
     metadata = {"help": help, "metavar": metavar, "hidden": hidden}
     return attrs.field(default=default, validator=validator, converter=converter, metadata=metadata)
+
+
+def vhost_user_option() -> Any:
+    """Declare ``vhost_user``, which all devices have that can leave their data plane to another process."""
+    text = "Socket of the vhost-user process that moves the data."
+    return option(default=None, validator=_socket_path, help=text)
 
 
 @attrs.frozen(kw_only=True)
@@ -129,6 +137,11 @@ def parse_int(value: Any, what: str) -> int:
         return int(value, 0)
     except ValueError:
         raise ConfigError("expected a whole number", option=what, value=value) from None
+
+
+def _socket_path(instance: object, attribute: "attrs.Attribute[Path | None]", value: Path | None) -> None:
+    if value is not None and len(os.fsencode(value)) > MAX_SOCKET_PATH:
+        raise ValueError(f"{attribute.name} {str(value)!r}: a socket's path has at most {MAX_SOCKET_PATH} bytes")
 
 
 def _convert(hint: Any, value: Any, what: str) -> Any:

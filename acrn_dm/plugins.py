@@ -25,6 +25,7 @@ BUILTINS = (
     "acrn_dm.hypervisors.kvm",
     "acrn_dm.hypervisors.sim",
     "acrn_dm.virtio.vbs_u",
+    "acrn_dm.vhost.user",
     "acrn_dm.devices.hostbridge",
     "acrn_dm.devices.lpc",
     "acrn_dm.devices.virtio_net",

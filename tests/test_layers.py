@@ -15,10 +15,11 @@ LAYERS = (
     ("options", "config", "hookspecs", "hypervisors.base", "hypervisors._kvm"),
     ("plugins", "pci"),
     ("virtio",),
+    ("vhost",),
     ("boot", "devices", "hypervisors"),
     ("resolve", "dispatch", "describe"),
     ("machine",),
-    ("cli", "testing", "__main__", "__init__"),
+    ("cli", "export", "testing", "__main__", "__init__"),
 )
 
 

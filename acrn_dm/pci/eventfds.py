@@ -17,7 +17,7 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.errors import HostError
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.ioloop import READ, IoLoop, drain
 from acrn_dm.irq import EventFdRegistry, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.pci.msix import Msix
 from acrn_dm.pci.vectors import NO_VECTOR, Watch
@@ -33,14 +33,6 @@ def make_eventfd() -> int:
         return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     except OSError as e:
         raise HostError.from_os("making an eventfd", e, "raise the limit of open files (ulimit -n)") from e
-
-
-def drain(fd: int) -> int:
-    """Read an eventfd's count and leave it at 0."""
-    try:
-        return os.eventfd_read(fd)
-    except BlockingIOError:
-        return 0
 
 
 @attrs.frozen(kw_only=True)
@@ -160,16 +152,23 @@ class CallEvent:
                 self._deliver()
 
     def forward(self, loop: IoLoop) -> None:
-        """Let *loop*, whose handlers take no function's lock, pass on writes to ``fd`` while it is not bound."""
-        self._loop = loop
-        loop.add(self.fd, self._forward)
+        """Let *loop*, whose handlers take no function's lock, pass on writes to ``fd`` while it is not bound.
+
+        Once is enough for the life of the call.
+        """
+        with self._lock:
+            if self._loop is loop:
+                return
+            self._loop = loop
+            loop.add(self.fd, self._forward, events=0 if self._binding is not None else READ)
 
     def close(self) -> None:
         """Unbind and close; nothing is delivered afterwards, not even what was signalled before. Idempotent."""
         if self.fd < 0:
             return
-        if self._loop is not None:
-            self._loop.remove(self.fd)
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.remove(self.fd)
         if self._msix is not None and self._watch is not None:
             self._msix.unwatch(self._watch)
         with self._lock:
@@ -197,6 +196,7 @@ class CallEvent:
             self._refused(e)
         else:
             self._binding = binding
+            self._listen(0)  # whoever it is bound to may leave the count as it is: the loop would spin
 
     def _release(self) -> None:
         if self._binding is not None:
@@ -208,6 +208,11 @@ class CallEvent:
         if self._binding is not None:
             binding, self._binding = self._binding, None
             _unregister(lambda: self._registry.irqfd(binding, False))
+            self._listen(READ)
+
+    def _listen(self, events: int) -> None:
+        if self._loop is not None:
+            self._loop.modify(self.fd, events)
 
     def _deliver(self) -> None:
         if self._msix is not None and self._msix.enabled:

@@ -3,6 +3,7 @@
 from acrn_dm.testing.conformance import CHECKS, assert_device_conforms
 from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver
 from acrn_dm.testing.driver_ring import DriverRing, RingLayout
+from acrn_dm.testing.fake_vhost import FakeNode, FakeVhost
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.machine import SimMachine
 
@@ -11,6 +12,8 @@ __all__ = [
     "Completion",
     "DriverQueue",
     "DriverRing",
+    "FakeNode",
+    "FakeVhost",
     "GuestFunction",
     "RingLayout",
     "SimMachine",

@@ -3,19 +3,49 @@
 The transport owns registers and eventfds; a backend owns the rings from ``start`` to ``stop``. It may run in this
 process (``vbs_u``), in the kernel (vhost) or in another process (vhost-user): a ``SessionQueue`` has what each of them
 needs, guest addresses, the kick's and the call's eventfd, and the index to start from.
+
+The eventfds stay the same from ``start`` to ``stop``, whatever the guest does: a masked or rewritten vector, a moved
+BAR or a disabled decoder is followed behind them (``pci.eventfds``). So no backend is ever told of a mask or a new
+call.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import attrs
 
-from acrn_dm.errors import ConfigError
-from acrn_dm.pci.eventfds import CallEvent, KickEvent
+from acrn_dm.errors import ConfigError, HostError
+from acrn_dm.ioloop import IoLoop
 from acrn_dm.resources import Resources
 from acrn_dm.types import BackendType
 from acrn_dm.virtio import features
 from acrn_dm.virtio.device import VirtioDevice
+
+log = logging.getLogger(__name__)
+
+FALLBACK = "vbs-u"
+
+
+class Kick(Protocol):
+    """A queue's kick; ``pci.eventfds.KickEvent`` in a machine."""
+
+    fd: int
+
+    def kick(self) -> None:
+        """Do what the driver does."""
+
+
+class Call(Protocol):
+    """A queue's call; ``pci.eventfds.CallEvent`` in a machine."""
+
+    fd: int
+
+    def signal(self) -> None:
+        """Interrupt the driver. Any thread."""
+
+    def forward(self, loop: IoLoop) -> None:
+        """Let *loop* pass on what others write to ``fd`` and no hypervisor takes."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -27,8 +57,8 @@ class SessionQueue:
     desc: int = attrs.field(repr=hex)
     avail: int = attrs.field(repr=hex)
     used: int = attrs.field(repr=hex)
-    kick: KickEvent = attrs.field(repr=False)  # wait on kick.fd
-    call: CallEvent = attrs.field(repr=False)  # call.signal(); or write call.fd after call.forward(loop)
+    kick: Kick = attrs.field(repr=False)  # wait on kick.fd
+    call: Call = attrs.field(repr=False)  # call.signal(); or write call.fd after call.forward(loop)
     next_avail: int = 0
 
 
@@ -52,17 +82,38 @@ class Session:
         return bool(self.features & features.INDIRECT_DESC)
 
 
-class Backend(Protocol):
-    """One backend instance serves one device. All methods run on control threads under the function's lock."""
+class Backend:
+    """Base of all backends; one instance serves one device. All methods run on control threads under the function's
+    lock. In order: ``realize`` and ``offer`` once, then ``start`` and ``stop`` any number of times, ``close`` last.
+    """
+
+    polls: ClassVar[bool] = False  # looks at the queues every ``Session.poll_ns`` itself, so their kicks stay unbound
+
+    def __init__(self, device: VirtioDevice) -> None:
+        self.device = device
+
+    def realize(self, resources: Resources) -> None:
+        """Open what is needed (a node, a socket); the device is real already. Raises HostError; ``close`` follows."""
 
     def offer(self, offered: int) -> int:
-        """Return which of the device's *offered* features this backend can carry out; called after ``realize``."""
+        """Return the features to offer instead of the device's and the ring's, *offered*: usually fewer."""
+        return offered
+
+    def read_config(self, offset: int, size: int) -> bytes:
+        """Return *size* bytes of the device's configuration space at *offset*."""
+        return self.device.read_config(offset, size)
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """The driver wrote *data* into the configuration space."""
+        self.device.write_config(offset, data)
 
     def start(self, session: Session) -> None:
         """Serve the queues. Raises GuestError (bad rings) or HostError; ``stop`` is called then, too."""
+        raise NotImplementedError
 
     def stop(self) -> Mapping[int, int]:
         """Stop using rings, eventfds and memory; return the next available index of each queue that ran. Idempotent."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Give everything back. Idempotent."""
@@ -71,11 +122,29 @@ class Backend(Protocol):
 BackendFactory = Callable[[VirtioDevice], Backend]
 
 
-def choose(device: VirtioDevice, types: Iterable[BackendType]) -> BackendType:
-    """Return the backend type that *device* asks for. Raises ConfigError naming those that would do."""
+def choose(device: VirtioDevice, types: Iterable[BackendType], name: str | None = None) -> BackendType:
+    """Return the backend type *name*, or the one that *device* asks for. Raises ConfigError naming those there are."""
+    wanted = device.backend_name if name is None else name
     fitting = [t for t in types if "*" in t.kinds or device.context.kind in t.kinds]
     for backend_type in fitting:
-        if backend_type.name == device.backend_name:
+        if backend_type.name == wanted:
             return backend_type
     known = ", ".join(sorted(t.name for t in fitting)) or "none"
-    raise ConfigError(f"no such backend; there are: {known}", option=device.name, value=device.backend_name)
+    raise ConfigError(f"no such backend; there are: {known}", option=device.name, value=wanted)
+
+
+def realize(backend: Backend, fallback: BackendType | None, resources: Resources) -> Backend:
+    """Realize *backend* and return it; where the host refuses it, one of type *fallback* instead, which the log says.
+
+    Raises HostError.
+    """
+    try:
+        backend.realize(resources)
+    except HostError as e:
+        backend.close()
+        if fallback is None:
+            raise
+        log.warning("%s: %s; falling back to the %s backend", backend.device.name, e, fallback.name)
+        backend = fallback.create(backend.device)
+        backend.realize(resources)
+    return backend

@@ -109,8 +109,8 @@ class VirtioCore:
     # Features
 
     def offer(self, device_features: int) -> None:
-        """Set what the device offers; once, when it is real and before a driver looks."""
-        self.offered = device_features | features.OFFERED_BY_TRANSPORT
+        """Set what is offered, the ring's bits included; once, when the device is real and before a driver looks."""
+        self.offered = device_features
 
     @property
     def legacy_offered(self) -> int:

@@ -37,7 +37,9 @@ class DataPlane:
         self._poll_ns = poll_ns
         self._without_msix = without_msix
         self._events: dict[int, _Events] = {}
+        self._session: Session | None = None
         self._started = False
+        self._paused: Mapping[int, int] | None = None  # where the queues were
         self._complained = False
 
     def start(self, resources: Resources, msix: Msix | None, negotiated: int, queues: Iterable[QueueConfig]) -> None:
@@ -64,9 +66,10 @@ class DataPlane:
                     call=call,
                 )
             )
-        self.backend.start(
-            Session(features=negotiated, queues=tuple(session_queues), resources=resources, poll_ns=self._poll_ns)
+        self._session = Session(
+            features=negotiated, queues=tuple(session_queues), resources=resources, poll_ns=self._poll_ns
         )
+        self.backend.start(self._session)
 
     def stop(self) -> Mapping[int, int]:
         """Stop the backend, then close the eventfds; returns where each queue was. Idempotent, never raises."""
@@ -75,20 +78,34 @@ class DataPlane:
         self._started = False
         # Kicks stop coming first: the guest's other vCPUs may still write the notify register.
         self.bind_kicks(lambda _: None)
-        try:
-            positions = self.backend.stop()
-        except Exception:
-            log.exception("%s: the backend did not stop cleanly", self._name)
-            positions = {}
+        positions = self._stop_backend() if self._paused is None else self._paused
+        self._session = self._paused = None
         for events in self._events.values():
             events.close()
         self._events.clear()
         return positions
 
+    def pause(self) -> None:
+        """Stop the backend between two requests. Queues and eventfds stay; kicks and calls wait in them. Idempotent."""
+        if self._started and self._paused is None:
+            self._paused = self._stop_backend()
+
+    def resume(self) -> None:
+        """Let the backend go on where it was. Raises what ``Backend.start`` raises; then ``stop`` cleans up."""
+        if self._session is None or self._paused is None:
+            return
+        positions, self._paused = self._paused, None
+        queues = tuple(
+            attrs.evolve(queue, next_avail=positions.get(queue.index, queue.next_avail))
+            for queue in self._session.queues
+        )
+        self.backend.start(attrs.evolve(self._session, queues=queues))
+
     def bind_kicks(self, address: Callable[[int], KickAddress | None]) -> None:
         """Follow the notify registers: *address* tells where that of each queue is."""
         for index, events in self._events.items():
-            events.kick.bind(None if self._poll_ns is not None else address(index))
+            polled = self._poll_ns is not None and self.backend.polls
+            events.kick.bind(None if polled else address(index))
 
     def kick(self, index: int) -> None:
         """A notify write that came to this process."""
@@ -101,6 +118,13 @@ class DataPlane:
         events = self._events.get(index)
         if events is not None:
             events.call.set_vector(vector)
+
+    def _stop_backend(self) -> Mapping[int, int]:
+        try:
+            return self.backend.stop()
+        except Exception:
+            log.exception("%s: the backend did not stop cleanly", self._name)
+            return {}
 
     def _refused(self, error: HostError) -> None:
         level = logging.DEBUG if self._complained else logging.WARNING

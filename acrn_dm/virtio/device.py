@@ -9,7 +9,8 @@ with ``fail`` and ``config_changed``, which hand over to the main loop. Between 
 to the I/O loop, before and after to nobody.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 from acrn_dm.resources import Resources
@@ -58,6 +59,22 @@ class VirtioDevice:
     def backend_name(self) -> str:
         """Name of the ``BackendType`` that moves the data; chosen when the device is built."""
         return "vbs-u"
+
+    @property
+    def backend_optional(self) -> bool:
+        """Where the host can't do ``backend_name``, this process moves the data instead, and the log says so."""
+        return False
+
+    @property
+    def backend_path(self) -> Path | None:
+        """Where the backend is to be found: the socket of a ``vhost-user`` one."""
+        return None
+
+    def local_queues(self, features: int) -> Collection[int]:
+        """Queues that stay with ``handle_queue`` even if another process or the kernel moves the data: control
+        queues. *features* are negotiated.
+        """
+        return ()
 
     @property
     def backend_text(self) -> str:

@@ -4,16 +4,20 @@ Any offset and width is legal for the driver (4.1.5.1.3.1 demands it of legacy d
 zero and is dropped when written. A device that raises costs its own driver a reset and nothing else.
 """
 
+from collections.abc import Callable
+
+from acrn_dm.virtio.backend import Backend
 from acrn_dm.virtio.core import VirtioCore
-from acrn_dm.virtio.device import VirtioDevice
 
 
 class DeviceConfig:
-    """Bounds every access by ``config_size`` as it was when the device was built."""
+    """Bounds every access by *size*, ``config_size`` as it was when the device was built. The backend answers: it may
+    know better than the device.
+    """
 
-    def __init__(self, device: VirtioDevice, core: VirtioCore) -> None:
-        self.size = device.config_size
-        self._device = device
+    def __init__(self, size: int, backend: Callable[[], Backend], core: VirtioCore) -> None:
+        self.size = size
+        self._backend = backend
         self._core = core
 
     def read(self, offset: int, size: int) -> int:
@@ -23,7 +27,7 @@ class DeviceConfig:
             return 0
         self._core.config_was_read()
         try:
-            data = self._device.read_config(offset, length)
+            data = self._backend().read_config(offset, length)
         except Exception as e:
             self._core.needs_reset(e)
             return 0
@@ -35,7 +39,7 @@ class DeviceConfig:
         if length == 0:
             return
         try:
-            self._device.write_config(offset, value.to_bytes(size, "little")[:length])
+            self._backend().write_config(offset, value.to_bytes(size, "little")[:length])
         except Exception as e:
             self._core.needs_reset(e)
 

@@ -162,6 +162,7 @@ DEVICE_TABLES: dict[int, tuple[Feature, ...]] = {
 DEVICE_BITS = ((1 << 24) - 1) | (1 << 41 | 1 << 42) | (((1 << 128) - 1) >> 50 << 50)  # 2.2: bits of the device type
 LOW_WORD = 0xFFFF_FFFF  # all that a legacy driver can see or acknowledge (4.1.4.8)
 
+RING_BITS = sum(feature.mask for feature in RING)
 OFFERED_BY_TRANSPORT = VERSION_1 | INDIRECT_DESC | EVENT_IDX
 
 

@@ -49,7 +49,9 @@ class VirtioPci(PciFunction):
         self.failures = 0
         self._next_report = 0.0
         self._closed = False
-        self.backend_type = backend.choose(device, backends)
+        backend_types = list(backends)
+        self.backend_type = backend.choose(device, backend_types)
+        self._fallback = backend.choose(device, backend_types, backend.FALLBACK) if device.backend_optional else None
         self.core = VirtioCore(device.device_id, device.queue_sizes, self)
         self.interrupts = Interrupts(self)
         self.data_plane = DataPlane(
@@ -62,7 +64,7 @@ class VirtioPci(PciFunction):
         device.transport = self
 
     def _lay_out(self) -> None:
-        config = DeviceConfig(self.device, self.core)
+        config = DeviceConfig(self.device.config_size, lambda: self.data_plane.backend, self.core)
         if self.device.transitional:
             handler = LegacyBar(self.core, config, lambda: self.interrupts.msix_enabled)
             self.add_bar(LEGACY_BAR, legacy.bar_size(config.size), BarKind.IO, handler)
@@ -85,18 +87,19 @@ class VirtioPci(PciFunction):
     def check(self) -> list[str]:
         """What the device and its backend miss on this host."""
         lines = self.device.check()
-        reason = self.backend_type.probe()
+        reason = self.backend_type.probe() if self._fallback is None else None
         if reason is not None:
             lines.append(f"{self.name}: backend {self.backend_type.name}: {reason}")
         return lines
 
     def realize(self, resources: Resources) -> None:
-        """Open the device; only then is it known what it can offer."""
+        """Open device and backend; only then is it known what they can offer."""
         self.device.realize(resources)
         offered = self.device.features
         problem = features.offer_problem(self.device.device_id, offered)
         if problem is not None:
             raise PluginError(problem, provenance=f"device {self.context.kind}")
+        self.data_plane.backend = backend.realize(self.data_plane.backend, self._fallback, resources)
         self.core.offer(self.data_plane.backend.offer(offered | features.OFFERED_BY_TRANSPORT))
 
     def reset(self) -> None:
@@ -146,6 +149,22 @@ class VirtioPci(PciFunction):
         super().config_write(offset, size, value)
         if self._window.covers(offset, size):
             self._window.store()
+
+    # Machine: main thread.
+
+    def pause(self) -> None:
+        """Nothing moves in guest memory from now on, and the driver does not notice."""
+        with self.lock:
+            self.data_plane.pause()
+
+    def resume(self) -> None:
+        """Go on; a backend that can't costs its driver a reset."""
+        with self.lock:
+            try:
+                self.data_plane.resume()
+            except Exception as e:
+                self.data_plane.stop()
+                self.core.needs_reset(e)
 
     # CoreHost: called with the lock held.
 

@@ -12,7 +12,7 @@ from acrn_dm.errors import GuestError
 from acrn_dm.hookspecs import hookimpl
 from acrn_dm.ioloop import IoLoop, Timer
 from acrn_dm.types import BackendType
-from acrn_dm.virtio.backend import Session, SessionQueue
+from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.queue import Queue
 
@@ -89,27 +89,25 @@ class QueueServer:
         self._events.kick.kick()
 
 
-class VbsU:
-    """Implements ``backend.Backend``."""
+class VbsU(Backend):
+    """See the module."""
+
+    polls = True
 
     def __init__(self, device: VirtioDevice) -> None:
-        self._device = device
+        super().__init__(device)
         self._servers: list[QueueServer] = []
         self._queues: list[Queue] = []
         self._device_started = False
-
-    def offer(self, offered: int) -> int:
-        """Everything the device can do is done by the device."""
-        return offered
 
     def start(self, session: Session) -> None:
         """Make the rings, start the device, then take kicks."""
         for events in session.queues:
             self._queues.append(self._open(session, events))
         self._device_started = True
-        self._device.start(session.features, tuple(self._queues))
+        self.device.start(session.features, tuple(self._queues))
         for queue, events in zip(self._queues, session.queues, strict=True):
-            server = QueueServer(self._device, queue, events, session.poll_ns)
+            server = QueueServer(self.device, queue, events, session.poll_ns)
             self._servers.append(server)
             server.start()
 
@@ -121,16 +119,14 @@ class VbsU:
         try:
             if self._device_started:
                 self._device_started = False
-                self._device.stop()
+                self.device.stop()
         finally:
-            positions = {queue.index: queue.ring.next_avail for queue in self._queues}
+            # What the device holds on to goes to whoever serves the ring next: it is popped again.
+            positions = {q.index: (q.ring.next_avail - q.ring.in_flight) & 0xFFFF for q in self._queues}
             for queue in self._queues:
                 queue.close()
             self._queues.clear()
         return positions
-
-    def close(self) -> None:
-        """Nothing is kept between sessions."""
 
     def _open(self, session: Session, queue: SessionQueue) -> Queue:
         ring = SplitRing(
@@ -143,7 +139,7 @@ class VbsU:
             indirect=session.indirect,
             next_avail=queue.next_avail,
         )
-        loop: IoLoop = session.resources.io_loop(self._device.loop_name(queue.index))
+        loop: IoLoop = session.resources.io_loop(self.device.loop_name(queue.index))
         return Queue(queue.index, ring, loop, queue.call.signal)
 
 

@@ -71,7 +71,7 @@ def test_row_75_header_length_on_the_wire(legacy: bool, features: int, header: i
 
 def test_offloads_the_driver_took_are_set_in_the_tap() -> None:
     with card(features=GUEST_CSUM | GUEST_TSO4) as c:
-        assert c.tap.settings == [(12, 1 | 2)]
+        assert c.tap.settings == [(12, GUEST_CSUM | GUEST_TSO4)]
 
 
 def test_segmentation_request_passes_through() -> None:
@@ -114,8 +114,8 @@ def test_row_78_short_frame_is_dropped_or_sent_whole(length: int) -> None:
         done = c.tx.transfer([data] if data else [], [] if data else [4])
         assert done.written == 0
         assert c.sent() == ([data] if length >= 26 else [])
-        assert c.device.tx is not None
-        assert c.device.tx.dropped == (length < 26)
+        assert c.device.pairs[0].tx is not None
+        assert c.device.pairs[0].tx.dropped == (length < 26)
 
 
 @pytest.mark.parametrize("length", range(21))
@@ -167,8 +167,8 @@ def test_net_rx_single_buffer_frame_too_large_for_it_is_dropped() -> None:
         c.post(256, 256)
         done = c.inject(PLAIN + frame(size=1000), PLAIN + frame(b"fits"))
         assert [d.data[:72] for d in done] == [ONE_BUFFER + frame(b"fits")]
-        assert c.device.rx is not None
-        assert c.device.rx.dropped == 1
+        assert c.device.pairs[0].rx is not None
+        assert c.device.pairs[0].rx.dropped == 1
 
 
 def test_frame_larger_than_all_posted_buffers_waits_for_more() -> None:
@@ -201,8 +201,8 @@ def test_net_rx_flags_zero_and_no_tcpv4_stale_offloads_are_not_passed_on() -> No
 def test_row_83_frames_wait_in_the_kernel_until_there_are_buffers() -> None:
     with card() as c:
         assert c.inject(*[PLAIN + frame(bytes([i])) for i in range(5)]) == []
-        assert c.device.rx is not None
-        assert not c.device.rx.reads, "nobody watches a tap whose frames can't be taken"
+        assert c.device.pairs[0].rx is not None
+        assert not c.device.pairs[0].rx.reads, "nobody watches a tap whose frames can't be taken"
         c.post(2048, 2048)
         assert [d.data[26] for d in c.rx.completed()] == [0, 1]
         c.post(2048, 2048, 2048)
@@ -239,8 +239,8 @@ def test_frames_the_network_does_not_take_wait_and_none_is_lost() -> None:
             c.tx.send([PLAIN + frame(struct.pack("<H", i), size=200)])
         c.tx.kick()
         c.machine.settle()
-        assert c.device.tx is not None
-        assert c.device.tx.blocked
+        assert c.device.pairs[0].tx is not None
+        assert c.device.pairs[0].tx.blocked
         assert len(c.tx.completed()) < total
         got = c.sent()
         while len(got) < total:
@@ -369,8 +369,8 @@ def test_frame_the_host_refuses_is_dropped(monkeypatch: pytest.MonkeyPatch) -> N
 
         monkeypatch.setattr(c.tap, "write", refuse)
         assert c.tx.transfer([PLAIN + frame()]).written == 0
-        assert c.device.tx is not None
-        assert c.device.tx.dropped == 1
+        assert c.device.pairs[0].tx is not None
+        assert c.device.pairs[0].tx.dropped == 1
         assert c.driver.read_config(6, 2) == b"\1\0"
 
 

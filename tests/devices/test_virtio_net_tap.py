@@ -147,3 +147,32 @@ def test_deleted_interface_takes_the_link_down(tap: str) -> None:
         assert driver.read_config(6, 2) == b"\0\0"
         assert driver.queue(1).transfer([PLAIN + frame()]).written == 0
         assert sum(loop.step() for loop in machine.io_loops.values()) == 0
+
+
+def set_pairs(driver: VirtioDriver, control: int, pairs: int) -> bytes:
+    """The driver's VQ_PAIRS_SET; returns the acknowledgement."""
+    return driver.queue(control).transfer([bytes((4, 0)), pairs.to_bytes(2, "little")], [1]).data
+
+
+@pytest.mark.parametrize("tap", [("multi_queue",)], ids=["multi_queue"], indirect=True)
+def test_pairs_of_a_real_tap_are_switched_and_both_carry_frames(tap: str, wire: socket.socket) -> None:
+    with SimMachine() as machine:
+        machine.add(acrn_dm_device_types()[0], f"tap={tap},mq=2", slot=3)
+        driver = machine.driver(3)
+        driver.start()
+        for pairs in (2, 1, 1, 2):
+            assert set_pairs(driver, 4, pairs) == b"\0"
+        for queue in (1, 3):
+            driver.queue(queue).transfer([PLAIN, frame(bytes([queue]))])
+            assert experimental(wire)[14] == queue
+        driver.reset()
+        driver.start()
+        assert set_pairs(driver, 4, 2) == b"\0"
+
+
+@pytest.mark.parametrize("tap", [()], ids=["single"], indirect=True)
+def test_single_queue_tap_is_named_before_the_start_when_several_are_wanted(tap: str) -> None:
+    with SimMachine() as machine:
+        lines = machine.add(acrn_dm_device_types()[0], f"tap={tap},mq=2", slot=3).check()
+    assert len(lines) == 1
+    assert "multi_queue" in lines[0]

@@ -56,20 +56,22 @@ def guest_initramfs(
     modules: Sequence[str] = GUEST_MODULES,
     settings: Mapping[str, str] | None = None,
     files: Mapping[str, bytes] | None = None,
+    programs: Sequence[str] = (),
     lspci: bool = False,
 ) -> Path:
     """A guest's whole user space: busybox, these modules, and ``init`` as a busybox shell script.
 
     The script finds busybox's commands in /bin, the modules in /modules with the order to load them in /lab/modules,
-    ``settings`` as shell assignments in /lab/settings and ``files`` by their path. ``lspci`` adds this host's lspci.
-    The same arguments give the same file, made once.
+    ``settings`` as shell assignments in /lab/settings and ``files`` by their path; ``programs`` of this host in
+    /bin, and with ``lspci`` that one. The same arguments give the same file, made once.
     """
     entries = [
         *_base(init),
         *_modules(kernel, list(modules)),
         cpio.file("lab/settings", _shell_assignments(settings or {})),
         *(cpio.file(path.lstrip("/"), content, 0o755) for path, content in (files or {}).items()),
-        *(_lspci() if lspci else []),
+        *_programs([*programs, *(["lspci"] if lspci else [])]),
+        *(_pci_names() if lspci else []),
     ]
     return _store("guest", entries)
 
@@ -104,18 +106,28 @@ def _modules(kernel: Kernel, names: list[str]) -> list[cpio.Entry]:
     return [*entries, cpio.file("lab/modules", order.encode())]
 
 
-def _lspci() -> list[cpio.Entry]:
-    program = shutil.which("lspci", path="/usr/bin:/sbin:/usr/sbin:/bin")
+PACKAGES = {"lspci": "pciutils"}  # where the program is not the package's name
+
+
+def _programs(names: Sequence[str]) -> list[cpio.Entry]:
+    """Programs of this host and the libraries they need."""
+    entries = []
+    libraries = set()
+    for name in names:
+        program = shutil.which(name, path="/usr/bin:/sbin:/usr/sbin:/bin")
+        if program is None:
+            raise LabUnavailable(f"{name} is not installed (package {PACKAGES.get(name, name)})")
+        linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        libraries |= set(re.findall(r"(/\S+) \(0x", linked))
+        entries.append(cpio.file(f"bin/{name}", Path(program).read_bytes(), 0o755))
+    return entries + [cpio.file(path.lstrip("/"), Path(path).read_bytes(), 0o755) for path in sorted(libraries)]
+
+
+def _pci_names() -> list[cpio.Entry]:
     names = Path("/usr/share/misc/pci.ids")
-    if program is None or not names.exists():
-        raise LabUnavailable("lspci is not installed (package pciutils)")
-    linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-    libraries = [Path(found) for found in re.findall(r"(/\S+) \(0x", linked)]
-    return [
-        cpio.file("bin/lspci", Path(program).read_bytes(), 0o755),
-        cpio.file("usr/share/misc/pci.ids", names.read_bytes()),
-        *(cpio.file(str(path).lstrip("/"), path.read_bytes(), 0o755) for path in libraries),
-    ]
+    if not names.exists():
+        raise LabUnavailable("lspci has no names (package pciutils)")
+    return [cpio.file("usr/share/misc/pci.ids", names.read_bytes())]
 
 
 def _shell_assignments(settings: Mapping[str, str]) -> bytes:

@@ -1,10 +1,16 @@
 """Devices with one trait each, and a machine around them."""
 
-from collections.abc import Callable, Sequence
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
 
 from acrn_dm._fastring import Chain
-from acrn_dm.testing import SimMachine
-from acrn_dm.types import DeviceContext
+from acrn_dm.hookspecs import hookimpl
+from acrn_dm.pci.eventfds import CallEvent
+from acrn_dm.testing import FakeVhost, SimMachine
+from acrn_dm.types import BackendType, DeviceContext
+from acrn_dm.vhost.kernel import KernelVhost
+from acrn_dm.vhost.kernel_node import VhostNode, VhostQueue
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.queue import Queue
 
@@ -102,14 +108,64 @@ class Holding(Echo):
         queue.flush()
 
 
-def machine_with(make: Callable[[DeviceContext], VirtioDevice] = Echo, **options: object) -> SimMachine:
-    """A machine with one device in slot 3."""
-    machine = SimMachine(**options)  # type: ignore[arg-type]
+class EchoVhost(KernelVhost):
+    """The kernel's echo; a tap it has not."""
+
+    path = "/dev/vhost-echo"
+    resets_owner = True
+
+    def run(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
+        for queue in queues:
+            node.net_set_backend(queue.local, 0)
+
+    def halt(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
+        for queue in queues:
+            node.net_set_backend(queue.local, -1)
+
+
+class EchoKernel(FakeVhost):
+    """Offers ``vhost`` for every device."""
+
+    @hookimpl
+    def acrn_dm_backend_types(self) -> Iterable[BackendType]:
+        make = functools.partial(EchoVhost, open_node=self.open)
+        return [BackendType(name="vhost", summary="", kinds={"*"}, create=make)]
+
+
+def machine_with(
+    make: Callable[[DeviceContext], VirtioDevice] = Echo, *, backend: str = "vbs-u", **options: object
+) -> SimMachine:
+    """A machine with one device in slot 3; with *backend* ``vhost`` another does its work, by two eventfds a queue."""
+    plugins: Sequence[object] = options.pop("plugins", ())  # type: ignore[assignment]
+    kernel = EchoKernel()
+    machine = SimMachine(plugins=[*plugins, kernel] if backend == "vhost" else plugins, **options)  # type: ignore[arg-type]
+    if backend == "vhost":
+        kernel.join(machine)
+        make = _on_vhost(make)
     machine.add(make, slot=SLOT)
     return machine
+
+
+def _on_vhost(make: Callable[[DeviceContext], VirtioDevice]) -> Callable[[DeviceContext], VirtioDevice]:
+    assert isinstance(make, type)
+    return type("Vhost" + make.__name__, (make,), {"backend_name": "vhost", "handle_queue": _must_not_serve})
+
+
+def _must_not_serve(self: object, queue: Queue) -> None:
+    raise AssertionError("two process one ring")
 
 
 def device_of(machine: SimMachine) -> Echo:
     """The device under test."""
     device: Echo = machine.bus.functions[0].device  # type: ignore[attr-defined]
     return device
+
+
+def call_of(machine: SimMachine, queue: int) -> Callable[[], object]:
+    """What whoever serves *queue* calls to interrupt the driver; also works, without effect, after a reset."""
+    plane = machine.bus.functions[0].data_plane  # type: ignore[attr-defined]
+    event: CallEvent = plane._events[queue].call
+    if not plane.backend.polls:
+        fd = os.dup(event.fd)
+        return lambda: os.eventfd_write(fd, 1)
+    return event.signal

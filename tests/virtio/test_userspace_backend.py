@@ -8,7 +8,7 @@ import pytest
 
 from acrn_dm.testing import VirtioDriver
 from acrn_dm.virtio.queue import Queue
-from tests.virtio.parts import SLOT, Echo, device_of, machine_with
+from tests.virtio.parts import SLOT, Echo, Holding, device_of, machine_with
 
 
 def fill(driver: VirtioDriver, index: int, count: int) -> None:
@@ -211,3 +211,14 @@ def test_no_descriptor_leaks_over_many_sessions() -> None:
             driver.queue(0).transfer([b"ab"], [2])
             driver.reset()
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_the_device_holds_on_to_is_popped_again_by_who_comes_next() -> None:
+    with machine_with(Holding) as machine:
+        function = machine.bus.functions[0]
+        driver = machine.driver(SLOT)
+        driver.start()
+        fill(driver, 0, 3)
+        driver.queue(0).kick()
+        machine.settle()
+        assert function.data_plane.backend.stop()[0] == 0  # type: ignore[attr-defined]

@@ -1,4 +1,6 @@
-"""Options of ``virtio-blk``: ``[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...]`` or ``nodisk``."""
+"""Options of ``virtio-blk``: ``[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...]``, ``nodisk``, or
+``[mq=N,]vhost-user=SOCKET``.
+"""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -6,7 +8,7 @@ from typing import Any, ClassVar
 import attrs
 
 from acrn_dm.errors import ConfigError
-from acrn_dm.options import from_mapping, option
+from acrn_dm.options import from_mapping, option, vhost_user_option
 
 WHAT = "virtio-blk"
 SECTOR = 512  # the unit of capacity and of request addresses, whatever the logical block size (5.2.6)
@@ -133,10 +135,11 @@ def _one_of(*words: str) -> Any:
 class BlkConfig:
     """See the module. Converters and validators raise ValueError, which the option reader turns into a ConfigError."""
 
-    GRAMMAR: ClassVar[str] = "[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...] or nodisk"
+    GRAMMAR: ClassVar[str] = "[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...] or nodisk or [mq=N,]vhost-user=SOCKET"
 
     path: Path | None = option(default=None, help="Raw image or block device.")
     nodisk: bool = option(default=False, help="Start without a medium; one can be inserted later.")
+    vhost_user: Path | None = vhost_user_option()
     iothread: IoThreads = option(
         default=IoThreads(),
         converter=_iothreads,
@@ -176,8 +179,16 @@ class BlkConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.path is None and not self.nodisk:
-            raise ValueError("the path of an image is missing (or nodisk)")
+        if self.path is None and not self.nodisk and self.vhost_user is None:
+            raise ValueError("the path of an image is missing (or nodisk, or vhost-user=SOCKET)")
+        if self.vhost_user is not None:
+            self._refuse_medium_options()
+
+    def _refuse_medium_options(self) -> None:
+        """The process behind vhost-user owns the medium: its options are given there."""
+        for field in attrs.fields(type(self)):
+            if field.name not in ("vhost_user", "mq") and getattr(self, field.name) != field.default:
+                raise ValueError(f"{field.name} and vhost-user exclude each other")
 
     @classmethod
     def from_string(cls, text: str) -> "BlkConfig":
@@ -186,9 +197,11 @@ class BlkConfig:
         if "nodisk" in tokens:
             return cls(nodisk=True)
         values: dict[str, Any] = {}
-        while tokens and tokens[0].partition("=")[0] in ("iothread", "mq"):
+        while tokens and tokens[0].partition("=")[0] in ("iothread", "mq", "vhost-user", "vhost_user"):
             key, eq, value = tokens.pop(0).partition("=")
             values[key] = value if eq else True
+        if values.keys() & {"vhost-user", "vhost_user"} and not tokens:
+            return from_mapping(cls, values, WHAT)
         if not tokens or not tokens[0]:
             raise ConfigError("the path of an image is missing", option=WHAT, value=text)
         values["path"] = tokens.pop(0)

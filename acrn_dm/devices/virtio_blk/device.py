@@ -15,6 +15,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import attrs
 
@@ -87,6 +88,8 @@ class BlkDevice(VirtioDevice):
     @property
     def features(self) -> int:
         """FLUSH and CONFIG_WCE are always there: a driver may want write-back where the option says write-through."""
+        if self.config.vhost_user is not None:
+            return 0  # the other process says what it has
         offer = SEG_MAX | BLK_SIZE | TOPOLOGY | FLUSH | CONFIG_WCE
         offer |= MQ if self._queues > 1 else 0
         if self.config.ro:
@@ -104,13 +107,25 @@ class BlkDevice(VirtioDevice):
         return CONFIG.size
 
     @property
+    def backend_name(self) -> str:
+        """Another process, if asked for."""
+        return "vbs-u" if self.config.vhost_user is None else "vhost-user"
+
+    @property
+    def backend_path(self) -> Path | None:
+        """Its socket."""
+        return self.config.vhost_user
+
+    @property
     def backend_text(self) -> str:
-        """The image's path."""
+        """The image's path, or the socket."""
+        if self.config.vhost_user is not None:
+            return f"vhost-user {self.config.vhost_user}"
         return str(self.config.path) if self.config.path else "no disk"
 
     def check(self) -> list[str]:
         """Whether the image can be used."""
-        why = medium.problem(self.config)
+        why = medium.problem(self.config) if self.config.vhost_user is None else None
         return [] if why is None else [f"{self.name}: {why}"]
 
     def realize(self, resources: Resources) -> None:

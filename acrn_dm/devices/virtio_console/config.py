@@ -1,4 +1,6 @@
-"""Options of ``virtio-console``: a comma list of ``[@]TYPE:PORTNAME[=PATH][:server|client]``, one item per port."""
+"""Options of ``virtio-console``: a comma list of ``[@]TYPE:PORTNAME[=PATH][:server|client]``, one item per port; or
+``vhost-user=SOCKET``.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +8,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from acrn_dm.options import construct, from_mapping, option
+from acrn_dm.options import construct, from_mapping, option, vhost_user_option
 
 WHAT = "virtio-console"
 MAX_PORTS = 16
@@ -66,6 +68,8 @@ class PortConfig:
 
 def _ports(value: Any) -> tuple[PortConfig, ...]:
     """From one text, or a sequence whose items are texts, tables or PortConfig."""
+    if value is None:
+        return ()
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, Sequence) or not value:
@@ -85,15 +89,19 @@ def _port(item: Any) -> PortConfig:
 class ConsoleConfig:
     """See the module. Port 0 is the first; drivers without MULTIPORT see only that one."""
 
-    GRAMMAR: ClassVar[str] = "[@]TYPE:PORTNAME[=PATH][:server|client][,...]"
+    GRAMMAR: ClassVar[str] = "[@]TYPE:PORTNAME[=PATH][:server|client][,...] or vhost-user=SOCKET"
 
     ports: tuple[PortConfig, ...] = option(
+        default=None,
         converter=_ports,
         metavar="[@]TYPE:PORTNAME[=PATH][:server|client],...",
         help="Ports; TYPE is stdio, tty, pty, file or socket, '@' makes a console (hvcN) of it.",
     )
+    vhost_user: Path | None = vhost_user_option()
 
     def __attrs_post_init__(self) -> None:
+        if bool(self.ports) == (self.vhost_user is not None):
+            raise ValueError("expected either ports ([@]TYPE:PORTNAME[=PATH][:server|client],...) or vhost-user=SOCKET")
         if len(self.ports) > MAX_PORTS:
             raise ValueError(f"{len(self.ports)} ports: there can be {MAX_PORTS}")
         names = [port.name for port in self.ports]
@@ -106,4 +114,7 @@ class ConsoleConfig:
     @classmethod
     def from_string(cls, text: str) -> "ConsoleConfig":
         """Read the original's grammar. Raises ConfigError."""
+        key, eq, socket = text.partition("=")
+        if key in ("vhost-user", "vhost_user"):
+            return from_mapping(cls, {key: socket if eq else True}, WHAT)
         return construct(cls, {"ports": text}, WHAT)

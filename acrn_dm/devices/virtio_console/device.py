@@ -8,6 +8,7 @@ the backends.
 import contextlib
 import struct
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.virtio_console.backend import FileBackend, PortBackend, PtyBackend, StdioBackend, TtyBackend
@@ -65,6 +66,8 @@ class ConsoleDevice(VirtioDevice):
     @property
     def features(self) -> int:
         """5.3.3."""
+        if self.config.vhost_user is not None:
+            return 0  # the other process says what it has
         return SIZE | MULTIPORT | EMERG_WRITE
 
     @property
@@ -78,8 +81,20 @@ class ConsoleDevice(VirtioDevice):
         return CONFIG.size
 
     @property
+    def backend_name(self) -> str:
+        """Another process, if asked for."""
+        return "vbs-u" if self.config.vhost_user is None else "vhost-user"
+
+    @property
+    def backend_path(self) -> Path | None:
+        """Its socket."""
+        return self.config.vhost_user
+
+    @property
     def backend_text(self) -> str:
-        """The ports' types."""
+        """The ports' types, or the socket."""
+        if self.config.vhost_user is not None:
+            return f"vhost-user {self.config.vhost_user}"
         return ", ".join(port.type if port.path is None else f"{port.type} {port.path}" for port in self.config.ports)
 
     @property
@@ -107,7 +122,8 @@ class ConsoleDevice(VirtioDevice):
         for port in self.ports:
             port.again = guarded(self, port.pump)
             port.backend.attach(self._loop, port.again, guarded(self, self._notifier(port)))
-        self._size = self.ports[0].backend.window_size() or DEFAULT_SIZE
+        if self.ports:
+            self._size = self.ports[0].backend.window_size() or DEFAULT_SIZE
 
     def read_config(self, offset: int, size: int) -> bytes:
         """cols and rows are port 0's."""

@@ -1,12 +1,23 @@
 """virtio-net: a network card on a tap or macvtap."""
 
+from collections.abc import Iterable
+
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
+from acrn_dm.devices.virtio_net.vhost import NetVhost
 from acrn_dm.hookspecs import hookimpl
-from acrn_dm.types import DeviceType
+from acrn_dm.types import BackendType, DeviceType
 
 
 @hookimpl
 def acrn_dm_device_types() -> tuple[DeviceType, ...]:
     """Offer ``virtio-net``."""
     return (DeviceType(name="virtio-net", summary="network card on a tap", config=NetConfig, create=NetDevice),)
+
+
+@hookimpl
+def acrn_dm_backend_types() -> Iterable[BackendType]:
+    """Offer ``vhost`` for it."""
+    summary = "in the kernel (vhost-net)"
+    kinds = {"virtio-net"}
+    return [BackendType(name="vhost", summary=summary, kinds=kinds, create=NetVhost, probe=NetVhost.problem)]

@@ -1,5 +1,7 @@
 """Taps: frames in and out of the host's network, one system call each. Knows no descriptor and no guest.
 
+An interface has one descriptor for each queue pair, and hands frames to those that are attached.
+
 A frame comes and goes with the kernel's packet header before it (IFF_VNET_HDR), so checksums and segmentation are the
 host's work. A macvtap is the same behind a character device of its own.
 """
@@ -14,12 +16,20 @@ from pathlib import Path
 
 import attrs
 
+from acrn_dm.devices.virtio_net.request import GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6
 from acrn_dm.errors import ConfigError, HostError
 
-TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D0, 0x400454D8  # linux/if_tun.h
-IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
+TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ, TUNSETQUEUE = 0x400454CA, 0x400454D0, 0x400454D8, 0x400454D9
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100  # linux/if_tun.h
+IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE = 0x0200, 0x0400
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN = 1, 2, 4, 8
 IFREQ = struct.Struct("16sH22x")
+TUN_OFFLOADS = {
+    GUEST_CSUM: TUN_F_CSUM,
+    GUEST_TSO4: TUN_F_TSO4,
+    GUEST_TSO6: TUN_F_TSO6,
+    GUEST_ECN: TUN_F_TSO_ECN,
+}
 
 NET_CLASS = Path("/sys/class/net")
 TUN_DEVICE = Path("/dev/net/tun")
@@ -34,7 +44,12 @@ class PacketFile:
     vnet_header: bool
 
     def configure(self, *, header_bytes: int, offloads: int) -> None:
-        """Set header length and which TUN_F_* offloads frames for the guest may need. Raises HostError."""
+        """Set, for the whole interface, the header's length and what frames for the guest may need: feature bits
+        GUEST_*. Raises HostError.
+        """
+
+    def attach(self, attached: bool) -> None:
+        """Whether the interface may hand frames to this descriptor. Raises HostError."""
 
     def read(self, buffer: memoryview) -> int | None:
         """Read a frame into *buffer*; None when none waits. Raises OSError when the interface is gone."""
@@ -61,18 +76,30 @@ class Tap(PacketFile):
     """A tap or macvtap."""
 
     name: str
+    _attached: bool = attrs.field(default=True, init=False)
 
     def configure(self, *, header_bytes: int, offloads: int) -> None:
         """See PacketFile."""
         try:
             fcntl.ioctl(self.fd, TUNSETVNETHDRSZ, struct.pack("i", header_bytes))
-            fcntl.ioctl(self.fd, TUNSETOFFLOAD, offloads)
+            fcntl.ioctl(self.fd, TUNSETOFFLOAD, sum(bit for f, bit in TUN_OFFLOADS.items() if offloads & f))
         except OSError as e:
             raise HostError.from_os(f"setting the offloads of {self.name}", e) from e
 
+    def attach(self, attached: bool) -> None:
+        """See PacketFile."""
+        if attached == self._attached:
+            return
+        flag = IFF_ATTACH_QUEUE if attached else IFF_DETACH_QUEUE
+        try:
+            fcntl.ioctl(self.fd, TUNSETQUEUE, IFREQ.pack(b"", flag))
+        except OSError as e:
+            raise HostError.from_os(f"switching a queue of {self.name}", e) from e
+        self._attached = attached
 
-def problem(name: str) -> str | None:
-    """Why interface *name* can't be used, as one line; opens nothing."""
+
+def problem(name: str, queues: int = 1) -> str | None:
+    """Why interface *name* can't be used with so many descriptors, as one line; opens nothing."""
     directory = NET_CLASS / name
     if not directory.exists():
         return f"tap {name} does not exist; make it with: ip tuntap add mode tap {name} && ip link set {name} up"
@@ -81,6 +108,8 @@ def problem(name: str) -> str | None:
         return f"interface {name} is neither a tap nor a macvtap"
     if not os.access(node, os.R_OK | os.W_OK):
         return f"{node} is not accessible; {name} needs it"
+    if node == TUN_DEVICE and queues > 1 and not _tun_flags(name) & IFF_MULTI_QUEUE:
+        return f"tap {name} has one queue; make it with: ip tuntap add mode tap {name} multi_queue"
     return None
 
 
@@ -89,9 +118,7 @@ def open_tap(name: str) -> Tap:
     if why := problem(name):
         raise ConfigError(why, option="virtio-net")
     node = _node(name)
-    flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
-    with contextlib.suppress(OSError, ValueError):
-        flags |= int((NET_CLASS / name / "tun_flags").read_text(), 0) & IFF_MULTI_QUEUE  # as it was made, or EINVAL
+    flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | _tun_flags(name) & IFF_MULTI_QUEUE  # as it was made, or EINVAL
     try:
         fd = os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
@@ -103,6 +130,13 @@ def open_tap(name: str) -> Tap:
         hint = "another process uses it" if e.errno == errno.EBUSY else None
         raise HostError.from_os(f"attaching to tap {name}", e, hint) from e
     return Tap(fd=fd, vnet_header=True, name=name)
+
+
+def _tun_flags(name: str) -> int:
+    """How the tap was made; 0 for a macvtap."""
+    with contextlib.suppress(OSError, ValueError):
+        return int((NET_CLASS / name / "tun_flags").read_text(), 0)
+    return 0
 
 
 def _node(name: str) -> Path:

@@ -1,22 +1,24 @@
-"""Options of ``virtio-net``: ``tap=NAME[,vhost][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]``, in any order."""
+"""Options of ``virtio-net``, in any order: ``tap=NAME`` or ``vhost-user=SOCKET``, then what ``GRAMMAR`` lists."""
 
 import hashlib
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
 
 from acrn_dm.errors import ConfigError
-from acrn_dm.options import from_mapping, option
+from acrn_dm.options import FALSE_WORDS, TRUE_WORDS, from_mapping, option, vhost_user_option
 from acrn_dm.types import Bdf
 
 WHAT = "virtio-net"
 MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z")
+MAX_PAIRS = 128  # queue pairs; with the control queue, notify registers fit their region of the modern BAR
 OUI = bytes((0x00, 0x16, 0x3E))  # of generated addresses, as in the original
 
 
-def _interface(instance: object, attribute: "attrs.Attribute[str]", value: str) -> None:
-    if not 0 < len(value) < 16 or value in (".", "..") or re.search(r"[\s/:]", value):
+def _interface(instance: object, attribute: "attrs.Attribute[str | None]", value: str | None) -> None:
+    if value is not None and (not 0 < len(value) < 16 or value in (".", "..") or re.search(r"[\s/:]", value)):
         raise ValueError(f"tap {value!r} is no interface name: 1 to 15 characters without '/', ':' and blanks")
 
 
@@ -31,14 +33,37 @@ def _mac(value: Any) -> bytes | None:
     return address
 
 
+def _vhost(value: Any) -> str:
+    word = ("on" if value else "off") if isinstance(value, bool) else str(value).lower()
+    if word == "auto":
+        return word
+    if word not in TRUE_WORDS | FALSE_WORDS:
+        raise ValueError(f"vhost {value!r}: expected on, off or auto")
+    return "on" if word in TRUE_WORDS else "off"
+
+
+def _pairs(instance: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+    if not 1 <= value <= MAX_PAIRS:
+        raise ValueError(f"mq {value}: expected 1 to {MAX_PAIRS}")
+
+
 @attrs.frozen(kw_only=True)
 class NetConfig:
     """See the module. Converters and validators raise ValueError, which the option reader turns into a ConfigError."""
 
-    GRAMMAR: ClassVar[str] = "tap=NAME[,vhost][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]"
+    GRAMMAR: ClassVar[str] = "tap=NAME[,vhost[=auto]]|vhost-user=SOCKET[,mq=N][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]"
 
-    tap: str = option(validator=_interface, metavar="NAME", help="Tap or macvtap interface; it must exist.")
-    vhost: bool = option(default=False, help="Let the host's kernel move the data.")
+    tap: str | None = option(
+        default=None, validator=_interface, metavar="NAME", help="Tap or macvtap interface; it must exist."
+    )
+    vhost: str = option(
+        default="off",
+        converter=_vhost,
+        metavar="on|off|auto",
+        help="Let the host's kernel move the data; auto: if it can. Bare: on.",
+    )
+    vhost_user: Path | None = vhost_user_option()
+    mq: int = option(default=1, validator=_pairs, help="Queue pairs; more than one needs a tap made with multi_queue.")
     mac: bytes | None = option(
         default=None,
         converter=_mac,
@@ -50,6 +75,12 @@ class NetConfig:
     def __attrs_post_init__(self) -> None:
         if self.mac is not None and self.mac_seed is not None:
             raise ValueError("mac and mac_seed exclude each other")
+        if (self.tap is None) == (self.vhost_user is None):
+            raise ValueError("expected either tap=NAME or vhost-user=SOCKET")
+        if self.vhost_user is not None and self.vhost != "off":
+            raise ValueError("vhost and vhost-user exclude each other")
+        if self.vhost_user is not None and self.mq > 1:
+            raise ValueError("mq and vhost-user exclude each other")
 
     @classmethod
     def from_string(cls, text: str) -> "NetConfig":
@@ -61,7 +92,9 @@ class NetConfig:
                 raise ConfigError(f"option {key!r} is given twice", option=WHAT, value=text)
             if not eq and key != "vhost":
                 raise ConfigError(
-                    f"{token!r}: expected tap=NAME, vhost, mac=... or mac_seed=...", option=WHAT, value=text
+                    f"{token!r}: expected tap=NAME, vhost[=auto], vhost-user=SOCKET, mq=N, mac=... or mac_seed=...",
+                    option=WHAT,
+                    value=text,
                 )
             values[key] = value if eq else True
         return from_mapping(cls, values, WHAT)

@@ -1,28 +1,28 @@
-"""virtio-net (virtio 5.1): joins receive queue, transmit queue and tap. No control queue, so no filters."""
+"""virtio-net (virtio 5.1): joins queue pairs, control queue and interface. There are no filters."""
 
 import logging
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
-from acrn_dm.devices.loopwork import FdWatch, guarded
+from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.virtio_net import backend
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.config import NetConfig
-from acrn_dm.devices.virtio_net.receive import Receiver
+from acrn_dm.devices.virtio_net.control import Control
+from acrn_dm.devices.virtio_net.pair import Pair
 from acrn_dm.devices.virtio_net.request import (
-    GUEST_CSUM,
-    GUEST_ECN,
-    GUEST_TSO4,
-    GUEST_TSO6,
+    CTRL_GUEST_OFFLOADS,
+    CTRL_VQ,
+    GUEST_OFFLOADS,
     MAC,
+    MQ,
     MRG_RXBUF,
     OFFLOADS,
     STATUS,
     header_bytes,
 )
-from acrn_dm.devices.virtio_net.transmit import Transmitter
-from acrn_dm.errors import GuestError
-from acrn_dm.ioloop import READ, WRITE
+from acrn_dm.errors import HostError
 from acrn_dm.resources import Resources
 from acrn_dm.types import DeviceContext
 from acrn_dm.virtio.device import VirtioDevice
@@ -30,20 +30,20 @@ from acrn_dm.virtio.queue import Queue
 
 log = logging.getLogger(__name__)
 
-RX, TX = 0, 1
 QUEUE_SIZE = 1024
+CONTROL_SIZE = 64
 LINK_UP = 1
-CONFIG = struct.Struct("<6sH")  # mac, status: 5.1.4; what follows belongs to features that are not offered
-TAP_OFFLOADS = {
-    GUEST_CSUM: backend.TUN_F_CSUM,
-    GUEST_TSO4: backend.TUN_F_TSO4,
-    GUEST_TSO6: backend.TUN_F_TSO6,
-    GUEST_ECN: backend.TUN_F_TSO_ECN,
-}
+# mac, status, max_virtqueue_pairs: 5.1.4; what follows belongs to features that are not offered
+CONFIG = struct.Struct("<6sHH")
+CONFIG_WITHOUT_MQ = 8
 
 
 class NetDevice(VirtioDevice):
-    """A network card on a tap. Both queues share one I/O loop, because they share the tap's descriptor."""
+    """A network card on a tap. A pair's queues share one I/O loop, because they share the tap's descriptor.
+
+    Queues 2n and 2n + 1 are pair n; with more than one pair the last queue is the control queue, or for a driver
+    without MQ number 2 (5.1.2).
+    """
 
     device_id = 1
     pci_class = 0x020000
@@ -54,53 +54,80 @@ class NetDevice(VirtioDevice):
     ) -> None:
         super().__init__(context)
         self.config = config
-        self.tap: PacketFile | None = None
-        self.rx: Receiver | None = None
-        self.tx: Transmitter | None = None
+        self.taps: tuple[PacketFile, ...] = ()
+        self.pairs: tuple[Pair, ...] = ()
+        self._control: Control | None = None
+        self._control_queue = -1
+        self._header_bytes = 0  # of the packet headers that were negotiated
         self._open = open_backend
         self._mac = config.address(context.bdf)
         self._link = 0
-        self._watch: FdWatch | None = None
 
     @property
     def features(self) -> int:
-        """Offloads where the backend has packet headers, which a tap always has."""
-        offloads = OFFLOADS if self.tap is None or self.tap.vnet_header else 0
-        return MAC | STATUS | MRG_RXBUF | offloads
+        """Offloads where the interface has packet headers, which a tap always has."""
+        offered = MAC | STATUS | MRG_RXBUF
+        if all(tap.vnet_header for tap in self.taps):
+            offered |= OFFLOADS
+        if self.config.mq > 1:
+            offered |= CTRL_VQ | MQ | (CTRL_GUEST_OFFLOADS if offered & OFFLOADS else 0)
+        return offered
 
     @property
     def queue_sizes(self) -> Sequence[int]:
-        """One receive and one transmit queue."""
-        return (QUEUE_SIZE, QUEUE_SIZE)
+        """The pairs, then the control queue if there are several."""
+        pairs = (QUEUE_SIZE,) * (2 * self.config.mq)
+        return pairs if self.config.mq == 1 else (*pairs, CONTROL_SIZE)
 
     @property
     def config_size(self) -> int:
-        """mac and status."""
-        return CONFIG.size
+        """mac, status, and the number of pairs if there are several."""
+        return CONFIG_WITHOUT_MQ if self.config.mq == 1 else CONFIG.size
+
+    def local_queues(self, features: int) -> Collection[int]:
+        """The control queue."""
+        return (self._control_index(features),) if features & CTRL_VQ else ()
 
     @property
     def backend_name(self) -> str:
-        """The kernel's vhost, if asked for."""
-        return "vhost" if self.config.vhost else "vbs-u"
+        """The kernel's vhost or another process, if asked for."""
+        if self.config.vhost_user is not None:
+            return "vhost-user"
+        return "vbs-u" if self.config.vhost == "off" else "vhost"
+
+    @property
+    def backend_optional(self) -> bool:
+        """``vhost=auto``."""
+        return self.config.vhost == "auto"
+
+    @property
+    def backend_path(self) -> Path | None:
+        """The other process's socket."""
+        return self.config.vhost_user
 
     @property
     def backend_text(self) -> str:
-        """The interface."""
-        return f"tap {self.config.tap}{' (vhost)' if self.config.vhost else ''}"
+        """The interface, or the socket."""
+        if self.config.vhost_user is not None:
+            return f"vhost-user {self.config.vhost_user}"
+        return f"tap {self.config.tap}" + {"on": " (vhost)", "auto": " (vhost, if usable)"}.get(self.config.vhost, "")
 
     def check(self) -> list[str]:
         """Whether the interface is there."""
-        why = backend.problem(self.config.tap)
+        why = None if self.config.tap is None else backend.problem(self.config.tap, self.config.mq)
         return [] if why is None else [f"{self.name}: {why}"]
 
     def realize(self, resources: Resources) -> None:
         """Open the tap. Raises ConfigError or HostError; unlike the original, there is no device without a tap."""
-        self.tap = self._open(self.config.tap)
+        if self.config.tap is not None:
+            for _ in range(self.config.mq):
+                self.taps = (*self.taps, self._open(self.config.tap))
+        self.pairs = tuple(Pair(tap, self._tap_gone, lambda work: guarded(self, work)) for tap in self.taps)
         self._link = LINK_UP
 
     def read_config(self, offset: int, size: int) -> bytes:
         """5.1.4."""
-        return CONFIG.pack(self._mac, self._link)[offset : offset + size]
+        return CONFIG.pack(self._mac, self._link, self.config.mq)[offset : offset + size]
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Legacy drivers may write the address (5.1.4.1): it is stored until the reset and means nothing to us."""
@@ -110,75 +137,66 @@ class NetDevice(VirtioDevice):
         self._mac = bytes(mac)
 
     def start(self, features: int, queues: Sequence[Queue]) -> None:
-        """Tell the tap what was negotiated and begin to read. Raises HostError."""
-        assert self.tap is not None
-        offloads = sum(bit for feature, bit in TAP_OFFLOADS.items() if features & feature)
-        if self._link:
-            self.tap.configure(header_bytes=header_bytes(features), offloads=offloads)
-        for queue in queues:
-            if queue.index == RX:
-                self.rx = Receiver(queue, self.tap, features)
-            else:
-                self.tx = Transmitter(queue, self.tap, features)
-        if queues:
-            # The first look at the rings is what watches the tap.
-            self._watch = FdWatch(queues[0].loop, self.tap.fd, guarded(self, self._tap_ready))
+        """Tell the tap what was negotiated and begin to read. Raises HostError.
+
+        The queues of the pairs are missing where somebody else moves the frames.
+        """
+        if self._link and self.taps:
+            self._header_bytes = header_bytes(features)
+            self.taps[0].configure(header_bytes=self._header_bytes, offloads=features & GUEST_OFFLOADS)
+            self._attach(1)  # 5.1.6.5.5: until the driver asks for more
+        if features & CTRL_VQ:
+            self._control_queue = self._control_index(features)
+            self._control = Control(features, self.config.mq, self._set_pairs, self._set_offloads)
+        for i, pair in enumerate(self.pairs):
+            own = [q for q in queues if q.index // 2 == i and q.index != self._control_queue]
+            pair.start(own, features, up=bool(self._link))
 
     def handle_queue(self, queue: Queue) -> None:
-        """Buffers for frames that may wait, or frames to send."""
-        try:
-            if not self._link:
-                self._discard()
-            elif queue.index == RX and self.rx is not None:
-                self.rx.pump()
-            elif self.tx is not None and not self.tx.blocked:
-                self.tx.pump()
-        except OSError as e:
-            self._tap_gone(e)
-        self._follow()
+        """Frames, buffers for them, or commands."""
+        if queue.index == self._control_queue and self._control is not None:
+            self._control.serve(queue)
+        else:
+            self.pairs[queue.index // 2].handle(queue)
 
     def stop(self) -> None:
         """Let go of the queues; frames that wait in the tap are the next driver's."""
-        if self._watch is not None:
-            self._watch.close()
-        self._watch = self.rx = self.tx = None
+        for pair in self.pairs:
+            pair.stop()
+        self._control, self._control_queue = None, -1
         self._mac = self.config.address(self.context.bdf)
 
     def close(self) -> None:
         """Close the tap."""
         self.stop()
-        tap, self.tap = self.tap, None
-        if tap is not None:
+        taps, self.taps, self.pairs = self.taps, (), ()
+        for tap in taps:
             tap.close()
 
-    def _tap_ready(self) -> None:
-        """Frames arrived, or there is room again."""
-        try:
-            if self.tx is not None and self.tx.blocked:
-                self.tx.pump()
-            if self.rx is not None:
-                self.rx.pump()
-        except OSError as e:
-            self._tap_gone(e)
-        except GuestError:
-            self.rx = self.tx = None  # the rings are not touched again, nor is the tap, until the driver resets
-            raise
-        finally:
-            self._follow()
+    def _control_index(self, features: int) -> int:
+        return 2 * self.config.mq if features & MQ else 2
 
-    def _follow(self) -> None:
-        """Watch the tap for what the queues wait for."""
-        if self._watch is not None:
-            events = READ if self._link and self.rx is not None and self.rx.reads else 0
-            events |= WRITE if self._link and self.tx is not None and self.tx.blocked else 0
-            self._watch.want(events)
+    def _attach(self, pairs: int) -> None:
+        for i, tap in enumerate(self.taps):
+            tap.attach(i < pairs)
+
+    def _set_pairs(self, pairs: int) -> bool:
+        """The driver's VQ_PAIRS_SET. The interface's queues are what decides where frames go, whoever moves them."""
+        return self._told(lambda: self._attach(pairs))
+
+    def _set_offloads(self, offloads: int) -> bool:
+        return self._told(lambda: self.taps[0].configure(header_bytes=self._header_bytes, offloads=offloads))
+
+    def _told(self, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except HostError as e:
+            log.warning("%s: %s", self.name, e)
+            return False
+        return True
 
     def _tap_gone(self, error: OSError) -> None:
-        log.error("%s: tap %s: %s; the link is down", self.name, self.config.tap, error)
-        self._link = 0
-        self.config_changed()
-        self._discard()
-
-    def _discard(self) -> None:
-        if self.tx is not None:
-            self.tx.discard()
+        if self._link:
+            log.error("%s: tap %s: %s; the link is down", self.name, self.config.tap, error)
+            self._link = 0
+            self.config_changed()

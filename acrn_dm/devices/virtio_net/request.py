@@ -16,10 +16,12 @@ import struct
 
 from acrn_dm.virtio.features import VERSION_1
 
-CSUM, GUEST_CSUM, MAC = 1 << 0, 1 << 1, 1 << 5  # feature bits, 5.1.3
+CTRL_GUEST_OFFLOADS, CTRL_VQ, MQ = 1 << 2, 1 << 17, 1 << 22  # feature bits, 5.1.3
+CSUM, GUEST_CSUM, MAC = 1 << 0, 1 << 1, 1 << 5
 GUEST_TSO4, GUEST_TSO6, GUEST_ECN = 1 << 7, 1 << 8, 1 << 9
 HOST_TSO4, HOST_TSO6, HOST_ECN = 1 << 11, 1 << 12, 1 << 13
 MRG_RXBUF, STATUS = 1 << 15, 1 << 16
+GUEST_OFFLOADS = GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN
 OFFLOADS = CSUM | GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN | HOST_TSO4 | HOST_TSO6 | HOST_ECN
 
 NEEDS_CSUM, DATA_VALID = 1, 2

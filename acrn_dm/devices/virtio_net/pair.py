@@ -1,0 +1,88 @@
+"""A queue pair: a receive and a transmit queue on one descriptor of the interface, served on one I/O loop."""
+
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from acrn_dm.devices.loopwork import FdWatch
+from acrn_dm.devices.virtio_net.backend import PacketFile
+from acrn_dm.devices.virtio_net.receive import Receiver
+from acrn_dm.devices.virtio_net.transmit import Transmitter
+from acrn_dm.errors import GuestError
+from acrn_dm.ioloop import READ, WRITE
+from acrn_dm.virtio.queue import Queue
+
+
+@attrs.define(eq=False)
+class Pair:
+    """From DRIVER_OK to reset. *gone* is told when the interface was deleted; *guard* reports a GuestError."""
+
+    tap: PacketFile
+    gone: Callable[[OSError], None] = attrs.field(repr=False)
+    guard: Callable[[Callable[[], object]], Callable[[], None]] = attrs.field(repr=False)
+    rx: Receiver | None = attrs.field(default=None, init=False)
+    tx: Transmitter | None = attrs.field(default=None, init=False)
+    up: bool = attrs.field(default=True, init=False)
+    _watch: FdWatch | None = attrs.field(default=None, init=False)
+
+    def start(self, queues: Iterable[Queue], features: int, *, up: bool) -> None:
+        """Serve those of its two queues that are enabled; the first look at the rings is what watches the tap."""
+        self.up = up
+        for queue in queues:
+            if queue.index % 2 == 0:
+                self.rx = Receiver(queue, self.tap, features)
+            else:
+                self.tx = Transmitter(queue, self.tap, features)
+            if self._watch is None:
+                self._watch = FdWatch(queue.loop, self.tap.fd, self.guard(self._ready))
+
+    def stop(self) -> None:
+        """Let go of the queues; frames that wait in the tap are the next driver's."""
+        if self._watch is not None:
+            self._watch.close()
+        self._watch = self.rx = self.tx = None
+
+    def handle(self, queue: Queue) -> None:
+        """Buffers for frames that may wait, or frames to send."""
+        try:
+            if not self.up:
+                self._discard()
+            elif queue.index % 2 == 0:
+                if self.rx is not None:
+                    self.rx.pump()
+            elif self.tx is not None and not self.tx.blocked:
+                self.tx.pump()
+        except OSError as e:
+            self._gone(e)
+        self._follow()
+
+    def _ready(self) -> None:
+        """Frames arrived, or there is room again."""
+        try:
+            if self.tx is not None and self.tx.blocked:
+                self.tx.pump()
+            if self.rx is not None:
+                self.rx.pump()
+        except OSError as e:
+            self._gone(e)
+        except GuestError:
+            self.rx = self.tx = None  # the rings are not touched again, nor is the tap, until the driver resets
+            raise
+        finally:
+            self._follow()
+
+    def _follow(self) -> None:
+        """Watch the tap for what the queues wait for."""
+        if self._watch is not None:
+            events = READ if self.up and self.rx is not None and self.rx.reads else 0
+            events |= WRITE if self.up and self.tx is not None and self.tx.blocked else 0
+            self._watch.want(events)
+
+    def _gone(self, error: OSError) -> None:
+        self.up = False
+        self.gone(error)
+        self._discard()
+
+    def _discard(self) -> None:
+        if self.tx is not None:
+            self.tx.discard()

@@ -1,0 +1,147 @@
+"""``acrn-dm-vhost-user KIND --socket-path=PATH [OPTIONS]``: one device of ours for another program's virtual machine.
+
+The program keeps to the conventions for vhost-user back-ends (QEMU's docs/interop/vhost-user.rst): it stays in the
+foreground, ends with 0 on SIGTERM, and says on stderr why it can't start.
+"""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import attrs
+
+from acrn_dm import options
+from acrn_dm.errors import AcrnDmError, ConfigError
+from acrn_dm.export.device import ExportedDevice
+from acrn_dm.export.server import Server, inherited, listen_at
+from acrn_dm.ioloop import IoLoop
+from acrn_dm.plugins import make_plugin_manager
+from acrn_dm.types import Bdf, DeviceContext, DeviceType
+from acrn_dm.virtio.device import VirtioDevice
+
+PROGRAM = "acrn-dm-vhost-user"
+EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG = 1, 64, 78
+SWITCH_INTERVAL_S = 0.0005  # two Python threads at most are busy: main loop and I/O loop
+
+
+@attrs.frozen(kw_only=True)
+class Kind:
+    """A kind of device that can be served: its name in ``-s`` and what it gets if nothing is said."""
+
+    device: str
+    default: str
+    help: str
+
+
+KINDS = {  # by the names of QEMU's VhostUserBackendType
+    "console": Kind(
+        device="virtio-console",
+        default="@stdio:console",
+        help="ports as for -s virtio-console: [@]TYPE:PORTNAME[=PATH][:server|client],... (default: @stdio:console)",
+    ),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises instead of leaving with an exit code of its own."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ConfigError."""
+        raise ConfigError(message, usage=True)
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog=PROGRAM, description="Serve a virtio device over vhost-user.", allow_abbrev=False)
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    for name, kind in KINDS.items():
+        sub = kinds.add_parser(name, help=f"a {kind.device}", allow_abbrev=False)
+        where = sub.add_mutually_exclusive_group()
+        where.add_argument("-s", "--socket-path", type=Path, metavar="PATH", help="listen at this socket")
+        where.add_argument("--fd", type=int, metavar="FDNUM", help="use this inherited socket, connected or listening")
+        sub.add_argument("--print-capabilities", action="store_true", help="say as JSON what this is, and exit")
+        sub.add_argument("-v", "--verbose", action="store_true", help="log more")
+        sub.add_argument("options", nargs="?", default=kind.default, metavar="OPTIONS", help=kind.help)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line *argv* (default ``sys.argv[1:]``) and return the exit code. Raises nothing."""
+    try:
+        return _main(make_parser().parse_args(argv))
+    except ConfigError as e:
+        print(f"{PROGRAM}: {e}", file=sys.stderr)
+        return EXIT_USAGE if e.usage else EXIT_CONFIG
+    except AcrnDmError as e:
+        print(f"{PROGRAM}: {e}", file=sys.stderr)
+        return EXIT_FAILURE
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    if arguments.print_capabilities:
+        print(json.dumps({"type": arguments.kind}))
+        return 0
+    if arguments.socket_path is None and arguments.fd is None:
+        raise ConfigError("--socket-path=PATH or --fd=FDNUM is needed", usage=True)
+    level = logging.DEBUG if arguments.verbose else logging.WARNING
+    logging.basicConfig(level=level, format=f"{PROGRAM}: %(levelname)s: %(message)s")
+    loop = IoLoop("main")
+    exported = ExportedDevice(make_device(KINDS[arguments.kind], arguments.options), loop)
+    try:
+        _serve(exported, arguments.socket_path, arguments.fd)
+    finally:
+        exported.close()
+        loop.close()
+    return 0
+
+
+def make_device(kind: Kind, text: str) -> VirtioDevice:
+    """Make the device with options *text*, as ``-s 0,KIND,TEXT`` does. Opens nothing. Raises ConfigError."""
+    device_type = make_plugin_manager(entry_points=False).device_types()[kind.device]
+    context = DeviceContext(bdf=Bdf(slot=0), kind=kind.device, text=text, machine=PROGRAM)
+    device: VirtioDevice = device_type.create(_options(device_type, text), context)
+    if device.backend_name != "vbs-u":
+        raise ConfigError("a served device can't be served by others", option=kind.device, value=text)
+    return device
+
+
+def _options(device_type: DeviceType, text: str) -> Any:
+    own = getattr(device_type.config, "from_string", None)
+    return own(text) if own is not None else options.parse_options(device_type.config, text, device_type.name)
+
+
+def _serve(exported: ExportedDevice, path: Path | None, fd: int | None) -> None:
+    """Serve until SIGTERM or SIGINT, or until the one client of a connected socket is gone."""
+    loop = exported.main_loop
+    given = listen_at(path) if path is not None else inherited(-1 if fd is None else fd)
+    server = None
+
+    def end(number: int = 0, frame: FrameType | None = None) -> None:
+        loop.stop()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        exported.open()
+        server = Server(exported, given, end)
+        loop.run()
+    finally:
+        sys.setswitchinterval(interval)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if server is not None:
+            server.close()
+        given.close()
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

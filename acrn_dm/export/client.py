@@ -1,0 +1,362 @@
+"""One vhost-user client: its requests, in a table, and what they make of device, memory and rings.
+
+Rings run when all that were started are enabled too, and, where STATUS was agreed, after DRIVER_OK; so a client that
+sets its rings up one after another does not make the device start as often. Stopping any of them stops the device,
+until a request that starts something comes. Memory changes stop it in between.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+from acrn_dm.errors import AcrnDmError, GuestError
+from acrn_dm.export.client_memory import ClientMemory
+from acrn_dm.export.device import ExportedDevice
+from acrn_dm.export.vring import Vring, check_eventfd
+from acrn_dm.vhost import user_message as wire
+from acrn_dm.vhost.user_channel import Channel
+from acrn_dm.vhost.user_message import BackendRequest, Message, PeerError, PeerGone, ProtocolFeature, Request
+from acrn_dm.virtio.defs import Status
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[["Client", Message], bytes | None]  # returns the answer's payload, None for "no answer of its own"
+
+OFFERED = (
+    ProtocolFeature.MQ
+    | ProtocolFeature.REPLY_ACK
+    | ProtocolFeature.BACKEND_REQ
+    | ProtocolFeature.RESET_DEVICE
+    | ProtocolFeature.CONFIGURE_MEM_SLOTS
+    | ProtocolFeature.STATUS
+)
+MESSAGES_PER_TURN = 64  # of the main loop
+
+
+class Client:
+    """See the module. *gone* is called once, when the connection is over."""
+
+    def __init__(self, exported: ExportedDevice, peer: socket.socket, gone: Callable[[], None]) -> None:
+        self._exported = exported
+        self._device = exported.device
+        self._channel = Channel(peer)
+        self._gone = gone
+        self._back: Channel | None = None
+        self._memory = ClientMemory()
+        self._vrings = [Vring(i, size) for i, size in enumerate(self._device.queue_sizes)]
+        self._offered = OFFERED | (ProtocolFeature.CONFIG if self._device.config_size else 0)
+        self._features = 0
+        self._protocol = ProtocolFeature(0)
+        self._status = 0
+        self._running = False
+        self._open = True
+        exported.changed, exported.broken = self._config_changed, self._ring_broken
+        exported.main_loop.add(self._channel.fd, self._on_ready)
+
+    def close(self) -> None:
+        """End the connection and forget everything the client brought. Idempotent."""
+        if not self._open:
+            return
+        self._open = False
+        self._stop()
+        for vring in self._vrings:
+            vring.reset()
+        self._memory.clear()
+        self._exported.main_loop.remove(self._channel.fd)
+        self._channel.close()
+        self._close_back()
+        self._gone()
+
+    # Messages
+
+    def _on_ready(self) -> None:
+        try:
+            for _ in range(MESSAGES_PER_TURN):
+                message = self._channel.receive()
+                if message is None:
+                    return
+                with contextlib.closing(message):
+                    self._serve(message)
+        except PeerGone:
+            self.close()
+        except AcrnDmError as e:
+            log.error("the client is disconnected: %s", e)
+            self.close()
+
+    def _serve(self, message: Message) -> None:
+        handler = HANDLERS.get(message.code)
+        if handler is None or message.is_reply:
+            raise PeerError(f"{wire.name(message.code)} is not served")
+        try:
+            answer = handler(self, message)
+        except GuestError as e:  # the client's driver, not the client: it hears of it and goes on
+            log.warning("%s: %s", wire.name(message.code), e)
+            self._acknowledge(message, 1)
+            return
+        if answer is not None:
+            self._channel.reply(message, answer)
+        else:
+            self._acknowledge(message, 0)
+
+    def _acknowledge(self, message: Message, verdict: int) -> None:
+        if message.needs_reply and self._protocol & ProtocolFeature.REPLY_ACK:
+            self._channel.reply(message, wire.U64.pack(verdict))
+
+    # Features and status
+
+    def get_features(self, message: Message) -> bytes:
+        """GET_FEATURES."""
+        return wire.U64.pack(self._exported.features | wire.PROTOCOL_FEATURES)
+
+    def set_features(self, message: Message) -> None:
+        """SET_FEATURES. Whether rings are enabled is none of its business, unless there are no protocol features."""
+        chosen = message.number
+        unknown = chosen & ~(self._exported.features | wire.PROTOCOL_FEATURES)
+        if unknown:
+            raise PeerError(f"SET_FEATURES with {unknown:#x}, which was not offered")
+        self._features = chosen
+
+    def get_protocol_features(self, message: Message) -> bytes:
+        """GET_PROTOCOL_FEATURES."""
+        return wire.U64.pack(self._offered)
+
+    def set_protocol_features(self, message: Message) -> None:
+        """SET_PROTOCOL_FEATURES; unknown bits are ignored."""
+        self._protocol = ProtocolFeature(message.number & self._offered)
+
+    def get_queue_num(self, message: Message) -> bytes:
+        """GET_QUEUE_NUM."""
+        return wire.U64.pack(len(self._vrings))
+
+    def nothing(self, message: Message) -> None:
+        """SET_OWNER, and RESET_OWNER, which old clients send at times when it must not have an effect."""
+
+    def get_status(self, message: Message) -> bytes:
+        """GET_STATUS."""
+        return wire.U64.pack(self._status)
+
+    def set_status(self, message: Message) -> None:
+        """SET_STATUS; 0 stops the device and forgets no ring."""
+        self._status = message.number & 0xFF
+        if self._status & Status.DRIVER_OK:
+            self._start_if_ready()
+        else:
+            self._stop()
+
+    def reset_device(self, message: Message) -> None:
+        """RESET_DEVICE."""
+        self._stop()
+        self._status = 0
+        for vring in self._vrings:
+            vring.reset()
+
+    # Memory
+
+    def set_mem_table(self, message: Message) -> None:
+        """SET_MEM_TABLE."""
+        payload = message.payload
+        count = wire.TABLE_HEADER.unpack_from(payload)[0] if len(payload) >= wire.TABLE_HEADER.size else -1
+        if not 0 <= count <= wire.MAX_REGIONS or len(payload) != wire.TABLE_HEADER.size + count * wire.REGION.size:
+            raise PeerError(f"SET_MEM_TABLE of {len(payload)} bytes")
+        regions = list(wire.REGION.iter_unpack(payload[wire.TABLE_HEADER.size :]))
+        self._with_device_stopped(lambda: self._memory.replace(regions, message.fds))
+
+    def get_max_mem_slots(self, message: Message) -> bytes:
+        """GET_MAX_MEM_SLOTS."""
+        return wire.U64.pack(wire.MAX_REGIONS)
+
+    def add_mem_reg(self, message: Message) -> None:
+        """ADD_MEM_REG."""
+        fields = message.fields(wire.SINGLE_REGION)[1:]
+        self._with_device_stopped(lambda: self._memory.add(fields, message.take_fd()))
+
+    def rem_mem_reg(self, message: Message) -> None:
+        """REM_MEM_REG; QEMU sends a descriptor along that is of no use."""
+        fields = message.fields(wire.SINGLE_REGION)[1:]
+        self._with_device_stopped(lambda: self._memory.remove(fields))
+
+    # Rings
+
+    def set_vring_num(self, message: Message) -> None:
+        """SET_VRING_NUM."""
+        index, size = message.fields(wire.VRING_STATE)
+        self._stopped_vring(index).set_size(size)
+
+    def set_vring_addr(self, message: Message) -> None:
+        """SET_VRING_ADDR. They are looked up when the ring starts: memory may come later."""
+        index, _, desc, used, avail, _ = message.fields(wire.VRING_ADDR)
+        vring = self._stopped_vring(index)
+        vring.desc, vring.used, vring.avail = desc, used, avail
+
+    def set_vring_base(self, message: Message) -> None:
+        """SET_VRING_BASE."""
+        index, base = message.fields(wire.VRING_STATE)
+        if base > 0xFFFF:
+            raise PeerError(f"SET_VRING_BASE of ring {index} to {base}")
+        self._stopped_vring(index).base = base
+
+    def get_vring_base(self, message: Message) -> bytes:
+        """GET_VRING_BASE stops the ring; where it was is kept."""
+        index, _ = message.fields(wire.VRING_STATE)
+        self._stop()
+        vring = self._vring(index)
+        vring.set_kick(-1)
+        return wire.VRING_STATE.pack(index, vring.base)
+
+    def set_vring_kick(self, message: Message) -> None:
+        """SET_VRING_KICK starts the ring."""
+        vring, fd = self._ring_and_fd(message)
+        if fd < 0:
+            raise PeerError(f"ring {vring.index} without a kick: polling is not served")
+        self._stop()
+        vring.set_kick(fd)
+        self._start_if_ready()
+
+    def set_vring_call(self, message: Message) -> None:
+        """SET_VRING_CALL; also while the ring runs, when the client masks a vector."""
+        vring, fd = self._ring_and_fd(message)
+        vring.call.replace(fd)
+
+    def set_vring_err(self, message: Message) -> None:
+        """SET_VRING_ERR; also while the ring runs."""
+        vring, fd = self._ring_and_fd(message)
+        vring.set_err(fd)
+
+    def set_vring_enable(self, message: Message) -> None:
+        """SET_VRING_ENABLE."""
+        index, enable = message.fields(wire.VRING_STATE)
+        vring = self._vring(index)
+        if enable not in (0, 1):
+            raise PeerError(f"SET_VRING_ENABLE of ring {index} with {enable}")
+        if vring.enabled != bool(enable):
+            vring.enabled = bool(enable)
+            if enable:
+                self._start_if_ready()
+            else:
+                self._stop()
+
+    # Configuration space
+
+    def get_config(self, message: Message) -> bytes:
+        """GET_CONFIG; an empty answer says no."""
+        offset, size, _ = self._config_fields(message)
+        if offset + size > self._device.config_size:
+            return b""
+        return wire.CONFIG.pack(offset, size, 0) + self._device.read_config(offset, size)
+
+    def set_config(self, message: Message) -> None:
+        """SET_CONFIG."""
+        offset, size, _ = self._config_fields(message)
+        if offset + size <= self._device.config_size:
+            self._device.write_config(offset, message.payload[wire.CONFIG.size :])
+
+    def set_backend_req_fd(self, message: Message) -> None:
+        """SET_BACKEND_REQ_FD."""
+        fd = message.take_fd()
+        self._close_back()
+        try:
+            self._back = Channel(socket.socket(fileno=fd))
+        except OSError as e:
+            os.close(fd)
+            raise PeerError(f"SET_BACKEND_REQ_FD with no socket: {e}") from e
+
+    # Helpers
+
+    def _vring(self, index: int) -> Vring:
+        if index >= len(self._vrings):
+            raise PeerError(f"ring {index} of {len(self._vrings)}")
+        return self._vrings[index]
+
+    def _stopped_vring(self, index: int) -> Vring:
+        vring = self._vring(index)
+        if self._running:
+            self._stop()
+        return vring
+
+    def _ring_and_fd(self, message: Message) -> tuple[Vring, int]:
+        """Bits 0 to 7 are the index, bit 8 says that no descriptor comes along."""
+        vring = self._vring(message.number & wire.INDEX_MASK)
+        return vring, -1 if message.number & wire.NO_FD else check_eventfd(message.take_fd())
+
+    def _config_fields(self, message: Message) -> tuple[int, int, int]:
+        if len(message.payload) < wire.CONFIG.size:
+            raise PeerError(f"{wire.name(message.code)} of {len(message.payload)} bytes")
+        offset, size, flags = wire.CONFIG.unpack_from(message.payload)
+        if size > wire.MAX_CONFIG or len(message.payload) != wire.CONFIG.size + size:
+            raise PeerError(f"{wire.name(message.code)} of {size} bytes in {len(message.payload)}")
+        return offset, size, flags
+
+    def _with_device_stopped(self, change: Callable[[], None]) -> None:
+        running = self._running
+        self._stop()
+        change()
+        if running:
+            self._start_if_ready()
+
+    def _enabled(self, vring: Vring) -> bool:
+        return vring.enabled or not self._features & wire.PROTOCOL_FEATURES
+
+    def _start_if_ready(self) -> None:
+        started = [vring for vring in self._vrings if vring.started]
+        ready = bool(started) and all(self._enabled(vring) for vring in started)
+        if self._protocol & ProtocolFeature.STATUS and not self._status & Status.DRIVER_OK:
+            ready = False
+        if ready and not self._running:
+            self._exported.start(self._features & ~wire.PROTOCOL_FEATURES, started, self._memory)
+            self._running = True
+
+    def _stop(self) -> None:
+        if self._running:
+            self._running = False
+            for index, position in self._exported.stop().items():
+                self._vrings[index].base = position
+
+    def _config_changed(self) -> None:
+        if self._back is not None:
+            try:
+                self._back.send(BackendRequest.CONFIG_CHANGE_MSG)
+            except AcrnDmError as e:
+                log.warning("telling the client of a configuration change: %s", e)
+                self._close_back()
+
+    def _ring_broken(self, error: Exception) -> None:
+        log.warning("%s: %s", self._device.name, error)
+        self._status |= Status.NEEDS_RESET
+        for vring in self._vrings:
+            vring.error()
+
+    def _close_back(self) -> None:
+        back, self._back = self._back, None
+        if back is not None:
+            back.close()
+
+
+HANDLERS: dict[int, Handler] = {
+    Request.GET_FEATURES: Client.get_features,
+    Request.SET_FEATURES: Client.set_features,
+    Request.SET_OWNER: Client.nothing,
+    Request.RESET_OWNER: Client.nothing,
+    Request.SET_MEM_TABLE: Client.set_mem_table,
+    Request.SET_VRING_NUM: Client.set_vring_num,
+    Request.SET_VRING_ADDR: Client.set_vring_addr,
+    Request.SET_VRING_BASE: Client.set_vring_base,
+    Request.GET_VRING_BASE: Client.get_vring_base,
+    Request.SET_VRING_KICK: Client.set_vring_kick,
+    Request.SET_VRING_CALL: Client.set_vring_call,
+    Request.SET_VRING_ERR: Client.set_vring_err,
+    Request.GET_PROTOCOL_FEATURES: Client.get_protocol_features,
+    Request.SET_PROTOCOL_FEATURES: Client.set_protocol_features,
+    Request.GET_QUEUE_NUM: Client.get_queue_num,
+    Request.SET_VRING_ENABLE: Client.set_vring_enable,
+    Request.SET_BACKEND_REQ_FD: Client.set_backend_req_fd,
+    Request.GET_CONFIG: Client.get_config,
+    Request.SET_CONFIG: Client.set_config,
+    Request.RESET_DEVICE: Client.reset_device,
+    Request.GET_MAX_MEM_SLOTS: Client.get_max_mem_slots,
+    Request.ADD_MEM_REG: Client.add_mem_reg,
+    Request.REM_MEM_REG: Client.rem_mem_reg,
+    Request.SET_STATUS: Client.set_status,
+    Request.GET_STATUS: Client.get_status,
+}

@@ -1,0 +1,123 @@
+"""A client's memory as its memory table describes it: guest addresses for rings and buffers, user addresses for rings.
+
+A region's file is mapped from its start and the offset is applied to the mapping: an offset need not be aligned to
+pages, and huge pages want the whole file. The file must be long enough when the region comes; a client that shortens it
+later takes this process down, which serves nobody but it.
+"""
+
+import mmap
+import os
+from collections.abc import Sequence
+
+import attrs
+
+from acrn_dm._fastring import MemoryMap
+from acrn_dm.memory import GuestMemory, MemoryRegion
+from acrn_dm.vhost import user_message as wire
+from acrn_dm.vhost.user_message import PeerError
+
+LIMIT = 1 << 64
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ClientRegion:
+    """One region with its mapping. *user* is what the client calls its first byte."""
+
+    user: int = attrs.field(repr=hex)
+    backing: MemoryRegion
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """What REM_MEM_REG names."""
+        return self.backing.gpa, self.backing.size, self.user
+
+    def close(self) -> None:
+        """Unmap and close."""
+        self.backing.mapping.close()
+        os.close(self.backing.fd)
+
+
+def map_region(fields: Sequence[int], fd: int) -> tuple[ClientRegion, int]:
+    """Map a region of *fields* (``user_message.REGION``); owns *fd* from now on. Raises PeerError.
+
+    Returns the region and its offset in the mapping.
+    """
+    gpa, size, user, offset = fields
+    try:
+        if not size or gpa + size > LIMIT or user + size > LIMIT:
+            raise PeerError(f"a memory region of {size:#x} bytes at {gpa:#x}")
+        if os.fstat(fd).st_size < offset + size:
+            raise PeerError(f"a memory region of {size:#x} bytes at offset {offset:#x} is longer than its file")
+        mapping = mmap.mmap(fd, offset + size, mmap.MAP_SHARED)
+    except (OSError, OverflowError, ValueError) as e:
+        os.close(fd)
+        raise PeerError(f"a memory region can't be mapped: {e}") from e
+    except PeerError:
+        os.close(fd)
+        raise
+    return ClientRegion(user=user, backing=MemoryRegion(gpa=gpa, size=size, fd=fd, mapping=mapping)), offset
+
+
+class ClientMemory:
+    """The regions of one connection. They change only while nothing runs."""
+
+    def __init__(self) -> None:
+        self._regions: list[tuple[ClientRegion, int]] = []
+        self._map = MemoryMap([])
+
+    @property
+    def guest_memory(self) -> GuestMemory:
+        """What devices are given; valid until the next change."""
+        return GuestMemory(tuple(region.backing for region, _ in self._regions), self._map)
+
+    def replace(self, regions: Sequence[Sequence[int]], fds: list[int]) -> None:
+        """SET_MEM_TABLE; takes all *fds* that it uses out of the list. Raises PeerError, and then has no regions."""
+        self.clear()
+        if len(regions) != len(fds):
+            raise PeerError(f"{len(regions)} memory regions with {len(fds)} descriptors")
+        for fields in regions:
+            self._regions.append(map_region(fields, fds.pop(0)))
+        self._rebuild()
+
+    def add(self, fields: Sequence[int], fd: int) -> None:
+        """ADD_MEM_REG; owns *fd*. A region that is there already is accepted: QEMU 7.2 repeats them."""
+        region, offset = map_region(fields, fd)
+        if any(region.key == known.key for known, _ in self._regions):
+            region.close()
+            return
+        if len(self._regions) == wire.MAX_REGIONS:
+            region.close()
+            raise PeerError(f"more than {wire.MAX_REGIONS} memory regions")
+        self._regions.append((region, offset))
+        self._rebuild()
+
+    def remove(self, fields: Sequence[int]) -> None:
+        """REM_MEM_REG. Raises PeerError for a region that is not there."""
+        gone = [entry for entry in self._regions if entry[0].key == tuple(fields[:3])]
+        if not gone:
+            raise PeerError(f"there is no memory region of {fields[1]:#x} bytes at {fields[0]:#x}")
+        self._regions.remove(gone[0])
+        self._rebuild()
+        gone[0][0].close()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        regions, self._regions = self._regions, []
+        self._rebuild()
+        for region, _ in regions:
+            region.close()
+
+    def guest_address(self, user: int) -> int:
+        """The guest address of a user address. Raises PeerError outside all regions."""
+        for region, _ in self._regions:
+            if region.user <= user < region.user + region.backing.size:
+                return region.backing.gpa + user - region.user
+        raise PeerError(f"a ring at {user:#x}, where no memory is")
+
+    def _rebuild(self) -> None:
+        self._map.close()
+        parts = []
+        for region, offset in self._regions:
+            view = memoryview(region.backing.mapping)
+            parts.append((region.backing.gpa, view[offset : offset + region.backing.size]))
+        self._map = MemoryMap(parts)

@@ -1,0 +1,131 @@
+"""One virtio device outside a machine: the device, its loops, and the userspace backend that serves its rings.
+
+It lives as long as the process; clients come and go. Control work is done on the main loop's thread.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from acrn_dm.bus import mmio_bus, pio_bus
+from acrn_dm.errors import HostError
+from acrn_dm.export.client_memory import ClientMemory
+from acrn_dm.export.vring import ClientKick, Vring
+from acrn_dm.ioloop import IoLoop
+from acrn_dm.irq import IoEventFd, IrqFd, MsiMessage
+from acrn_dm.resources import Resources
+from acrn_dm.virtio import features
+from acrn_dm.virtio.backend import Session, SessionQueue
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.vbs_u import VbsU
+
+log = logging.getLogger(__name__)
+
+
+class NoMachine:
+    """Interrupts and eventfd bindings of a device that is in no machine: there are none."""
+
+    def inject_msi(self, message: MsiMessage) -> None:
+        """Nobody to interrupt."""
+
+    def set_irq_line(self, gsi: int, asserted: bool) -> None:
+        """Nobody to interrupt."""
+
+    def ioeventfd(self, binding: IoEventFd, assign: bool) -> None:
+        """Raises HostError."""
+        raise HostError("a device outside a machine binds no eventfds")
+
+    def irqfd(self, binding: IrqFd, assign: bool) -> None:
+        """Raises HostError."""
+        raise HostError("a device outside a machine binds no eventfds")
+
+
+class ExportedDevice:
+    """See the module. Also the device's ``Transport``: *changed* and *broken* are called on the main loop."""
+
+    def __init__(self, device: VirtioDevice, main_loop: IoLoop) -> None:
+        self.device = device
+        self.main_loop = main_loop
+        self.changed: Callable[[], None] = lambda: None
+        self.broken: Callable[[Exception], None] = lambda _: None
+        self._server = VbsU(device)
+        self._loops: dict[str, IoLoop] = {}
+        self._epoch = 0  # what a former session reports does not reach the next one
+        self._nothing = ClientMemory()
+        machine = NoMachine()
+        self._resources = Resources(
+            memory=self._nothing.guest_memory,
+            pio=pio_bus(),
+            mmio=mmio_bus(),
+            interrupts=machine,
+            eventfds=machine,
+            main_loop=main_loop,
+            io_loop=self._io_loop,
+            device_failed=lambda device, error: None,
+        )
+        device.transport = self
+
+    @property
+    def features(self) -> int:
+        """What clients are offered, without vhost-user's own bit."""
+        return self.device.features | features.OFFERED_BY_TRANSPORT
+
+    def open(self) -> None:
+        """Open the device's own files. Raises ConfigError or HostError."""
+        self.device.realize(self._resources)
+
+    def start(self, negotiated: int, vrings: Sequence[Vring], memory: ClientMemory) -> None:
+        """Serve *vrings*. Raises PeerError or GuestError for rings that can't be; then nothing runs."""
+        queues = tuple(
+            SessionQueue(
+                index=vring.index,
+                size=vring.size,
+                desc=memory.guest_address(vring.desc or 0),
+                avail=memory.guest_address(vring.avail),
+                used=memory.guest_address(vring.used),
+                kick=ClientKick(vring.kick_fd),
+                call=vring.call,
+                next_avail=vring.base,
+            )
+            for vring in vrings
+        )
+        resources = attrs.evolve(self._resources, memory=memory.guest_memory)
+        try:
+            self._server.start(Session(features=negotiated, queues=queues, resources=resources))
+        except Exception:
+            self.stop()
+            raise
+
+    def stop(self) -> dict[int, int]:
+        """Let go of the rings; returns the next available index of each that ran. Idempotent."""
+        self._epoch += 1
+        return dict(self._server.stop())
+
+    def close(self) -> None:
+        """Stop, and give everything back. Idempotent."""
+        self.stop()
+        self.device.close()
+        for loop in self._loops.values():
+            loop.close()
+        self._loops.clear()
+        self._nothing.clear()
+
+    def config_changed(self) -> None:
+        """Transport: any thread."""
+        self._soon(self.changed)
+
+    def fail(self, error: Exception) -> None:
+        """Transport: any thread."""
+        self._soon(functools.partial(self.broken, error))
+
+    def _soon(self, work: Callable[[], None]) -> None:
+        epoch = self._epoch
+        self.main_loop.call_soon(lambda: work() if epoch == self._epoch else None)
+
+    def _io_loop(self, name: str) -> IoLoop:
+        if name not in self._loops:
+            self._loops[name] = IoLoop(name)
+            self._loops[name].start()
+        return self._loops[name]

@@ -1,0 +1,123 @@
+"""One virtqueue as a vhost-user client sets it up, and its eventfds as the userspace backend uses them."""
+
+import contextlib
+import os
+import select
+import threading
+
+import attrs
+
+from acrn_dm.ioloop import IoLoop
+from acrn_dm.vhost.user_message import PeerError
+from acrn_dm.virtio.defs import MAX_QUEUE_SIZE, is_power_of_two
+
+EVENTFD = "anon_inode:[eventfd]"
+
+
+@attrs.define(eq=False)
+class ClientKick:
+    """``backend.Kick`` on the client's eventfd."""
+
+    fd: int
+
+    def kick(self) -> None:
+        """Do what the client's driver does."""
+        _write(self.fd)
+
+
+@attrs.define(eq=False)
+class ClientCall:
+    """``backend.Call`` on the client's eventfd, which may change while the ring runs; -1: its driver polls."""
+
+    fd: int = -1
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+
+    def signal(self) -> None:
+        """Interrupt the client's driver. Any thread."""
+        with self._lock:
+            if self.fd >= 0:
+                _write(self.fd)
+
+    def forward(self, loop: IoLoop) -> None:
+        """Nothing has to be passed on: nobody else writes it."""
+
+    def replace(self, fd: int) -> None:
+        """Use *fd* from now on, and close the old one."""
+        with self._lock:
+            old, self.fd = self.fd, fd
+        if old >= 0:
+            os.close(old)
+
+
+@attrs.define(eq=False)
+class Vring:
+    """See the module. Addresses are the client's user addresses; it owns its descriptors."""
+
+    index: int
+    max_size: int
+    size: int = attrs.field(init=False)
+    desc: int | None = attrs.field(default=None, init=False)
+    avail: int = attrs.field(default=0, init=False)
+    used: int = attrs.field(default=0, init=False)
+    base: int = attrs.field(default=0, init=False)
+    enabled: bool = attrs.field(default=False, init=False)
+    kick_fd: int = attrs.field(default=-1, init=False)
+    call: ClientCall = attrs.field(factory=ClientCall, init=False)
+    err_fd: int = attrs.field(default=-1, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.size = self.max_size
+
+    @property
+    def started(self) -> bool:
+        """SET_VRING_KICK starts a ring, GET_VRING_BASE stops it."""
+        return self.kick_fd >= 0 and self.desc is not None
+
+    def set_size(self, size: int) -> None:
+        """SET_VRING_NUM. Raises PeerError."""
+        if not is_power_of_two(size) or size > min(self.max_size, MAX_QUEUE_SIZE):
+            raise PeerError(f"ring {self.index} of {size} entries; a power of two up to {self.max_size} is possible")
+        self.size = size
+
+    def set_kick(self, fd: int) -> None:
+        """Take *fd*, -1 for none."""
+        old, self.kick_fd = self.kick_fd, fd
+        if old >= 0:
+            os.close(old)
+
+    def set_err(self, fd: int) -> None:
+        """Take *fd*, -1 for none."""
+        old, self.err_fd = self.err_fd, fd
+        if old >= 0:
+            os.close(old)
+
+    def error(self) -> None:
+        """Tell the client that the ring is broken."""
+        if self.err_fd >= 0:
+            _write(self.err_fd)
+
+    def reset(self) -> None:
+        """As if the client had never set it up; its eventfds are closed. Idempotent."""
+        self.size, self.desc, self.avail, self.used, self.base = self.max_size, None, 0, 0, 0
+        self.enabled = False
+        self.set_kick(-1)
+        self.set_err(-1)
+        self.call.replace(-1)
+
+
+def check_eventfd(fd: int) -> int:
+    """Return *fd*, made non-blocking. Raises PeerError, with *fd* closed, if it is something else than an eventfd."""
+    if os.readlink(f"/proc/self/fd/{fd}") != EVENTFD:
+        os.close(fd)
+        raise PeerError("the descriptor that came along is no eventfd")
+    os.set_blocking(fd, False)
+    return fd
+
+
+def _write(fd: int) -> None:
+    """Add 1, unless the count is full: a client that made its eventfd a blocking one must not stop us."""
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    if poller.poll(0):
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(fd, 1)

@@ -1,0 +1,104 @@
+"""What a device whose data plane is in another process offers, and whose its configuration space is.
+
+Three kinds of feature bits: those that concern data or rings need both the device (or the ring code of the driver's
+side) and the back-end; those that are answered in this process need only the device; and of devices that this process
+does not implement at all when they are elsewhere (a disk without an image), the back-end's word is enough.
+"""
+
+import attrs
+
+from acrn_dm.vhost import user_message as wire
+from acrn_dm.vhost.user_message import ProtocolFeature
+from acrn_dm.virtio import defs, features
+
+NET_MAC, NET_STATUS, NET_CTRL_VQ, NET_CTRL_RX, NET_CTRL_VLAN = 1 << 5, 1 << 16, 1 << 17, 1 << 18, 1 << 19
+NET_CTRL_RX_EXTRA, NET_ANNOUNCE, NET_MQ, NET_CTRL_MAC = 1 << 20, 1 << 21, 1 << 22, 1 << 23
+ANSWERED_HERE = {
+    defs.NET: NET_MAC
+    | NET_STATUS
+    | NET_CTRL_VQ
+    | NET_CTRL_RX
+    | NET_CTRL_VLAN
+    | NET_CTRL_RX_EXTRA
+    | NET_ANNOUNCE
+    | NET_MQ
+    | NET_CTRL_MAC,
+}
+# 5.2.3: everything up to WRITE_ZEROES but BARRIER and SCSI; later fields are past the end of our configuration space.
+BLK_MQ, BLK_CONFIG_WCE = 1 << 12, 1 << 11
+BLK_BITS = 0x7FFF & ~(1 << 0 | 1 << 3 | 1 << 7 | 1 << 8)
+BLK_QUEUES_OFFSET, BLK_WRITEBACK_OFFSET = 34, 32  # num_queues (le16) and writeback (u8), 5.2.4
+CONSOLE_EMERG_WRITE = 1 << 2
+CONSOLE_EMERG_OFFSET = 8  # 5.3.4
+
+
+@attrs.frozen(kw_only=True)
+class WritableField:
+    """What a driver may write of the configuration. *kept*: a new back-end is told again what was written last."""
+
+    offset: int
+    size: int
+    feature: int = attrs.field(repr=hex)
+    kept: bool
+
+    def cut(self, offset: int, data: bytes) -> bytes:
+        """The part of *data*, written at *offset*, that belongs to the field; nothing unless its first byte does."""
+        skip = self.offset - offset
+        return data[skip : skip + self.size] if skip >= 0 else b""
+
+
+WRITABLE = {
+    defs.BLOCK: WritableField(offset=BLK_WRITEBACK_OFFSET, size=1, feature=BLK_CONFIG_WCE, kept=True),
+    defs.CONSOLE: WritableField(offset=CONSOLE_EMERG_OFFSET, size=4, feature=CONSOLE_EMERG_WRITE, kept=False),
+}
+TRACKED = (defs.BLOCK, defs.SCSI)  # requests may complete in any order: without INFLIGHT_SHMFD they can't be resumed
+
+
+def remote_config(device_id: int) -> bool:
+    """Whether the back-end owns the configuration space."""
+    return device_id != defs.NET
+
+
+def protocol(device_id: int) -> ProtocolFeature:
+    """Protocol features this device has a use for."""
+    wanted = ProtocolFeature.MQ | ProtocolFeature.REPLY_ACK | ProtocolFeature.RESET_DEVICE | ProtocolFeature.STATUS
+    wanted |= ProtocolFeature.CONFIGURE_MEM_SLOTS
+    if remote_config(device_id):
+        wanted |= ProtocolFeature.CONFIG | ProtocolFeature.BACKEND_REQ
+    if device_id in TRACKED:
+        wanted |= ProtocolFeature.INFLIGHT_SHMFD
+    return wanted
+
+
+def offer(device_id: int, wanted: int, peer: int, queues: int) -> int:
+    """Features to offer where the device and the ring have *wanted*, the back-end *peer*, with *queues* queues."""
+    peer &= ~wire.PROTOCOL_FEATURES
+    offered = wanted & (peer | ANSWERED_HERE.get(device_id, 0)) | peer & _theirs(device_id)
+    if device_id == defs.BLOCK and queues == 1:
+        offered &= ~BLK_MQ
+    return features.prune(device_id, offered)
+
+
+def needed_of_peer(device_id: int, negotiated: int) -> int:
+    """Those of the *negotiated* features that the back-end has to know."""
+    return negotiated & ~ANSWERED_HERE.get(device_id, 0) & ~features.ANY_LAYOUT
+
+
+def queues_needed(device_id: int, queues: int) -> int:
+    """What GET_QUEUE_NUM must reach; it counts pairs for a network device."""
+    return (queues + 1) // 2 if device_id == defs.NET else queues
+
+
+def patch_config(device_id: int, config: bytes, queues: int) -> bytes:
+    """The back-end's configuration space with our number of queues: it may serve more than the device was given."""
+    if device_id != defs.BLOCK or len(config) < BLK_QUEUES_OFFSET + 2:
+        return config
+    return config[:BLK_QUEUES_OFFSET] + queues.to_bytes(2, "little") + config[BLK_QUEUES_OFFSET + 2 :]
+
+
+def _theirs(device_id: int) -> int:
+    if device_id == defs.NET:
+        return 0
+    if device_id == defs.BLOCK:
+        return BLK_BITS
+    return sum(feature.mask for feature in features.DEVICE_TABLES.get(device_id, ()))

@@ -1,0 +1,167 @@
+"""The vsock device under a driver, with a played kernel."""
+
+import errno
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+
+import acrn_dm_vsock
+import pytest
+
+from acrn_dm import BackendType, ConfigError, HostError, hookimpl
+from acrn_dm.testing import FakeVhost, SimMachine, VirtioDriver
+
+NEEDS_RESET = 64
+# What vhost-vsock says on Linux 6.1: NOTIFY_ON_EMPTY, LOG_ALL, ANY_LAYOUT, INDIRECT, EVENT_IDX, VERSION_1, SEQPACKET.
+FEATURES = sum(1 << bit for bit in (1, 24, 26, 27, 28, 29, 32))
+DEVICE = SimpleNamespace(__name__="device", acrn_dm_device_types=acrn_dm_vsock.acrn_dm_device_types)
+
+
+class Kernel(FakeVhost):
+    """Nodes of this one instead of the real."""
+
+    @hookimpl
+    def acrn_dm_backend_types(self) -> Sequence[BackendType]:
+        def make(device: acrn_dm_vsock.VsockDevice) -> acrn_dm_vsock.VsockVhost:
+            return acrn_dm_vsock.VsockVhost(device, self.open)
+
+        return [BackendType(name="vhost", summary="", kinds={"vhost-vsock"}, create=make)]
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Kernel(features=FEATURES, resets_owner=False)
+
+
+@pytest.fixture
+def machine(kernel: Kernel) -> Iterator[SimMachine]:
+    with SimMachine(plugins=[DEVICE, kernel]) as made:
+        kernel.join(made)
+        made.add("vhost-vsock", "cid=42", slot=3)
+        yield made
+
+
+@pytest.fixture
+def driver(machine: SimMachine, kernel: Kernel) -> VirtioDriver:
+    made = machine.driver(3)
+    kernel.take_log()
+    return made
+
+
+def ring(index: int) -> list[str]:
+    set_up = [f"SET_VRING_NUM {index} 128", f"SET_VRING_BASE {index} 0"]
+    return set_up + [f"SET_VRING_{what} {index}" for what in ("ADDR", "CALL", "ERR", "KICK")]
+
+
+def gone(index: int) -> list[str]:
+    return [f"SET_VRING_{what} {index} -1" for what in ("KICK", "CALL", "ERR")]
+
+
+START = [
+    *["irqfd + msi"] * 3,
+    *["SET_OWNER", "SET_FEATURES", "SET_MEM_TABLE", *ring(0), *ring(1), "VSOCK_SET_RUNNING 1"],
+    *["ioeventfd + mmio"] * 3,
+]
+STOP = [
+    *["ioeventfd - mmio"] * 3,
+    *["VSOCK_SET_RUNNING 0", "GET_VRING_BASE 0", "GET_VRING_BASE 1", *gone(0), *gone(1)],
+    *["close", "open /dev/vhost-vsock", "GET_FEATURES", "VSOCK_SET_GUEST_CID 42"],
+    *["irqfd - msi"] * 3,
+]
+
+
+def echo(driver: VirtioDriver, queue: int = 1) -> bytes:
+    return driver.queue(queue).transfer([b"ab"], [2]).data
+
+
+def test_address_is_taken_before_a_guest_runs(machine: SimMachine, kernel: Kernel) -> None:
+    machine.start()
+    assert kernel.log == ["open /dev/vhost-vsock", "GET_FEATURES", "VSOCK_SET_GUEST_CID 42"]
+
+
+def test_driver_reads_its_address(driver: VirtioDriver) -> None:
+    assert driver.read_config(0, 8) == (42).to_bytes(8, "little")
+
+
+def test_calls_of_a_start(driver: VirtioDriver, kernel: Kernel) -> None:
+    driver.start()
+    assert kernel.take_log() == START
+    assert echo(driver) == b"ba"
+
+
+def test_driver_that_is_unloaded_and_loaded_again_finds_it_working(driver: VirtioDriver, kernel: Kernel) -> None:
+    for _ in range(3):
+        driver.start()
+        assert kernel.take_log() == START
+        assert echo(driver) == b"ba"
+        driver.reset()
+        assert kernel.take_log() == STOP
+        assert [(node.owned, node.rings) for node in kernel.nodes] == [(False, {})]
+
+
+def test_reset_owner_is_never_tried(driver: VirtioDriver, kernel: Kernel) -> None:
+    driver.start()
+    driver.reset()
+    assert "RESET_OWNER" not in kernel.take_log()
+
+
+KERNEL_START = [call for call in START if "fd " not in call]
+
+
+@pytest.mark.parametrize("step", range(len(KERNEL_START)), ids=KERNEL_START)
+def test_start_that_fails_leaves_nothing_and_the_next_one_works(
+    machine: SimMachine, driver: VirtioDriver, kernel: Kernel, step: int
+) -> None:
+    kernel.fail(errno.ENOMEM, call=KERNEL_START[step])
+    driver.start()
+    assert driver.status & NEEDS_RESET
+    assert machine.vm.kicks.bindings == machine.vm.interrupts.bindings == []
+    assert [(node.owned, node.rings) for node in kernel.nodes] == [(False, {})]
+    driver.start()
+    assert echo(driver) == b"ba"
+
+
+def test_offer_is_what_the_kernel_has_without_its_own_bits(driver: VirtioDriver) -> None:
+    offered = driver.registers.offered()
+    assert offered & acrn_dm_vsock.SEQPACKET
+    assert not offered & 1 << 26
+
+
+def test_old_kernel_without_sequenced_packets() -> None:
+    kernel = Kernel(features=FEATURES & ~acrn_dm_vsock.SEQPACKET)
+    with SimMachine(plugins=[DEVICE, kernel]) as m:
+        kernel.join(m)
+        m.add("vhost-vsock", "cid=42", slot=3)
+        assert not m.driver(3).registers.offered() & acrn_dm_vsock.SEQPACKET
+
+
+def test_event_buffers_wait_in_this_process(machine: SimMachine, driver: VirtioDriver) -> None:
+    driver.start()
+    driver.queue(2).send([], [8])
+    driver.queue(2).kick()
+    machine.settle()
+    assert driver.queue(2).completed() == []
+    driver.reset()
+    driver.start()
+
+
+def test_address_that_another_machine_has_is_an_error(kernel: Kernel) -> None:
+    with SimMachine(plugins=[DEVICE, kernel]) as m:
+        kernel.join(m)
+        m.add("vhost-vsock", "cid=42", slot=3)
+        m.add("vhost-vsock", "cid=42", slot=4)
+        with pytest.raises(HostError, match="EADDRINUSE"):
+            m.start()
+
+
+@pytest.mark.parametrize("text", ["", "cid=2", "cid=4294967295", "cid=x", "cid=3,bogus"])
+def test_wrong_option_is_refused(text: str, kernel: Kernel) -> None:
+    with SimMachine(plugins=[DEVICE, kernel]) as m:
+        kernel.join(m)
+        with pytest.raises(ConfigError):
+            m.add("vhost-vsock", text, slot=3)
+
+
+def test_missing_node_is_said_before_the_start() -> None:
+    with SimMachine(plugins=[acrn_dm_vsock]) as m:
+        lines = m.add("vhost-vsock", "cid=42", slot=3).check()
+    assert lines in ([], ["vhost-vsock-3:0: backend vhost: /dev/vhost-vsock does not exist; load vhost_vsock"])

@@ -1,0 +1,80 @@
+"""A guest that does what a test says, over its virtio console: the other end of guest/shell.sh."""
+
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import images
+from .kernel import Kernel
+from .paths import ROOT
+from .vm import GuestProcess, OuterVm
+
+COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"
+BOOT_LIMIT = 120.0
+SERIAL_PORT = 5555  # in the outer VM; nobody listens, so what the guest says there is dropped
+
+
+class GuestShell:
+    """acrn-dm in the outer VM under ``gauge``, with *arguments* added; its standard input and output are the port."""
+
+    def __init__(
+        self,
+        vm: OuterVm,
+        kernel: Kernel,
+        scratch: Path,
+        arguments: Sequence[str],
+        *,
+        modules: Sequence[str] = (),
+        programs: Sequence[str] = (),
+        append: str = "",
+    ) -> None:
+        initramfs = images.guest_initramfs(
+            kernel,
+            init=images.guest_script("shell"),
+            modules=[*images.GUEST_MODULES, *modules],
+            programs=programs,
+        )
+        self.gauge = scratch / "gauge"
+        self.gauge.unlink(missing_ok=True)
+        argv = [
+            *(sys.executable, "-m", "tests.lab.gauge", str(self.gauge), "--hypervisor", "kvm"),
+            *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", f"com1,tcp:{SERIAL_PORT}"),
+            *("-s", "2,virtio-console,stdio:shell", "-k", str(kernel.image), "-r", str(initramfs)),
+            *("-B", f"{COMMAND_LINE} {append}".strip(), *arguments, "lab"),
+        ]
+        self.process: GuestProcess = vm.spawn(argv, cwd=ROOT)
+        self._number = 0
+        self._read = 0  # characters of the output that belong to earlier commands
+        self._answer(BOOT_LIMIT)
+
+    def run(self, command: str, timeout: float = 60.0) -> str:
+        """Run a shell command line in the guest; its output. Raises AssertionError if it fails."""
+        self._number += 1
+        self.process.write(command.encode() + b"\n")
+        output, status = self._answer(timeout)
+        assert status == 0, f"{command!r} in the guest ended with {status}: {output[-2000:]}"
+        return output
+
+    def reboot(self) -> None:
+        """Reset the machine and wait until the guest is there again."""
+        self._number = 0
+        self.process.write(b"reboot -f\n")
+        self._answer(BOOT_LIMIT)
+
+    def power_off(self, timeout: float = 30.0) -> int:
+        """End the guest; acrn-dm's exit status."""
+        self.process.write(b"poweroff -f\n")
+        return self.process.wait(timeout).rc
+
+    def _answer(self, timeout: float) -> tuple[str, int]:
+        end = re.compile(rf"^END {self._number} (\d+)\r?\n", re.MULTILINE)
+        deadline = time.monotonic() + timeout
+        while not (found := end.search(text := self.process.stdout, self._read)):
+            assert time.monotonic() < deadline, f"no answer from the guest: {text[self._read :][-2000:]}"
+            assert self.process.returncode is None, f"acrn-dm has ended: {self.process.stderr[-2000:]}"
+            time.sleep(0.02)
+        output = text[self._read : found.start()]
+        self._read = found.end()
+        return output.strip(), int(found[1])

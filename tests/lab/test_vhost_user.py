@@ -1,0 +1,110 @@
+"""vhost-user in the lab: a stock guest whose disk and console are served by other processes of the outer VM."""
+
+import signal
+import sys
+from collections.abc import Iterator
+
+import attrs
+import pytest
+
+from .kernel import Kernel
+from .paths import LAB, ROOT
+from .shell import GuestShell
+from .vm import GuestProcess, OuterVm
+
+pytestmark = pytest.mark.lab
+
+DISK, CONSOLE, PORT, IMAGE = "/run/lab-disk.sock", "/run/lab-console.sock", "/run/lab-port.sock", "/run/lab-disk.img"
+DISK_MIB, WRITE_MIB = 32, 16
+CONSOLE_MIB = 10
+# Takes everything that the guest sends, says what it was, and sends it back.
+MIRROR = """
+import hashlib, socket, sys
+path, size = sys.argv[1], int(sys.argv[2])
+with socket.socket(socket.AF_UNIX) as port:
+    port.connect(path)
+    print("connected", flush=True)
+    data = bytearray()
+    while len(data) < size and (piece := port.recv(1 << 18)):
+        data += piece
+    print("digest", hashlib.sha256(data).hexdigest(), flush=True)
+    port.sendall(data)
+    port.recv(1)
+"""
+
+
+@attrs.define(eq=False)
+class Scene:
+    """A guest, and the process that has its disk."""
+
+    vm: OuterVm
+    shell: GuestShell
+    disk: GuestProcess
+
+    def digest_of(self, skip_mib: int, mib: int) -> str:
+        """Of a part of the disk, as the guest reads it from the device."""
+        command = f"dd if=/dev/vda bs=1M skip={skip_mib} count={mib} iflag=direct 2> /dev/null | sha256sum"
+        return self.shell.run(command, 120).split()[0]
+
+    def image_digest(self, skip_mib: int, mib: int) -> str:
+        """Of the same part of the image behind it."""
+        command = f"dd if={IMAGE} bs=1M skip={skip_mib} count={mib} 2> /dev/null | sha256sum"
+        return self.vm.run(command).stdout.split()[0]
+
+
+def storage_daemon(vm: OuterVm) -> GuestProcess:
+    export = f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={DISK},writable=on"
+    blockdev = f"driver=file,node-name=disk,filename={IMAGE}"
+    return vm.spawn(["qemu-storage-daemon", "--blockdev", blockdev, "--export", export])
+
+
+@pytest.fixture(scope="module")
+def scene(lab: OuterVm, lab_kernel: Kernel) -> Iterator[Scene]:
+    scratch = LAB / "vhost-user"
+    scratch.mkdir(parents=True, exist_ok=True)
+    lab.run(f"dd if=/dev/urandom of={IMAGE} bs=1M count={DISK_MIB}")
+    disk = storage_daemon(lab)
+    program = [sys.executable, "-m", "acrn_dm.export.cli", "console", f"--socket-path={CONSOLE}"]
+    console = lab.spawn([*program, f"socket:bulk={PORT}:server"], cwd=ROOT)
+    result = lab.run(f"until [ -S {DISK} ] && [ -S {CONSOLE} ] && [ -S {PORT} ]; do sleep 0.2; done", timeout=30)
+    assert result.rc == 0, disk.stderr + console.stderr
+    arguments = ["-m", "256M", "-s", f"3,virtio-blk,vhost-user={DISK}", "-s", f"4,virtio-console,vhost-user={CONSOLE}"]
+    shell = GuestShell(lab, lab_kernel, scratch, arguments)
+    scene = Scene(lab, shell, disk)
+    yield scene
+    assert shell.power_off() == 0
+    console.signal(signal.SIGTERM)
+    assert console.wait(20).rc == 0, console.stderr
+    scene.disk.signal(signal.SIGTERM)
+    scene.disk.wait(20)
+    lab.run(f"rm -f {IMAGE} {DISK}")
+
+
+def test_guest_reads_the_daemons_disk(scene: Scene) -> None:
+    assert scene.shell.run("cat /sys/block/vda/size") == str(DISK_MIB * 2048)
+    assert scene.digest_of(0, DISK_MIB) == scene.image_digest(0, DISK_MIB)
+
+
+def test_what_the_guest_flushed_is_in_the_image_though_the_daemon_was_killed_meanwhile(scene: Scene) -> None:
+    write = f"dd if=/dev/urandom of=/dev/vda bs=1M count={WRITE_MIB} seek={WRITE_MIB} conv=notrunc,fsync 2> /tmp/dd"
+    scene.shell.run(f"({write}; echo $? > /tmp/done) &")
+    scene.shell.run("until [ $(awk '{ print $7 }' /sys/block/vda/stat) -gt 0 ]; do usleep 1000; done")
+    scene.disk.signal(signal.SIGKILL)
+    scene.disk.wait(20)
+    scene.vm.run(f"rm -f {DISK}")
+    scene.disk = storage_daemon(scene.vm)
+    assert scene.shell.run("until [ -e /tmp/done ]; do usleep 50000; done; cat /tmp/done", 120) == "0"
+    assert scene.digest_of(WRITE_MIB, WRITE_MIB) == scene.image_digest(WRITE_MIB, WRITE_MIB)
+
+
+def test_10_mb_each_way_over_our_console_backend(scene: Scene) -> None:
+    size = CONSOLE_MIB << 20
+    mirror = scene.vm.spawn([sys.executable, "-c", MIRROR, PORT, str(size)])
+    mirror.wait_for("connected")
+    scene.shell.run("until bulk=$(port_named bulk); do usleep 50000; done")
+    digest = scene.shell.run(f"head -c {size} /dev/urandom > /tmp/data; sha256sum < /tmp/data", 120).split()[0]
+    scene.shell.run("exec 4<> $bulk; cat /tmp/data >&4", 200)
+    assert mirror.wait_for("digest").split()[-1] == digest
+    assert scene.shell.run(f"head -c {size} <&4 | sha256sum", 200).split()[0] == digest
+    scene.shell.run("exec 4<&-")
+    mirror.signal(signal.SIGTERM)

@@ -1,0 +1,374 @@
+"""Kernel vhost under a driver: features, who interrupts, errors, stops in between, several queue pairs, fallback."""
+
+import errno
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from acrn_dm.devices.virtio_net.config import NetConfig
+from acrn_dm.devices.virtio_net.control import ACK_ERROR, ACK_OK
+from acrn_dm.devices.virtio_net.request import CTRL_VQ, GUEST_CSUM, GUEST_TSO4, MQ, MRG_RXBUF, OFFLOADS
+from acrn_dm.errors import ConfigError, GuestError, HostError
+from acrn_dm.testing.driver import NEEDS_RESET
+from acrn_dm.testing.fake_vhost import FEATURES
+from acrn_dm.vhost import _vhost
+from acrn_dm.vhost.kernel import KernelVhost
+from acrn_dm.virtio import features
+from tests.vhost.kernel_rig import NetKernel, VhostCard, vhost_card
+
+RESERVED = _vhost.LOG_ALL | _vhost.NET_HEADER
+
+
+# Features
+
+
+def test_offload_mergeable_and_ring_features_are_offered() -> None:
+    with vhost_card() as card:
+        wanted = OFFLOADS | MRG_RXBUF | features.EVENT_IDX | features.INDIRECT_DESC | features.VERSION_1
+        assert card.driver.registers.offered() & wanted == wanted
+
+
+@pytest.mark.parametrize("bit", [features.EVENT_IDX, features.INDIRECT_DESC, MRG_RXBUF])
+def test_what_the_kernel_does_not_know_is_not_offered(bit: int) -> None:
+    with vhost_card(kernel=NetKernel(features=FEATURES & ~bit)) as card:
+        assert not card.driver.registers.offered() & bit
+        card.driver.start()
+        assert card.echo() == b"ba"
+
+
+def test_log_all_is_neither_offered_nor_asked_for() -> None:
+    with vhost_card() as card:
+        assert not card.driver.registers.offered() & RESERVED
+        card.driver.start()
+        assert not card.kernel.nodes[0].acked & RESERVED
+
+
+def test_kernel_gets_only_what_is_its_to_know() -> None:
+    with vhost_card() as card:
+        card.driver.start()
+        known = features.EVENT_IDX | features.INDIRECT_DESC | features.VERSION_1 | MRG_RXBUF
+        assert card.kernel.nodes[0].acked == known
+
+
+def test_driver_that_declines_is_not_served_with_the_feature() -> None:
+    with vhost_card() as card:
+        card.driver.start(features.EVENT_IDX)
+        assert card.kernel.nodes[0].acked == features.EVENT_IDX | features.VERSION_1
+        assert card.taps[0].settings[-1] == (12, 0)
+
+
+def test_offloads_go_to_the_tap() -> None:
+    with vhost_card() as card:
+        card.driver.start(GUEST_CSUM | GUEST_TSO4)
+        assert card.taps[0].settings == [(12, GUEST_CSUM | GUEST_TSO4)]
+
+
+def test_kernel_without_virtio_1_is_refused() -> None:
+    with pytest.raises(HostError, match="does not know virtio"), vhost_card(kernel=NetKernel(features=1 << 29)):
+        pass
+
+
+# Interrupts by whichever way the driver uses
+
+
+def test_driver_without_msix_is_interrupted_by_the_line() -> None:
+    with vhost_card() as card:
+        driver = card.machine.driver(3, msix=False)
+        driver.start()
+        assert driver.queue(1).transfer([b"ab"], [2]).data == b"ba"
+        assert driver.line
+        assert driver.registers.read_isr() == 1
+        assert not driver.line
+
+
+def test_driver_with_msi_is_interrupted_by_its_message() -> None:
+    with vhost_card(virtio_msi=True) as card:
+        card.driver.function.enable_msi()
+        card.driver.start()
+        assert card.echo() == b"ba"
+        assert sum(card.machine.interrupts.values()) == 1
+
+
+# Errors
+
+
+def test_ring_error_of_the_kernel_asks_for_a_reset_and_the_reset_heals() -> None:
+    with vhost_card() as card:
+        card.driver.start()
+        card.kernel.nodes[0].break_ring(1)
+        card.machine.settle()
+        assert card.driver.status & NEEDS_RESET
+        error = card.machine.failures[-1][1]
+        assert isinstance(error, GuestError)
+        assert "queue 1" in str(error)
+        card.driver.start()
+        assert card.echo() == b"ba"
+
+
+@pytest.mark.parametrize("where", [0xFEE0_0000, (16 << 20) - 16, 0x10_0001])
+def test_ring_outside_ram_never_reaches_the_kernel(where: int) -> None:
+    with vhost_card() as card:
+        card.driver.negotiate()
+        card.driver.setup_queue(0)
+        card.driver.registers.queue_size(1)
+        for name in ("queue_desc", "queue_driver", "queue_device"):
+            card.driver.registers.write(name, where)
+        card.driver.registers.write("queue_enable", 1)
+        card.kernel.take_log()
+        card.driver.driver_ok()
+        assert card.driver.status & NEEDS_RESET
+        assert isinstance(card.machine.failures[-1][1], GuestError)
+        assert "SET_OWNER" not in card.kernel.take_log()
+
+
+def test_kick_that_came_before_driver_ok_is_not_lost() -> None:
+    with vhost_card() as card:
+        card.driver.negotiate()
+        queue = card.driver.setup_queue(1)
+        queue.send([b"ab"], [2])
+        card.driver.driver_ok()
+        card.machine.settle()
+        assert [done.data for done in queue.completed()] == [b"ba"]
+
+
+# Stopped in between: the position in the ring is kept
+
+
+def function(card: VhostCard) -> object:
+    return card.machine.bus.functions[0]
+
+
+def test_pause_and_resume_go_on_at_the_same_place() -> None:
+    with vhost_card() as card:
+        card.driver.start()
+        for _ in range(5):
+            card.echo()
+        card.kernel.take_log()
+        function(card).pause()  # type: ignore[attr-defined]
+        assert not card.kernel.nodes[0].owned
+        assert len(card.machine.vm.kicks.bindings) == 2, "kicks wait in their eventfds"
+        token = card.driver.queue(1).send([b"ab"], [2])
+        card.driver.queue(1).kick()
+        card.machine.settle()
+        assert card.driver.queue(1).completed() == []
+        function(card).resume()  # type: ignore[attr-defined]
+        card.machine.settle()
+        assert [done.token for done in card.driver.queue(1).completed()] == [token]
+        assert "SET_VRING_BASE 1 5" in card.kernel.take_log()
+        assert card.driver.queue_interrupts(1) == 6
+
+
+def test_resume_that_fails_asks_for_a_reset() -> None:
+    with vhost_card() as card:
+        card.driver.start()
+        function(card).pause()  # type: ignore[attr-defined]
+        card.kernel.fail(errno.ENOMEM, call="SET_OWNER")
+        function(card).resume()  # type: ignore[attr-defined]
+        assert card.driver.status & NEEDS_RESET
+        assert card.nothing_is_left
+        card.driver.start()
+        assert card.echo() == b"ba"
+
+
+def test_reset_while_paused_forgets_the_position() -> None:
+    with vhost_card() as card:
+        card.driver.start()
+        card.echo()
+        function(card).pause()  # type: ignore[attr-defined]
+        card.driver.reset()
+        function(card).resume()  # type: ignore[attr-defined]
+        assert card.nothing_is_left
+        card.kernel.take_log()
+        card.driver.start()
+        assert "SET_VRING_BASE 1 0" in card.kernel.take_log()
+
+
+# Several queue pairs
+
+
+def command(card: VhostCard, index: int, group: int, number: int, data: bytes) -> bytes:
+    """Send a control command as three buffers; the acknowledgement."""
+    return card.driver.queue(index).transfer([bytes((group, number)), data], [1]).data
+
+
+def test_each_pair_has_its_own_node_and_tap() -> None:
+    with vhost_card("tap=t0,vhost,mq=3") as card:
+        card.driver.start()
+        assert len(card.kernel.nodes) == len(card.taps) == 3
+        assert all(set(node.rings) == {0, 1} for node in card.kernel.nodes)
+        for queue in range(6):
+            assert card.echo(queue) == b"ba"
+        assert card.driver.read_config(8, 2) == b"\x03\x00"
+
+
+def test_driver_chooses_how_many_pairs_are_used() -> None:
+    with vhost_card("tap=t0,vhost,mq=3") as card:
+        card.driver.start()
+        assert [tap.attached for tap in card.taps] == [True, False, False]
+        assert command(card, 6, 4, 0, b"\x02\x00") == ACK_OK
+        assert [tap.attached for tap in card.taps] == [True, True, False]
+        card.driver.reset()
+        card.driver.start()
+        assert [tap.attached for tap in card.taps] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("group", "number", "data"),
+    [
+        (4, 0, b"\x00\x00"),
+        (4, 0, b"\x04\x00"),
+        (4, 0, b"\x01"),
+        (4, 0, b"\x01\x00\x00"),
+        (4, 1, b"\x01\x00"),
+        (0, 0, b"\x01"),
+        (5, 0, (1 << 15).to_bytes(8, "little")),
+    ],
+)
+def test_command_that_can_not_be_carried_out_is_refused(group: int, number: int, data: bytes) -> None:
+    with vhost_card("tap=t0,vhost,mq=3") as card:
+        card.driver.start()
+        assert command(card, 6, group, number, data) == ACK_ERROR
+        assert command(card, 6, 4, 0, b"\x03\x00") == ACK_OK
+
+
+def test_driver_switches_guest_offloads() -> None:
+    with vhost_card("tap=t0,vhost,mq=2") as card:
+        card.driver.start()
+        assert command(card, 4, 5, 0, GUEST_CSUM.to_bytes(8, "little")) == ACK_OK
+        assert card.taps[0].settings[-1] == (12, GUEST_CSUM)
+
+
+def test_tap_that_refuses_a_command_is_reported_to_the_driver() -> None:
+    with vhost_card("tap=t0,vhost,mq=2") as card:
+        card.driver.start()
+        card.taps[0].fail_next = errno.EINVAL
+        assert command(card, 4, 5, 0, bytes(8)) == ACK_ERROR
+
+
+def test_control_queue_of_a_driver_without_mq_is_number_two() -> None:
+    with vhost_card("tap=t0,vhost,mq=2") as card:
+        card.driver.start(CTRL_VQ | 1 << 2, queues=[0, 1, 2])
+        assert command(card, 2, 5, 0, bytes(8)) == ACK_OK
+        assert command(card, 2, 4, 0, b"\x02\x00") == ACK_ERROR
+        assert not card.kernel.nodes[1].owned
+
+
+def test_control_command_without_an_acknowledgement_byte_is_the_drivers_fault() -> None:
+    with vhost_card("tap=t0,vhost,mq=2") as card:
+        card.driver.start()
+        card.driver.queue(4).send([b"\x04\x00\x01\x00"], [])
+        card.driver.queue(4).kick()
+        card.machine.settle()
+        assert card.driver.status & NEEDS_RESET
+
+
+def test_second_node_that_fails_takes_the_first_one_back() -> None:
+    with vhost_card("tap=t0,vhost,mq=2") as card:
+        card.kernel.fail(errno.EBUSY, call="SET_OWNER", after=1)
+        card.driver.start()
+        assert card.driver.status & NEEDS_RESET
+        assert card.nothing_is_left
+        card.driver.start()
+        assert card.echo(3) == b"ba"
+
+
+def test_pairs_work_in_this_process_as_well() -> None:
+    with vhost_card("tap=t0,mq=2") as card:
+        card.driver.start()
+        assert card.kernel.nodes == []
+        assert card.driver.features & (MQ | CTRL_VQ) == MQ | CTRL_VQ
+        assert command(card, 4, 4, 0, b"\x02\x00") == ACK_OK
+        assert [tap.attached for tap in card.taps] == [True, True]
+        for queue in (1, 3):
+            done = card.driver.queue(queue).transfer([bytes(12) + bytes(60)])
+            assert done.written == 0
+
+
+# Which backend
+
+
+def test_missing_node_is_an_error_for_vhost() -> None:
+    kernel = NetKernel()
+    kernel.fail(errno.ENOENT, call="open")
+    with pytest.raises(HostError, match="open /dev/vhost-net"), vhost_card(kernel=kernel):
+        pass
+
+
+def test_missing_node_is_a_fallback_for_auto_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    kernel = NetKernel()
+    kernel.fail(errno.ENOENT, call="open")
+    with caplog.at_level(logging.WARNING), vhost_card("tap=t0,vhost=auto", kernel=kernel) as card:
+        card.driver.start()
+        assert card.device.pairs[0].tx is not None
+        assert card.kernel.nodes == []
+    assert [r.message for r in caplog.records if "falling back to the vbs-u backend" in r.message]
+
+
+def test_auto_takes_the_kernel_where_it_can(caplog: pytest.LogCaptureFixture) -> None:
+    with vhost_card("tap=t0,vhost=auto") as card:
+        card.driver.start()
+        assert card.kernel.nodes[0].owned
+    assert "falling back" not in caplog.text
+
+
+def test_second_node_that_can_not_be_opened_closes_the_first() -> None:
+    kernel = NetKernel()
+    kernel.fail(errno.EMFILE, call="open", after=1)
+    with vhost_card("tap=t0,vhost=auto,mq=2", kernel=kernel):
+        assert kernel.nodes == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tap=t0,vhost=maybe", "vhost-user=/s,vhost", "tap=t0,vhost-user=/s", "tap=t0,mq=0", "tap=t0,mq=129", "vhost"],
+)
+def test_contradictions_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        NetConfig.from_string(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [("", "off"), (",vhost", "on"), (",vhost=on", "on"), (",vhost=off", "off"), (",vhost=auto", "auto")],
+)
+def test_words_for_vhost_are_those_of_other_switches(text: str, mode: str) -> None:
+    assert NetConfig.from_string(f"tap=t0{text}").vhost == mode
+
+
+# The real calls, as far as any machine has them
+
+
+def test_problem_names_the_module_to_load(tmp_path: Path) -> None:
+    class Elsewhere(KernelVhost):
+        path = str(tmp_path / "vhost-odd")
+
+    assert Elsewhere.problem() == f"{Elsewhere.path} does not exist; load vhost_odd"
+    (tmp_path / "vhost-odd").touch()
+    assert Elsewhere.problem() is None
+
+
+def test_file_that_is_no_vhost_node_fails_with_the_calls_name(tmp_path: Path) -> None:
+    path = tmp_path / "node"
+    path.touch()
+    node = _vhost.NodeFile(str(path))
+    with pytest.raises(HostError, match=r"VHOST_GET_FEATURES: .*ENOTTY"):
+        node.get_features()
+    node.close()
+    node.close()
+    with pytest.raises(HostError, match=r"VHOST_SET_OWNER: .*EBADF"):
+        node.set_owner()
+
+
+def test_missing_node_says_what_to_load() -> None:
+    with pytest.raises(HostError, match=r"open /dev/vhost-nosuch: .*ENOENT\); load vhost"):
+        _vhost.NodeFile("/dev/vhost-nosuch")
+
+
+def test_nodes_descriptor_is_closed_with_the_object(tmp_path: Path) -> None:
+    path = tmp_path / "node"
+    path.touch()
+    fd = _vhost.NodeFile(str(path)).fd
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
