@@ -164,31 +164,30 @@ def test_message_and_irqfd_run_their_handlers(guest: Guest) -> None:
     os.close(fd)
 
 
-def test_level_line_interrupts_until_it_is_inactive(guest: Guest) -> None:
+def test_active_low_line_interrupts_until_it_is_high(guest: Guest) -> None:
+    guest.client.call(hsm.SET_IRQLINE, irq_line(GSI, hsm.LINE_HIGH))
     guest.start(RouteLine(GSI, gp.VECTORS[0]), READY, AwaitInterrupts(2))
     guest.serve("out", READY.port, 1, 1)
-    guest.client.call(hsm.SET_IRQLINE, irq_line(GSI, hsm.LINE_HIGH))
+    guest.client.call(hsm.SET_IRQLINE, irq_line(GSI, hsm.LINE_LOW))
     guest.serve("out", gp.VECTOR_PORT, 1, gp.VECTORS[0])
     guest.serve("out", gp.VECTOR_PORT, 1, gp.VECTORS[0])  # again after its EOI
-    guest.client.call(hsm.SET_IRQLINE, irq_line(GSI, hsm.LINE_LOW))
+    guest.client.call(hsm.SET_IRQLINE, irq_line(GSI, hsm.LINE_HIGH))
     guest.finish()
     assert set(guest.vectors()) == {gp.VECTORS[0]}
 
 
-def test_active_low_entry_interrupts_while_the_line_is_low(guest: Guest) -> None:
-    guest.client.call(hsm.SET_IRQLINE, irq_line(GSI, hsm.LINE_HIGH))
-    low = 1 << 13
-    select, window = 0xFEC0_0000, 0xFEC0_0010
-    entry = 0x10 + 2 * GSI
+def test_active_high_entry_interrupts_while_the_line_is_high(guest: Guest) -> None:
+    select, window, entry = 0xFEC0_0000, 0xFEC0_0010, 0x10 + 2 * GSI
+    level_high = 1 << 15 | gp.VECTORS[2]
     guest.start(
         *(Store(select, 4, entry + 1), Store(window, 4, 0), Store(select, 4, entry)),
-        *(Store(window, 4, 1 << 15 | low | gp.VECTORS[2]), Load(window, 4), READY, AwaitInterrupts(1)),
+        *(Store(window, 4, level_high), Load(window, 4), READY, AwaitInterrupts(1)),
     )
     guest.serve("out", READY.port, 1, 1)
-    assert guest.values() == (1 << 15 | low | gp.VECTORS[2],)
-    guest.client.call(hsm.SET_IRQLINE, irq_line(GSI, hsm.LINE_LOW))
-    guest.serve("out", gp.VECTOR_PORT, 1, gp.VECTORS[2])
+    assert guest.values() == (level_high,)
     guest.client.call(hsm.SET_IRQLINE, irq_line(GSI, hsm.LINE_HIGH))
+    guest.serve("out", gp.VECTOR_PORT, 1, gp.VECTORS[2])
+    guest.client.call(hsm.SET_IRQLINE, irq_line(GSI, hsm.LINE_LOW))
     guest.finish()
 
 

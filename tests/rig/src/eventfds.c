@@ -57,7 +57,7 @@ static long assign_ioeventfd(struct vm *vm, const struct acrn_ioeventfd *args, u
         .id = id,
         .pio = args->flags & ACRN_IOEVENTFD_FLAG_PIO,
         .wildcard = !(args->flags & ACRN_IOEVENTFD_FLAG_DATAMATCH),
-        .asyncio = (args->flags & RIG_IOEVENTFD_FLAG_ASYNCIO) && number_setting("RIG_ASYNCIO", 0),
+        .asyncio = (args->flags & RIG_IOEVENTFD_FLAG_ASYNCIO) && number_setting("RIG_ACRN", 0),
         .addr = args->addr,
         .data = args->data,
         .len = args->len,
@@ -68,7 +68,7 @@ static long assign_ioeventfd(struct vm *vm, const struct acrn_ioeventfd *args, u
         violation("IOEVENTFD: length %u: only 1, 2, 4 and 8 are taken", args->len);
         return set_failed(EINVAL);
     }
-    if (wanted.asyncio && vm->async_ring == NULL) {
+    if (wanted.asyncio && vm->kick_ring == NULL) {
         violation("IOEVENTFD: asynchronous before SETUP_ASYNCIO");
         return set_failed(ENODEV);
     }

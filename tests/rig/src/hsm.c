@@ -8,11 +8,9 @@
 #include "rig.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -22,7 +20,6 @@
 #define CR0_PG (1ull << 31)
 #define NAME_LEN 16
 #define VMID 1
-#define PAGE 4096ull
 
 static const char *const STATES[] = {"absent", "created", "running", "paused"};
 
@@ -31,24 +28,24 @@ long set_failed(int error) {
     return -1;
 }
 
-static long wrong(int error, const char *what) {
+long wrong(int error, const char *what) {
     violation("%s", what);
     return set_failed(error);
 }
 
-static long refused(const struct vm *vm, const char *call) {
+long refused(const struct vm *vm, const char *call) {
     violation("%s of a VM that is %s", call, STATES[vm->state]);
     return set_failed(EPERM);
 }
 
 /* As copy_from_user: a bad address is an error, not a crash. */
-static bool copy_in(void *to, unsigned long from, size_t size) {
+bool copy_in(void *to, unsigned long from, size_t size) {
     struct iovec local = {to, size}, remote = {(void *)from, size};
 
     return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)size;
 }
 
-static bool copy_out(unsigned long to, const void *from, size_t size) {
+bool copy_out(unsigned long to, const void *from, size_t size) {
     struct iovec local = {(void *)from, size}, remote = {(void *)to, size};
 
     return process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)size;
@@ -60,7 +57,7 @@ struct vm *hsm_open(int fd) {
     report_open();
     vm->pid = getpid();
     vm->fd = fd;
-    vm->vm_fd = -1;
+    vm->vm_fd = vm->event_fd = -1;
     pthread_mutex_init(&vm->lock, NULL);
     pthread_mutex_init(&vm->ioreq_lock, NULL);
     pthread_mutex_init(&vm->binding_lock, NULL);
@@ -81,16 +78,10 @@ static bool name_is_padded(const uint8_t *name) {
     return true;
 }
 
-/* A second mapping of the client's page stands for pinning it: it outlives the client's own. */
-static bool pin_page(struct vm *vm, uint64_t address) {
-    void *page = (void *)(address & ~(PAGE - 1));
-    void *pinned;
-
-    if (!page_is_writable(address))
+static bool pin_request_page(struct vm *vm, uint64_t address) {
+    vm->page = pin_page(address);
+    if (vm->page == NULL)
         return false;
-    vm->page_given = page;
-    pinned = mremap(page, 0, PAGE, MREMAP_MAYMOVE);
-    vm->page = pinned != MAP_FAILED ? pinned : page; /* private memory has no second mapping */
     for (int i = 0; i < ACRN_IO_REQUEST_MAX; i++)
         __atomic_store_n(&vm->page->req_slot[i].processed, ACRN_IOREQ_STATE_FREE, __ATOMIC_RELEASE);
     return true;
@@ -114,7 +105,7 @@ static long create_checked(struct vm *vm, struct acrn_vm_creation *args) {
         return wrong(EINVAL, "CREATE_VM: LAPIC passthrough without RT");
     if (args->ioreq_buf % PAGE)
         violation("CREATE_VM: the request page is not aligned: the module ignores the offset");
-    if (!pin_page(vm, args->ioreq_buf))
+    if (!pin_request_page(vm, args->ioreq_buf))
         return wrong(EINVAL, "CREATE_VM: the request page is not writable memory");
     vm->flags = args->vm_flag;
     for (int cpu = 0; cpu < 64 && n < ACRN_IO_REQUEST_MAX; cpu++)
@@ -242,6 +233,7 @@ static long destroy_vm(struct vm *vm) {
     ioreq_client_destroy(vm);
     guest_stop(vm);
     bindings_release(vm);
+    extras_release(vm);
     guest_destroy(vm);
     vm->created = false;
     vm->destroyed = true;
@@ -323,50 +315,6 @@ static long notify(struct vm *vm, unsigned long argument) {
     result = ioreq_notify(vm, &args);
     trace("NOTIFY_REQUEST_FINISH", result, "\"vcpu\":%u", args.vcpu);
     return result;
-}
-
-/* Processor states: the hypervisor writes one byte of a count and leaves the module's other seven as they were. */
-static long get_cpu_state(struct vm *vm, unsigned long argument) {
-    struct acrn_pstate_data px = {2400, 15000, 10, 10, 0x1800, 0x1800};
-    struct acrn_cstate_data cx = {.type = 1, .latency = 1, .power = 1000, .cx_reg = {.space_id = 0x7f}};
-    bool known = number_setting("RIG_PM", 0) != 0;
-    uint64_t command, count = 0xa5a5a5a5a5a5a500ull;
-    uint32_t number;
-    long result = set_failed(EPERM);
-
-    if (!copy_in(&command, argument, sizeof(command)))
-        return wrong(EFAULT, "PM_GET_CPU_STATE: bad address");
-    number = command >> 8 & 0xff;
-    if (vm->state == VM_RUNNING) {
-        result = refused(vm, "PM_GET_CPU_STATE");
-    } else if ((command & PMCMD_TYPE_MASK) == ACRN_PMCMD_GET_CX_CNT ||
-               ((command & PMCMD_TYPE_MASK) == ACRN_PMCMD_GET_PX_CNT && known)) {
-        count |= known ? 2 : 0;
-        result = copy_out(argument, &count, sizeof(count)) ? 0 : set_failed(EFAULT);
-    } else if ((command & PMCMD_TYPE_MASK) == ACRN_PMCMD_GET_PX_DATA && known && number < 2) {
-        px.core_frequency -= number * 800;
-        px.control = px.status = number ? 0x1000 : 0x1800;
-        result = copy_out(argument, &px, sizeof(px)) ? 0 : set_failed(EFAULT);
-    } else if ((command & PMCMD_TYPE_MASK) == ACRN_PMCMD_GET_CX_DATA && known && number >= 1 && number <= 2) {
-        cx.type = (uint8_t)number;
-        cx.latency = number * number;
-        result = copy_out(argument, &cx, sizeof(cx)) ? 0 : set_failed(EFAULT);
-    }
-    trace("PM_GET_CPU_STATE", result, "\"command\":%llu", (unsigned long long)command);
-    return result;
-}
-
-static long setup_asyncio(struct vm *vm, unsigned long address) {
-    const uint64_t *page = (const uint64_t *)address;
-
-    if (!number_setting("RIG_ASYNCIO", 0))
-        return set_failed(ENOTTY); /* Linux's module: the client is to go on without */
-    if (address % PAGE || !page_is_writable(address))
-        return wrong(EINVAL, "SETUP_ASYNCIO: not a page");
-    if (page[0] != RIG_ASYNCIO_MAGIC || page[1] != (8ull << 32 | 504))
-        return wrong(EPERM, "SETUP_ASYNCIO: the page is not an empty ring of 504 elements of 8 bytes");
-    vm->async_ring = (uint64_t *)address;
-    return 0;
 }
 
 /* Passthrough: the hypervisor has no device to give. */
@@ -452,8 +400,9 @@ static long call_vm(struct vm *vm, unsigned long request, unsigned long argument
     case RIG_IOCTL_SETUP_ASYNCIO:
         return PLAIN(name, setup_asyncio(vm, argument));
     case RIG_IOCTL_SETUP_VM_EVENT_RING:
+        return PLAIN(name, setup_event_ring(vm, argument));
     case RIG_IOCTL_SETUP_VM_EVENT_FD:
-        return PLAIN(name, set_failed(ENOTTY));
+        return PLAIN(name, setup_event_fd(vm, (int)argument));
     default:
         return passthrough(name);
     }

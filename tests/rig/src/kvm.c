@@ -14,6 +14,7 @@
 #define TSS_PAGES 0xfffbd000ul
 #define KICK_SIGNAL (SIGRTMAX - 1)
 #define PM1A_CONTROL 0x404
+#define EVENT_TRIPLE_FAULT 2
 #define SLEEP_S5 (1u << 13 | 5u << 10)
 
 static int kvm_fd = -1;
@@ -198,11 +199,12 @@ static bool do_mmio(struct vcpu *vcpu) {
     return true;
 }
 
-/* ACRN ends a guest that faults three times by the power-off it would write itself. */
+/* ACRN ends a guest that faults three times by an event and the power-off it would write itself. */
 static bool triple_fault(struct vcpu *vcpu) {
     struct access off = {
         .type = ACRN_IOREQ_TYPE_PORTIO, .write = true, .address = PM1A_CONTROL, .size = 2, .value = SLEEP_S5};
 
+    send_event(vcpu->vm, EVENT_TRIPLE_FAULT);
     ioreq_post(vcpu, &off);
     return false;
 }

@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
-#define PAGE 4096ull
 #define REGION_OP_SIZE 40        /* one entry of the hypercall's array: a huge page, or a small one */
 #define KMALLOC_MAX (4ull << 20) /* the array is one allocation */
 
@@ -43,7 +43,18 @@ bool page_is_writable(uint64_t address) {
     return find_mapping(address, &mapping) && mapping.writable;
 }
 
-static long wrong(int error, const char *what) {
+/* A second mapping of the client's page stands for pinning it: it outlives the client's own. NULL: not its memory. */
+void *pin_page(uint64_t address) {
+    void *page = (void *)(address & ~(PAGE - 1));
+    void *pinned;
+
+    if (!page_is_writable(address))
+        return NULL;
+    pinned = mremap(page, 0, PAGE, MREMAP_MAYMOVE);
+    return pinned != MAP_FAILED ? pinned : page; /* private memory has no second mapping */
+}
+
+static long misplaced(int error, const char *what) {
     violation("SET_MEMSEG: %s", what);
     return set_failed(error);
 }
@@ -53,14 +64,14 @@ static long check_ram(const struct vm *vm, const struct acrn_vm_memmap *map) {
     uint64_t at = map->vma_base, end = map->vma_base + map->len;
 
     if (map->len == 0 || map->len % PAGE || map->user_vm_pa % PAGE || map->vma_base % PAGE)
-        return wrong(EINVAL, "address or length is not a multiple of the page size");
+        return misplaced(EINVAL, "address or length is not a multiple of the page size");
     if (end < map->vma_base || map->user_vm_pa + map->len < map->user_vm_pa)
-        return wrong(EFAULT, "the range wraps around");
+        return misplaced(EFAULT, "the range wraps around");
     while (at < end) {
         if (!find_mapping(at, &mapping) || !mapping.writable)
-            return wrong(EFAULT, "not writable memory of the client");
+            return misplaced(EFAULT, "not writable memory of the client");
         if (at == map->vma_base && at % mapping.page_size)
-            return wrong(EINVAL, "starts inside a huge page");
+            return misplaced(EINVAL, "starts inside a huge page");
         if (map->user_vm_pa % mapping.page_size)
             violation("SET_MEMSEG: guest address %#llx is not aligned to the pages behind it: small pages in the EPT",
                       (unsigned long long)map->user_vm_pa);
@@ -81,11 +92,11 @@ long set_memseg(struct vm *vm, const struct acrn_vm_memmap *map) {
     struct memseg *segment = &vm->memsegs[vm->memsegs_used];
 
     if (map->type != ACRN_MEMMAP_RAM && map->type != ACRN_MEMMAP_MMIO)
-        return wrong(EINVAL, "no such type");
+        return misplaced(EINVAL, "no such type");
     if (map->type == ACRN_MEMMAP_RAM && check_ram(vm, map) < 0)
         return -1;
     if (vm->memsegs_used == MAX_MEMSEGS || vm->ram_mappings == MAX_MEMSEGS)
-        return wrong(ENOMEM, "more than 256 segments");
+        return misplaced(ENOMEM, "more than 256 segments");
     *segment = (struct memseg){map->type, map->user_vm_pa, map->vma_base, map->len};
     if (map->type == ACRN_MEMMAP_RAM && guest_set_memory(vm, vm->memsegs_used, segment) < 0)
         return set_failed(EPERM);

@@ -14,7 +14,7 @@
  *   RIG_PCPUS    physical CPUs that --cpu_affinity may name (default 8); their LAPIC ids are their numbers
  *   RIG_VCPUS    vCPUs of a VM that names none (default 1)
  *   RIG_SPURIOUS every N-th ATTACH returns without a request
- *   RIG_ASYNCIO  1: the module of ACRN's own kernel: SETUP_ASYNCIO works
+ *   RIG_ACRN     1: the module of ACRN's own kernel: asynchronous kicks and the event ring work
  *   RIG_PM       1: the hypervisor knows two performance states and two idle states
  *   RIG_SLOW     1: no eventfd is bound in KVM; the module signals it, as the real one does
  *   RIG_STORM    N: no guest; the vCPUs make N accesses in all and check each answer (storm.c); needs no /dev/kvm
@@ -34,8 +34,8 @@
 #define RIG_IOCTL_SETUP_VM_EVENT_RING _IOW(ACRN_IOCTL_TYPE, 0xa0, __u64)
 #define RIG_IOCTL_SETUP_VM_EVENT_FD _IOW(ACRN_IOCTL_TYPE, 0xa1, int)
 #define RIG_IOEVENTFD_FLAG_ASYNCIO 0x08
-#define RIG_ASYNCIO_MAGIC 0x5aa57aa71aa13aa3ull
 
+#define PAGE 4096ull
 #define IOAPIC_PINS 48
 #define IOAPIC_BASE 0xfec00000ull
 #define PIC_PINS 16
@@ -94,6 +94,14 @@ struct pic {
     bool needs_icw4, auto_eoi, rotate_on_auto_eoi, special_mask, read_isr, poll;
 };
 
+/* ACRN: include/public/acrn_common.h, shared_buf. */
+struct shared_ring {
+    uint64_t magic;
+    uint32_t count, element, head, tail, flags, reserved, overruns, size;
+    uint32_t padding[6];
+    uint8_t data[];
+};
+
 struct counters {
     uint64_t pio, mmio, pcicfg, wp, cf8, kernel_handled, notify, attach, spurious, msi, irqline, exits;
 };
@@ -120,7 +128,6 @@ struct vm {
 
     pthread_mutex_t ioreq_lock;
     struct acrn_io_request_buffer *page;
-    void *page_given;
     bool client, aborted, storming;
     uint32_t client_generation;
     uint32_t wake; /* futex */
@@ -135,7 +142,8 @@ struct vm {
     int ioeventfds_used;
     struct irqfd irqfds[MAX_BINDINGS];
     int irqfds_used;
-    uint64_t *async_ring;
+    struct shared_ring *kick_ring, *event_ring; /* ours: second mappings of the client's pages */
+    int event_fd;                               /* -1: none */
 
     pthread_mutex_t irq_lock;
     uint64_t rte[IOAPIC_PINS];
@@ -159,11 +167,24 @@ struct vm *hsm_open(int fd);
 long hsm_ioctl(struct vm *vm, unsigned long request, unsigned long argument);
 void hsm_close(struct vm *vm);
 long set_failed(int error);
+long wrong(int error, const char *what);
+long refused(const struct vm *vm, const char *call);
+bool copy_in(void *to, unsigned long from, size_t size);
+bool copy_out(unsigned long to, const void *from, size_t size);
+
+/* extras.c */
+long get_cpu_state(struct vm *vm, unsigned long argument);
+long setup_asyncio(struct vm *vm, uint64_t address);
+long setup_event_ring(struct vm *vm, uint64_t address);
+long setup_event_fd(struct vm *vm, int fd);
+void send_event(struct vm *vm, uint32_t type);
+void extras_release(struct vm *vm);
 
 /* memory.c */
 long set_memseg(struct vm *vm, const struct acrn_vm_memmap *map);
 long unset_memseg(struct vm *vm, const struct acrn_vm_memmap *map);
 bool page_is_writable(uint64_t address);
+void *pin_page(uint64_t address);
 
 /* ioreq.c */
 bool ioreq_post(struct vcpu *vcpu, struct access *access);
