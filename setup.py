@@ -16,6 +16,7 @@ WARNINGS = ["-Wall", "-Wno-unused-function"]
 MODULES = {
     "acrn_dm._fastring": "acrn_dm/_fastring.pyx",
     "acrn_dm.hypervisors._kvm": "acrn_dm/hypervisors/_kvm.pyx",
+    "acrn_dm.hypervisors._hsm": "acrn_dm/hypervisors/_hsm.pyx",
 }
 
 setup(

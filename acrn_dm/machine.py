@@ -165,7 +165,7 @@ class Machine:
             quit=self.press_power_button,
         )
         self.platform = Platform(callbacks, uarts=self.config.uarts, debugexit=self.config.debugexit)
-        self.dispatch = MachineDispatch(self.pio, self.mmio, self._vm_event)
+        self.dispatch = MachineDispatch(self.pio, self.mmio, self.bus, self._vm_event)
 
     @property
     def functions(self) -> tuple[PciFunction, ...]:

@@ -21,6 +21,8 @@ from acrn_dm.types import API, BackendType, DeviceType, HypervisorType, Provenan
 log = logging.getLogger(__name__)
 
 BUILTINS = (
+    "acrn_dm.hypervisors.hsm",
+    "acrn_dm.hypervisors.vhm",
     "acrn_dm.hypervisors.kvm",
     "acrn_dm.hypervisors.sim",
     "acrn_dm.virtio.vbs_u",

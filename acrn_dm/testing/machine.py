@@ -92,7 +92,7 @@ class SimMachine:
         self.pio, self.mmio = pio_bus(), mmio_bus()
         self.main_loop = IoLoop("main")
         self.io_loops: dict[str, IoLoop] = {}
-        self.dispatch = MachineDispatch(self.pio, self.mmio, self._vm_event)
+        self.dispatch = MachineDispatch(self.pio, self.mmio, self.bus, self._vm_event)
         self.memory: GuestMemory = GuestMemory.allocate(self.ranges)
         first = self.ranges[0]
         self.heap = GuestHeap(first.gpa + HEAP_BASE, first.gpa + first.size)
