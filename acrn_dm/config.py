@@ -86,6 +86,8 @@ class MachineConfig:
     bootargs: str = ""
     devices: tuple[DeviceSpec, ...] = attrs.field(default=(), validator=_distinct)
     uarts: tuple[UartSpec, ...] = ()
+    command_monitor: Path | None = None  # --cmd_monitor: its socket
+    manager_directory: Path | None = None  # where the manager's tools look for this machine's socket
     hypervisor: str = "auto"
     allow_slow: bool = False  # --allow-slow-kvm
     windows: bool = False

@@ -24,6 +24,7 @@ from acrn_dm.errors import AcrnDmError, ConfigError
 from acrn_dm.hypervisors.base import Hypervisor, VmEvent
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.irq import IoEventFd, IrqFd
+from acrn_dm.management import Controls, Management, PowerState
 from acrn_dm.memory import GuestMemory, guest_ranges
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
@@ -149,6 +150,7 @@ class Machine:
     vm: Hypervisor | None = attrs.field(default=None, init=False)
     platform: Platform = attrs.field(init=False, repr=False)
     dispatch: MachineDispatch = attrs.field(init=False, repr=False)
+    management: Management | None = attrs.field(default=None, init=False, repr=False)
     reason: StopReason | None = attrs.field(default=None, init=False)
     detail: str = attrs.field(default="", init=False)
     reboots: int = attrs.field(default=0, init=False)
@@ -231,6 +233,8 @@ class Machine:
         for function in self.functions:
             with function.lock:
                 function.realize(resources)
+        self.management = Management(self.main_loop, self.config, self._controls())
+        self.platform.rtc.on_set = self.management.clock_set
 
     def io_loop(self, name: str) -> IoLoop:
         """The I/O loop of that name, made (and its thread started) on first use."""
@@ -280,11 +284,20 @@ class Machine:
                 self.reason, self.detail = reason, detail
         self.main_loop.call_soon(lambda: None)
 
+    def insert_medium(self, bdf: Bdf, text: str) -> None:
+        """Put the medium *text* into the empty slot of the device at *bdf*. Raises ConfigError, HostError."""
+        function = next((f for f in self.functions if f.context.bdf == bdf), None)
+        if not isinstance(function, VirtioPci):
+            raise ConfigError(f"there is no virtio device at {bdf}", value=text)
+        with function.lock:
+            function.device.insert_medium(text)
+
     def close(self) -> None:
         """Give everything back, in reverse order; goes on after errors and raises the first one at the end.
         Idempotent.
         """
         steps: list[Callable[[], object]] = [] if self.vm is None else [self.vm.stop]
+        steps += [self.management.close] if self.management is not None else []
         steps += [f.close for f in reversed(self.functions)]
         steps += [self.platform.close, *(loop.close for loop in self.io_loops.values()), self.main_loop.close]
         steps += [part.close for part in (self.vm, self.memory) if part is not None]
@@ -300,6 +313,20 @@ class Machine:
         if errors:
             raise errors[0]
 
+    def _controls(self) -> Controls:
+        return Controls(
+            state=self._power_state,
+            press_power_button=lambda: None if self._pressed else self._press(),
+            power_off=lambda who: self.request_stop(StopReason.POWEROFF, who),
+            insert_medium=self.insert_medium,
+            wake=lambda: False,
+        )
+
+    def _power_state(self) -> PowerState:
+        if self.reason is None:
+            return PowerState.RUNNING
+        return PowerState.SYSTEM_RESET if self.reason is StopReason.RESET else PowerState.POWEROFF
+
     def _window_changed(self) -> None:
         for function in self.functions:
             with function.lock:
@@ -314,6 +341,8 @@ class Machine:
         assert self.vm is not None
         assert self.reason is not None
         self.vm.stop()
+        if self.reason is StopReason.POWEROFF and not self.detail and self.management is not None:
+            self.management.powered_off()
         self._reset_devices()
         text = self.detail if self.reason is StopReason.ERROR else self.reason.value
         self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=text)
@@ -352,6 +381,8 @@ class Machine:
         )
 
     def _vm_event(self, event: VmEvent, detail: str) -> None:
+        if event is VmEvent.TRIPLE_FAULT and self.management is not None:
+            self.main_loop.call_soon(self.management.triple_fault)
         if event is VmEvent.TRIPLE_FAULT and time.monotonic() - self._booted_at >= EARLY_S:
             self.request_stop(StopReason.RESET, "triple fault")
         else:

@@ -16,7 +16,7 @@ LAYERS = (
     ("plugins", "pci"),
     ("virtio",),
     ("boot", "devices", "hypervisors"),
-    ("resolve", "dispatch", "describe"),
+    ("resolve", "dispatch", "describe", "management"),
     ("machine",),
     ("cli", "testing", "__main__", "__init__"),
 )

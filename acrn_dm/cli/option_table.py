@@ -56,6 +56,11 @@ RUN = (
     Option(name="shutdown-timeout", metavar="S", group=Group.RUN, original=False,
            parse=values.seconds, field="shutdown_timeout_s", toml=(int, float),
            help="seconds that the guest has after its power button was pressed, before it is forced off [30]"),
+    Option(name="cmd_monitor", metavar="PATH", group=Group.RUN, parse=values.path, field="command_monitor",
+           help="take commands (destroy, blkrescan) and tell events on this socket"),
+    Option(name="manager-directory", metavar="DIR", group=Group.RUN, original=False,
+           parse=values.directory, field="manager_directory",
+           help=f"where acrnctl looks for this machine's socket; none: nowhere [{values.MANAGER_DIRECTORY}]"),
     Option(name="logger_setting", metavar="LIST", group=Group.RUN, parse=values.logger_setting, field="logging",
            help="NAME,level=N joined by ';': console, kmsg and disk; "
                 "1 error, 2 warning, 3 notice, 4 info, 5 debug [console,level=3]"),
@@ -103,7 +108,6 @@ PLATFORM = (
     _refused("acpidev_pt", "HID[,UID]", "pass an ACPI device through", HSM, parse=platform.acpi_device),
     _refused("mmiodev_pt", "BASE,SIZE", "pass an MMIO range through", HSM, parse=platform.mmio_device),
     _refused("vtpm2", "sock_path=PATH", "a virtual TPM", "there is no TPM", parse=platform.vtpm),
-    _refused("cmd_monitor", "PATH", "control socket", "there is no control socket", parse=values.path),
 )  # fmt: skip
 
 

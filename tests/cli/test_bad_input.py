@@ -111,7 +111,6 @@ WRONG_ARGUMENTS = [
     (["--mmiodev_pt", "0xFED40000,0x5000", "vm"], CONFIG, "needs the hypervisor hsm"),
     (["--vtpm2", "/run/tpm", "vm"], USAGE, "sock_path=PATH"),
     (["--vtpm2", "sock_path=/run/tpm", "vm"], CONFIG, "no TPM"),
-    (["--cmd_monitor", "/run/x", "vm"], CONFIG, "no control socket"),
     (["--enable_trusty", "vm"], CONFIG, "needs the hypervisor hsm"),
     (["--ovmf", "", "vm"], USAGE, "a path is missing"),
     (["--ovmf", "w", "vm"], USAGE, "either one image"),

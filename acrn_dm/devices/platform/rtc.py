@@ -33,10 +33,14 @@ MEMORY_ABOVE_4G = 0x5B  # 3 bytes: 64 KiB units above 4 GiB
 class Rtc:
     """vCPU threads call ``read`` and ``write``, the main loop the timers. The lock is a leaf."""
 
-    def __init__(self, set_irq: Callable[[bool], None], clock: Callable[[], float]) -> None:
-        """*clock*: seconds since 1970, UTC."""
+    def __init__(
+        self, set_irq: Callable[[bool], None], clock: Callable[[], float], on_alarm: Callable[[], None] = lambda: None
+    ) -> None:
+        """*clock*: seconds since 1970, UTC. *on_alarm*: the alarm went off while its interrupt was enabled."""
         self._set_irq = set_irq
+        self._on_alarm = on_alarm
         self._clock = clock
+        self.on_set: Callable[[int, int], None] = lambda before, after: None  # in seconds since 1970; under the lock
         self._lock = threading.Lock()
         self._second_timer = OneShot(self._second_passed)
         self._period_timer = OneShot(self._period_passed)
@@ -150,6 +154,8 @@ class Rtc:
         seconds = rtc_time.decode(self._cmos, self._cmos[B])
         self._stopped = seconds is None
         if seconds is not None:
+            if seconds != self._second():
+                self.on_set(self._second(), seconds)
             self._offset = seconds - self._clock()
             self._last_update = seconds
 
@@ -199,6 +205,9 @@ class Rtc:
         with self._lock:
             self._note_update()
             self._update()
+            alarm = self._cmos[C] & self._cmos[B] & B_ALARM
+        if alarm:
+            self._on_alarm()
 
     def _period_passed(self) -> None:
         with self._lock:
