@@ -1,6 +1,6 @@
 """The ``hsm`` plugin under many requests: 8 vCPUs at once, spurious ATTACH returns, signals all the time.
 
-``python -m tests.rig.plugin_storm ACCESSES``, with the rig preloaded and RIG_STORM=ACCESSES. Prints what it counted.
+``python -m tests.rig.plugin_storm ACCESSES [VCPUS]``, with the rig preloaded. Prints what it counted.
 """
 
 import json
@@ -20,7 +20,6 @@ from acrn_dm.hypervisors.base import VmEvent
 from acrn_dm.irq import IoEventFd, Space
 from acrn_dm.types import HypervisorOptions
 
-VCPUS = 8
 KEY = 0x5A5A_5A5A_5A5A_5A5A
 KICK = 0xD800_0000
 DONE_PORT = 0x5F0
@@ -30,6 +29,7 @@ DONE_PORT = 0x5F0
 class Device:
     """Registers that read as what was written last, exclusive-or'ed with a constant; keeps ``base.Dispatch``."""
 
+    vcpus: int
     registers: dict[tuple[str, int], int] = attrs.field(factory=dict)
     accesses: int = 0
     done: set[int] = attrs.field(factory=set)
@@ -43,7 +43,7 @@ class Device:
         self._write("pio", port, value)
         if port == DONE_PORT:
             self.done.add(value)
-            if len(self.done) == VCPUS:
+            if len(self.done) == self.vcpus:
                 self.finished.set()
 
     def mmio_read(self, gpa: int, size: int) -> int:
@@ -75,7 +75,7 @@ class Device:
 
 
 def main() -> None:
-    count = int(sys.argv[1])
+    count, vcpus = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 8
     os.environ["RIG_STORM"] = str(count)
     signals = 0
 
@@ -85,10 +85,10 @@ def main() -> None:
 
     signal.signal(signal.SIGALRM, on_signal)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-    ids = tuple(range(VCPUS))
-    options = HypervisorOptions(name="storm", vcpus=VCPUS, cpu_affinity=ids)
-    vm = AcrnVm.open(HSM, options, place(ids, range(VCPUS)), open_device=_hsm.Device)
-    device = Device()
+    ids = tuple(range(vcpus))
+    options = HypervisorOptions(name="storm", vcpus=vcpus, cpu_affinity=ids)
+    vm = AcrnVm.open(HSM, options, place(ids, range(vcpus)), open_device=_hsm.Device)
+    device = Device(vcpus)
     fd = os.eventfd(0, os.EFD_CLOEXEC)
     vm.ioeventfd(IoEventFd(fd=fd, space=Space.MMIO, addr=KICK, len=4), True)
     vm.set_boot_registers(
