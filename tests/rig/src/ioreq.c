@@ -89,6 +89,20 @@ static void count(struct vm *vm, uint32_t type) {
     vm->count.wp += type > ACRN_IOREQ_TYPE_PCICFG;
 }
 
+static void trace_request(const struct vcpu *vcpu, const struct acrn_io_request *slot) {
+    static const char *const KINDS[] = {"pio", "mmio", "config", "wp"};
+    const struct acrn_mmio_request *mmio = &slot->reqs.mmio_request;
+    const struct acrn_pci_request *pci = &slot->reqs.pci_request;
+    uint64_t address = mmio->address;
+
+    if (!number_setting("RIG_REQUESTS", 0))
+        return;
+    if (slot->type == ACRN_IOREQ_TYPE_PCICFG)
+        address = (uint64_t)(pci->bus << 20 | pci->dev << 15 | pci->func << 12 | pci->reg);
+    trace("REQUEST", 0, "\"vcpu\":%d,\"kind\":\"%s\",\"write\":%u,\"address\":%llu,\"size\":%llu", vcpu->id,
+          KINDS[slot->type & 3], mmio->direction, (unsigned long long)address, (unsigned long long)mmio->size);
+}
+
 /* The module's part; true when it answered by itself. With ioreq_lock held. */
 static bool dispatch(struct vcpu *vcpu, struct access *access) {
     struct acrn_io_request *slot = slot_of(vcpu);
@@ -106,6 +120,7 @@ static bool dispatch(struct vcpu *vcpu, struct access *access) {
         return true;
     }
     count(vm, slot->type);
+    trace_request(vcpu, slot);
     slot->kernel_handled = 0;
     vcpu->waiting = true;
     vcpu->posted_ns = now_ns();

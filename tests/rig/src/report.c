@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define MAX_CALLS 64
+#define TRACE_BUFFER (256 << 10)
 
 static FILE *report_file, *trace_file;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -47,8 +48,11 @@ void report_open(void) {
     pthread_mutex_lock(&lock);
     if (report_file == NULL)
         report_file = open_setting("RIG_REPORT");
-    if (trace_file == NULL)
+    if (trace_file == NULL) {
         trace_file = open_setting("RIG_TRACE");
+        if (trace_file != NULL)
+            setvbuf(trace_file, NULL, _IOFBF, TRACE_BUFFER);
+    }
     pthread_mutex_unlock(&lock);
 }
 
@@ -112,7 +116,7 @@ int injected_failure(const char *call) {
 /* The calls of the data path are not flushed one by one: a file may be behind a slow mount. */
 static bool is_frequent(const char *call) {
     return strcmp(call, "ATTACH_IOREQ_CLIENT") == 0 || strcmp(call, "NOTIFY_REQUEST_FINISH") == 0 ||
-           strcmp(call, "INJECT_MSI") == 0 || strcmp(call, "SET_IRQLINE") == 0;
+           strcmp(call, "INJECT_MSI") == 0 || strcmp(call, "SET_IRQLINE") == 0 || strcmp(call, "REQUEST") == 0;
 }
 
 void trace(const char *call, long result, const char *format, ...) {

@@ -9,6 +9,7 @@
  * Environment, all optional:
  *   RIG_REPORT   file: one line a violation
  *   RIG_TRACE    file: one JSON object a call, with its arguments and result
+ *   RIG_REQUESTS 1: the trace has each request, too ("REQUEST")
  *   RIG_STATS    file: one JSON object a VM that ended: counts, and the times from posted to answered
  *   RIG_FAIL     "CALL@N=ERRNO,...": the N-th CALL (N absent: the first; *: all) fails with that number
  *   RIG_PCPUS    physical CPUs that --cpu_affinity may name (default 8); their LAPIC ids are their numbers
