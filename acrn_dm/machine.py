@@ -14,26 +14,29 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.boot import loader
-from acrn_dm.boot.acpi.inputs import AcpiInputs
+from acrn_dm.boot.processors import ProcessorPower
+from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.boot.wake import wake_registers
 from acrn_dm.bus import Bus, mmio_bus, pio_bus
 from acrn_dm.config import MachineConfig
 from acrn_dm.describe import describe
 from acrn_dm.devices.platform import Platform, PlatformCallbacks
 from acrn_dm.dispatch import MachineDispatch
-from acrn_dm.errors import AcrnDmError, ConfigError
-from acrn_dm.hypervisors.base import Hypervisor, VmEvent
+from acrn_dm.errors import AcrnDmError, ConfigError, GuestError
+from acrn_dm.firmware import FirmwareSupport
+from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
 from acrn_dm.ioloop import IoLoop
-from acrn_dm.irq import IoEventFd, IrqFd
 from acrn_dm.management import Controls, Management, PowerState
-from acrn_dm.memory import GuestMemory, guest_ranges
+from acrn_dm.memory import GuestMemory
+from acrn_dm.parts import EventFdHooks, choose_hypervisor, make_function
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options, unprovided
 from acrn_dm.plugins import PluginManager
 from acrn_dm.report import MachineReport
-from acrn_dm.resolve import ResolvedDevice, resolve_devices
+from acrn_dm.resolve import resolve_devices
 from acrn_dm.resources import Resources
-from acrn_dm.types import Bdf, HypervisorOptions, HypervisorType
-from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.types import Bdf, HypervisorType
 from acrn_dm.virtio.transport_pci import VirtioPci
 
 log = logging.getLogger(__name__)
@@ -46,56 +49,10 @@ class StopReason(enum.Enum):
 
     POWEROFF = "poweroff"
     RESET = "reset"
+    SUSPEND = "suspend"
     DEBUG_EXIT = "debug-exit"
     FORCED = "forced off"
     ERROR = "error"
-
-
-@attrs.define(eq=False)
-class EventFdHooks:
-    """The machine's face of the two eventfd hooks (``irq.EventFdRegistry``)."""
-
-    plugins: PluginManager
-    vm: Hypervisor
-
-    def ioeventfd(self, binding: IoEventFd, assign: bool) -> None:
-        """Register or unregister a kick. Raises HostError."""
-        self.plugins.ioeventfd(self.vm, binding, assign)
-
-    def irqfd(self, binding: IrqFd, assign: bool) -> None:
-        """Register or unregister a call. Raises HostError."""
-        self.plugins.irqfd(self.vm, binding, assign)
-
-
-def choose_hypervisor(config: MachineConfig, plugins: PluginManager) -> HypervisorType:
-    """Return the hypervisor asked for, or for ``auto`` the usable one of highest rank. Raises ConfigError with the
-    reasons.
-    """
-    types = plugins.hypervisor_types()
-    if config.hypervisor != "auto":
-        if config.hypervisor not in types:
-            known = ", ".join(["auto", *sorted(types)])
-            raise ConfigError(f"no such hypervisor; known: {known}", option="--hypervisor", value=config.hypervisor)
-        return types[config.hypervisor]
-    candidates = sorted((t for t in types.values() if t.rank >= 0), key=lambda t: -t.rank)
-    reasons = {t.name: t.probe() for t in candidates}
-    usable = [t for t in candidates if reasons[t.name] is None]
-    if not usable:
-        text = "; ".join(f"{name}: {why}" for name, why in reasons.items()) or "none is installed"
-        raise ConfigError(f"no hypervisor can be used here: {text}", option="--hypervisor", value="auto")
-    return usable[0]
-
-
-def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFunction:
-    """Make one device and, for a virtio device, the PCI transport in front of it."""
-    device = resolved.type.create(resolved.options, resolved.context)
-    if isinstance(device, VirtioDevice):
-        return VirtioPci(device, resolved.context, plugins.backend_types())
-    if isinstance(device, PciFunction):
-        return device
-    raise ConfigError(
-        f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
-    )
 
 
 def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True) -> "Machine":
@@ -117,6 +74,11 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
         if config.hypervisor != "auto":
             raise
         hypervisor, problem = None, str(e)
+    if hypervisor is not None:
+        ignored, refused = unprovided(config, hypervisor)
+        for line in ignored:
+            log.warning("%s", line)
+        problem = problem or next(iter(refused), None)
     bus.route(hypervisor.ioapic_pins if hypervisor is not None else 24)
     machine = Machine(
         config=config,
@@ -148,12 +110,16 @@ class Machine:
     io_loops: dict[str, IoLoop] = attrs.field(factory=dict, init=False, repr=False)
     memory: GuestMemory | None = attrs.field(default=None, init=False)
     vm: Hypervisor | None = attrs.field(default=None, init=False)
+    firmware: FirmwareSupport = attrs.field(init=False, repr=False)
     platform: Platform = attrs.field(init=False, repr=False)
     dispatch: MachineDispatch = attrs.field(init=False, repr=False)
     management: Management | None = attrs.field(default=None, init=False, repr=False)
     reason: StopReason | None = attrs.field(default=None, init=False)
     detail: str = attrs.field(default="", init=False)
     reboots: int = attrs.field(default=0, init=False)
+    _power: tuple[ProcessorPower, ...] = attrs.field(default=(), init=False, repr=False)
+    asleep: bool = attrs.field(default=False, init=False)  # in S3
+    _power_cycle: bool = attrs.field(default=True, init=False)  # of a reset that is asked for
     _booted_at: float = attrs.field(default=0.0, init=False)
     _pressed: bool = attrs.field(default=False, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
@@ -161,12 +127,20 @@ class Machine:
     def __attrs_post_init__(self) -> None:
         callbacks = PlatformCallbacks(
             poweroff=lambda: self.request_stop(StopReason.POWEROFF),
-            reset=lambda full: self.request_stop(StopReason.RESET),
-            suspend=lambda: log.warning("the guest asked for S3; suspend is not provided, it goes on"),
+            reset=self._guest_resets,
+            suspend=lambda: self.request_stop(StopReason.SUSPEND, hold=True),
             debug_exit=lambda code: self.request_stop(StopReason.DEBUG_EXIT, f"code {code:#x}"),
             quit=self.press_power_button,
         )
-        self.platform = Platform(callbacks, uarts=self.config.uarts, debugexit=self.config.debugexit)
+        self.firmware = FirmwareSupport(self.config.firmware)
+        self.platform = Platform(
+            callbacks,
+            uarts=self.config.uarts,
+            debugexit=self.config.debugexit,
+            fw_cfg=self.firmware.fw_cfg,
+            pit=self.hypervisor is not None and self.hypervisor.needs_pit,
+        )
+        self.platform.pm.on_alarm(self.wake)
         self.dispatch = MachineDispatch(self.pio, self.mmio, self.bus, self._vm_event)
 
     @property
@@ -191,33 +165,19 @@ class Machine:
 
     def boot_plan(self) -> loader.BootPlan:
         """What the loader is to put into memory."""
-        config = self.config
-        acpi = AcpiInputs(
-            apic_ids=tuple(range(config.vcpus)),
-            prt=self.bus.prt(),
-            uarts=self.platform.acpi_uarts(),
-            last_bus=self.bus.last_bus,
-            i8042=True,
-            pm_timer_port=self.platform.pm_timer_port,
-        )
-        return loader.BootPlan(
-            kernel=config.kernel,
-            elf=config.elf,
-            ramdisk=config.ramdisk,
-            bootargs=config.bootargs,
-            memory_ranges=guest_ranges(config.memory_bytes),
-            acpi=acpi,
-        )
+        ids = tuple(range(self.config.vcpus)) if self.vm is None else self.vm.apic_ids
+        return boot_plan(self.config, self.bus, self.platform, apic_ids=ids, power=self._power)
 
     def realize(self) -> None:
         """Open hypervisor, memory and devices. On an error everything opened so far is closed by ``close``."""
         if self.problem is not None or self.hypervisor is None:
             raise ConfigError(self.problem or "no hypervisor")
-        options = HypervisorOptions(name=self.config.name, vcpus=self.config.vcpus, allow_slow=self.config.allow_slow)
-        self.vm = self.hypervisor.open(options)
-        self.memory = GuestMemory.allocate(guest_ranges(self.config.memory_bytes))
+        self.vm = self.hypervisor.open(hypervisor_options(self.config))
+        self.memory = allocate_memory(self.config, self.firmware.open(), wanted=self.vm.pins_memory)
         for region in self.memory.regions:
             self.vm.map_memory(region)
+        if self.config.interrupt_monitor is not None and isinstance(self.vm, InterruptWatcher):
+            self.vm.watch_interrupts(self.config.interrupt_monitor, self.main_loop.call_later)
         resources = Resources(
             memory=self.memory,
             pio=self.pio,
@@ -233,7 +193,7 @@ class Machine:
         for function in self.functions:
             with function.lock:
                 function.realize(resources)
-        self.management = Management(self.main_loop, self.config, self._controls())
+        self.management = Management(self.main_loop, self.config, self._controls(), rtvm=self.config.rtvm)
         self.platform.rtc.on_set = self.management.clock_set
 
     def io_loop(self, name: str) -> IoLoop:
@@ -251,18 +211,28 @@ class Machine:
         self.boot()
         while True:
             self._wait()
-            assert self.reason is not None
-            if self.reason is not StopReason.RESET:
+            if self.reason is StopReason.SUSPEND:
+                self._sleep()
+            elif self.reason is StopReason.RESET:
+                self._reset()
+                self.boot()
+            else:
                 return self._stop()
-            self._reset()
-            self.boot()
 
     def boot(self) -> None:
         """Put kernel and tables into memory and let the vCPUs go."""
         assert self.vm is not None
         assert self.memory is not None
+        self._power = self.vm.processor_power()
+        plan = self.boot_plan()
+        self.firmware.prepare(plan)
+        self._start(loader.load(self.memory, plan))
+
+    def _start(self, registers: BootRegisters) -> None:
+        assert self.vm is not None
         self.reason = None
-        self.vm.set_boot_registers(loader.load(self.memory, self.boot_plan()))
+        self.dispatch.hold = False
+        self.vm.set_boot_registers(registers)
         self.plugins.observe("acrn_dm_machine_started", machine=self)
         self._booted_at = time.monotonic()
         self.vm.run(self.dispatch)
@@ -273,15 +243,21 @@ class Machine:
         """
         self.main_loop.call_soon(self._press)
 
+    def wake(self) -> None:
+        """End the guest's sleep, if it sleeps. Any thread."""
+        self.asleep = False
+        self.main_loop.call_soon(lambda: None)
+
     def window_changed(self) -> None:
         """The terminal has another size: tell the consoles on it. Main thread or its signals."""
         self.main_loop.call_soon(self._window_changed)
 
-    def request_stop(self, reason: StopReason, detail: str = "") -> None:
-        """Stop the vCPUs soon; the first reason counts. Any thread."""
+    def request_stop(self, reason: StopReason, detail: str = "", *, hold: bool = False) -> None:
+        """Stop the vCPUs soon; the first reason counts. With *hold* the vCPU that asks does not run on. Any thread."""
         with self._lock:
             if self.reason is None:
                 self.reason, self.detail = reason, detail
+                self.dispatch.hold = hold
         self.main_loop.call_soon(lambda: None)
 
     def insert_medium(self, bdf: Bdf, text: str) -> None:
@@ -299,7 +275,12 @@ class Machine:
         steps: list[Callable[[], object]] = [] if self.vm is None else [self.vm.stop]
         steps += [self.management.close] if self.management is not None else []
         steps += [f.close for f in reversed(self.functions)]
-        steps += [self.platform.close, *(loop.close for loop in self.io_loops.values()), self.main_loop.close]
+        steps += [
+            self.firmware.close,
+            self.platform.close,
+            *(loop.close for loop in self.io_loops.values()),
+            self.main_loop.close,
+        ]
         steps += [part.close for part in (self.vm, self.memory) if part is not None]
         errors: list[Exception] = []
         for step in steps:
@@ -319,10 +300,17 @@ class Machine:
             press_power_button=lambda: None if self._pressed else self._press(),
             power_off=lambda who: self.request_stop(StopReason.POWEROFF, who),
             insert_medium=self.insert_medium,
-            wake=lambda: False,
+            wake=self._resume,
         )
 
+    def _resume(self) -> bool:
+        asleep = self.asleep
+        self.wake()
+        return asleep
+
     def _power_state(self) -> PowerState:
+        if self.asleep:
+            return PowerState.SUSPENDED
         if self.reason is None:
             return PowerState.RUNNING
         return PowerState.SYSTEM_RESET if self.reason is StopReason.RESET else PowerState.POWEROFF
@@ -339,11 +327,13 @@ class Machine:
     def _stop(self) -> StopReason:
         """Off: vCPUs first, then every device finishes what is in flight."""
         assert self.vm is not None
+        assert self.memory is not None
         assert self.reason is not None
         self.vm.stop()
         if self.reason is StopReason.POWEROFF and not self.detail and self.management is not None:
             self.management.powered_off()
         self._reset_devices()
+        self.firmware.save(self.memory)
         text = self.detail if self.reason is StopReason.ERROR else self.reason.value
         self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=text)
         return self.reason
@@ -356,10 +346,43 @@ class Machine:
         self.vm.pause()
         self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.RESET.value)
         self._reset_devices()
-        self.vm.reset()
-        self.memory.clear()
+        self.firmware.save(self.memory)
+        self.vm.reset(full=self._power_cycle)
+        self._power_cycle = True
+        self.memory.clear(in_place=self.vm.pins_memory)
         self.reboots += 1
         self.detail = ""
+
+    def _guest_resets(self, full: bool) -> None:
+        self._power_cycle = full
+        self.request_stop(StopReason.RESET, hold=not full)
+
+    def _sleep(self) -> None:
+        """S3: memory, clock and power management keep their power, everything else is as after power-on."""
+        assert self.vm is not None
+        assert self.memory is not None
+        log.info("the guest sleeps")
+        self.asleep = True
+        self.vm.pause()
+        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.SUSPEND.value)
+        for function in self.functions:
+            with function.lock:
+                function.reset()
+        self.platform.sleep()
+        self.bus.reset()
+        self.reason = None
+        while self.asleep and self.reason is None:
+            self.main_loop.step(None)
+        self.asleep = False
+        if self.reason is not None:  # it is forced off in its sleep
+            return
+        self.platform.wake()
+        self.vm.reset()
+        try:
+            self._start(wake_registers(self.memory, self.boot_plan().acpi))
+        except GuestError as e:
+            log.error("%s; it boots anew", e)
+            self.request_stop(StopReason.RESET, str(e))
 
     def _reset_devices(self) -> None:
         for function in self.functions:
@@ -369,6 +392,9 @@ class Machine:
         self.bus.reset()
 
     def _press(self) -> None:
+        if self.asleep:
+            self.wake()
+            return
         if self._pressed:
             self.request_stop(StopReason.FORCED, "asked a second time")
             return

@@ -27,6 +27,7 @@ BUILTINS = (
     "acrn_dm.hypervisors.sim",
     "acrn_dm.virtio.vbs_u",
     "acrn_dm.devices.hostbridge",
+    "acrn_dm.devices.i440fx",
     "acrn_dm.devices.lpc",
     "acrn_dm.devices.virtio_net",
     "acrn_dm.devices.virtio_blk",

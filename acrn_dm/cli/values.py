@@ -76,6 +76,13 @@ def directory(text: str) -> Path | None:
     return None if text == "none" else path(text)
 
 
+def hugepages(text: str) -> str:
+    """Read ``--hugepages``."""
+    if text not in ("on", "off", "auto"):
+        raise ValueError("expected on, off or auto")
+    return text
+
+
 def word(text: str) -> str:
     """Read a name that may not be empty."""
     if not text:

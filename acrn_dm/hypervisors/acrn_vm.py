@@ -15,6 +15,7 @@ import attrs
 
 from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.config import InterruptMonitor
 from acrn_dm.errors import HostError
 from acrn_dm.hypervisors import _hsm
 from acrn_dm.hypervisors.acrn_abi import GSI_SET_HIGH, GSI_SET_LOW, Abi, Device, Port
@@ -22,6 +23,7 @@ from acrn_dm.hypervisors.acrn_cpus import Placement
 from acrn_dm.hypervisors.acrn_errors import failed
 from acrn_dm.hypervisors.acrn_eventfds import Bindings
 from acrn_dm.hypervisors.acrn_extras import Extras
+from acrn_dm.hypervisors.acrn_monitor import CallLater, StormMonitor
 from acrn_dm.hypervisors.acrn_power import processor_power
 from acrn_dm.hypervisors.acrn_requests import RequestStats, RequestThread
 from acrn_dm.hypervisors.base import Dispatch
@@ -77,6 +79,8 @@ class AcrnVm:
     _levels: dict[int, bool] = attrs.field(factory=dict, init=False, repr=False)  # logical, of each line in use
     _paused: bool = attrs.field(default=False, init=False)  # the hypervisor's state
     _cleared: bool = attrs.field(default=True, init=False)  # no request is left from before the pause
+    _watch: Callable[[], StormMonitor] | None = attrs.field(default=None, init=False, repr=False)
+    _monitor: StormMonitor | None = attrs.field(default=None, init=False, repr=False)
     _life: Lifecycle = attrs.field(factory=Lifecycle, init=False)
     _control: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)  # life-cycle calls
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)  # bindings and regions
@@ -164,11 +168,14 @@ class AcrnVm:
             self._port.call("SET_MEMSEG", self._abi.ram(region))
         for gsi in sorted(self._levels):
             self._drive(gsi, False)
+        self._monitor = None if self._watch is None else self._watch()
 
     def _destroy(self) -> None:
         """Take the virtual machine down and close the device. Raises HostError, when all is done."""
         if not self._port.is_open:
             return
+        if self._monitor is not None:
+            self._monitor.close()
         try:
             _run_all([self._pause_vm, self._requests.end, lambda: self._port.call("DESTROY_VM")])
         finally:
@@ -204,6 +211,11 @@ class AcrnVm:
     def processor_power(self) -> tuple[ProcessorPower, ...]:
         """What the hypervisor tells about power states, one a vCPU; empty when it tells nothing."""
         return processor_power(self._port, self.vmid, self.vcpus)
+
+    def watch_interrupts(self, settings: InterruptMonitor, call_later: CallLater) -> None:
+        """Look out for interrupt storms from now on, again after each full reset, until the machine is closed."""
+        self._watch = lambda: StormMonitor(self._port, settings, call_later)
+        self._monitor = self._watch()
 
     # Life cycle
 

@@ -7,10 +7,12 @@ are idempotent.
 """
 
 import enum
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.config import InterruptMonitor
 from acrn_dm.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.memory import MemoryRegion
 
@@ -52,6 +54,16 @@ class Dispatch(Protocol):
 
     def vm_event(self, event: VmEvent, detail: str) -> None:
         """A vCPU can't go on."""
+
+
+@runtime_checkable
+class InterruptWatcher(Protocol):
+    """A hypervisor that can look out for storms of passed-through interrupts (ACRN)."""
+
+    def watch_interrupts(
+        self, settings: InterruptMonitor, call_later: Callable[[float, Callable[[], None]], Any]
+    ) -> None:
+        """Look out from now on, until the machine is closed; *call_later* (seconds, callback) is the main loop's."""
 
 
 class Hypervisor(Protocol):

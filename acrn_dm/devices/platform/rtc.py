@@ -8,7 +8,7 @@ or, as Windows does, register by register; a date that does not exist stands sti
 import threading
 from collections.abc import Callable, Sequence
 
-from acrn_dm.boot.layout import HIGHMEM_BASE, MIB
+from acrn_dm.boot.layout import HIGHMEM_BASE, LOWMEM_LIMIT, MIB
 from acrn_dm.devices.platform import rtc_time
 from acrn_dm.devices.platform.oneshot import OneShot
 from acrn_dm.ioloop import IoLoop
@@ -57,7 +57,7 @@ class Rtc:
 
     def set_memory_size(self, regions: Sequence[tuple[int, int]]) -> None:
         """Say how much RAM there is, for firmware; *regions* are (gpa, bytes)."""
-        low = sum(size for gpa, size in regions if gpa < HIGHMEM_BASE)
+        low = sum(size for gpa, size in regions if gpa < LOWMEM_LIMIT)  # firmware's own lies behind it
         high = sum(size for gpa, size in regions if gpa >= HIGHMEM_BASE)
         self._cmos[MEMORY_BELOW_4G : MEMORY_BELOW_4G + 2] = (max(0, low - 16 * MIB) >> 16).to_bytes(2, "little")
         self._cmos[MEMORY_ABOVE_4G : MEMORY_ABOVE_4G + 3] = (high >> 16).to_bytes(3, "little")
