@@ -46,6 +46,28 @@ class UartSpec:
     irq: int | None = None
 
 
+@attrs.frozen(kw_only=True)
+class Firmware:
+    """``--ovmf``: one image, or code and variables apart; *writeback* keeps what the guest stores in the variables."""
+
+    image: Path | None = None
+    code: Path | None = None
+    variables: Path | None = None
+    writeback: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class InterruptMonitor:
+    """``--intr_monitor``: a passed-through device with more interrupts a second than *threshold*, looked at every
+    *period_s*, gets them delayed by *delay_ms* each, for *duration_ms*.
+    """
+
+    threshold: int
+    period_s: int
+    delay_ms: int
+    duration_ms: int
+
+
 def _in_range(low: int, high: int) -> Any:
     def check(instance: object, attribute: "attrs.Attribute[int]", value: int) -> None:
         if not low <= value <= high:
@@ -82,12 +104,20 @@ class MachineConfig:
     cpu_affinity: tuple[int, ...] = ()  # host LAPIC ids of --cpu_affinity
     kernel: Path | None = None  # -k: bzImage or vmlinux
     elf: Path | None = None  # -E: multiboot ELF
+    firmware: Firmware | None = None  # --ovmf
     ramdisk: Path | None = None
     bootargs: str = ""
     devices: tuple[DeviceSpec, ...] = attrs.field(default=(), validator=_distinct)
     uarts: tuple[UartSpec, ...] = ()
+    command_monitor: Path | None = None  # --cmd_monitor: its socket
+    manager_directory: Path | None = None  # where the manager's tools look for this machine's socket
     hypervisor: str = "auto"
     allow_slow: bool = False  # --allow-slow-kvm
+    hugepages: str = attrs.field(default="auto", validator=attrs.validators.in_(("auto", "on", "off")))
+    rtvm: bool = False
+    lapic_pt: bool = False  # implied by rtvm, and nothing without it
+    enable_trusty: bool = False
+    interrupt_monitor: InterruptMonitor | None = None
     windows: bool = False
     virtio_msi: bool = False
     virtio_poll_ns: int | None = attrs.field(

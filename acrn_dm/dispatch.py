@@ -7,6 +7,7 @@ log says so at a bounded rate, because a guest can make it happen as often as it
 import logging
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 
@@ -19,13 +20,25 @@ log = logging.getLogger(__name__)
 REPORT_INTERVAL_S = 1.0
 
 
+class ConfigSpaces(Protocol):
+    """Where decoded configuration accesses go: ``pci.bus.PciBus``."""
+
+    def read(self, number: int, reg: int, size: int) -> int:
+        """Read; *number* is bus << 8 | device << 3 | function."""
+
+    def write(self, number: int, reg: int, size: int, value: int) -> None:
+        """Write."""
+
+
 @attrs.define(eq=False)
 class MachineDispatch:
     """Implements ``hypervisors.base.Dispatch`` over the two buses. Called on vCPU threads, several at a time."""
 
     pio: Bus
     mmio: Bus
+    config: ConfigSpaces
     on_event: Callable[[VmEvent, str], None]
+    hold: bool = False  # a vCPU that has been answered waits for the reset, or the sleep, that it asked for
     errors: int = 0
     _next_report: float = 0.0
 
@@ -44,6 +57,25 @@ class MachineDispatch:
     def mmio_write(self, gpa: int, size: int, value: int) -> None:
         """Store."""
         self._write(self.mmio, gpa, size, value)
+
+    def pci_config_read(self, function: int, register: int, size: int) -> int:
+        """Configuration read."""
+        try:
+            return self.config.read(function, register, size)
+        except Exception as e:
+            self._report(f"reading {size} bytes at register {register:#x} of PCI function {function:#x}", e)
+            return (1 << (8 * size)) - 1
+
+    def pci_config_write(self, function: int, register: int, size: int, value: int) -> None:
+        """Configuration write."""
+        try:
+            self.config.write(function, register, size, value)
+        except Exception as e:
+            self._report(f"writing {size} bytes at register {register:#x} of PCI function {function:#x}", e)
+
+    def vcpu_must_wait(self) -> bool:
+        """Whether the vCPU that was just answered may not run on."""
+        return self.hold
 
     def vm_event(self, event: VmEvent, detail: str) -> None:
         """A vCPU can't go on."""

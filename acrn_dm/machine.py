@@ -16,25 +16,29 @@ from contextlib import AbstractContextManager
 import attrs
 
 from acrn_dm.boot import loader
-from acrn_dm.boot.acpi.inputs import AcpiInputs
+from acrn_dm.boot.processors import ProcessorPower
+from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.boot.wake import wake_registers
 from acrn_dm.bus import Bus, mmio_bus, pio_bus
 from acrn_dm.config import MachineConfig
 from acrn_dm.describe import describe
 from acrn_dm.devices.platform import Platform, PlatformCallbacks
 from acrn_dm.dispatch import MachineDispatch
-from acrn_dm.errors import AcrnDmError, ConfigError
-from acrn_dm.hypervisors.base import Hypervisor, VmEvent
+from acrn_dm.errors import AcrnDmError, ConfigError, GuestError
+from acrn_dm.firmware import FirmwareSupport
+from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
 from acrn_dm.ioloop import IoLoop
-from acrn_dm.irq import IoEventFd, IrqFd
+from acrn_dm.management import Controls, Management, PowerState
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
+from acrn_dm.parts import EventFdHooks, check_terminal, choose_hypervisor, make_function, probe
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options, unprovided
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.report import MachineReport
-from acrn_dm.resolve import ResolvedDevice, resolve_devices
+from acrn_dm.resolve import resolve_devices
 from acrn_dm.resources import Resources
-from acrn_dm.types import Bdf, HypervisorOptions, HypervisorType
-from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.types import Bdf, HypervisorType
 from acrn_dm.virtio.transport_pci import VirtioPci
 
 log = logging.getLogger(__name__)
@@ -47,63 +51,10 @@ class StopReason(enum.Enum):
 
     POWEROFF = "poweroff"
     RESET = "reset"
+    SUSPEND = "suspend"
     DEBUG_EXIT = "debug-exit"
     FORCED = "forced off"
     ERROR = "error"
-
-
-@attrs.define(eq=False)
-class EventFdHooks:
-    """The machine's face of the two eventfd hooks (``irq.EventFdRegistry``)."""
-
-    plugins: PluginManager
-    vm: Hypervisor
-
-    def ioeventfd(self, binding: IoEventFd, assign: bool) -> None:
-        """Register or unregister a kick. Raises HostError."""
-        self.plugins.ioeventfd(self.vm, binding, assign)
-
-    def irqfd(self, binding: IrqFd, assign: bool) -> None:
-        """Register or unregister a call. Raises HostError."""
-        self.plugins.irqfd(self.vm, binding, assign)
-
-
-def probe(hypervisor: HypervisorType, plugins: PluginManager) -> str | None:
-    """Why *hypervisor* can't be used here. Raises PluginError."""
-    with blame(f"{plugins.provider(hypervisor)}: {hypervisor.name}"):
-        return hypervisor.probe()
-
-
-def choose_hypervisor(config: MachineConfig, plugins: PluginManager) -> HypervisorType:
-    """Return the hypervisor asked for, or for ``auto`` the usable one of highest rank. Raises ConfigError with the
-    reasons.
-    """
-    types = plugins.hypervisor_types()
-    if config.hypervisor != "auto":
-        if config.hypervisor not in types:
-            known = ", ".join(["auto", *sorted(types)])
-            raise ConfigError(f"no such hypervisor; known: {known}", option="--hypervisor", value=config.hypervisor)
-        return types[config.hypervisor]
-    candidates = sorted((t for t in types.values() if t.rank >= 0), key=lambda t: -t.rank)
-    reasons = {t.name: probe(t, plugins) for t in candidates}
-    usable = [t for t in candidates if reasons[t.name] is None]
-    if not usable:
-        text = "; ".join(f"{name}: {why}" for name, why in reasons.items()) or "none is installed"
-        raise ConfigError(f"no hypervisor can be used here: {text}", option="--hypervisor", value="auto")
-    return usable[0]
-
-
-def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFunction:
-    """Make one device and, for a virtio device, the PCI transport in front of it. Raises ConfigError, PluginError."""
-    with blame(f"{plugins.provider(resolved.type)}: {resolved.spec.kind}"):
-        device = resolved.type.create(resolved.options, resolved.context)
-        if isinstance(device, VirtioDevice):
-            return VirtioPci(device, resolved.context, plugins.backend_types())
-    if isinstance(device, PciFunction):
-        return device
-    raise ConfigError(
-        f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
-    )
 
 
 def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True) -> "Machine":
@@ -125,6 +76,11 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
         if config.hypervisor != "auto":
             raise
         hypervisor, problem = None, str(e)
+    if hypervisor is not None:
+        ignored, refused = unprovided(config, hypervisor)
+        for line in ignored:
+            log.warning("%s", line)
+        problem = problem or next(iter(refused), None)
     bus.route(hypervisor.ioapic_pins if hypervisor is not None else 24)
     machine = Machine(
         config=config,
@@ -157,11 +113,16 @@ class Machine:
     io_loops: dict[str, IoLoop] = attrs.field(factory=dict, init=False, repr=False)
     memory: GuestMemory | None = attrs.field(default=None, init=False)
     vm: Hypervisor | None = attrs.field(default=None, init=False)
+    firmware: FirmwareSupport = attrs.field(init=False, repr=False)
     platform: Platform = attrs.field(init=False, repr=False)
     dispatch: MachineDispatch = attrs.field(init=False, repr=False)
+    management: Management | None = attrs.field(default=None, init=False, repr=False)
     reason: StopReason | None = attrs.field(default=None, init=False)
     detail: str = attrs.field(default="", init=False)
     reboots: int = attrs.field(default=0, init=False)
+    _power: tuple[ProcessorPower, ...] = attrs.field(default=(), init=False, repr=False)
+    asleep: bool = attrs.field(default=False, init=False)  # in S3
+    _power_cycle: bool = attrs.field(default=True, init=False)  # of a reset that is asked for
     _booted_at: float = attrs.field(default=0.0, init=False)
     _pressed: bool = attrs.field(default=False, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
@@ -173,13 +134,21 @@ class Machine:
     def __attrs_post_init__(self) -> None:
         callbacks = PlatformCallbacks(
             poweroff=lambda: self.request_stop(StopReason.POWEROFF),
-            reset=lambda full: self.request_stop(StopReason.RESET),
-            suspend=lambda: log.warning("the guest asked for S3; suspend is not provided, it goes on"),
+            reset=self._guest_resets,
+            suspend=lambda: self.request_stop(StopReason.SUSPEND, hold=True),
             debug_exit=lambda code: self.request_stop(StopReason.DEBUG_EXIT, f"code {code:#x}"),
             quit=self.press_power_button,
         )
-        self.platform = Platform(callbacks, uarts=self.config.uarts, debugexit=self.config.debugexit)
-        self.dispatch = MachineDispatch(self.pio, self.mmio, self._vm_event)
+        self.firmware = FirmwareSupport(self.config.firmware)
+        self.platform = Platform(
+            callbacks,
+            uarts=self.config.uarts,
+            debugexit=self.config.debugexit,
+            fw_cfg=self.firmware.fw_cfg,
+            pit=self.hypervisor is not None and self.hypervisor.needs_pit,
+        )
+        self.platform.pm.on_alarm(self.wake)
+        self.dispatch = MachineDispatch(self.pio, self.mmio, self.bus, self._vm_event)
 
     @property
     def functions(self) -> tuple[PciFunction, ...]:
@@ -190,7 +159,9 @@ class Machine:
         """What is missing on this host, one line each; opens and changes nothing."""
         lines = [] if self.problem is None else [self.problem]
         checks: list[Callable[[], list[str]]] = [lambda: loader.check(self.boot_plan()), self.platform.check]
-        checks += [functools.partial(self._check, f) for f in self.functions] + [self._check_terminal]
+        checks += [functools.partial(self._check, f) for f in self.functions] + [
+            lambda: check_terminal(self.platform, self.functions)
+        ]
         for check in checks:
             try:
                 lines += check()
@@ -205,23 +176,8 @@ class Machine:
 
     def boot_plan(self) -> loader.BootPlan:
         """What the loader is to put into memory."""
-        config = self.config
-        acpi = AcpiInputs(
-            apic_ids=tuple(range(config.vcpus)),
-            prt=self.bus.prt(),
-            uarts=self.platform.acpi_uarts(),
-            last_bus=self.bus.last_bus,
-            i8042=True,
-            pm_timer_port=self.platform.pm_timer_port,
-        )
-        return loader.BootPlan(
-            kernel=config.kernel,
-            elf=config.elf,
-            ramdisk=config.ramdisk,
-            bootargs=config.bootargs,
-            memory_ranges=self.ranges,
-            acpi=acpi,
-        )
+        ids = tuple(range(self.config.vcpus)) if self.vm is None else self.vm.apic_ids
+        return boot_plan(self.config, self.bus, self.platform, self.ranges, apic_ids=ids, power=self._power)
 
     def realize(self) -> None:
         """Open hypervisor, memory and devices. On an error everything opened so far is closed by ``close``."""
@@ -232,12 +188,14 @@ class Machine:
         """Open the hypervisor and give it the guest's memory. Raises ConfigError or HostError."""
         if self.problem is not None or self.hypervisor is None:
             raise ConfigError(self.problem or "no hypervisor")
-        options = HypervisorOptions(name=self.config.name, vcpus=self.config.vcpus, allow_slow=self.config.allow_slow)
         with blame(f"{self.plugins.provider(self.hypervisor)}: {self.hypervisor.name}"):
-            self.vm = self.hypervisor.open(options)
-        self.memory = GuestMemory.allocate(self.ranges)
+            self.vm = self.hypervisor.open(hypervisor_options(self.config))
+        ranges = (*self.ranges, *self.firmware.open())
+        self.memory = allocate_memory(self.config, ranges, wanted=self.vm.pins_memory)
         for region in self.memory.regions:
             self.vm.map_memory(region)
+        if self.config.interrupt_monitor is not None and isinstance(self.vm, InterruptWatcher):
+            self.vm.watch_interrupts(self.config.interrupt_monitor, self.main_loop.call_later)
 
     def connect(self) -> None:
         """Put the platform and the PCI bus on the buses, and let every device open what it needs."""
@@ -258,6 +216,8 @@ class Machine:
         for function in self.functions:
             with function.lock, self._blame(function):
                 function.realize(resources)
+        self.management = Management(self.main_loop, self.config, self._controls(), rtvm=self.config.rtvm)
+        self.platform.rtc.on_set = self.management.clock_set
 
     def io_loop(self, name: str) -> IoLoop:
         """The I/O loop of that name, made (and its thread started) on first use."""
@@ -272,17 +232,28 @@ class Machine:
     def run(self) -> StopReason:
         """Boot, and boot again after each reset, until the guest is off. Returns why; ``detail`` says more."""
         self.boot()
-        while self._wait() is StopReason.RESET:
-            self.reset()
-            if self.reason is None:
-                self.boot()
+        while (reason := self._wait()) in (StopReason.SUSPEND, StopReason.RESET):
+            if reason is StopReason.SUSPEND:
+                self._sleep()
+            else:
+                self.reset()
+                if self.reason is None:
+                    self.boot()
         return self._stop()
 
     def boot(self) -> None:
         """Put kernel and tables into memory and let the vCPUs go."""
         assert self.vm is not None
         assert self.memory is not None
-        self.vm.set_boot_registers(loader.load(self.memory, self.boot_plan()))
+        self._power = self.vm.processor_power()
+        plan = self.boot_plan()
+        self.firmware.prepare(plan)
+        self._start(loader.load(self.memory, plan))
+
+    def _start(self, registers: BootRegisters) -> None:
+        assert self.vm is not None
+        self.dispatch.hold = False
+        self.vm.set_boot_registers(registers)
         self.plugins.observe("acrn_dm_machine_started", machine=self)
         self._booted_at = time.monotonic()
         self.vm.run(self.dispatch)
@@ -291,15 +262,15 @@ class Machine:
         """Reboot: vCPUs stopped, everything as after power-on, in the same process."""
         assert self.vm is not None
         assert self.memory is not None
+        log.info("the guest resets: %s", self.detail or "by its own request")
         self.vm.pause()
-        with self._lock:  # what was asked for before the vCPUs stood still is done; a reason to stop for good stays
-            log.info("the guest resets: %s", self.detail or "by its own request")
-            if self.reason is StopReason.RESET:
-                self.reason, self.detail = None, ""
+        self._taken(StopReason.RESET)
         self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.RESET.value)
         self._reset_devices()
-        self.vm.reset()
-        self.memory.clear()
+        self.firmware.save(self.memory)
+        self.vm.reset(full=self._power_cycle)
+        self._power_cycle = True
+        self.memory.clear(in_place=self.vm.pins_memory)
         self.reboots += 1
 
     def press_power_button(self) -> None:
@@ -308,24 +279,46 @@ class Machine:
         """
         self.main_loop.call_soon(self._press)
 
+    def wake(self) -> None:
+        """End the guest's sleep, if it sleeps. Any thread."""
+        self.asleep = False
+        self.main_loop.call_soon(lambda: None)
+
     def window_changed(self) -> None:
         """The terminal has another size: tell the consoles on it. Main thread or its signals."""
         self.main_loop.call_soon(self._window_changed)
 
-    def request_stop(self, reason: StopReason, detail: str = "") -> None:
-        """Stop the vCPUs soon; the first reason counts, but any other one outdoes a reset. Any thread."""
+    def request_stop(self, reason: StopReason, detail: str = "", *, hold: bool = False) -> None:
+        """Stop the vCPUs soon; the first reason counts, but a stop for good outdoes a reset or a sleep. With *hold* the
+        vCPU that asks does not run on. Any thread.
+        """
         with self._lock:
-            if self.reason in (None, StopReason.RESET):
+            if self.reason in (None, StopReason.RESET, StopReason.SUSPEND):
                 self.reason, self.detail = reason, detail
+                self.dispatch.hold = hold
         self.main_loop.call_soon(lambda: None)
+
+    def insert_medium(self, bdf: Bdf, text: str) -> None:
+        """Put the medium *text* into the empty slot of the device at *bdf*. Raises ConfigError, HostError."""
+        function = next((f for f in self.functions if f.context.bdf == bdf), None)
+        if not isinstance(function, VirtioPci):
+            raise ConfigError(f"there is no virtio device at {bdf}", value=text)
+        with function.lock:
+            function.device.insert_medium(text)
 
     def close(self) -> None:
         """Give everything back, in reverse order; goes on after errors and raises the first one at the end.
         Idempotent.
         """
         steps: list[Callable[[], object]] = [] if self.vm is None else [self.vm.stop]
+        steps += [self.management.close] if self.management is not None else []
         steps += [f.close for f in reversed(self.functions)]
-        steps += [self.platform.close, *(loop.close for loop in self.io_loops.values()), self.main_loop.close]
+        steps += [
+            self.firmware.close,
+            self.platform.close,
+            *(loop.close for loop in self.io_loops.values()),
+            self.main_loop.close,
+        ]
         steps += [part.close for part in (self.vm, self.memory) if part is not None]
         errors: list[Exception] = []
         for step in steps:
@@ -339,15 +332,30 @@ class Machine:
         if errors:
             raise errors[0]
 
+    def _controls(self) -> Controls:
+        return Controls(
+            state=self._power_state,
+            press_power_button=lambda: None if self._pressed else self._press(),
+            power_off=lambda who: self.request_stop(StopReason.POWEROFF, who),
+            insert_medium=self.insert_medium,
+            wake=self._resume,
+        )
+
+    def _resume(self) -> bool:
+        asleep = self.asleep
+        self.wake()
+        return asleep
+
+    def _power_state(self) -> PowerState:
+        if self.asleep:
+            return PowerState.SUSPENDED
+        if self.reason is None:
+            return PowerState.RUNNING
+        return PowerState.SYSTEM_RESET if self.reason is StopReason.RESET else PowerState.POWEROFF
+
     def _check(self, function: PciFunction) -> list[str]:
         with self._blame(function):
             return function.check()
-
-    def _check_terminal(self) -> list[str]:
-        users = [f"-l {port.name.lower()}" for port in self.platform.uarts if port.uses_terminal]
-        users += [f.name for f in self.functions if f.uses_terminal]
-        text = "standard input and output can be used by one device only, not by"
-        return [f"{text} {', '.join(users)}"] if len(users) > 1 else []
 
     def _blame(self, function: PciFunction) -> AbstractContextManager[None]:
         where = self.providers.get(function.context.bdf, "added by the caller")
@@ -363,15 +371,56 @@ class Machine:
             self.main_loop.step(None)
         return self.reason
 
+    def _taken(self, reason: StopReason) -> None:
+        """What was asked for before the vCPUs stood still is being done; a reason to stop for good stays."""
+        with self._lock:
+            if self.reason is reason:
+                self.reason, self.detail = None, ""
+
     def _stop(self) -> StopReason:
         """Off: vCPUs first, then every device finishes what is in flight."""
         assert self.vm is not None
+        assert self.memory is not None
         assert self.reason is not None
         self.vm.stop()
+        if self.reason is StopReason.POWEROFF and not self.detail and self.management is not None:
+            self.management.powered_off()
         self._reset_devices()
+        self.firmware.save(self.memory)
         text = self.detail if self.reason is StopReason.ERROR else self.reason.value
         self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=text)
         return self.reason
+
+    def _guest_resets(self, full: bool) -> None:
+        self._power_cycle = full
+        self.request_stop(StopReason.RESET, hold=not full)
+
+    def _sleep(self) -> None:
+        """S3: memory, clock and power management keep their power, everything else is as after power-on."""
+        assert self.vm is not None
+        assert self.memory is not None
+        log.info("the guest sleeps")
+        self.asleep = True
+        self.vm.pause()
+        self._taken(StopReason.SUSPEND)
+        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.SUSPEND.value)
+        for function in self.functions:
+            with function.lock:
+                function.reset()
+        self.platform.sleep()
+        self.bus.reset()
+        while self.asleep and self.reason is None:
+            self.main_loop.step(None)
+        self.asleep = False
+        if self.reason is not None:  # it is forced off in its sleep
+            return
+        self.platform.wake()
+        self.vm.reset()
+        try:
+            self._start(wake_registers(self.memory, self.boot_plan().acpi))
+        except GuestError as e:
+            log.error("%s; it boots anew", e)
+            self.request_stop(StopReason.RESET, str(e))
 
     def _reset_devices(self) -> None:
         for function in self.functions:
@@ -381,6 +430,9 @@ class Machine:
         self.bus.reset()
 
     def _press(self) -> None:
+        if self.asleep:
+            self.wake()
+            return
         if self._pressed:
             self.request_stop(StopReason.FORCED, "asked a second time")
             return
@@ -393,6 +445,8 @@ class Machine:
         )
 
     def _vm_event(self, event: VmEvent, detail: str) -> None:
+        if event is VmEvent.TRIPLE_FAULT and self.management is not None:
+            self.main_loop.call_soon(self.management.triple_fault)
         if event is VmEvent.TRIPLE_FAULT and time.monotonic() - self._booted_at >= EARLY_S:
             self.request_stop(StopReason.RESET, "triple fault")
         else:

@@ -6,6 +6,8 @@ export of each mapping, so that closing too early raises BufferError instead of 
 
 import contextlib
 import ctypes
+import errno
+import fcntl
 import mmap
 import os
 from collections.abc import Sequence
@@ -14,11 +16,14 @@ import attrs
 
 from acrn_dm._fastring import MemoryMap
 from acrn_dm.errors import HostError
+from acrn_dm.hugepages import HugePages
 
 MIB = 1 << 20
 LOWMEM_LIMIT = 0x8000_0000  # the 32-bit PCI window starts here; ABI of the original
 HIGHMEM_BASE = 0x1_0000_0000
 FALLOC_PUNCH_AND_KEEP = 0x02 | 0x01  # linux/falloc.h
+MFD_HUGE_SHIFT = 26  # linux/memfd.h: log2 of the page size
+SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL  # nobody who gets the file can shrink it under us
 
 
 @attrs.frozen(kw_only=True)
@@ -55,6 +60,53 @@ class MemoryRegion:
         finally:
             del anchor
 
+    def discard(self) -> None:
+        """Punch the whole file out. Raises HostError."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        args = (self.fd, FALLOC_PUNCH_AND_KEEP, ctypes.c_int64(0), ctypes.c_int64(self.size))
+        if libc.fallocate(*args) != 0:
+            raise HostError("clearing guest memory", err=ctypes.get_errno())
+
+    def overwrite(self) -> None:
+        """Fill what the file has pages for with zeros, without the GIL; holes stay holes."""
+        at = 0
+        while at < self.size:
+            try:
+                start = os.lseek(self.fd, at, os.SEEK_DATA)
+                end = os.lseek(self.fd, start, os.SEEK_HOLE)
+            except OSError as e:
+                if e.errno == errno.ENXIO:  # no data from here on
+                    return
+                start, end = at, self.size
+            ctypes.memset(self.hva + start, 0, end - start)
+            at = end
+
+
+@attrs.frozen(kw_only=True)
+class _Backing:
+    """What a region is to be made of; *page* 0 is the host's ordinary pages."""
+
+    gpa: int
+    size: int
+    page: int = 0
+
+    def map(self, name: str) -> MemoryRegion:
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        if self.page:
+            flags |= os.MFD_HUGETLB | (self.page.bit_length() - 1) << MFD_HUGE_SHIFT
+        fd = os.memfd_create(name, flags)
+        try:
+            os.ftruncate(fd, self.size)
+            mapping = mmap.mmap(fd, self.size, mmap.MAP_SHARED)
+            if self.page:
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+            else:
+                _prefer_huge_pages(mapping)
+        except OSError:
+            os.close(fd)
+            raise
+        return MemoryRegion(gpa=self.gpa, size=self.size, fd=fd, mapping=mapping)
+
 
 @attrs.define(eq=False)
 class GuestMemory:
@@ -62,28 +114,34 @@ class GuestMemory:
 
     regions: tuple[MemoryRegion, ...]
     map: MemoryMap = attrs.field(repr=False)
+    _hugetlb: HugePages | None = attrs.field(default=None, init=False, repr=False)
 
     @classmethod
-    def allocate(cls, ranges: Sequence[MemoryRange]) -> "GuestMemory":
-        """Create the memfds and map them; pages appear as the guest touches them. Raises HostError."""
+    def allocate(cls, ranges: Sequence[MemoryRange], hugetlb: HugePages | None = None) -> "GuestMemory":
+        """Create the memfds and map them. Raises HostError.
+
+        Pages appear as the guest touches them; those of *hugetlb* are set aside at once. A range may become two regions
+        then, of pages of two sizes.
+        """
+        if hugetlb is None:
+            return cls._map([_Backing(gpa=r.gpa, size=r.size) for r in ranges])
+        with hugetlb.reserved([(r.gpa, r.size) for r in ranges]) as pieces:
+            memory = cls._map([_Backing(gpa=p.gpa, size=p.size, page=p.page) for p in pieces])
+        memory._hugetlb = hugetlb
+        return memory
+
+    @classmethod
+    def _map(cls, backings: "Sequence[_Backing]") -> "GuestMemory":
         regions: list[MemoryRegion] = []
         try:
-            for i, r in enumerate(ranges):
-                fd = os.memfd_create(f"guest-ram-{i}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-                try:
-                    os.ftruncate(fd, r.size)
-                    mapping = mmap.mmap(fd, r.size, mmap.MAP_SHARED)
-                    _prefer_huge_pages(mapping)
-                except OSError:
-                    os.close(fd)
-                    raise
-                regions.append(MemoryRegion(gpa=r.gpa, size=r.size, fd=fd, mapping=mapping))
+            for i, backing in enumerate(backings):
+                regions.append(backing.map(f"guest-ram-{i}"))
             return cls(tuple(regions), MemoryMap([(r.gpa, r.mapping) for r in regions]))
         except OSError as e:
             for region in regions:
                 region.mapping.close()
                 os.close(region.fd)
-            total = sum(r.size for r in ranges) // MIB
+            total = sum(b.size for b in backings) // MIB
             raise HostError.from_os(f"allocating {total} MiB of guest memory", e) from e
 
     def read(self, gpa: int, length: int) -> bytes:
@@ -94,13 +152,17 @@ class GuestMemory:
         """Copy *data* into RAM at *gpa*. Raises GuestError outside RAM."""
         self.map.write(gpa, data)
 
-    def clear(self) -> None:
-        """Give every page back to the host: RAM reads as zero again, as after power-on."""
-        libc = ctypes.CDLL(None, use_errno=True)
+    def clear(self, *, in_place: bool = False) -> None:
+        """RAM reads as zero again, as after power-on.
+
+        Every page is given back to the host, unless somebody has pinned it: *in_place*, those that were ever used are
+        overwritten.
+        """
         for region in self.regions:
-            args = (region.fd, FALLOC_PUNCH_AND_KEEP, ctypes.c_int64(0), ctypes.c_int64(region.size))
-            if libc.fallocate(*args) != 0:
-                raise HostError("clearing guest memory", err=ctypes.get_errno())
+            if in_place:
+                region.overwrite()
+            else:
+                region.discard()
 
     def close(self) -> None:
         """Release views, mappings and files, in this order. Raises BufferError while a ring still uses the memory."""
@@ -109,6 +171,8 @@ class GuestMemory:
             region.mapping.close()
             os.close(region.fd)
         self.regions = ()
+        if self._hugetlb is not None:
+            self._hugetlb.give_back()
 
 
 def _prefer_huge_pages(mapping: mmap.mmap) -> None:

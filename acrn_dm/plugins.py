@@ -22,11 +22,14 @@ from acrn_dm.types import API, BackendType, DeviceType, HypervisorType, Provenan
 log = logging.getLogger(__name__)
 
 BUILTINS = (
+    "acrn_dm.hypervisors.hsm",
+    "acrn_dm.hypervisors.vhm",
     "acrn_dm.hypervisors.kvm",
     "acrn_dm.hypervisors.sim",
     "acrn_dm.virtio.vbs_u",
     "acrn_dm.vhost.user",
     "acrn_dm.devices.hostbridge",
+    "acrn_dm.devices.i440fx",
     "acrn_dm.devices.lpc",
     "acrn_dm.devices.virtio_net",
     "acrn_dm.devices.virtio_blk",

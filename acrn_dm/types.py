@@ -84,6 +84,9 @@ class HypervisorOptions:
     vcpus: int = 1
     apic_ids: tuple[int, ...] = ()  # empty: 0, 1, 2 ...
     allow_slow: bool = False  # open even where probe() says that it would be unusably slow
+    cpu_affinity: tuple[int, ...] = ()  # LAPIC ids of the host's CPUs that the vCPUs run on
+    rtvm: bool = False  # a real-time guest: its local APICs are the processor's own
+    enable_trusty: bool = False  # with a secure world
 
 
 @attrs.frozen(kw_only=True)
@@ -96,7 +99,10 @@ class HypervisorType:
     summary: str
     probe: Callable[[], str | None]
     open: Callable[[HypervisorOptions], Any]
+    check: Callable[[HypervisorOptions], list[str]] = lambda options: []  # what is missing for these, before opening
     ioapic_pins: int = 24  # GSIs that INTx routing may use: 48 on ACRN
+    needs_pit: bool = False  # the timer (8254) and port 0x61 are left to the device model
+    acrn_options: bool = False  # takes the options that only ACRN has: real-time guests, secure world, storm monitor
     rank: int = 0  # ``--hypervisor auto`` takes the usable one of highest rank; below 0: never automatically
     api: int = API
 

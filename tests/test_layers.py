@@ -9,15 +9,15 @@ ROOT = Path(__file__).resolve().parents[1] / "acrn_dm"
 
 # Bottom first. A module may import its own layer and the ones below.
 LAYERS = (
-    ("errors", "validators", "_fastring", "boot.registers", "boot.layout"),
+    ("errors", "validators", "hugepages", "_fastring", "boot.registers", "boot.processors", "boot.layout"),
     ("bus", "irq", "memory", "ioloop"),
     ("resources", "types", "report"),
-    ("options", "config", "hookspecs", "hypervisors.base", "hypervisors._kvm"),
+    ("options", "config", "hookspecs", "hypervisors.base", "hypervisors._kvm", "hypervisors._hsm"),
     ("plugins", "pci"),
     ("virtio",),
     ("vhost",),
     ("boot", "devices", "hypervisors"),
-    ("resolve", "dispatch", "describe"),
+    ("resolve", "dispatch", "describe", "plan", "parts", "firmware", "management"),
     ("machine",),
     ("cli", "export", "testing", "__main__", "__init__"),
 )

@@ -60,6 +60,16 @@ def test_clear_makes_memory_read_as_zero(memory: GuestMemory) -> None:
     assert memory.read(0x1000, 6) == bytes(6)
 
 
+def test_clear_in_place_keeps_the_pages_and_makes_no_new_ones(memory: GuestMemory) -> None:
+    region = memory.regions[0]
+    memory.write(0x10_1000, b"secret")
+    pages = os.fstat(region.fd).st_blocks
+    memory.clear(in_place=True)
+    assert memory.read(0x10_1000, 6) == bytes(6)
+    assert os.fstat(region.fd).st_blocks == pages
+    assert os.fstat(memory.regions[1].fd).st_blocks == 0
+
+
 def test_close_while_a_ring_uses_the_memory_is_refused() -> None:
     memory = GuestMemory.allocate([MemoryRange(gpa=0, size=2 * MIB)])
     ring = SplitRing(memory.map, size=8, desc=0x1000, avail=0x2000, used=0x3000)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.boot import bzimage, elf, multiboot, pvh
+from acrn_dm.boot import bzimage, elf, multiboot, ovmf, pvh
 from acrn_dm.boot.acpi.build import RSDP_GPA, build_acpi
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.files import ImageFile, read_image
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece, low_memory_end
 from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.config import Firmware
 from acrn_dm.errors import ConfigError
 from acrn_dm.memory import GuestMemory, MemoryRange
 
@@ -19,12 +20,14 @@ from acrn_dm.memory import GuestMemory, MemoryRange
 class BootPlan:
     """What is to be booted in which machine.
 
+    ``firmware`` (``--ovmf``) runs first, if there is any; a kernel is then the firmware's to start.
     ``kernel`` (``-k``) a bzImage, or an ELF vmlinux with a PVH note; ``elf`` (``-E``) a 32-bit multiboot image, or a
     64-bit vmlinux with a PVH note; exactly one of the two. ``memory_ranges`` the guest's RAM, of which one starts at 0.
     """
 
     kernel: Path | None = None
     elf: Path | None = None
+    firmware: Firmware | None = None
     ramdisk: Path | None = None
     bootargs: str = ""
     memory_ranges: Sequence[MemoryRange]
@@ -66,21 +69,29 @@ def prepare(plan: BootPlan) -> BootImage:
     file = _boot_file(plan, room)
     ramdisk = None if plan.ramdisk is None else read_image(plan.ramdisk, "-r", room)
     setup = GuestSetup(ranges=plan.memory_ranges, ramdisk=ramdisk, bootargs=plan.bootargs, rsdp=RSDP_GPA)
-    image = _kernel_image(plan, file, setup).with_pieces(
-        [Piece(name=f"ACPI table {data[:4].decode()}", gpa=gpa, data=data) for gpa, data in build_acpi(plan.acpi)]
-    )
-    image.check(plan.memory_ranges)
+    tables = [Piece(name=f"ACPI table {data[:4].decode()}", gpa=gpa, data=data) for gpa, data in build_acpi(plan.acpi)]
+    if plan.firmware is not None:
+        image = ovmf.prepare(plan.firmware, setup).with_pieces(tables)
+        image.check([*plan.memory_ranges, ovmf.region(plan.firmware)])
+    else:
+        assert file is not None
+        image = _kernel_image(plan, file, setup).with_pieces(tables)
+        image.check(plan.memory_ranges)
     return image
 
 
-def _boot_file(plan: BootPlan, room: int) -> ImageFile:
+def _boot_file(plan: BootPlan, room: int) -> ImageFile | None:
+    if plan.firmware is not None and plan.elf is not None:
+        raise ConfigError("firmware starts no ELF image: give either --ovmf or -E", option="-E", value=str(plan.elf))
     if plan.kernel is not None and plan.elf is not None:
         raise ConfigError("give either a kernel (-k) or an ELF image (-E), not both", option="-E", value=str(plan.elf))
     if plan.kernel is not None:
         return read_image(plan.kernel, "-k", room)
     if plan.elf is not None:
         return read_image(plan.elf, "-E", room)
-    raise ConfigError("there is nothing to boot: give a kernel with -k or an ELF image with -E")
+    if plan.firmware is not None:
+        return None
+    raise ConfigError("there is nothing to boot: give a kernel with -k, an ELF image with -E or firmware with --ovmf")
 
 
 def _kernel_image(plan: BootPlan, file: ImageFile, setup: GuestSetup) -> BootImage:

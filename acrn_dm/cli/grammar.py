@@ -13,6 +13,7 @@ class Group(enum.Enum):
     GUEST = "The guest"
     DEVICES = "Devices"
     RUN = "Where and how it runs"
+    ACRN = "On the ACRN hypervisor"
     CONFIG = "Configuration and plugins"
     CHECK = "Looking without running"
     PLUGIN = "Options of plugins"

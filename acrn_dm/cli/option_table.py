@@ -7,8 +7,6 @@ from acrn_dm.cli.grammar import Effect, Group, Option
 
 SHORT_OPTIONS = "AhYvE:k:r:B:s:m:l:U:G:i:"  # the original's, word for word
 
-HSM = "it needs the hypervisor hsm"
-
 GUEST = (
     Option(name="memsize", short="m", metavar="SIZE", group=Group.GUEST,
            parse=values.memory_size, field="memory_bytes", toml=(int,),
@@ -25,6 +23,8 @@ GUEST = (
            help="initial RAM disk for the kernel"),
     Option(name="bootargs", short="B", metavar="TEXT", group=Group.GUEST, parse=values.bootargs, field="bootargs",
            help="the kernel's command line"),
+    Option(name="ovmf", metavar="[w,]FILE", group=Group.GUEST, parse=platform.ovmf, field="firmware",
+           help="boot firmware: one image, or [w,]code=FILE,vars=FILE; with w the guest's variables are kept"),
     Option(name="elf_file", short="E", metavar="PATH", group=Group.GUEST, parse=values.path, field="elf",
            help="multiboot ELF image to boot instead of a kernel"),
 )  # fmt: skip
@@ -53,12 +53,31 @@ RUN = (
            help="auto, or one of '--hypervisor help' [auto]"),
     Option(name="allow-slow-kvm", group=Group.RUN, original=False, field="allow_slow",
            help="use /dev/kvm even where it is known to be unusably slow"),
+    Option(name="hugepages", metavar="on|off|auto", group=Group.RUN, original=False,
+           parse=values.hugepages, field="hugepages",
+           help="guest memory in huge pages of the host; auto: if the hypervisor wants them and has enough [auto]"),
     Option(name="shutdown-timeout", metavar="S", group=Group.RUN, original=False,
            parse=values.seconds, field="shutdown_timeout_s", toml=(int, float),
            help="seconds that the guest has after its power button was pressed, before it is forced off [30]"),
+    Option(name="cmd_monitor", metavar="PATH", group=Group.RUN, parse=values.path, field="command_monitor",
+           help="take commands (destroy, blkrescan) and tell events on this socket"),
+    Option(name="manager-directory", metavar="DIR", group=Group.RUN, original=False,
+           parse=values.directory, field="manager_directory",
+           help=f"where acrnctl looks for this machine's socket; none: nowhere [{values.MANAGER_DIRECTORY}]"),
     Option(name="logger_setting", metavar="LIST", group=Group.RUN, parse=values.logger_setting, field="logging",
            help="NAME,level=N joined by ';': console, kmsg and disk; "
                 "1 error, 2 warning, 3 notice, 4 info, 5 debug [console,level=3]"),
+)  # fmt: skip
+
+ACRN = (
+    Option(name="rtvm", group=Group.ACRN, field="rtvm",
+           help="a real-time guest, to which its local APICs are passed through"),
+    Option(name="lapic_pt", group=Group.ACRN, field="lapic_pt",
+           help="pass the local APICs through; only with --rtvm, which implies it"),
+    Option(name="enable_trusty", group=Group.ACRN, field="enable_trusty", help="a guest with a secure world"),
+    Option(name="intr_monitor", metavar="T,P,D,L", group=Group.ACRN,
+           parse=platform.interrupt_monitor, field="interrupt_monitor",
+           help="a device with more than T interrupts a second, looked at every P s, gets them D ms later for L ms"),
 )  # fmt: skip
 
 CONFIG = (
@@ -83,7 +102,9 @@ CHECK = (
 
 def _ignored(name: str, metavar: str | None, text: str, **more: Any) -> Option:
     text += "; ignored with a warning"
-    return Option(name=name, metavar=metavar, group=Group.PLATFORM, effect=Effect.IGNORE, help=text, note=HSM, **more)
+    return Option(
+        name=name, metavar=metavar, group=Group.PLATFORM, effect=Effect.IGNORE, help=text, note="there is none", **more
+    )
 
 
 def _refused(name: str, metavar: str | None, text: str, note: str, **more: Any) -> Option:
@@ -93,17 +114,12 @@ def _refused(name: str, metavar: str | None, text: str, note: str, **more: Any) 
 
 # Ignored is what changes how fast the guest runs, refused what changes which guest it is.
 PLATFORM = (
-    _ignored("rtvm", None, "a real-time guest"),
-    _ignored("lapic_pt", None, "pass the local APICs through"),
     _ignored("ssram", "SPEC", "software SRAM regions", parse=platform.ssram),
-    _ignored("intr_monitor", "T,P,D,L", "interrupt storm monitor", parse=platform.interrupt_monitor),
-    _refused("ovmf", "[w,]FILE", "boot firmware", "booting firmware; boot a kernel with -k instead",
-             parse=platform.ovmf, check=platform.check_firmware),
-    _refused("enable_trusty", None, "the secure world", HSM),
-    _refused("acpidev_pt", "HID[,UID]", "pass an ACPI device through", HSM, parse=platform.acpi_device),
-    _refused("mmiodev_pt", "BASE,SIZE", "pass an MMIO range through", HSM, parse=platform.mmio_device),
+    _refused("acpidev_pt", "HID[,UID]", "pass an ACPI device through", "nothing is passed through",
+             parse=platform.acpi_device),
+    _refused("mmiodev_pt", "BASE,SIZE", "pass an MMIO range through", "nothing is passed through",
+             parse=platform.mmio_device),
     _refused("vtpm2", "sock_path=PATH", "a virtual TPM", "there is no TPM", parse=platform.vtpm),
-    _refused("cmd_monitor", "PATH", "control socket", "there is no control socket", parse=values.path),
 )  # fmt: skip
 
 
@@ -124,7 +140,7 @@ OBSOLETE = (
     _obsolete("pm_by_vuart", "TEXT", "power events need no serial port"),
 )  # fmt: skip
 
-OPTIONS = (*GUEST, *DEVICES, *RUN, *CONFIG, *CHECK, *PLATFORM, *OBSOLETE)
+OPTIONS = (*GUEST, *DEVICES, *RUN, *ACRN, *CONFIG, *CHECK, *PLATFORM, *OBSOLETE)
 
 # What to do about options that are in no table.
 REMOVED = {

@@ -7,7 +7,7 @@ import attrs
 
 from acrn_dm.cli.arguments import Setting
 from acrn_dm.cli.grammar import Effect
-from acrn_dm.cli.values import LogSettings, word
+from acrn_dm.cli.values import MANAGER_DIRECTORY, LogSettings, word
 from acrn_dm.config import DeviceSpec, MachineConfig, UartSpec
 from acrn_dm.errors import ConfigError
 from acrn_dm.types import Bdf
@@ -142,6 +142,7 @@ def _machine(draft: Draft, plugin_defaults: Mapping[str, Any]) -> MachineConfig:
     except ValueError as e:
         where = f"{draft.name_from}: name" if draft.name_from else None
         raise ConfigError(str(e), option=where, usage=where is None) from None
+    values.setdefault("manager_directory", MANAGER_DIRECTORY)
     given = {field.removeprefix(PLUGIN): v for field, v in draft.values.items() if field.startswith(PLUGIN)}
     plugin_options = {**plugin_defaults, **given}
     devices, uarts = tuple(draft.devices), tuple(draft.uarts)

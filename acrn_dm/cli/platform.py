@@ -1,4 +1,5 @@
-"""Platform options of the original that no hypervisor here provides: their grammar, so that scripts are still checked.
+"""Options of the original that concern the platform: their grammar. Some are provided by no hypervisor here, and only
+checked.
 
 Parsers raise ValueError like those of ``values``.
 """
@@ -6,36 +7,17 @@ Parsers raise ValueError like those of ``values``.
 import re
 from pathlib import Path
 
-import attrs
-
 from acrn_dm.boot.layout import KIB, MIB
 from acrn_dm.cli.values import decimal, path
+from acrn_dm.config import Firmware, InterruptMonitor
 
 U32 = (1 << 32) - 1
 MAX_SSRAM = 8 * MIB
 PAGE = 4 * KIB
-MAX_IMAGE = 2 * MIB  # OVMF: variables and code in one file
-MAX_VARS = 128 * KIB
-MAX_CODE = MAX_IMAGE - MAX_VARS
 
 _SSRAM = re.compile(r"([lL][23]),vcpu=(all|ALL|[0-9]+(?:,[0-9]+)*),size=([0-9]{1,9})([kKmM])\Z")
 _HID = re.compile(r"[A-Za-z0-9]{7,8}(?:,[0-9]{1,3})?\Z")
 _HEX = re.compile(r"(?:0[xX])?[0-9a-fA-F]{1,16}\Z")
-
-
-@attrs.frozen(kw_only=True)
-class Firmware:
-    """``--ovmf``: one image, or code and variables apart; *writeback* keeps what the guest stores in the variables."""
-
-    image: Path | None = None
-    code: Path | None = None
-    variables: Path | None = None
-    writeback: bool = False
-
-    def files(self) -> tuple[tuple[Path, int], ...]:
-        """Each file with the most bytes it may have."""
-        limits = ((self.image, MAX_IMAGE), (self.code, MAX_CODE), (self.variables, MAX_VARS))
-        return tuple((file, limit) for file, limit in limits if file is not None)
 
 
 def ovmf(text: str) -> Firmware:
@@ -58,17 +40,6 @@ def ovmf(text: str) -> Firmware:
     return Firmware(image=image, code=split.get("code"), variables=split.get("vars"), writeback=writeback)
 
 
-def check_firmware(firmware: Firmware) -> None:
-    """Raise ValueError unless every file is there and of a possible size."""
-    for file, limit in firmware.files():
-        try:
-            size = file.stat().st_size
-        except OSError as e:
-            raise ValueError(f"{file}: {e.strerror}") from None
-        if not file.is_file() or not 0 < size <= limit:
-            raise ValueError(f"{file}: expected a file of 1 to {limit} bytes")
-
-
 def ssram(text: str) -> str:
     """Read ``Ln,vcpu=<ids|all>,size=<n>K|M`` joined by ``;``."""
     regions = [region for region in text.split(";") if region]
@@ -84,12 +55,14 @@ def ssram(text: str) -> str:
     return text
 
 
-def interrupt_monitor(text: str) -> tuple[int, ...]:
+def interrupt_monitor(text: str) -> InterruptMonitor:
     """Read ``THRESHOLD,PERIOD,DELAY,DURATION``: per second, s, ms, ms."""
     parts = text.split(",")
     if len(parts) != 4:
         raise ValueError("expected THRESHOLD,PERIOD,DELAY,DURATION, as in 10000,10,1,100")
-    return tuple(decimal(part, 0, U32, "number") for part in parts)
+    threshold, delay, duration = (decimal(parts[i], 0, U32, "number") for i in (0, 2, 3))
+    period = decimal(parts[1], 1, U32, "period")
+    return InterruptMonitor(threshold=threshold, period_s=period, delay_ms=delay, duration_ms=duration)
 
 
 def acpi_device(text: str) -> str:

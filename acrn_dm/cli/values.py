@@ -25,6 +25,7 @@ MAX_BOOTARGS = 2047  # the original's BOOT_ARG_LEN is 2048 with the NUL
 MAX_POLL_NS = 10_000_000
 MAX_APIC_ID = 0xFFFF_FFFE  # x2APIC; all ones is broadcast
 MAX_TIMEOUT_S = 86400.0
+MANAGER_DIRECTORY = Path("/run/acrn/mngr")  # the tools of ACRN scan it
 
 
 def c_number(text: str) -> int:
@@ -68,6 +69,18 @@ def path(text: str) -> Path:
     if not text:
         raise ValueError("a path is missing")
     return Path(os.path.expanduser(text))  # pathlib's raises for an unknown ~user
+
+
+def directory(text: str) -> Path | None:
+    """Read a directory's path, or ``none``."""
+    return None if text == "none" else path(text)
+
+
+def hugepages(text: str) -> str:
+    """Read ``--hugepages``."""
+    if text not in ("on", "off", "auto"):
+        raise ValueError("expected on, off or auto")
+    return text
 
 
 def word(text: str) -> str:

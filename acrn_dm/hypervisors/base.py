@@ -7,9 +7,12 @@ are idempotent.
 """
 
 import enum
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
+from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.config import InterruptMonitor
 from acrn_dm.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.memory import MemoryRegion
 
@@ -37,8 +40,30 @@ class Dispatch(Protocol):
     def mmio_write(self, gpa: int, size: int, value: int) -> None:
         """Store of *size* bytes (1, 2, 4 or 8)."""
 
+    def pci_config_read(self, function: int, register: int, size: int) -> int:
+        """Configuration read that the hypervisor has decoded; *function* is bus << 8 | device << 3 | function."""
+
+    def pci_config_write(self, function: int, register: int, size: int, value: int) -> None:
+        """Configuration write that the hypervisor has decoded."""
+
+    def vcpu_must_wait(self) -> bool:
+        """Whether the vCPU whose access was just answered may not run on: it asked for a reset in place, or for S3.
+
+        Asked by hypervisors that can hold one vCPU back; the others stop it a little later, with ``pause``.
+        """
+
     def vm_event(self, event: VmEvent, detail: str) -> None:
         """A vCPU can't go on."""
+
+
+@runtime_checkable
+class InterruptWatcher(Protocol):
+    """A hypervisor that can look out for storms of passed-through interrupts (ACRN)."""
+
+    def watch_interrupts(
+        self, settings: InterruptMonitor, call_later: Callable[[float, Callable[[], None]], Any]
+    ) -> None:
+        """Look out from now on, until the machine is closed; *call_later* (seconds, callback) is the main loop's."""
 
 
 class Hypervisor(Protocol):
@@ -47,6 +72,11 @@ class Hypervisor(Protocol):
     name: str
     vcpus: int
     ioapic_pins: int  # 24 on KVM, 48 on ACRN: how many GSIs INTx routing may use
+    pins_memory: bool  # keeps guest pages for good: they may be cleared, but not given back to the host
+
+    @property
+    def apic_ids(self) -> tuple[int, ...]:
+        """Local APIC id of each vCPU, the boot processor first."""
 
     def map_memory(self, region: MemoryRegion) -> None:
         """Make *region* guest RAM. Raises HostError."""
@@ -64,10 +94,16 @@ class Hypervisor(Protocol):
         """Stop all vCPUs at an instruction boundary; when this returns none is in ``dispatch``."""
 
     def resume(self) -> None:
-        """Let them go on."""
+        """Let them go on. Raises HostError where there is no way to (ACRN)."""
 
-    def reset(self) -> None:
-        """Back to power-on; vCPUs are stopped, bindings gone, memory mapped."""
+    def reset(self, *, full: bool = False) -> None:
+        """Back to power-on; vCPUs are stopped, bindings gone, memory mapped.
+
+        *full* is a power cycle; hypervisors that know no other make no difference.
+        """
+
+    def processor_power(self) -> tuple[ProcessorPower, ...]:
+        """Performance and idle states of each vCPU, for ACPI; empty where the guest has none to choose."""
 
     def stop(self) -> None:
         """Stop for good."""

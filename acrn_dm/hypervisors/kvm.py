@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.boot.registers import BootRegisters
 from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.hookspecs import hookimpl
@@ -93,6 +94,7 @@ class KvmVm:
     _system: _kvm.Kvm
     vcpus: int = attrs.field(init=False)
     ioapic_pins: int = attrs.field(default=IOAPIC_PINS, init=False)
+    pins_memory: bool = attrs.field(default=False, init=False)
     _vm: _kvm.Vm = attrs.field(init=False, repr=False)
     _vcpus: list[_kvm.Vcpu] = attrs.field(factory=list, init=False, repr=False)
     _routes: MsiRoutes = attrs.field(init=False, repr=False)
@@ -188,6 +190,10 @@ class KvmVm:
             self._vm.set_memory(self._slots[region], region.gpa, 0, 0)
             del self._slots[region]
 
+    def processor_power(self) -> tuple[ProcessorPower, ...]:
+        """None: idle states are the host's."""
+        return ()
+
     # Life cycle
 
     def set_boot_registers(self, registers: BootRegisters) -> None:
@@ -223,8 +229,11 @@ class KvmVm:
             if self._life.state is State.PAUSED:
                 self._start_threads()
 
-    def reset(self) -> None:
-        """Back to power-on; vCPUs are stopped, bindings gone, memory mapped. After a HostError only ``close`` works."""
+    def reset(self, *, full: bool = False) -> None:
+        """Back to power-on; vCPUs are stopped, bindings gone, memory mapped. After a HostError only ``close`` works.
+
+        Every reset is a *full* one: the virtual machine below is a new one.
+        """
         self._leave_vcpu("reset")
         with self._control:
             self._life.require("reset", State.READY, State.RUNNING, State.PAUSED)

@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.boot.registers import BootRegisters
 from acrn_dm.errors import HostError
 from acrn_dm.hookspecs import hookimpl
@@ -40,6 +41,7 @@ class SimVm:
     name: str = "vm"
     vcpus: int = 1
     ioapic_pins: int = 24
+    pins_memory: bool = False
     calls: list[Call] = attrs.field(factory=list, init=False, repr=False)
     regions: list[MemoryRegion] = attrs.field(factory=list, init=False)
     boot_registers: BootRegisters | None = attrs.field(default=None, init=False)
@@ -150,6 +152,15 @@ class SimVm:
                 raise HostError("unmap_memory", err=errno.ENOENT)
             self.regions.remove(region)
 
+    @property
+    def apic_ids(self) -> tuple[int, ...]:
+        """0, 1, 2 and so on."""
+        return tuple(range(self.vcpus))
+
+    def processor_power(self) -> tuple[ProcessorPower, ...]:
+        """None: there is no processor."""
+        return ()
+
     def set_boot_registers(self, registers: BootRegisters) -> None:
         """Remember the entry state."""
         self._life.require("set_boot_registers", *AT_REST)
@@ -174,7 +185,7 @@ class SimVm:
             if self._life.state is State.PAUSED:
                 self._life.state = State.RUNNING
 
-    def reset(self) -> None:
+    def reset(self, *, full: bool = False) -> None:
         """Back to power-on; no accesses, bindings gone, memory mapped."""
         self._life.require("reset", State.READY, State.RUNNING, State.PAUSED)
         self._rest("reset", State.READY, OPEN)

@@ -140,6 +140,7 @@ class PciBus:
         if self._router is not None:
             for line in self._router.lines.values():
                 line.connect(resources.interrupts)
+                line.announce()
         for function in self.functions:
             function.connect(resources)
 

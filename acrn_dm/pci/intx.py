@@ -28,6 +28,12 @@ class IrqLine:
         """Drive *sink* from now on."""
         self._sink = sink
 
+    def announce(self) -> None:
+        """Tell the sink the level as it is: an input that nobody drives is low, which for PCI means asserted."""
+        with self._lock:
+            if self._sink is not None:
+                self._sink.set_irq_line(self.gsi, bool(self._asserted))
+
     def drive(self, source: object, asserted: bool) -> None:
         """*source* drives the line, or lets it go. The call is made under the lock, so that levels arrive in order."""
         with self._lock:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from acrn_dm.errors import ConfigError
 from acrn_dm.resources import Resources
 from acrn_dm.types import DeviceContext
 from acrn_dm.virtio.queue import Queue
@@ -115,6 +116,10 @@ class VirtioDevice:
 
     def close(self) -> None:
         """Give back what ``realize`` opened; also called when ``realize`` failed half-way. Idempotent."""
+
+    def insert_medium(self, text: str) -> None:
+        """Take the medium *text* (the kind's own option text) into an empty slot. Raises ConfigError or HostError."""
+        raise ConfigError("takes no medium", option=self.name)
 
     def window_changed(self) -> None:
         """The terminal that this process stands on has another size; consoles on it tell their guest."""

@@ -12,6 +12,7 @@ import pytest
 
 from acrn_dm.cli import main
 from acrn_dm.cli.app import SWITCH_INTERVAL_S
+from acrn_dm.config import InterruptMonitor
 from acrn_dm.errors import HostError
 from tests.cli.fakes import Cli, FakeMachine, NoOptions, Reason, device_type, managing, plugin
 
@@ -87,15 +88,22 @@ def test_obsolete_and_platform_options_warn_in_one_line_each(cli: Cli) -> None:
     args = ["-A", "-Y"]
     for name in ("-G", "-i", "--mac_seed", "--vsbl", "--part_info", "--pm_by_vuart", "--iasl"):
         args += [name, "x"]
-    args += ["--pm_notify_channel", "ioc", "--rtvm", "--lapic_pt", "--intr_monitor", "1,2,3,4"]
+    args += ["--pm_notify_channel", "ioc"]
     args += ["--ssram", "L2,vcpu=all,size=4K", "-s", "2,pci-gvt", "-s", "6,npk", "-s", "7,virtio-hdcp"]
     code, _, err = cli(*args, "-s", "8,virtio-coreu", *VM)
     assert code == 0
     lines = err.splitlines()
-    assert len(lines) == 18
+    assert len(lines) == 15
     assert all(line.startswith("acrn-dm: warning: -") for line in lines)
     assert cli.machine is not None
     assert cli.machine.config.devices == ()
+
+
+def test_options_of_the_hypervisor_are_part_of_the_machine(cli: Cli) -> None:
+    args = ["--rtvm", "--lapic_pt", "--enable_trusty", "--intr_monitor", "10000,10,1,100", "--hugepages", "on"]
+    config = cli.config(*args, *VM)
+    assert (config.rtvm, config.lapic_pt, config.enable_trusty, config.hugepages) == (True, True, True, "on")
+    assert config.interrupt_monitor == InterruptMonitor(threshold=10000, period_s=10, delay_ms=1, duration_ms=100)
 
 
 def test_option_given_twice_warns_once(cli: Cli) -> None:

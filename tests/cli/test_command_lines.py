@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.boot.layout import MIB
+from acrn_dm.config import Firmware
 from acrn_dm.devices.virtio_blk.config import BlkConfig
 from acrn_dm.devices.virtio_console.config import ConsoleConfig
 from acrn_dm.devices.virtio_net.config import NetConfig
@@ -86,18 +87,12 @@ def resolved(cli: Cli, *args: str) -> dict[str, ResolvedDevice]:
     return {str(d.spec.bdf): d for d in resolve_devices(config, cli.machine.plugins)}
 
 
-FIRMWARE = "--ovmf: '{ovmf}': not provided: booting firmware; boot a kernel with -k instead"
-
-
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (WINDOWS_SCRIPT, FIRMWARE),
-        (RT_SCRIPT, FIRMWARE),
-        (QEMU_TUTORIAL, FIRMWARE),
-        (WINDOWS_TUTORIAL, FIRMWARE),
-        (HOSTBRIDGE_HLD, FIRMWARE),
-        (VHOST_REPORT, FIRMWARE),
+        (WINDOWS_SCRIPT, "install acrn-dm-passthru or"),
+        (WINDOWS_TUTORIAL, "install acrn-dm-passthru or"),
+        (HOSTBRIDGE_HLD, "install acrn-dm-virtio-hyper_dmabuf or"),
         (UBUNTU_30.replace("{net}", "tap0"), "tap=NAME"),
         (NUC_2019, "-c: the number of CPUs is --cpus N"),
         (NUC_2019.replace("-c 4", "--cpus 4"), "tap=NAME"),
@@ -113,10 +108,11 @@ def test_command_line_is_refused_with_the_name_of_what_is_missing(cli: Cli, ovmf
     assert message.replace("{ovmf}", ovmf) in errors[0]
 
 
-def test_firmware_that_is_not_there_is_named_first(cli: Cli) -> None:
-    code, _, err = cli(*shlex.split(QEMU_TUTORIAL.replace("{ovmf}", "/no/OVMF.fd")))
-    assert code == 78
-    assert "/no/OVMF.fd: No such file or directory" in err
+@pytest.mark.parametrize("line", [RT_SCRIPT, QEMU_TUTORIAL, VHOST_REPORT])
+def test_command_line_is_the_machine_it_describes(cli: Cli, ovmf: str, line: str) -> None:
+    config = cli.config(*shlex.split(line.replace("{ovmf}", ovmf)))
+    assert config.firmware == Firmware(image=Path(ovmf))
+    assert config.cpu_affinity
 
 
 @pytest.mark.parametrize(
@@ -158,14 +154,13 @@ def test_windows_script_without_firmware_and_passthrough_is_the_machine_it_descr
     assert devices["0:4.0"].context.windows
 
 
-def test_real_time_script_without_firmware_warns_and_polls(cli: Cli) -> None:
-    args = [*without(RT_SCRIPT, "--ovmf {ovmf}"), "-k", "/k"]
+def test_real_time_script_is_a_real_time_guest_that_polls(cli: Cli, ovmf: str) -> None:
+    args = shlex.split(RT_SCRIPT.replace("{ovmf}", ovmf))
     devices = resolved(cli, *args)
     assert {d.context.poll_ns for d in devices.values()} == {1_000_000}
     assert {d.context.vcpus for d in devices.values()} == {2}
-    code, _, err = cli(*args)
-    warnings = [line.split(": ")[2] for line in err.splitlines()]
-    assert (code, warnings) == (0, ["--rtvm", "--lapic_pt"])
+    config = cli.config(*args)
+    assert (config.rtvm, config.lapic_pt) == (True, True)
 
 
 def test_vhost_report_without_firmware_uses_the_seed_behind_vhost(cli: Cli) -> None:

@@ -1,13 +1,19 @@
 """The ``guest`` fixture: the same tests against each hypervisor that can be opened here."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from acrn_dm.errors import HostError
+from acrn_dm.hypervisors.acrn_abi import HSM
+from acrn_dm.hypervisors.acrn_cpus import place
+from acrn_dm.hypervisors.acrn_vm import AcrnVm
 from acrn_dm.hypervisors.kvm import KvmVm
 from acrn_dm.hypervisors.sim import SimVm
-from tests.hypervisors.guests import Guest, SimGuest
+from acrn_dm.types import HypervisorOptions
+from tests.hypervisors.fake_hsm import FakeHsm
+from tests.hypervisors.guests import Guest, HsmGuest, SimGuest
 
 
 def open_kvm(vcpus: int = 1) -> KvmVm:
@@ -18,9 +24,28 @@ def open_kvm(vcpus: int = 1) -> KvmVm:
         pytest.skip(str(e))
 
 
-@pytest.fixture(params=["sim", pytest.param("kvm", marks=pytest.mark.process)])
+def open_hsm(hsm: FakeHsm, *, vcpus: int = 1, **options: Any) -> AcrnVm:
+    """Open ACRN on a stand-in of its kernel module; the host's CPUs have LAPIC ids 0, 2, 4 and so on."""
+    ids = tuple(range(0, 2 * vcpus, 2))
+    placement = place(ids, range(0, 32, 2))
+    made = HypervisorOptions(name="vm", vcpus=vcpus, cpu_affinity=ids, **options)
+    return AcrnVm.open(HSM, made, placement, open_device=hsm.open, sleep=hsm.slept.append)
+
+
+@pytest.fixture(params=["sim", "hsm", pytest.param("kvm", marks=pytest.mark.process)])
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    made = SimGuest(SimVm()) if request.param == "sim" else Guest(open_kvm())
+    """Skips a test marked ``not_on`` this hypervisor; the mark says what is different there."""
+    for mark in request.node.iter_markers("not_on"):
+        if mark.args[0] == request.param:
+            pytest.skip(mark.args[1])
+    made: Guest
+    if request.param == "sim":
+        made = SimGuest(SimVm())
+    elif request.param == "hsm":
+        hsm = FakeHsm(acrn_kernel=True)
+        made = HsmGuest(open_hsm(hsm), hsm)
+    else:
+        made = Guest(open_kvm())
     yield made
     made.close()
 

@@ -71,7 +71,7 @@ class Load:
 
 @attrs.frozen
 class RouteLine:
-    """Program the IOAPIC: pin *gsi* raises *vector* here, level-triggered unless *edge*."""
+    """Program the IOAPIC: pin *gsi* raises *vector* here, level-triggered unless *edge*; PCI's pins are active low."""
 
     gsi: int
     vector: int
@@ -172,7 +172,7 @@ class Assembler:
 
     def _routeline(self, step: RouteLine) -> None:
         register = 0x10 + 2 * step.gsi  # redirection entry: low half, then high half with the destination, APIC 0
-        trigger = 0 if step.edge else 1 << 15
+        trigger = (0 if step.edge else 1 << 15) | (1 << 13 if step.gsi >= 16 else 0)  # KVM ignores polarity
         for index, value in ((register + 1, 0), (register, trigger | step.vector)):
             self.code += _rbx(IOAPIC_SELECT) + b"\xc7\x03" + _imm32(index)  # mov dword [rbx], index
             self.code += b"\xc7\x43\x10" + _imm32(value)  # mov dword [rbx + 0x10], value

@@ -1,4 +1,4 @@
-"""The two guests of the protocol's tests, with one face: a real vCPU that runs code, and a simulated one."""
+"""The guests of the protocol's tests, with one face: a real vCPU that runs code, and two simulated ones."""
 
 import struct
 import threading
@@ -8,11 +8,14 @@ from typing import Any
 import attrs
 
 from acrn_dm.boot.registers import BootRegisters, Segment
+from acrn_dm.hypervisors.acrn_vm import AcrnVm
 from acrn_dm.hypervisors.base import Hypervisor, VmEvent
 from acrn_dm.hypervisors.lifecycle import State
 from acrn_dm.hypervisors.sim import SimVm
 from acrn_dm.memory import GuestMemory, MemoryRange
 from tests.hypervisors import guest_program as gp
+from tests.hypervisors.fake_acrn_vm import FakeVm, VcpuGoneError
+from tests.hypervisors.fake_hsm import FakeHsm
 
 PATIENCE_S = 20.0
 
@@ -38,6 +41,7 @@ class Recorder:
     events: list[tuple[VmEvent, str]] = attrs.field(factory=list)
     answers: dict[int, int] = attrs.field(factory=dict)
     on_access: Callable[[tuple[Any, ...]], None] = lambda access: None  # on the vCPU's thread
+    hold: bool = False
     _changed: threading.Condition = attrs.field(factory=threading.Condition, init=False)
 
     def pio_read(self, port: int, size: int) -> int:
@@ -53,6 +57,16 @@ class Recorder:
 
     def mmio_write(self, gpa: int, size: int, value: int) -> None:
         self._note("store", gpa, size, value)
+
+    def pci_config_read(self, function: int, register: int, size: int) -> int:
+        self._note("config in", function, register, size)
+        return self.answers.get(function << 12 | register, 0)
+
+    def pci_config_write(self, function: int, register: int, size: int, value: int) -> None:
+        self._note("config out", function, register, size, value)
+
+    def vcpu_must_wait(self) -> bool:
+        return self.hold
 
     def vm_event(self, event: VmEvent, detail: str) -> None:
         with self._changed:
@@ -121,6 +135,107 @@ class Guest:
     def close(self) -> None:
         self.vm.close()
         self.memory.close()
+
+
+@attrs.define(eq=False)
+class HsmGuest(Guest):
+    """The steps are performed by a thread, against the module's stand-in."""
+
+    vm: AcrnVm
+    hsm: FakeHsm
+    errors: list[Exception] = attrs.field(factory=list, init=False)
+    _thread: threading.Thread | None = attrs.field(default=None, init=False)
+
+    def start(self, *steps: gp.Step) -> None:
+        self.join()
+        super().start(*steps)
+        self._thread = threading.Thread(target=self._run, args=(self.hsm.vm, steps))
+        self._thread.start()
+
+    def close(self) -> None:
+        self.vm.stop()
+        self.join()
+        super().close()
+        self.hsm.close()
+        assert self.errors == []
+
+    def join(self) -> None:
+        """Wait for the thread of a vCPU that has been paused, or has come to its program's end."""
+        if self._thread is not None:
+            self._thread.join(PATIENCE_S)
+            assert not self._thread.is_alive()
+
+    def _run(self, vm: FakeVm, steps: tuple[gp.Step, ...]) -> None:
+        try:
+            _HsmProgram(vm, self.memory).perform(steps)
+        except VcpuGoneError:
+            pass
+        except Exception as e:
+            self.errors.append(e)
+
+
+@attrs.define(eq=False)
+class _HsmProgram:
+    vm: FakeVm
+    memory: GuestMemory
+    handled: int = 0
+    lines: dict[int, gp.RouteLine] = attrs.field(factory=dict)
+
+    def perform(self, steps: tuple[gp.Step, ...]) -> None:
+        results: list[int] = []
+        for step in (*steps, gp.Out(gp.DONE_PORT, 1, 1)):
+            match step:
+                case gp.AwaitInterrupts():
+                    while self.handled < step.total:
+                        self._wait(self._pending)
+                        self._interrupts()
+                case gp.Spin():
+                    self._wait(lambda: False)
+                case gp.TripleFault():
+                    self.vm.triple_fault()
+                    return
+                case _:
+                    self._access(step, results)
+            self.memory.write(gp.RESULTS, struct.pack(f"<{len(results)}Q", *results))
+
+    def _access(self, step: gp.Step, results: list[int]) -> None:
+        match step:
+            case gp.RouteLine():
+                self.lines[step.gsi] = step
+            case gp.OutString():
+                for i in range(0, len(step.data), step.size):
+                    self.vm.pio_write(step.port, step.size, int.from_bytes(step.data[i : i + step.size], "little"))
+            case gp.Out():
+                self.vm.pio_write(step.port, step.size, step.value)
+            case gp.In():
+                results.append(self.vm.pio_read(step.port, step.size))
+            case gp.Store():
+                self.vm.mmio_write(step.gpa, step.size, step.value)
+            case gp.Load():
+                results.append(self.vm.mmio_read(step.gpa, step.size))
+            case _:
+                raise NotImplementedError(step)
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        epoch = self.vm.epoch
+        with self.vm.hsm.changed:
+            self.vm.hsm.changed.wait_for(lambda: condition() or self.vm.epoch != epoch)
+            if self.vm.epoch != epoch:
+                raise VcpuGoneError
+
+    def _pending(self) -> bool:
+        return bool(self.vm.pending_msis) or any(self.vm.asserted(gsi) for gsi in self.lines)
+
+    def _interrupts(self) -> None:
+        for _, data in self.vm.take_msis():
+            self._handle(data & 0xFF)
+        for gsi, route in self.lines.items():
+            if self.vm.asserted(gsi):
+                self._handle(route.vector)
+
+    def _handle(self, vector: int) -> None:
+        self.vm.pio_write(gp.VECTOR_PORT, 1, vector)
+        self.handled += 1
 
 
 @attrs.define(eq=False)

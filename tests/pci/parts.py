@@ -92,6 +92,7 @@ class Setup:
         self.bus.assign()
         self.bus.route(ioapic_pins)
         self.bus.attach(make_resources(self.interrupts, self.pio, self.mmio))
+        self.interrupts.levels.clear()  # the lines as they are, which the bus tells first
 
     def read(self, function: PciFunction, reg: int, size: int = 4) -> int:
         return self.bus.config_read(function.context.bdf, reg, size)

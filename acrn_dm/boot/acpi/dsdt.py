@@ -6,6 +6,7 @@ Source: ACPI 6.3 chapters 6 and 7; PCI Firmware 3.2 sections 4.1 (ECAM reservati
 from acrn_dm.boot import layout
 from acrn_dm.boot.acpi import aml, resource
 from acrn_dm.boot.acpi.inputs import AcpiInputs
+from acrn_dm.boot.acpi.processors import processors
 
 _PCI_OSC_UUID = "33DB4D5B-1FF7-401C-9657-7441C03DD766"
 # _OSC status bits, first dword.
@@ -22,7 +23,7 @@ def dsdt_body(inputs: AcpiInputs) -> bytes:
     if inputs.s3:
         sleep_states.insert(0, aml.name("_S3", aml.package(aml.integer(3), aml.ZERO)))
     bridge = aml.device("PCI0", *_host_bridge(inputs), *_isa_devices(inputs))
-    return b"".join(sleep_states) + aml.scope("_SB", bridge, _motherboard(inputs))
+    return b"".join(sleep_states) + aml.scope("_SB", bridge, _motherboard(inputs), *processors(inputs))
 
 
 def _host_bridge(inputs: AcpiInputs) -> tuple[bytes, ...]:

@@ -5,6 +5,7 @@ import re
 import attrs
 
 from acrn_dm.boot import layout
+from acrn_dm.boot.processors import ProcessorPower
 
 MAX_GSIS = 240  # what one IOAPIC can have; KVM's has 24, ACRN's 48
 
@@ -19,10 +20,12 @@ class AcpiInputs:
     ``last_bus`` the last bus that exists: a guest probes every function of every announced bus, 8,192 of them at 255.
     ``pm_timer_port`` port of the 3.58 MHz, 32-bit timer, None without one.
     ``i8042`` a keyboard controller at 0x60/0x64; ``mouse`` its auxiliary port works too.
+    ``power`` performance and idle states, one record a vCPU; empty without any.
     ``rtc`` a CMOS clock at 0x70. ``s3`` suspend to RAM is offered.
     """
 
     apic_ids: tuple[int, ...]
+    power: tuple[ProcessorPower, ...] = ()
     prt: tuple[tuple[int, int, int], ...] = ()
     uarts: tuple[tuple[str, int, int], ...] = ()
     ecam_base: int = attrs.field(default=layout.ECAM_BASE, repr=hex)
@@ -38,6 +41,8 @@ class AcpiInputs:
     def __attrs_post_init__(self) -> None:
         if not self.apic_ids or len(set(self.apic_ids)) != len(self.apic_ids):
             raise ValueError(f"APIC ids have to be there and unique: {self.apic_ids}")
+        if self.power and len(self.power) != len(self.apic_ids):
+            raise ValueError(f"power states of {len(self.power)} processors for {len(self.apic_ids)}")
         if not 0 <= self.last_bus < layout.ECAM_MAX_BUSES:
             raise ValueError(f"last PCI bus {self.last_bus}")
         self._check_prt()

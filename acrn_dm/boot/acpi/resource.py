@@ -40,6 +40,11 @@ def memory32_fixed(base: int, length: int) -> bytes:
     return struct.pack("<BHBII", 0x86, 9, 1, base, length)
 
 
+def generic_register(space: int, bit_width: int, bit_offset: int, access_size: int, address: int) -> bytes:
+    """Encode Register (space, width, offset, address, access size), 6.4.3.7."""
+    return struct.pack("<BHBBBBQ", 0x82, 12, space, bit_width, bit_offset, access_size, address)
+
+
 def word_bus_number(first: int, last: int) -> bytes:
     """Encode the bus numbers *first* ... *last* behind a host bridge."""
     return _address_space(_WORD, _BUS, 0, first, last)

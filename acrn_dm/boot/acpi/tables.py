@@ -130,7 +130,9 @@ def _boot_architecture(inputs: AcpiInputs) -> int:
 
 
 def _feature_flags(inputs: AcpiInputs) -> int:
-    flags = _WBINVD | _C1_SUPPORTED | _NO_SLEEP_BUTTON | _RTC_NOT_FIXED | _RESET_SUPPORTED
+    flags = _WBINVD | _C1_SUPPORTED | _NO_SLEEP_BUTTON | _RESET_SUPPORTED
+    if not inputs.s3:
+        flags |= _RTC_NOT_FIXED  # else the alarm has a bit among the fixed events, with which it can end a sleep
     return flags if inputs.pm_timer_port is None else flags | _TIMER_IS_32_BITS
 
 

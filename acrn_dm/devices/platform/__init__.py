@@ -1,4 +1,4 @@
-"""The platform: what a PC has on its ISA bus. Interrupt controllers, timer and port 0x61 are the hypervisor's."""
+"""The platform: what a PC has on its ISA bus. Interrupt controllers are the hypervisor's; so is KVM's timer."""
 
 from acrn_dm.devices.platform.board import Platform, PlatformCallbacks
 

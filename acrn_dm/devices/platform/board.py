@@ -9,7 +9,10 @@ from acrn_dm.boot import layout
 from acrn_dm.bus import Handler
 from acrn_dm.config import UartSpec
 from acrn_dm.devices.platform.debugexit import DebugExit
+from acrn_dm.devices.platform.fw_cfg import PORTS as PORTS_OF_FW_CFG
+from acrn_dm.devices.platform.fw_cfg import SELECTOR, FwCfg
 from acrn_dm.devices.platform.i8042 import KeyboardController
+from acrn_dm.devices.platform.pit import COUNTERS, Pit
 from acrn_dm.devices.platform.pm import PM_TIMER, PowerManagement
 from acrn_dm.devices.platform.post import PostCode
 from acrn_dm.devices.platform.reset import ResetControl
@@ -22,6 +25,7 @@ KEYBOARD_IRQ = 1
 RTC_IRQ = 8
 POST_PORTS = (0x80, 0x84)
 DEBUG_EXIT = 0xF4
+PIT_PORTS, SPEAKER_PORT = 0x40, 0x61
 
 
 @attrs.frozen(kw_only=True)
@@ -44,14 +48,21 @@ class Platform:
         *,
         uarts: Sequence[UartSpec] = (),
         debugexit: bool = False,
+        pit: bool = False,
+        fw_cfg: FwCfg | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """*clock* gives seconds since 1970, UTC, to the RTC. Raises ConfigError for serial ports that clash."""
+        """*pit*: the timer is not the hypervisor's. *fw_cfg*: what firmware asks. *clock*: seconds since 1970, UTC.
+
+        Raises ConfigError for serial ports that clash.
+        """
         self.callbacks = callbacks
         self.lines: dict[int, IrqLine] = {}
         self.uarts = make_ports(uarts, self._line)
-        self.rtc = Rtc(self._line(RTC_IRQ), clock)
         self.pm = PowerManagement(self._line(layout.SCI_IRQ), callbacks.poweroff, callbacks.suspend)
+        self.rtc = Rtc(self._line(RTC_IRQ), clock, self.pm.rtc_alarm)
+        self.pit = Pit(self._line(layout.PIT_GSI)) if pit else None
+        self.fw_cfg = fw_cfg
         self.reset_control = ResetControl(callbacks.reset)
         self.keyboard = KeyboardController(self._line(KEYBOARD_IRQ), lambda: callbacks.reset(True))
         self.post = PostCode()
@@ -78,6 +89,10 @@ class Platform:
             resources.pio.register(base, size, handler, name)
         self.pm.attach(resources.main_loop)
         self.rtc.attach(resources.main_loop)
+        if self.pit is not None:
+            self.pit.attach(resources.main_loop)
+        if self.fw_cfg is not None:
+            self.fw_cfg.attach(resources.memory)
         self.rtc.set_memory_size([(r.gpa, r.size) for r in resources.memory.regions])
         for port in self.uarts:
             port.open(resources.main_loop, self.callbacks.quit)
@@ -88,15 +103,28 @@ class Platform:
 
     def reset(self) -> None:
         """Power-on state of all devices; the clock goes on, and what a host has to say to a serial port stays open."""
-        for device in (self.pm, self.rtc, self.reset_control, self.keyboard, self.post):
-            device.reset()
+        self.pm.reset()
+        self.rtc.reset()
+        self.sleep()
+
+    def sleep(self) -> None:
+        """Suspend to RAM: all that has no power of its own is as after power-on. Power management and clock go on."""
+        for device in (self.reset_control, self.keyboard, self.post, self.pit, self.fw_cfg):
+            if device is not None:
+                device.reset()
         for port in self.uarts:
             port.uart.reset()
+
+    def wake(self) -> None:
+        """The machine comes back from its sleep. Any thread."""
+        self.pm.wake()
 
     def close(self) -> None:
         """Give back terminals, sockets and timers. Idempotent."""
         self.pm.close()
         self.rtc.close()
+        if self.pit is not None:
+            self.pit.close()
         for port in self.uarts:
             port.close()
 
@@ -114,6 +142,11 @@ class Platform:
             (layout.RESET_CONTROL, 1, self.reset_control, "reset control"),
         ]
         ranges += [(port, 1, self.post, "POST code") for port in POST_PORTS]
+        if self.pit is not None:
+            ranges.append((PIT_PORTS, COUNTERS + 1, self.pit, "timer"))
+            ranges.append((SPEAKER_PORT, 1, self.pit.speaker, "timer gate"))
+        if self.fw_cfg is not None:
+            ranges.append((SELECTOR, PORTS_OF_FW_CFG, self.fw_cfg, "firmware configuration"))
         if self.debug_exit is not None:
             ranges.append((DEBUG_EXIT, 4, self.debug_exit, "debug exit"))
         return ranges + [(port.io_base, PORTS, port.uart, port.name) for port in self.uarts]

@@ -41,6 +41,7 @@ class PowerManagement:
         """*clock_ns* drives the PM timer."""
         self._set_sci = set_sci
         self._on_poweroff, self._on_suspend = on_poweroff, on_suspend
+        self._on_alarm: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._carry = OneShot(self._carried)
         self._status = self._enable = self._control = 0
@@ -70,6 +71,16 @@ class PowerManagement:
     def press_power_button(self) -> None:
         """Set the button's status bit. Any thread."""
         self._raise(BUTTON_STS)
+
+    def rtc_alarm(self) -> None:
+        """The clock's alarm went off: an event of its own, and what ends a sleep if the guest has enabled it."""
+        self._raise(RTC_STS)
+        if self._enable & RTC_STS:
+            self._on_alarm()
+
+    def on_alarm(self, callback: Callable[[], None]) -> None:
+        """Call *callback* when an alarm goes off that the guest has enabled."""
+        self._on_alarm = callback
 
     def wake(self) -> None:
         """The machine comes back from S3. Any thread."""

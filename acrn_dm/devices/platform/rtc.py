@@ -8,7 +8,7 @@ or, as Windows does, register by register; a date that does not exist stands sti
 import threading
 from collections.abc import Callable, Sequence
 
-from acrn_dm.boot.layout import HIGHMEM_BASE, MIB
+from acrn_dm.boot.layout import HIGHMEM_BASE, LOWMEM_LIMIT, MIB
 from acrn_dm.devices.platform import rtc_time
 from acrn_dm.devices.platform.oneshot import OneShot
 from acrn_dm.ioloop import IoLoop
@@ -33,10 +33,14 @@ MEMORY_ABOVE_4G = 0x5B  # 3 bytes: 64 KiB units above 4 GiB
 class Rtc:
     """vCPU threads call ``read`` and ``write``, the main loop the timers. The lock is a leaf."""
 
-    def __init__(self, set_irq: Callable[[bool], None], clock: Callable[[], float]) -> None:
-        """*clock*: seconds since 1970, UTC."""
+    def __init__(
+        self, set_irq: Callable[[bool], None], clock: Callable[[], float], on_alarm: Callable[[], None] = lambda: None
+    ) -> None:
+        """*clock*: seconds since 1970, UTC. *on_alarm*: the alarm went off while its interrupt was enabled."""
         self._set_irq = set_irq
+        self._on_alarm = on_alarm
         self._clock = clock
+        self.on_set: Callable[[int, int], None] = lambda before, after: None  # in seconds since 1970; under the lock
         self._lock = threading.Lock()
         self._second_timer = OneShot(self._second_passed)
         self._period_timer = OneShot(self._period_passed)
@@ -53,7 +57,7 @@ class Rtc:
 
     def set_memory_size(self, regions: Sequence[tuple[int, int]]) -> None:
         """Say how much RAM there is, for firmware; *regions* are (gpa, bytes)."""
-        low = sum(size for gpa, size in regions if gpa < HIGHMEM_BASE)
+        low = sum(size for gpa, size in regions if gpa < LOWMEM_LIMIT)  # firmware's own lies behind it
         high = sum(size for gpa, size in regions if gpa >= HIGHMEM_BASE)
         self._cmos[MEMORY_BELOW_4G : MEMORY_BELOW_4G + 2] = (max(0, low - 16 * MIB) >> 16).to_bytes(2, "little")
         self._cmos[MEMORY_ABOVE_4G : MEMORY_ABOVE_4G + 3] = (high >> 16).to_bytes(3, "little")
@@ -150,6 +154,8 @@ class Rtc:
         seconds = rtc_time.decode(self._cmos, self._cmos[B])
         self._stopped = seconds is None
         if seconds is not None:
+            if seconds != self._second():
+                self.on_set(self._second(), seconds)
             self._offset = seconds - self._clock()
             self._last_update = seconds
 
@@ -199,6 +205,9 @@ class Rtc:
         with self._lock:
             self._note_update()
             self._update()
+            alarm = self._cmos[C] & self._cmos[B] & B_ALARM
+        if alarm:
+            self._on_alarm()
 
     def _period_passed(self) -> None:
         with self._lock:

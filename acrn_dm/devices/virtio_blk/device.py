@@ -25,6 +25,7 @@ from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
 from acrn_dm.devices.virtio_blk.request import HEADER, Limits, Op, Request, Status, parse
 from acrn_dm.devices.virtio_blk.workers import WorkerPool
+from acrn_dm.errors import ConfigError
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.resources import Resources
 from acrn_dm.types import DeviceContext
@@ -134,6 +135,22 @@ class BlkDevice(VirtioDevice):
             log.warning("%s: aio=io_uring is served by threads", self.name)
         if self.config.path is not None:
             self._adopt(medium.open_image(self.config))
+
+    def insert_medium(self, text: str) -> None:
+        """A disk for ``nodisk``: threads and queues stay as they are, and so do the features that the driver knows.
+
+        Raises ConfigError and HostError; then the slot is as empty as before.
+        """
+        if self.image is not None:
+            raise ConfigError("has a disk already", option=self.name, value=text)
+        config = BlkConfig.from_string(text)
+        if config.path is None:
+            raise ConfigError("the path of an image is missing", option=self.name, value=text)
+        image = medium.open_image(config)
+        self.config = attrs.evolve(config, mq=self.config.mq, iothread=self.config.iothread)
+        self._adopt(image)
+        log.info("%s: inserted %s", self.name, config.path)
+        self.config_changed()
 
     def read_config(self, offset: int, size: int) -> bytes:
         """5.2.4; sizes in sectors of 512 bytes unless named otherwise."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.boot.acpi import AcpiInputs, build_acpi
+from acrn_dm.boot.processors import CState, ProcessorPower, PState, Register
 
 SMALL = AcpiInputs(apic_ids=(0,), rtc=False)
 FULL = AcpiInputs(
@@ -20,7 +21,28 @@ FULL = AcpiInputs(
     mouse=True,
     s3=True,
 )
-MACHINES = pytest.mark.parametrize("inputs", [SMALL, FULL], ids=["small", "full"])
+POWER = ProcessorPower(
+    pstates=(
+        PState(frequency_mhz=2400, power_mw=15000, transition_us=10, bus_master_us=10, control=0x1800, status=0x1800),
+        PState(frequency_mhz=1200, power_mw=5000, transition_us=10, bus_master_us=10, control=0xC00, status=0xC00),
+    ),
+    cstates=(
+        CState(
+            register=Register(space=0x7F, bit_width=1, bit_offset=2, access_size=1, address=0),
+            type=1,
+            latency_us=1,
+            power_mw=1000,
+        ),
+        CState(
+            register=Register(space=1, bit_width=8, bit_offset=0, access_size=0, address=0x415),
+            type=2,
+            latency_us=80,
+            power_mw=500,
+        ),
+    ),
+)
+POWERED = AcpiInputs(apic_ids=(2, 6), power=(POWER, ProcessorPower(continuous=True)), i8042=True)
+MACHINES = pytest.mark.parametrize("inputs", [SMALL, FULL, POWERED], ids=["small", "full", "power states"])
 TABLES = ["RSDT", "XSDT", "APIC", "FACP", "MCFG", "FACS", "DSDT"]
 COMPLAINT = re.compile(r"error|warning|remark|invalid|incorrect|truncat|terminates|unknown|exceed", re.IGNORECASE)
 
@@ -109,3 +131,18 @@ def test_interpreter_runs_osc(arguments: str, answer: str, tmp_path: Path) -> No
     write_table("DSDT", FULL, tmp_path)
     output = run("acpiexec", "-b", f"evaluate \\_SB.PCI0._OSC {arguments}", "table.dat", cwd=tmp_path)
     assert answer in output, output
+
+
+def test_interpreter_reads_the_power_states(tmp_path: Path) -> None:
+    write_table("DSDT", POWERED, tmp_path)
+    output = run("acpiexec", "-b", "evaluate \\_SB.PR00._PSS", "table.dat", cwd=tmp_path)
+    for value in (2400, 15000, 10, 0x1800, 1200, 5000, 0xC00):
+        assert f"= {value:016X}" in output, output
+    output = run("acpiexec", "-b", "evaluate \\_SB.PR00._CST", "table.dat", cwd=tmp_path)
+    assert "= 0000000000000050" in output  # 80 us
+
+
+def test_interpreter_reads_continuous_performance(tmp_path: Path) -> None:
+    write_table("DSDT", POWERED, tmp_path)
+    output = run("acpiexec", "-b", "evaluate \\_SB.PR01._CPC", "table.dat", cwd=tmp_path)
+    assert "Contains 23 Elements" in output, output

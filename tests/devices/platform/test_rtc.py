@@ -334,3 +334,16 @@ def test_setting_the_time_is_no_update() -> None:
     rig = Rig()
     rig[4] = 0x05
     assert rig[C] == 0
+
+
+def test_setting_the_clock_is_told_with_both_times() -> None:
+    rig = Rig()
+    told: list[tuple[int, int]] = []
+    rig.rtc.on_set = lambda before, after: told.append((before, after))
+    rig[B] = H24 | SET
+    rig[4] = 0x23  # 22 o'clock before
+    rig[B] = H24
+    assert [after - before for before, after in told] == [3600]
+    rig[B] = H24 | SET
+    rig[B] = H24
+    assert len(told) == 1

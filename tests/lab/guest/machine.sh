@@ -17,6 +17,15 @@ wait_for_power_button() {
     until [ "$(awk '{print $1}' /sys/firmware/acpi/interrupts/ff_pwr_btn)" -gt 0 ]; do usleep 100000; done
 }
 
+# S3, until somebody outside ends it.
+suspend() {
+    send_report
+    echo mem > /sys/power/state || report_line "suspend failed"
+    digest=$(dd if=/dev/vda bs=64k skip=1 iflag=direct 2> /dev/null | sha256sum)
+    if [ "${digest%% *}" = "$before" ]; then disk="disk as before"; else disk="disk differs"; fi
+    report_line "resumed $(grep -c ^processor /proc/cpuinfo) cpus, $disk"
+}
+
 send_report() {
     cat /tmp/report > "$(port_named report)"
     : > /tmp/report
@@ -28,7 +37,8 @@ count_boots
 report_line "boot $boots"
 report_line "cpus $(grep -c ^processor /proc/cpuinfo)"
 report_line "memory $(awk '/MemTotal/ {print $2}' /proc/meminfo)"
-report_line "digest $(dd if=/dev/vda bs=64k skip=1 2> /dev/null | sha256sum | cut -d' ' -f1)"
+before=$(dd if=/dev/vda bs=64k skip=1 2> /dev/null | sha256sum | cut -d' ' -f1)
+report_line "digest $before"
 report_line "drivers $(ls /sys/bus/virtio/drivers/*/ | grep -c '^virtio[0-9]')"
 report_line "interrupts $(grep -c virtio /proc/interrupts) $(grep virtio /proc/interrupts | grep -c MSI)"
 dmesg | grep -E 'tsc: (Detected|Refined|Fast)|TSC' | while read -r line; do report_line "tsc $line"; done
@@ -36,6 +46,7 @@ if [ -x /bin/lspci ]; then lspci -vvnn | while IFS= read -r line; do report_line
 case $ACTION in
     reboot) if [ "$boots" -le "$REBOOTS" ]; then send_report; reboot -f; fi ;;
     button) wait_for_power_button ;;
+    suspend) suspend ;;
 esac
 send_report
 poweroff -f

@@ -1,0 +1,49 @@
+"""What firmware made for QEMU finds in the configuration device: kernel, memory map, ACPI tables."""
+
+import struct
+
+from acrn_dm.boot import bzimage, e820
+from acrn_dm.boot.acpi.linker import RSDP, TABLES, link
+from acrn_dm.boot.files import read_image
+from acrn_dm.boot.image import low_memory_end
+from acrn_dm.boot.loader import BootPlan
+from acrn_dm.devices.platform import fw_cfg
+
+SECTOR = 512
+
+
+def items(plan: BootPlan) -> dict[int, bytes]:
+    """Return the items by number; files are read anew. Raises ConfigError."""
+    linked = link(plan.acpi)
+    # Whole ranges: firmware knows the hole below 1 MiB by itself.
+    ram = [e820.E820Entry(base=r.gpa, size=r.size, type=e820.RAM) for r in plan.memory_ranges]
+    files = {
+        "etc/e820": e820.pack(ram),
+        RSDP: linked.rsdp,
+        TABLES: linked.tables,
+        "etc/table-loader": linked.script,
+        "etc/boot-menu-wait": struct.pack("<H", 0),
+    }
+    return fw_cfg.contents(_kernel(plan), files, len(plan.acpi.apic_ids))
+
+
+def _kernel(plan: BootPlan) -> dict[int, bytes]:
+    """A kernel that the firmware is to start instead of looking for one on a disk."""
+    if plan.kernel is None:
+        return {}
+    room = low_memory_end(plan.memory_ranges)
+    kernel = read_image(plan.kernel, "-k", room)
+    setup_size = (bzimage.parse_header(kernel).setup_sectors + 1) * SECTOR
+    setup, rest = kernel.data[:setup_size], kernel.data[setup_size:]
+    ramdisk = b"" if plan.ramdisk is None else read_image(plan.ramdisk, "-r", room).data
+    line = plan.bootargs.encode() + b"\0"
+    sized = (
+        (fw_cfg.SETUP_SIZE, fw_cfg.SETUP_DATA, setup),
+        (fw_cfg.KERNEL_SIZE, fw_cfg.KERNEL_DATA, rest),
+        (fw_cfg.INITRD_SIZE, fw_cfg.INITRD_DATA, ramdisk),
+        (fw_cfg.COMMAND_LINE_SIZE, fw_cfg.COMMAND_LINE, line),
+    )
+    found = {}
+    for size, at, data in sized:
+        found[size], found[at] = struct.pack("<I", len(data)), data
+    return found

@@ -1,0 +1,52 @@
+"""The machine as its managers see it; and the text they name a medium by."""
+
+import enum
+from collections.abc import Callable
+
+import attrs
+
+from acrn_dm.types import Bdf
+
+MAX_BUS, MAX_SLOT, MAX_FUNCTION = 255, 31, 7
+MAX_NUMBER_DIGITS = 3
+
+
+class PowerState(enum.IntEnum):
+    """What DM_QUERY tells: the original's numbers of its suspend modes."""
+
+    RUNNING = 0
+    SYSTEM_RESET = 1
+    FULL_RESET = 2
+    POWEROFF = 3
+    SUSPENDED = 4
+
+
+@attrs.frozen(kw_only=True)
+class Controls:
+    """What can be done to the machine. All are called on the main loop's thread."""
+
+    state: Callable[[], PowerState]
+    press_power_button: Callable[[], None]  # the guest decides; pressing again changes nothing
+    power_off: Callable[[str], None]  # at once; the text says who wanted it
+    insert_medium: Callable[[Bdf, str], None]  # into an empty slot; raises AcrnDmError
+    wake: Callable[[], bool]  # leave S3; False when the guest is not asleep
+
+
+def parse_rescan(text: str) -> tuple[Bdf, str]:
+    """Read ``SLOT,PATH[,OPTIONS]``, SLOT being slot, slot:func or bus:slot:func. Raises ValueError."""
+    place, comma, medium = text.partition(",")
+    if not comma or not medium:
+        raise ValueError("expected SLOT,PATH[,OPTIONS]")
+    return _bdf(place), medium
+
+
+def _bdf(text: str) -> Bdf:
+    parts = text.split(":")
+    if len(parts) > 3 or not all(p.isascii() and p.isdigit() and len(p) <= MAX_NUMBER_DIGITS for p in parts):
+        raise ValueError(f"slot {text!r}: expected slot, slot:func or bus:slot:func")
+    numbers = [int(part) for part in parts]
+    bus = numbers.pop(0) if len(numbers) == 3 else 0
+    slot, func = numbers[0], numbers[1] if len(numbers) == 2 else 0
+    if bus > MAX_BUS or slot > MAX_SLOT or func > MAX_FUNCTION:
+        raise ValueError(f"slot {text!r}: no such place")
+    return Bdf(bus=bus, slot=slot, func=func)

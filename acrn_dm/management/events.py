@@ -1,0 +1,61 @@
+"""The machine's events for the command monitor: the clock was set, power-off, triple fault.
+
+One a second of each kind at most: a guest can set its clock as often as it likes. Setting the clock takes several
+writes; they become one event when a second has passed since the last.
+"""
+
+import enum
+import time
+from collections.abc import Callable
+
+from acrn_dm.ioloop import IoLoop, Timer
+
+WINDOW_S = 1.0
+
+
+class VmEventKind(enum.IntEnum):
+    """``vm_event`` of the JSON object (ACRN hypervisor/include/public/acrn_common.h)."""
+
+    CLOCK_SET = 0
+    POWEROFF = 1
+    TRIPLE_FAULT = 2
+
+
+class Events:
+    """On the loop's thread, but for what says otherwise."""
+
+    def __init__(
+        self, loop: IoLoop, send: Callable[[dict[str, int]], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._loop = loop
+        self._send = send
+        self._clock = clock
+        self._last: dict[VmEventKind, float] = {}
+        self._before = 0  # the guest's clock before the first of several changes
+        self._change = 0
+        self._timer: Timer | None = None
+
+    def happened(self, kind: VmEventKind, **data: int) -> None:
+        """Tell, unless the last of this kind was just now."""
+        now = self._clock()
+        if now - self._last.get(kind, -WINDOW_S) < WINDOW_S:
+            return
+        self._last[kind] = now
+        self._send({"vm_event": int(kind), **data})
+
+    def clock_set(self, before: int, after: int) -> None:
+        """The guest's clock went from *before* to *after*, in seconds since 1970. Any thread."""
+        self._loop.call_soon(lambda: self._note(before, after))
+
+    def _note(self, before: int, after: int) -> None:
+        if self._timer is None:
+            self._before, self._change = before, 0
+        else:
+            self._timer.cancel()
+        self._change += after - before
+        self._timer = self._loop.call_later(WINDOW_S, self._settled)
+
+    def _settled(self) -> None:
+        self._timer = None
+        if self._change:
+            self.happened(VmEventKind.CLOCK_SET, delta_time=self._change, last_time=self._before)

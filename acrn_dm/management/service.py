@@ -1,0 +1,55 @@
+"""Both sockets of one machine, opened and closed together."""
+
+import logging
+
+from acrn_dm.config import MachineConfig
+from acrn_dm.errors import AcrnDmError
+from acrn_dm.ioloop import IoLoop
+from acrn_dm.management.command_monitor import CommandMonitor
+from acrn_dm.management.controls import Controls
+from acrn_dm.management.events import Events, VmEventKind
+from acrn_dm.management.manager_socket import ManagerSocket
+
+log = logging.getLogger(__name__)
+
+
+class Management:
+    """What ``config`` asks for, on the main loop."""
+
+    def __init__(self, loop: IoLoop, config: MachineConfig, controls: Controls, *, rtvm: bool = False) -> None:
+        """Raises ConfigError and HostError for the command monitor, which somebody asked for by its path.
+
+        The manager's socket is there for tools that may not be installed: without it the machine runs all the same.
+        """
+        self._monitor: CommandMonitor | None = None
+        self._manager: ManagerSocket | None = None
+        self._events = Events(loop, self._send)
+        if config.command_monitor is not None:
+            self._monitor = CommandMonitor(loop, config.command_monitor, controls, may_destroy=not rtvm)
+        if config.manager_directory is not None:
+            try:
+                self._manager = ManagerSocket(loop, config.manager_directory, config.name, controls)
+            except AcrnDmError as e:
+                log.info("no manager's socket: %s", e)
+
+    def clock_set(self, before: int, after: int) -> None:
+        """The guest set its clock. Any thread."""
+        self._events.clock_set(before, after)
+
+    def powered_off(self) -> None:
+        """The guest is off, by its own doing."""
+        self._events.happened(VmEventKind.POWEROFF)
+
+    def triple_fault(self) -> None:
+        """A vCPU can't go on."""
+        self._events.happened(VmEventKind.TRIPLE_FAULT)
+
+    def close(self) -> None:
+        """Hang up and remove the sockets. Idempotent."""
+        for server in (self._monitor, self._manager):
+            if server is not None:
+                server.close()
+
+    def _send(self, event: dict[str, int]) -> None:
+        if self._monitor is not None:
+            self._monitor.send_event(event)

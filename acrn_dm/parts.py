@@ -1,0 +1,79 @@
+"""From what plugins offer to the parts of one machine: which hypervisor, which functions, who binds eventfds."""
+
+from collections.abc import Iterable
+
+import attrs
+
+from acrn_dm.config import MachineConfig
+from acrn_dm.devices.platform import Platform
+from acrn_dm.errors import ConfigError
+from acrn_dm.hypervisors.base import Hypervisor
+from acrn_dm.irq import IoEventFd, IrqFd
+from acrn_dm.pci.function import PciFunction
+from acrn_dm.plugins import PluginManager, blame
+from acrn_dm.resolve import ResolvedDevice
+from acrn_dm.types import HypervisorType
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.transport_pci import VirtioPci
+
+
+@attrs.define(eq=False)
+class EventFdHooks:
+    """The machine's face of the two eventfd hooks (``irq.EventFdRegistry``)."""
+
+    plugins: PluginManager
+    vm: Hypervisor
+
+    def ioeventfd(self, binding: IoEventFd, assign: bool) -> None:
+        """Register or unregister a kick. Raises HostError."""
+        self.plugins.ioeventfd(self.vm, binding, assign)
+
+    def irqfd(self, binding: IrqFd, assign: bool) -> None:
+        """Register or unregister a call. Raises HostError."""
+        self.plugins.irqfd(self.vm, binding, assign)
+
+
+def probe(hypervisor: HypervisorType, plugins: PluginManager) -> str | None:
+    """Why *hypervisor* can't be used here. Raises PluginError."""
+    with blame(f"{plugins.provider(hypervisor)}: {hypervisor.name}"):
+        return hypervisor.probe()
+
+
+def choose_hypervisor(config: MachineConfig, plugins: PluginManager) -> HypervisorType:
+    """Return the hypervisor asked for, or for ``auto`` the usable one of highest rank. Raises ConfigError with the
+    reasons.
+    """
+    types = plugins.hypervisor_types()
+    if config.hypervisor != "auto":
+        if config.hypervisor not in types:
+            known = ", ".join(["auto", *sorted(types)])
+            raise ConfigError(f"no such hypervisor; known: {known}", option="--hypervisor", value=config.hypervisor)
+        return types[config.hypervisor]
+    candidates = sorted((t for t in types.values() if t.rank >= 0), key=lambda t: -t.rank)
+    reasons = {t.name: probe(t, plugins) for t in candidates}
+    usable = [t for t in candidates if reasons[t.name] is None]
+    if not usable:
+        text = "; ".join(f"{name}: {why}" for name, why in reasons.items()) or "none is installed"
+        raise ConfigError(f"no hypervisor can be used here: {text}", option="--hypervisor", value="auto")
+    return usable[0]
+
+
+def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFunction:
+    """Make one device and, for a virtio device, the PCI transport in front of it. Raises ConfigError, PluginError."""
+    with blame(f"{plugins.provider(resolved.type)}: {resolved.spec.kind}"):
+        device = resolved.type.create(resolved.options, resolved.context)
+        if isinstance(device, VirtioDevice):
+            return VirtioPci(device, resolved.context, plugins.backend_types())
+    if isinstance(device, PciFunction):
+        return device
+    raise ConfigError(
+        f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
+    )
+
+
+def check_terminal(platform: Platform, functions: Iterable[PciFunction]) -> list[str]:
+    """One line when more than one device wants this process's terminal."""
+    users = [f"-l {port.name.lower()}" for port in platform.uarts if port.uses_terminal]
+    users += [f.name for f in functions if f.uses_terminal]
+    text = "standard input and output can be used by one device only, not by"
+    return [f"{text} {', '.join(users)}"] if len(users) > 1 else []

@@ -1,0 +1,93 @@
+"""From the configuration to what hypervisor, memory and loader are asked for."""
+
+import logging
+from collections.abc import Sequence
+
+from acrn_dm.boot.acpi.inputs import AcpiInputs
+from acrn_dm.boot.loader import BootPlan
+from acrn_dm.boot.processors import ProcessorPower
+from acrn_dm.config import MachineConfig
+from acrn_dm.devices.platform import Platform
+from acrn_dm.errors import HostError
+from acrn_dm.hugepages import HugePages
+from acrn_dm.memory import GuestMemory, MemoryRange
+from acrn_dm.pci.bus import PciBus
+from acrn_dm.types import HypervisorOptions, HypervisorType
+
+log = logging.getLogger(__name__)
+
+
+def hypervisor_options(config: MachineConfig) -> HypervisorOptions:
+    """What the hypervisor is to make."""
+    return HypervisorOptions(
+        name=config.name,
+        vcpus=config.vcpus,
+        allow_slow=config.allow_slow,
+        cpu_affinity=config.cpu_affinity,
+        rtvm=config.rtvm,
+        enable_trusty=config.enable_trusty,
+    )
+
+
+def unprovided(config: MachineConfig, hypervisor: HypervisorType) -> tuple[list[str], list[str]]:
+    """Return what *hypervisor* ignores of what was asked for, and what it can't do without making another guest of it,
+    one line each.
+    """
+    if hypervisor.acrn_options:
+        lapic = ["--lapic_pt: ignored: only with --rtvm"] if config.lapic_pt and not config.rtvm else []
+        return lapic, hypervisor.check(hypervisor_options(config))
+    reason = f"{hypervisor.name} has none; it needs the hypervisor hsm"
+    asked = {
+        "--rtvm": config.rtvm,
+        "--lapic_pt": config.lapic_pt,
+        "--intr_monitor": config.interrupt_monitor is not None,
+    }
+    ignored = [f"{option}: ignored: {reason}" for option, given in asked.items() if given]
+    refused = [f"--enable_trusty: {reason}"] if config.enable_trusty else []
+    return ignored, refused + hypervisor.check(hypervisor_options(config))
+
+
+def allocate_memory(config: MachineConfig, ranges: Sequence[MemoryRange], *, wanted: bool) -> GuestMemory:
+    """Allocate all of the guest's memory; in huge pages if the user says so, or the hypervisor *wanted* them.
+
+    Raises HostError.
+    """
+    if config.hugepages == "on" or (config.hugepages == "auto" and wanted):
+        try:
+            return GuestMemory.allocate(ranges, HugePages())
+        except HostError as e:
+            if config.hugepages == "on":
+                raise
+            log.warning("guest memory is in ordinary pages, which is slower: %s", e)
+    return GuestMemory.allocate(ranges)
+
+
+def boot_plan(
+    config: MachineConfig,
+    bus: PciBus,
+    platform: Platform,
+    ranges: Sequence[MemoryRange],
+    *,
+    apic_ids: tuple[int, ...],
+    power: tuple[ProcessorPower, ...] = (),
+) -> BootPlan:
+    """What the loader is to put into memory."""
+    acpi = AcpiInputs(
+        apic_ids=apic_ids,
+        power=power,
+        prt=bus.prt(),
+        uarts=platform.acpi_uarts(),
+        last_bus=bus.last_bus,
+        i8042=True,
+        pm_timer_port=platform.pm_timer_port,
+        s3=config.firmware is None,  # firmware moves the tables, and with them the waking vector, to a place of its own
+    )
+    return BootPlan(
+        kernel=config.kernel,
+        elf=config.elf,
+        firmware=config.firmware,
+        ramdisk=config.ramdisk,
+        bootargs=config.bootargs,
+        memory_ranges=ranges,
+        acpi=acpi,
+    )

@@ -1,0 +1,116 @@
+"""An I/O request on the HSM's interface, from posted to answered: the ``hsm`` plugin, and the least that C can do.
+
+``python -m benchmarks.bench_ioreq`` prints a table and writes ``build/bench-ioreq.json``. Both clients run on the
+emulated HSM (``tests/rig``), whose vCPUs post ports, memory and configuration accesses in turn, without a guest between
+them. The two take turns, and medians are compared. With ``--boot``, or when the lab has run ``tests/lab/test_hsm.py``
+before, there is a row for the boot of a stock kernel: how many requests it makes and how long it waits for them in all.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.rig.build import RigUnavailable, library
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build"
+ROUNDS = 5
+REQUESTS = 20480
+VCPUS = (1, 8)
+PLUGIN, FLOOR = "hsm plugin (Python)", "floor: C, answers at once"
+BOOTS = "lab/hsm/test_stock_kernel_boots_with_its_cpus_and_disk[[]1]"  # glob: the boot with one vCPU
+COLUMNS = ("p50_ns", "p90_ns", "p99_ns")
+
+Stats = dict[str, float]
+
+
+def floor() -> Path:
+    """The C client, compiled when older than its source."""
+    source, target = ROOT / "benchmarks" / "_ioreq_floor.c", BUILD / "bench" / "ioreq_floor"
+    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["gcc", "-O2", "-Wall", "-o", str(target), str(source)], check=True)
+    return target
+
+
+def run(command: Iterable[str], *, preload: Path, requests: int) -> Stats:
+    """One client against the storm; what the rig measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"RIG_STATS": f"{folder}/stats", "RIG_REPORT": f"{folder}/report"}
+        environment = {**os.environ, **files, "LD_PRELOAD": str(preload), "RIG_STORM": str(requests)}
+        subprocess.run(list(command), cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+        report = Path(files["RIG_REPORT"]).read_text()
+        if report:
+            raise RuntimeError(f"the client breaks the interface's rules: {report}")
+        return dict(json.loads(Path(files["RIG_STATS"]).read_text()))
+
+
+def measure() -> dict[str, dict[int, Stats]]:
+    """Medians by row and number of vCPUs."""
+    preload, client = library(), str(floor())
+    samples: dict[str, dict[int, list[Stats]]] = {PLUGIN: {}, FLOOR: {}}
+    for _ in range(ROUNDS):
+        for vcpus in VCPUS:
+            rows = {
+                PLUGIN: [sys.executable, "-m", "tests.rig.plugin_storm", str(REQUESTS), str(vcpus)],
+                FLOOR: [client, str(vcpus)],
+            }
+            for row, command in rows.items():
+                stats = run(command, preload=preload, requests=REQUESTS)
+                samples[row].setdefault(vcpus, []).append(stats)
+    return {
+        row: {n: {c: statistics.median(s[c] for s in found) for c in COLUMNS} for n, found in cells.items()}
+        for row, cells in samples.items()
+    }
+
+
+def boots() -> list[Stats]:
+    """What the rig counted in the last boot in the lab."""
+    found = [file for folder in BUILD.glob(BOOTS) for file in folder.glob("rig-stats")]
+    return [json.loads(line) for file in found for line in file.read_text().splitlines()]
+
+
+def table(medians: dict[str, dict[int, Stats]], booted: list[Stats]) -> list[str]:
+    """Lines of the printed table."""
+    cells = [(n, c) for n in VCPUS for c in COLUMNS]
+    heads = "".join(f"{f'{n} vCPU {c[:3]}':>14}" for n, c in cells)
+    lines = [f"{'us from posted to answered':32}{heads}"]
+    for row, values in medians.items():
+        lines.append(f"{row:32}" + "".join(f"{values[n][c] / 1000:14.1f}" for n, c in cells))
+    ratios = "".join(f"{medians[PLUGIN][n][c] / medians[FLOOR][n][c]:13.1f}x" for n, c in cells)
+    lines.append(f"{'plugin / floor':32}{ratios}")
+    for stats in booted:
+        seconds, each = stats["total_ns"] / 1e9, stats["p50_ns"] / 1000
+        kinds = f"{stats['pio']} ports, {stats['mmio']} memory, {stats['pcicfg']} configuration"
+        lines.append(
+            f"boot of a stock kernel in the lab (nested, emulated): {stats['ioreqs']} requests ({kinds}), "
+            f"{seconds:.1f} s in all, median {each:.0f} us"
+        )
+    return lines
+
+
+def main() -> int:
+    """Measure, print, write JSON; 0 also where the rig can't be built."""
+    try:
+        library()
+    except RigUnavailable as e:
+        print(f"bench_ioreq: {e}")
+        return 0
+    if "--boot" in sys.argv:
+        boot = "tests/lab/test_hsm.py::test_stock_kernel_boots_with_its_cpus_and_disk[1]"
+        subprocess.run([sys.executable, "-m", "pytest", "-q", boot], cwd=ROOT, check=True)
+    medians, booted = measure(), boots()
+    print("\n".join(table(medians, booted)))
+    BUILD.mkdir(exist_ok=True)
+    result = {"unit": "ns", "rounds": ROUNDS, "requests": REQUESTS, "medians": medians, "boots": booted}
+    (BUILD / "bench-ioreq.json").write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

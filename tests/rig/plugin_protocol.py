@@ -1,0 +1,27 @@
+"""The protocol's test suite, once more: the ``hsm`` plugin as it is, on the emulated HSM with real vCPUs.
+
+Collected by ``test_plugin`` alone, in a process of its own that has the rig preloaded.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from acrn_dm.hypervisors import _hsm
+from acrn_dm.hypervisors.acrn_abi import HSM
+from acrn_dm.hypervisors.acrn_cpus import place
+from acrn_dm.hypervisors.acrn_vm import AcrnVm
+from acrn_dm.types import HypervisorOptions
+from tests.hypervisors.guests import Guest
+from tests.hypervisors.test_protocol import *  # noqa: F403
+
+
+@pytest.fixture
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    for mark in request.node.iter_markers("not_on"):
+        if mark.args[0] == "hsm":
+            pytest.skip(mark.args[1])
+    options = HypervisorOptions(name="vm", vcpus=1, cpu_affinity=(0,))
+    made = Guest(AcrnVm.open(HSM, options, place((0,), range(8)), open_device=_hsm.Device))
+    yield made
+    made.close()

@@ -1,0 +1,108 @@
+"""The ``hsm`` plugin under many requests: 8 vCPUs at once, spurious ATTACH returns, signals all the time.
+
+``python -m tests.rig.plugin_storm ACCESSES [VCPUS]``, with the rig preloaded. Prints what it counted.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+
+import attrs
+
+from acrn_dm.boot.registers import BootRegisters, Segment
+from acrn_dm.hypervisors import _hsm
+from acrn_dm.hypervisors.acrn_abi import HSM
+from acrn_dm.hypervisors.acrn_cpus import place
+from acrn_dm.hypervisors.acrn_vm import AcrnVm
+from acrn_dm.hypervisors.base import VmEvent
+from acrn_dm.irq import IoEventFd, Space
+from acrn_dm.types import HypervisorOptions
+
+KEY = 0x5A5A_5A5A_5A5A_5A5A
+KICK = 0xD800_0000
+DONE_PORT = 0x5F0
+
+
+@attrs.define(eq=False)
+class Device:
+    """Registers that read as what was written last, exclusive-or'ed with a constant; keeps ``base.Dispatch``."""
+
+    vcpus: int
+    registers: dict[tuple[str, int], int] = attrs.field(factory=dict)
+    accesses: int = 0
+    done: set[int] = attrs.field(factory=set)
+    events: list[str] = attrs.field(factory=list)
+    finished: threading.Event = attrs.field(factory=threading.Event)
+
+    def pio_read(self, port: int, size: int) -> int:
+        return self._read("pio", port)
+
+    def pio_write(self, port: int, size: int, value: int) -> None:
+        self._write("pio", port, value)
+        if port == DONE_PORT:
+            self.done.add(value)
+            if len(self.done) == self.vcpus:
+                self.finished.set()
+
+    def mmio_read(self, gpa: int, size: int) -> int:
+        return self._read("mmio", gpa)
+
+    def mmio_write(self, gpa: int, size: int, value: int) -> None:
+        self._write("mmio", gpa, value)
+
+    def pci_config_read(self, function: int, register: int, size: int) -> int:
+        return self._read("config", function << 12 | register)
+
+    def pci_config_write(self, function: int, register: int, size: int, value: int) -> None:
+        self._write("config", function << 12 | register, value)
+
+    def vcpu_must_wait(self) -> bool:
+        return False
+
+    def vm_event(self, event: VmEvent, detail: str) -> None:
+        self.events.append(f"{event.value}: {detail}")
+        self.finished.set()
+
+    def _read(self, space: str, address: int) -> int:
+        self.accesses += 1
+        return self.registers.get((space, address), 0) ^ KEY
+
+    def _write(self, space: str, address: int, value: int) -> None:
+        self.accesses += 1
+        self.registers[space, address] = value
+
+
+def main() -> None:
+    count, vcpus = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 8
+    os.environ["RIG_STORM"] = str(count)
+    signals = 0
+
+    def on_signal(*_: object) -> None:
+        nonlocal signals
+        signals += 1
+
+    signal.signal(signal.SIGALRM, on_signal)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    ids = tuple(range(vcpus))
+    options = HypervisorOptions(name="storm", vcpus=vcpus, cpu_affinity=ids)
+    vm = AcrnVm.open(HSM, options, place(ids, range(vcpus)), open_device=_hsm.Device)
+    device = Device(vcpus)
+    fd = os.eventfd(0, os.EFD_CLOEXEC)
+    vm.ioeventfd(IoEventFd(fd=fd, space=Space.MMIO, addr=KICK, len=4), True)
+    vm.set_boot_registers(
+        BootRegisters(rip=0, code=Segment(selector=8, access=0xC09B), data=Segment(selector=16, access=0xC093))
+    )
+    vm.run(device)
+    while not device.finished.wait(0.05):
+        pass
+    vm.stop()
+    vm.close()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    kicks = os.eventfd_read(fd)
+    print(json.dumps({"accesses": device.accesses, "kicks": kicks, "signals": signals, "events": device.events}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The ``hsm`` plugin, unmodified, against the emulated HSM: it opens the node and issues real ioctls."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.rig.build import library
+from tests.rig.conftest import Rig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def preloaded(rig: Rig, *argv: str, timeout: float = 300, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python process that has the rig below it."""
+    environment = {**os.environ, "LD_PRELOAD": str(library()), **settings}
+    command = [sys.executable, *argv]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def test_node_is_there_for_whoever_asks_by_path(rig: Rig) -> None:
+    lines = (
+        "import os, pathlib, stat",
+        "node = pathlib.Path('/dev/acrn_hsm')",
+        "print(node.exists(), stat.S_ISCHR(os.stat(node).st_mode), os.access(node, os.R_OK | os.W_OK))",
+        "os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))",
+    )
+    assert preloaded(rig, "-c", "\n".join(lines)).stdout == "True True True\n"
+    assert rig.calls() == ["open", "close"]
+
+
+def test_process_that_leaves_a_vm_behind_is_reported(rig: Rig) -> None:
+    lines = (
+        "from tests.rig.client import Client",
+        "client = Client(None)",
+        "client.create()",
+    )
+    preloaded(rig, "-c", "\n".join(lines), RIG_STORM="0")
+    rig.expect("the process ended with a VM")
+
+
+@pytest.mark.process
+def test_plugin_keeps_the_hypervisor_protocol(rig: Rig) -> None:
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("no /dev/kvm that opens")
+    done = preloaded(rig, "-m", "pytest", "-q", "-x", "tests/rig/plugin_protocol.py", RIG_ACRN="1")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    passed = re.search(r"^(\d+) passed, 0 failed", done.stdout, re.MULTILINE)
+    assert passed is not None
+    assert int(passed[1]) > 40
+    assert {text for text in rig.violations() if "length 3" not in text} == set()  # one test binds such a kick
+    rig.expect(*rig.violations())
+
+
+def test_storm_of_requests_loses_and_doubles_none(rig: Rig) -> None:
+    """102,400 accesses of 8 vCPUs, with spurious ATTACH returns, slots the module handles, and a signal each ms."""
+    done = preloaded(rig, "-m", "tests.rig.plugin_storm", "102400", RIG_SPURIOUS="5")
+    assert done.returncode == 0, done.stderr[-4000:]
+    seen = json.loads(done.stdout)
+    (stats,) = rig.stats()
+    assert seen["events"] == []
+    assert seen["accesses"] == stats["ioreqs"] == stats["notify"] == 102_400 + 8
+    assert seen["kicks"] == stats["kernel_handled"] == 102_400 // 8
+    assert seen["signals"] > 10
+    assert stats["spurious"] > 100
