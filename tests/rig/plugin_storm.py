@@ -3,6 +3,7 @@
 ``python -m tests.rig.plugin_storm ACCESSES [VCPUS]``, with the rig preloaded. Prints what it counted.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import threading
 import attrs
 
 from acrn_dm.boot.registers import BootRegisters, Segment
+from acrn_dm.errors import HostError
 from acrn_dm.hypervisors import _hsm
 from acrn_dm.hypervisors.acrn_abi import HSM
 from acrn_dm.hypervisors.acrn_cpus import place
@@ -23,6 +25,7 @@ from acrn_dm.types import HypervisorOptions
 KEY = 0x5A5A_5A5A_5A5A_5A5A
 KICK = 0xD800_0000
 DONE_PORT = 0x5F0
+FLAT = BootRegisters(rip=0, code=Segment(selector=8, access=0xC09B), data=Segment(selector=16, access=0xC093))
 
 
 @attrs.define(eq=False)
@@ -87,21 +90,34 @@ def main() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     ids = tuple(range(vcpus))
     options = HypervisorOptions(name="storm", vcpus=vcpus, cpu_affinity=ids)
-    vm = AcrnVm.open(HSM, options, place(ids, range(vcpus)), open_device=_hsm.Device)
     device = Device(vcpus)
     fd = os.eventfd(0, os.EFD_CLOEXEC)
-    vm.ioeventfd(IoEventFd(fd=fd, space=Space.MMIO, addr=KICK, len=4), True)
-    vm.set_boot_registers(
-        BootRegisters(rip=0, code=Segment(selector=8, access=0xC09B), data=Segment(selector=16, access=0xC093))
+    error = ""
+    try:
+        with contextlib.closing(AcrnVm.open(HSM, options, place(ids, range(vcpus)), open_device=_hsm.Device)) as vm:
+            storm(vm, device, fd)
+    except HostError as e:
+        error = str(e)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    os.eventfd_write(fd, 1)  # reading waits for something
+    kicks = os.eventfd_read(fd) - 1
+    print(
+        json.dumps(
+            {"accesses": device.accesses, "kicks": kicks, "signals": signals, "events": device.events, "error": error}
+        )
     )
+
+
+def storm(vm: AcrnVm, device: Device, fd: int) -> None:
+    """Run to the end; *fd* counts kicks."""
+    kick = IoEventFd(fd=fd, space=Space.MMIO, addr=KICK, len=4)
+    vm.ioeventfd(kick, True)
+    vm.set_boot_registers(FLAT)
     vm.run(device)
     while not device.finished.wait(0.05):
         pass
     vm.stop()
-    vm.close()
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    kicks = os.eventfd_read(fd)
-    print(json.dumps({"accesses": device.accesses, "kicks": kicks, "signals": signals, "events": device.events}))
+    vm.ioeventfd(kick, False)
 
 
 if __name__ == "__main__":

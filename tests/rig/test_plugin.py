@@ -1,5 +1,6 @@
 """The ``hsm`` plugin, unmodified, against the emulated HSM: it opens the node and issues real ioctls."""
 
+import errno
 import json
 import os
 import re
@@ -69,3 +70,26 @@ def test_storm_of_requests_loses_and_doubles_none(rig: Rig) -> None:
     assert seen["kicks"] == stats["kernel_handled"] == 102_400 // 8
     assert seen["signals"] > 10
     assert stats["spurious"] > 100
+
+
+@pytest.mark.parametrize("err", [errno.EPERM, errno.EINVAL, errno.EIO, errno.ENOMEM])
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("open", "CREATE_VM", "IOEVENTFD", "SET_VCPU_REGS", "CREATE_IOREQ_CLIENT", "START_VM"),
+        *("PAUSE_VM", "DESTROY_IOREQ_CLIENT", "IOEVENTFD@2", "DESTROY_VM"),
+    ],
+)
+def test_failure_of_a_call_is_named_and_leaves_no_vm_behind(rig: Rig, call: str, err: int) -> None:
+    """The rig would report a VM that was left behind, and a call out of order."""
+    name = call.partition("@")[0]
+    every = "@*" if name == "CREATE_VM" and err != errno.EPERM else ""
+    plan = f"{call}{every}={err}"
+    done = preloaded(rig, "-m", "tests.rig.plugin_storm", "8", "1", RIG_FAIL=plan)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    if name == "CREATE_VM" and not every:
+        assert seen["error"] == ""  # tried again
+    else:
+        assert name in seen["error"]
+        assert errno.errorcode[err] in seen["error"]
