@@ -83,8 +83,9 @@ def acrn_dm_machine_started(machine: Any) -> None:
 
 @hookspec
 def acrn_dm_machine_stopped(machine: Any, reason: str) -> None:
-    """Observe: the vCPUs have stopped; *reason* is ``poweroff``, ``reset``, ``signal``, ``debug-exit`` or an error's
-    text.
+    """Observe: the vCPUs have stopped.
+
+    *reason* is ``poweroff``, ``reset``, ``forced off``, ``debug-exit`` or an error's text.
     """
 
 

@@ -2,6 +2,9 @@
 
 Handlers run one at a time, on the loop's thread; ``epoll_wait`` runs without the GIL. A loop that has no thread is
 stepped by its owner (``step``), which is how tests drive devices without a thread and without a clock.
+
+``_running`` is held while handlers run. It alone would be unfair: a loop that always has work takes it again before
+whoever waits for it has woken up. So a waiter closes ``_gate`` first, which the loop passes before each round.
 """
 
 import contextlib
@@ -14,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import attrs
 
@@ -22,6 +25,8 @@ log = logging.getLogger(__name__)
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+
+MIN_TIMERS = 64  # fewer are not worth looking through for cancelled ones
 
 Callback = Callable[[], object]
 
@@ -61,6 +66,11 @@ class IoLoop:
     _sequence: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False, repr=False)
     _thread: threading.Thread | None = attrs.field(default=None, init=False)
     _running: threading.RLock = attrs.field(factory=threading.RLock, init=False, repr=False)
+    _runner: int = attrs.field(default=0, init=False, repr=False)  # the thread that runs handlers now
+    _gate: threading.RLock = attrs.field(factory=threading.RLock, init=False, repr=False)
+    # Re-entrant: a signal's handler may wake the loop while its thread is doing so.
+    _wake_lock: threading.RLock = attrs.field(factory=threading.RLock, init=False, repr=False)
+    _timers_full: int = attrs.field(default=MIN_TIMERS, init=False, repr=False)
     _stopping: bool = attrs.field(default=False, init=False)
     in_flight: int = attrs.field(default=0, init=False)  # work given to helper threads that will come back by call_soon
 
@@ -69,9 +79,20 @@ class IoLoop:
         self._epoll.register(self._wake, READ)
 
     def add(self, fd: int, callback: Callback, *, events: int = READ, eventfd: bool = False) -> None:
-        """Call *callback* whenever *fd* is ready; with *eventfd* its counter is read to zero first."""
-        self._handlers[fd] = (callback, eventfd)
-        self._epoll.register(fd, events)
+        """Call *callback* whenever *fd* is ready; with *eventfd* its counter is read to zero first.
+
+        Raises OSError where *fd* can't be watched (plain files) or is watched already; then nothing has changed.
+        """
+        before = self._handlers.get(fd)
+        self._handlers[fd] = (callback, eventfd)  # first: it may be ready at once
+        try:
+            self._epoll.register(fd, events)
+        except BaseException:
+            if before is None:
+                del self._handlers[fd]
+            else:
+                self._handlers[fd] = before
+            raise
 
     def modify(self, fd: int, events: int) -> None:
         """Change what *fd* is watched for; 0 watches for errors only."""
@@ -88,8 +109,17 @@ class IoLoop:
 
     def barrier(self) -> None:
         """Wait until the handler that runs on the loop's thread now, if any, has returned."""
-        with self._running:
+        with self.held():
             pass
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """No handler runs while the block does (unless the block is in one). Waits for the one that runs now."""
+        if self._runner == threading.get_ident():
+            yield  # the gate may be closed by somebody who waits for us
+        else:
+            with self._gate, self._running:
+                yield
 
     def call_soon(self, callback: Callback) -> None:
         """Run *callback* on the loop's thread."""
@@ -101,7 +131,9 @@ class IoLoop:
         timer = Timer(time.monotonic() + seconds, callback)
 
         def arm() -> None:
-            heapq.heappush(self._timers, (timer.when, next(self._sequence), timer))
+            if timer.callback is not None:
+                self._prune()
+                heapq.heappush(self._timers, (timer.when, next(self._sequence), timer))
 
         self.call_soon(arm)
         return timer
@@ -128,22 +160,26 @@ class IoLoop:
     def close(self) -> None:
         """Stop, and close what the loop opened (never the fds that were added)."""
         self.stop()
-        if not self._epoll.closed:
-            self._epoll.close()
-            wake, self._wake = self._wake, -1
-            os.close(wake)
+        with self._wake_lock:
+            if self._wake >= 0:
+                self._epoll.close()
+                os.close(self._wake)
+                self._wake = -1
 
     def step(self, timeout: float | None = 0.0) -> int:
         """Wait up to *timeout* seconds (None: for ever) for something to do, do it once; return how many handlers
         ran.
         """
         events = self._epoll.poll(self._patience(timeout))
-        ran = 0
+        if self._runner != threading.get_ident():
+            with self._gate:
+                pass  # whoever has closed it comes first
         with self._running:
-            for fd, _ in events:
-                ran += self._dispatch(fd)
-            ran += self._run_soon() + self._run_timers()
-        return ran
+            outer, self._runner = self._runner, threading.get_ident()
+            try:
+                return sum(self._dispatch(fd) for fd, _ in events) + self._run_soon() + self._run_timers()
+            finally:
+                self._runner = outer
 
     def run_until_idle(self, limit: int = 10_000, patience: float = 10.0) -> int:
         """Step until nothing is ready and nothing is in flight; for loops without a thread. Raises RuntimeError past
@@ -161,8 +197,9 @@ class IoLoop:
         raise RuntimeError(f"loop {self.name} does not come to rest: {self.in_flight} in flight, {ran} handlers ran")
 
     def _poke(self) -> None:
-        if self._wake >= 0:  # closed: nobody will run what is added, and the number may be another file's by now
-            os.eventfd_write(self._wake, 1)
+        with self._wake_lock:
+            if self._wake >= 0:  # closed: nobody will run what is added, and the number may be another file's by now
+                os.eventfd_write(self._wake, 1)
 
     def _patience(self, timeout: float | None) -> float | None:
         if self._soon:
@@ -191,6 +228,13 @@ class IoLoop:
         for _ in range(count):
             self._call(self._soon.popleft())
         return count
+
+    def _prune(self) -> None:
+        """Forget cancelled timers when the heap has doubled: a guest may cancel them faster than they expire."""
+        if len(self._timers) >= self._timers_full:
+            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
+            heapq.heapify(self._timers)
+            self._timers_full = max(MIN_TIMERS, 2 * len(self._timers))
 
     def _run_timers(self) -> int:
         now = time.monotonic()

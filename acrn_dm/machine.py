@@ -6,10 +6,12 @@ until it is off; ``Machine.close`` gives everything back in reverse order, whate
 """
 
 import enum
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import attrs
 
@@ -27,7 +29,7 @@ from acrn_dm.irq import IoEventFd, IrqFd
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.plugins import PluginManager
+from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.report import MachineReport
 from acrn_dm.resolve import ResolvedDevice, resolve_devices
 from acrn_dm.resources import Resources
@@ -66,6 +68,12 @@ class EventFdHooks:
         self.plugins.irqfd(self.vm, binding, assign)
 
 
+def probe(hypervisor: HypervisorType, plugins: PluginManager) -> str | None:
+    """Why *hypervisor* can't be used here. Raises PluginError."""
+    with blame(f"{plugins.provider(hypervisor)}: {hypervisor.name}"):
+        return hypervisor.probe()
+
+
 def choose_hypervisor(config: MachineConfig, plugins: PluginManager) -> HypervisorType:
     """Return the hypervisor asked for, or for ``auto`` the usable one of highest rank. Raises ConfigError with the
     reasons.
@@ -77,7 +85,7 @@ def choose_hypervisor(config: MachineConfig, plugins: PluginManager) -> Hypervis
             raise ConfigError(f"no such hypervisor; known: {known}", option="--hypervisor", value=config.hypervisor)
         return types[config.hypervisor]
     candidates = sorted((t for t in types.values() if t.rank >= 0), key=lambda t: -t.rank)
-    reasons = {t.name: t.probe() for t in candidates}
+    reasons = {t.name: probe(t, plugins) for t in candidates}
     usable = [t for t in candidates if reasons[t.name] is None]
     if not usable:
         text = "; ".join(f"{name}: {why}" for name, why in reasons.items()) or "none is installed"
@@ -86,10 +94,11 @@ def choose_hypervisor(config: MachineConfig, plugins: PluginManager) -> Hypervis
 
 
 def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFunction:
-    """Make one device and, for a virtio device, the PCI transport in front of it."""
-    device = resolved.type.create(resolved.options, resolved.context)
-    if isinstance(device, VirtioDevice):
-        return VirtioPci(device, resolved.context, plugins.backend_types())
+    """Make one device and, for a virtio device, the PCI transport in front of it. Raises ConfigError, PluginError."""
+    with blame(f"{plugins.provider(resolved.type)}: {resolved.spec.kind}"):
+        device = resolved.type.create(resolved.options, resolved.context)
+        if isinstance(device, VirtioDevice):
+            return VirtioPci(device, resolved.context, plugins.backend_types())
     if isinstance(device, PciFunction):
         return device
     raise ConfigError(
@@ -110,7 +119,7 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
     bus.assign()
     try:
         hypervisor: HypervisorType | None = choose_hypervisor(config, plugins)
-        reason = hypervisor.probe() if hypervisor is not None and not config.allow_slow else None
+        reason = probe(hypervisor, plugins) if hypervisor is not None and not config.allow_slow else None
         problem = None if reason is None else f"--hypervisor: {config.hypervisor!r}: {reason}"
     except ConfigError as e:
         if config.hypervisor != "auto":
@@ -180,7 +189,9 @@ class Machine:
     def check(self) -> list[str]:
         """What is missing on this host, one line each; opens and changes nothing."""
         lines = [] if self.problem is None else [self.problem]
-        for check in (lambda: loader.check(self.boot_plan()), self.platform.check, *(f.check for f in self.functions)):
+        checks: list[Callable[[], list[str]]] = [lambda: loader.check(self.boot_plan()), self.platform.check]
+        checks += [functools.partial(self._check, f) for f in self.functions] + [self._check_terminal]
+        for check in checks:
             try:
                 lines += check()
             except ConfigError as e:
@@ -222,7 +233,8 @@ class Machine:
         if self.problem is not None or self.hypervisor is None:
             raise ConfigError(self.problem or "no hypervisor")
         options = HypervisorOptions(name=self.config.name, vcpus=self.config.vcpus, allow_slow=self.config.allow_slow)
-        self.vm = self.hypervisor.open(options)
+        with blame(f"{self.plugins.provider(self.hypervisor)}: {self.hypervisor.name}"):
+            self.vm = self.hypervisor.open(options)
         self.memory = GuestMemory.allocate(self.ranges)
         for region in self.memory.regions:
             self.vm.map_memory(region)
@@ -244,7 +256,7 @@ class Machine:
         self.platform.realize(resources)
         self.bus.attach(resources)
         for function in self.functions:
-            with function.lock:
+            with function.lock, self._blame(function):
                 function.realize(resources)
 
     def io_loop(self, name: str) -> IoLoop:
@@ -326,6 +338,20 @@ class Machine:
             log.error("closing: %s", error, exc_info=None if isinstance(error, AcrnDmError) else error)
         if errors:
             raise errors[0]
+
+    def _check(self, function: PciFunction) -> list[str]:
+        with self._blame(function):
+            return function.check()
+
+    def _check_terminal(self) -> list[str]:
+        users = [f"-l {port.name.lower()}" for port in self.platform.uarts if port.uses_terminal]
+        users += [f.name for f in self.functions if f.uses_terminal]
+        text = "standard input and output can be used by one device only, not by"
+        return [f"{text} {', '.join(users)}"] if len(users) > 1 else []
+
+    def _blame(self, function: PciFunction) -> AbstractContextManager[None]:
+        where = self.providers.get(function.context.bdf, "added by the caller")
+        return blame(f"{where}: {function.context.kind}")
 
     def _window_changed(self) -> None:
         for function in self.functions:

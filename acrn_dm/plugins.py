@@ -3,11 +3,12 @@
 A manager is made by ``make_plugin_manager``, never at import; core code never touches ``pm.hook``.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import logging
 import traceback
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -33,6 +34,17 @@ BUILTINS = (
 )
 
 R = TypeVar("R", DeviceType, BackendType, HypervisorType)
+
+
+@contextlib.contextmanager
+def blame(provenance: str) -> Iterator[None]:
+    """Around a plugin's code: what it raises by mistake becomes a PluginError that names *provenance*."""
+    try:
+        yield
+    except AcrnDmError:
+        raise
+    except Exception as e:
+        raise PluginError(f"{type(e).__name__}: {e}", provenance=provenance) from e
 
 
 class _Pluggy(pluggy.PluginManager):
@@ -134,10 +146,7 @@ class PluginManager:
         try:
             hook.call_historic(kwargs={"parser": parser})
         except Exception as e:
-            # A historic call does not say which implementation raised; its code is in the traceback.
-            codes = {id(frame.f_code) for frame, _ in traceback.walk_tb(e.__traceback__)}
-            guilty = (i for i in hook.get_hookimpls() if id(getattr(i.function, "__code__", None)) in codes)
-            owner = next((str(self._provenance[i.plugin_name]) for i in guilty), "a plugin")
+            owner = self._guilty(hook, e)
             raise PluginError(f"{type(e).__name__}: {e}", provenance=owner, hook="acrn_dm_add_options") from e
 
     def observe(self, hook: str, **arguments: object) -> None:
@@ -185,10 +194,22 @@ class PluginManager:
         owners[name] = owner
 
     def _bind(self, hook: str, vm: object, binding: object, assign: bool) -> None:
-        done = getattr(self._pm.hook, hook)(vm=vm, binding=binding, assign=assign)
+        caller = getattr(self._pm.hook, hook)
+        try:
+            done = caller(vm=vm, binding=binding, assign=assign)
+        except AcrnDmError:
+            raise
+        except Exception as e:  # devices go on without the eventfd, as after any HostError
+            raise HostError(f"{hook}: {binding}: {self._guilty(caller, e)}: {type(e).__name__}: {e}") from e
         if not done:
             why = "vetoed by a plugin" if done is False else "no plugin serves this hypervisor"
             raise HostError(f"{hook}: {binding}: {why}")
+
+    def _guilty(self, hook: Any, error: Exception) -> str:
+        """Whose implementation of *hook* raised: a call of all does not say, but its code is in the traceback."""
+        codes = {id(frame.f_code) for frame, _ in traceback.walk_tb(error.__traceback__)}
+        guilty = (i for i in hook.get_hookimpls() if id(getattr(i.function, "__code__", None)) in codes)
+        return next((str(self._provenance[i.plugin_name]) for i in guilty), "a plugin")
 
     def _load(self, entry: Any) -> None:
         dist = getattr(entry, "dist", None)

@@ -9,8 +9,8 @@ import attrs
 
 from acrn_dm import options
 from acrn_dm.config import DeviceSpec, MachineConfig
-from acrn_dm.errors import AcrnDmError, ConfigError, PluginError
-from acrn_dm.plugins import PluginManager
+from acrn_dm.errors import ConfigError
+from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.types import DeviceContext, DeviceType
 
 # Emulations of the original device model that are not built in, by the distribution that is expected to bring them.
@@ -64,12 +64,8 @@ def _resolve(
     if spec.kind not in types:
         raise _unknown(spec, types)
     kind = types[spec.kind]
-    try:
+    with blame(f"{plugins.provider(kind)}: {spec.kind}"):  # a plugin's grammar may raise anything
         chosen = _options(spec, kind.config)
-    except AcrnDmError:
-        raise
-    except Exception as e:  # a plugin's grammar may raise anything
-        raise PluginError(f"{type(e).__name__}: {e}", provenance=f"{plugins.provider(kind)}: {spec.kind}") from e
     context = DeviceContext(
         bdf=spec.bdf,
         kind=spec.kind,

@@ -13,7 +13,11 @@ from acrn_dm._fastring cimport (
     fr_pop, fr_pop_batch, fr_publish, fr_push, fr_store_release_u16, fr_store_u16, fr_store_u32, fr_translate,
 )
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef enum:
+    SPINS_BEFORE_YIELD = 2000
     REFILL = 64            # chains the driver publishes at once
     SLOTS_PER_CHAIN = 4    # descriptors reserved for one
     HEADER_GPA = 0x100000  # 64 bytes per chain, in the region of the rings
@@ -250,7 +254,7 @@ def time_native(Driver driver not None, uint32_t batch, int refills, bint floor)
 # --- litmus: can both sides read the other's old word? ----------------------------------------------------------------
 
 cdef class Litmus:
-    """Two threads, one step each at the same moment, a million times: does a wake-up fall between them?
+    """Two threads, one step each at the same moment, very often: does a wake-up fall between them?
 
     Either the device publishes a used element while the driver asks for an interrupt (*kicks* false), or the driver
     publishes a chain while the device asks for a kick. Each side then looks at the other's word. It is lost when the
@@ -333,11 +337,14 @@ cdef class Litmus:
 
 
 cdef void meet(uint16_t *own, const uint16_t *other) noexcept nogil:
-    """Wait until the other thread has come as far as we have."""
+    """Wait until the other thread has come as far as we have; on a busy machine that may need our core."""
     cdef uint16_t turn = own[0] + 1
+    cdef uint32_t spins = 0
     fr_store_release_u16(own, turn)
     while <uint16_t>(fr_load_acquire_u16(other) - turn) > 1:  # level, or one meeting ahead already
-        pass
+        spins += 1
+        if spins > SPINS_BEFORE_YIELD:
+            sched_yield()
 
 
 cdef void dawdle(uint32_t *seed) noexcept nogil:

@@ -167,6 +167,9 @@ class Conforming(RuleBasedStateMachine):
         if isinstance(popped, str) or isinstance(expected, str):
             assert popped == expected
             return
+        if 0 < len(popped) < len(expected):  # the segment array of a batch was full; the model has no such limit
+            self.model.unpop(expected[len(popped) :])
+            del expected[len(popped) :]
         for chain, model in zip(popped, expected, strict=True):
             assert (chain.head, chain.readable_bytes) == (model.head, model.readable_bytes)
             assert chain.writable_bytes == model.writable_bytes
@@ -306,6 +309,6 @@ class Hostile(Conforming):
 
 
 Conforming.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
-Hostile.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+Hostile.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
 TestConforming = Conforming.TestCase
 TestHostile = Hostile.TestCase

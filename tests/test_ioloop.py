@@ -2,8 +2,11 @@
 
 import logging
 import os
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +126,110 @@ def test_stopped_loop_has_no_thread_and_close_gives_every_fd_back() -> None:
     loop.close()
     assert set(os.listdir("/proc/self/fd")) == before
     assert "leak" not in [t.name for t in threading.enumerate()]
+
+
+def test_fd_that_can_not_be_watched_leaves_nothing_behind(loop: IoLoop, tmp_path: Path) -> None:
+    with (tmp_path / "plain").open("w") as file:
+        with pytest.raises(PermissionError):
+            loop.add(file.fileno(), lambda: None)
+        assert loop._handlers == {}
+
+
+def test_fd_that_is_watched_already_keeps_its_handler(loop: IoLoop, event: int) -> None:
+    calls: list[str] = []
+    loop.add(event, lambda: calls.append("first"), eventfd=True)
+    with pytest.raises(FileExistsError):
+        loop.add(event, lambda: calls.append("second"), eventfd=True)
+    os.eventfd_write(event, 1)
+    loop.run_until_idle()
+    assert calls == ["first"]
+
+
+def test_cancelled_timers_of_the_far_future_do_not_pile_up(loop: IoLoop) -> None:
+    """A guest can arm and cancel a timer (the ACPI timer's carry is up to ten minutes away) as fast as it likes."""
+    kept = loop.call_later(600, lambda: None)
+    for _ in range(5000):
+        loop.call_later(600, lambda: None).cancel()
+        loop.step()
+    assert len(loop._timers) < 200
+    assert any(timer is kept for _, _, timer in loop._timers)
+
+
+def test_loop_that_always_has_work_lets_others_in_within_a_few_rounds() -> None:
+    """One queue that is kept busy must not hold up the reset of another device on the same loop."""
+    loop = IoLoop("busy")
+    rounds = 0
+
+    def again() -> None:
+        nonlocal rounds
+        rounds += 1
+        time.sleep(0.0005)
+        loop.call_soon(again)
+
+    loop.call_soon(again)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)  # as in production
+    loop.start()
+    try:
+        waited = []
+        for _ in range(300):
+            time.sleep(0.003)
+            before = rounds
+            loop.barrier()
+            waited.append(rounds - before)
+    finally:
+        sys.setswitchinterval(interval)
+        loop.close()
+    assert max(waited) <= 3
+
+
+def test_no_handler_runs_while_the_loop_is_held(loop: IoLoop) -> None:
+    calls: list[str] = []
+    entered = threading.Event()
+    loop.start()
+    with loop.held():
+        loop.call_soon(lambda: (calls.append("handler"), entered.set()))
+        assert not entered.wait(0.05)
+        calls.append("held")
+        loop.barrier()  # our own hold is no obstacle
+    assert entered.wait(10)
+    assert calls == ["held", "handler"]
+
+
+def test_handler_holds_its_own_loop_even_while_another_thread_waits_for_it(loop: IoLoop) -> None:
+    inside, done = threading.Event(), threading.Event()
+
+    def handler() -> None:
+        inside.set()
+        time.sleep(0.05)  # meanwhile the other thread comes to wait
+        with loop.held():
+            loop.barrier()
+        done.set()
+
+    loop.start()
+    loop.call_soon(handler)
+    assert inside.wait(10)
+    loop.barrier()
+    assert done.is_set()
+
+
+def test_waking_a_loop_while_it_closes_is_harmless() -> None:
+    """Its eventfd's number may be another file's a moment later: nothing may be written there."""
+    for _ in range(50):
+        loop = IoLoop("closing")
+        errors: list[Exception] = []
+        stop = threading.Event()
+
+        def poke(loop: IoLoop = loop, errors: list[Exception] = errors, stop: threading.Event = stop) -> None:
+            try:
+                while not stop.is_set():
+                    loop.call_soon(lambda: None)
+            except Exception as e:
+                errors.append(e)
+
+        thread = threading.Thread(target=poke)
+        thread.start()
+        loop.close()
+        stop.set()
+        thread.join()
+        assert errors == []

@@ -9,8 +9,8 @@ from typing import Any, cast
 import attrs
 import pytest
 
-from acrn_dm.config import DeviceSpec, MachineConfig
-from acrn_dm.errors import ConfigError, HostError
+from acrn_dm.config import DeviceSpec, MachineConfig, UartSpec
+from acrn_dm.errors import ConfigError, HostError, PluginError
 from acrn_dm.hookspecs import hookimpl
 from acrn_dm.hypervisors.base import VmEvent
 from acrn_dm.hypervisors.sim import SimVm
@@ -58,6 +58,18 @@ class Thing(VirtioDevice):
             raise HostError(f"{what} went wrong")
 
 
+def broken(*_: object) -> Any:
+    raise ZeroDivisionError("a bug")
+
+
+class BrokenRealize(Thing):
+    realize = broken
+
+
+class BrokenCheck(Thing):
+    check = broken
+
+
 class Extras:
     """The plugin of these tests: the device, and an observer."""
 
@@ -74,6 +86,10 @@ class Extras:
         return [
             DeviceType(name="thing", summary="", config=NoOptions, create=create),
             DeviceType(name="nothing", summary="", config=NoOptions, create=lambda o, c: "no device"),
+            DeviceType(name="on-terminal", summary="", config=NoOptions, create=lambda o, c: OnTerminal(c)),
+            DeviceType(name="broken-create", summary="", config=NoOptions, create=broken),
+            DeviceType(name="broken-realize", summary="", config=NoOptions, create=lambda o, c: BrokenRealize(c)),
+            DeviceType(name="broken-check", summary="", config=NoOptions, create=lambda o, c: BrokenCheck(c)),
         ]
 
     @hookimpl
@@ -312,3 +328,78 @@ def test_unusable_hypervisor_still_builds_and_is_named_by_check(scene: Scene) ->
             machine.realize()
     finally:
         machine.close()
+
+
+@pytest.mark.parametrize("what", ["create", "realize", "check"])
+def test_device_that_breaks_names_its_plugin_and_itself(scene: Scene, what: str) -> None:
+    def start() -> None:
+        machine = scene.build(devices=(DeviceSpec(bdf=Bdf(slot=7), kind=f"broken-{what}"),))
+        machine.check()
+        machine.realize()
+
+    with pytest.raises(PluginError, match=rf"plugin extras .*broken-{what}.*ZeroDivisionError: a bug"):
+        start()
+
+
+@pytest.mark.parametrize("call", ["probe", "open"])
+def test_hypervisor_that_breaks_names_its_plugin(scene: Scene, call: str) -> None:
+    kind = HypervisorType(**{"name": "own", "summary": "", "probe": lambda: None, "open": broken, call: broken})
+
+    class Own:
+        __name__ = "own-hypervisor"
+
+        @hookimpl
+        def acrn_dm_hypervisor_types(self) -> list[HypervisorType]:
+            return [kind]
+
+    plugins = make_plugin_manager(entry_points=False, extra=[scene.extras, Own()])
+
+    def start() -> None:
+        scene.machines.append(build(attrs.evolve(scene.config, hypervisor="own"), plugins, threads=False))
+        scene.machines[-1].realize()
+
+    with pytest.raises(PluginError, match=r"plugin own-hypervisor .*ZeroDivisionError: a bug"):
+        start()
+
+
+class OnTerminal(Thing):
+    uses_terminal = True
+
+
+@pytest.mark.parametrize(
+    ("uarts", "things", "named"),
+    [
+        (["stdio"], 0, None),
+        (["", "stdio"], 0, None),
+        ([], 1, None),
+        (["stdio", "stdio"], 0, "-l com1, -l com2"),
+        (["", "stdio"], 1, "-l com2, on-terminal-6:0"),
+        ([], 2, "on-terminal-6:0, on-terminal-7:0"),
+    ],
+)
+def test_second_user_of_the_terminal_is_found_before_the_start(
+    scene: Scene, uarts: list[str], things: int, named: str | None
+) -> None:
+    machine = scene.build(
+        uarts=tuple(UartSpec(number=n, backend=text) for n, text in enumerate(uarts, 1)),
+        devices=tuple(DeviceSpec(bdf=Bdf(slot=6 + n), kind="on-terminal") for n in range(things)),
+    )
+    lines = machine.check()
+    assert lines == (
+        [] if named is None else [f"standard input and output can be used by one device only, not by {named}"]
+    )
+
+
+def test_terminal_that_changed_its_size_is_told_to_every_device_on_the_main_loop(scene: Scene) -> None:
+    told: list[tuple[int, str]] = []
+
+    def window_changed(thing: Thing) -> None:
+        told.append((thing.context.bdf.slot, threading.current_thread().name))
+
+    machine = scene.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Thing, "window_changed", window_changed)
+        machine.window_changed()  # as the signal's handler does
+        assert told == []
+        machine.main_loop.run_until_idle()
+    assert told == [(3, "MainThread"), (4, "MainThread")]

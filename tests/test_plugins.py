@@ -218,6 +218,18 @@ def test_eventfd_hook_that_nobody_did_is_a_host_error(answer: bool | None, why: 
         it.ioeventfd(object(), BINDING, True)
 
 
+@pytest.mark.parametrize("assign", [True, False])
+def test_eventfd_hook_that_breaks_is_a_host_error_that_names_the_plugin(assign: bool) -> None:
+    """Devices go on without the eventfd then; anything else would stop them half-way, with the descriptor open."""
+
+    def broken(vm: object, binding: object, assign: bool) -> bool:
+        raise KeyError("tracer's bug")
+
+    m = manager(plugin("tracer", acrn_dm_vhm_ioeventfd=broken))
+    with pytest.raises(HostError, match=r"plugin tracer .*KeyError.*tracer's bug"):
+        m.ioeventfd(object(), BINDING, assign)
+
+
 def test_add_options_reaches_plugins_registered_later() -> None:
     it = manager()
     seen: list[str] = []

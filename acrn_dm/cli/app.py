@@ -68,6 +68,7 @@ def main(
     *make_manager* and *build* are for embedding: where plugins come from and what makes the machine. Raises nothing.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    _fill_standard_files()
     try:
         return _main(args, make_manager, build)
     except AcrnDmError as e:
@@ -81,6 +82,15 @@ def main(
         hint = "" if _traceback_if_asked() else "; set ACRN_DM_TRACEBACK=1 to see where"
         _complain(f"internal error: {type(e).__name__}: {e}{hint}")
         return EXIT_INTERNAL
+
+
+def _fill_standard_files() -> None:
+    """Put /dev/null where our caller closed stdin, stdout or stderr: a disk image might be opened under the number."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is fd
 
 
 def _main(args: list[str], make_manager: MakeManager, build: Build) -> int:

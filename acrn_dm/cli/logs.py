@@ -1,12 +1,13 @@
 """``--logger_setting`` on top of the logging module: 1 error, 2 warning, 3 notice, 4 info, 5 debug."""
 
 import contextlib
+import copy
 import logging
 import logging.handlers
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from acrn_dm.cli.values import LogSettings
@@ -46,6 +47,48 @@ class KernelLog(logging.Handler):
         super().close()
 
 
+class Bounded(logging.Handler):
+    """Passes records on to *targets*, but from one place in the code not more than ``BURST`` each ``PERIOD_S``.
+
+    A guest can make a device complain as often as it likes, and devices come from many hands. The next record that is
+    passed on says how many were left out. Debug records are not counted: who asks for them wants them all.
+    """
+
+    BURST = 10
+    PERIOD_S = 1.0
+
+    def __init__(self, targets: Sequence[logging.Handler], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._targets = targets
+        self._clock = clock
+        self._places: dict[tuple[str, int], tuple[float, int]] = {}  # when its period began, records since then
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass *record* on, or count it. Called under the handler's lock."""
+        if record.levelno > logging.DEBUG:
+            place, now = (record.pathname, record.lineno), self._clock()
+            begun, count = self._places.get(place, (now, 0))
+            if now - begun < self.PERIOD_S:
+                self._places[place] = begun, count + 1
+                if count >= self.BURST:
+                    return
+            else:
+                self._places[place] = now, 1
+                record = _with_note(record, count - self.BURST)
+        for target in self._targets:
+            if record.levelno >= target.level:
+                target.handle(record)
+
+
+def _with_note(record: logging.LogRecord, left_out: int) -> logging.LogRecord:
+    """A copy of *record* that says how many before it were left out."""
+    if left_out <= 0:
+        return record
+    record = copy.copy(record)
+    record.msg, record.args = f"{record.getMessage()} ({left_out} more like this before it were left out)", ()
+    return record
+
+
 class DiskFormatter(logging.Formatter):
     """Wall-clock and monotonic time before each line."""
 
@@ -65,17 +108,17 @@ def logging_to(settings: LogSettings, name: str | None, folder: Path | None = No
     root = logging.getLogger()
     before = root.level
     handlers = [_console(settings.console)]
-    root.addHandler(handlers[0])
+    bounded = Bounded(handlers)
+    root.addHandler(bounded)
     root.setLevel(min(LEVELS[level] for level in (settings.console, settings.kmsg, settings.disk) if level is not None))
     try:
         if name is not None:
             for handler in _files(settings, name, folder or LOG_FOLDER):
                 handlers.append(handler)
-                root.addHandler(handler)
         yield
     finally:
-        for handler in handlers:
-            root.removeHandler(handler)
+        root.removeHandler(bounded)
+        for handler in (bounded, *handlers):
             handler.close()
         root.setLevel(before)
 

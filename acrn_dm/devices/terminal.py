@@ -8,7 +8,7 @@ import termios
 from collections.abc import Callable
 from typing import Any
 
-from acrn_dm.errors import ConfigError
+from acrn_dm.errors import ConfigError, HostError
 
 CTRL_A = 0x01
 QUIT = ord("x")
@@ -76,12 +76,15 @@ class Terminal:
     """Standard input and output, taken by one device. ``output`` is a non-blocking file of our own."""
 
     def __init__(self, owner: str, *, stdin: int = 0, stdout: int = 1) -> None:
-        """Take it for *owner*. Raises ConfigError when another device has it."""
+        """Take it for *owner*. Raises ConfigError when another device has it, HostError when it is closed."""
         global _owner
         if _owner is not None:
             raise ConfigError(f"standard input and output are already used by {_owner}", option=owner, value="stdio")
         self.input = stdin
-        self.output = open_output(stdout)
+        try:
+            self.output = open_output(stdout)
+        except OSError as e:
+            raise HostError.from_os(f"{owner}: opening stdio", e) from e
         self._raw = RawMode(stdin)
         self._raw.enter()
         _owner = owner

@@ -116,6 +116,11 @@ class PciFunction:
 
     # Overridables, called with the lock held.
 
+    @property
+    def uses_terminal(self) -> bool:
+        """Whether it wants this process's standard input and output, which one device at most can have."""
+        return False
+
     def check(self) -> list[str]:
         """Say what is missing on this host, one line each; opens and changes nothing."""
         return []

@@ -47,8 +47,12 @@ class DataPlane:
         self._started = True
         session_queues = []
         for queue in queues:
-            kick = KickEvent(resources.eventfds, self._refused)
             call = CallEvent(resources.eventfds, msix, self._without_msix, self._refused)
+            try:
+                kick = KickEvent(resources.eventfds, self._refused)
+            except HostError:
+                call.close()
+                raise
             self._events[queue.index] = _Events(kick, call)
             call.set_vector(queue.vector)
             session_queues.append(

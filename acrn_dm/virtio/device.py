@@ -81,6 +81,11 @@ class VirtioDevice:
         """One word or two for the ``--dry-run`` table: what stands behind the device."""
         return "vbs-u"
 
+    @property
+    def uses_terminal(self) -> bool:
+        """Whether it wants this process's standard input and output, which one device at most can have."""
+        return False
+
     def check(self) -> list[str]:
         """Say what is missing on this host (image, tap, path ...), each as one line; opens and changes nothing."""
         return []

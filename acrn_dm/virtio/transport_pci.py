@@ -79,6 +79,11 @@ class VirtioPci(PciFunction):
 
     # PciFunction: called with the lock held.
 
+    @property
+    def uses_terminal(self) -> bool:
+        """As the device says."""
+        return self.device.uses_terminal
+
     def check(self) -> list[str]:
         """What the device and its backend miss on this host."""
         lines = self.device.check()

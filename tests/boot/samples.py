@@ -9,6 +9,8 @@ from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import GuestSetup
 from acrn_dm.memory import MemoryRange, guest_ranges
+from tests.lab.errors import LabUnavailable
+from tests.lab.kernel import debian_kernel
 
 MIB = 1 << 20
 RSDP = 0xF2400
@@ -144,7 +146,8 @@ def prepare_bzimage(data: bytes, guest: GuestSetup) -> "bzimage.BootImage":
 
 
 def lab_kernel() -> Path | None:
-    """The Debian kernel that the lab has fetched, if it has."""
-    root = Path(__file__).resolve().parents[2] / "build" / "lab"
-    found = sorted(root.glob("kernel/*/boot/vmlinuz-*")) + sorted(root.glob("vmlinuz*"))
-    return found[-1] if found else None
+    """The stock kernel of the lab, fetched on first use; None where it is not to be had."""
+    try:
+        return debian_kernel().image
+    except LabUnavailable:
+        return None

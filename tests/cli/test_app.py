@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,16 @@ def test_stdout_that_is_full_is_an_error_and_a_closed_pipe_is_not(monkeypatch: p
     monkeypatch.setattr(sys, "stdout", Stdout(OSError(28, "No space left on device")))
     assert main(["-v"], make_manager=managing()) == 1
     assert capfd.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_standard_files_that_are_closed_are_not_given_to_anything_else(closed: tuple[int, ...]) -> None:
+    """The next file opened would get the number, a disk image say, and the guest's console would be written to it."""
+    script = (
+        "import os, sys; from acrn_dm.cli.app import main\n"
+        f"for fd in {closed}: os.close(fd)\n"
+        "main(['--no-plugins', '-s', 'nosuch,help'])\n"
+        f"os._exit(all(os.readlink(f'/proc/self/fd/{{fd}}') == '/dev/null' for fd in {closed}) and 42)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], check=False, timeout=60, capture_output=True)
+    assert run.returncode == 42

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from acrn_dm.cli import logs
-from acrn_dm.cli.logs import NOTICE, KernelLog, logging_to
+from acrn_dm.cli.logs import NOTICE, Bounded, KernelLog, logging_to
 from acrn_dm.cli.values import LogSettings
 
 LEVELS = (logging.ERROR, logging.WARNING, NOTICE, logging.INFO, logging.DEBUG)
@@ -44,7 +44,7 @@ def test_disk_log_keeps_eight_files_of_limited_size(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(logs, "FILE_SIZE", 200)
     with logging_to(LogSettings(console=1, disk=5), "vm1", tmp_path):
         for number in range(50):
-            log.info("line %d", number)
+            log.debug("line %d", number)
     files = sorted(tmp_path.iterdir())
     assert [f.name for f in files] == [f"vm1_log_{n}" for n in range(8)]
     assert all(f.stat().st_size <= 200 for f in files)
@@ -80,3 +80,33 @@ def test_kernel_log_gets_one_short_line_with_its_priority(tmp_path: Path) -> Non
         handler.close()
         handler.close()
     assert path.read_text() == f"<4>acrn_dm: a b{'c' * 253}\n"
+
+
+def test_one_place_in_the_code_can_not_flood_the_log() -> None:
+    """A guest that makes a device complain a thousand times a second costs ten lines."""
+    now = 0.0
+    lines: list[str] = []
+    target = logging.Handler()
+    target.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    bounded = Bounded([target], clock=lambda: now)
+    log.addHandler(bounded)
+    try:
+        for number in range(1100):
+            now += 0.001
+            log.warning("complaint %d", number)
+            if number % 500 == 0:
+                log.error("another place")
+    finally:
+        log.removeHandler(bounded)
+    complaints = [line for line in lines if "complaint" in line]
+    assert len(complaints) == 20
+    assert complaints[9].endswith("complaint 9")
+    assert complaints[10].endswith("complaint 1000 (990 more like this before it were left out)")
+    assert sum("another place" in line for line in lines) == 3
+
+
+def test_debug_records_are_not_bounded(capsys: Any) -> None:
+    with logging_to(LogSettings(console=5), None):
+        for number in range(100):
+            log.debug("detail %d", number)
+    assert capsys.readouterr().err.count("detail") == 100

@@ -47,6 +47,14 @@ class FakeTap(PacketFile):
         self.settings.append((header_bytes, offloads))
 
 
+def looped_tap(vnet_header: bool) -> FakeTap:
+    """A tap whose network nobody listens to; frames are kept by the kernel as far as it likes and then dropped."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    far.close()
+    near.setblocking(False)
+    return FakeTap(near.detach(), vnet_header)
+
+
 @attrs.define(eq=False)
 class Card:
     """The machine, the device, its driver and the peer's socket."""

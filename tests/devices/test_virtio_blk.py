@@ -321,7 +321,7 @@ def test_image_that_shrank_gives_read_errors(tmp_path: Path) -> None:
         assert d.request(IN, 0, room=1024).data[-1] == IOERR
 
 
-def test_reset_waits_for_requests_and_drops_their_completions(tmp_path: Path) -> None:
+def test_row_59_reset_waits_for_requests_and_drops_their_completions(tmp_path: Path) -> None:
     path = image(tmp_path)
     with disk(str(path)) as d:
         with slow_medium(d) as gate:

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from acrn_dm.devices.virtio_console.backend import TtyBackend
 from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerBackend
 from acrn_dm.errors import ConfigError, HostError
+from acrn_dm.ioloop import IoLoop
 from tests.devices.console_rig import PORT_OPEN, console
 
 
@@ -246,3 +248,52 @@ def test_stdio_output_to_a_file_is_appended(tmp_path: Path) -> None:
         _, err = process.communicate(b"abc", timeout=60)
     assert process.returncode == 0, err.decode()
     assert (tmp_path / "out").read_bytes() == b"before\nraw\n<abc>\n"
+
+
+def test_emergency_write_never_goes_into_a_file_that_got_the_sockets_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes on a vCPU's thread while the loop closes a connection that the peer ended."""
+    backend = ClientBackend("port", tmp_path / "socket")
+    loop = IoLoop("test")
+    backend.attach(loop, lambda: None, lambda: None)
+    near, far = socket.socketpair()
+    backend.use(near)
+    stray: list[int] = []
+
+    def peer_ends() -> None:
+        backend.drop()
+        stray.append(os.open(tmp_path / "stray", os.O_RDWR | os.O_CREAT))  # takes the number over
+
+    other = threading.Thread(target=peer_ends)
+    write = os.write
+
+    def interrupted(fd: int, data: bytes) -> int:
+        other.start()
+        other.join(0.1)
+        return write(fd, data)
+
+    monkeypatch.setattr("os.write", interrupted)
+    backend.emergency(b"!")
+    other.join()
+    assert os.pread(stray[0], 10, 0) == b""
+    assert far.recv(10) == b"!"
+    os.close(stray[0])
+    far.close()
+    backend.close()
+    loop.close()
+
+
+def test_client_that_comes_and_goes_costs_an_absent_listener_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with console(f"socket:port={path}:server") as c:
+        c.bring_up()
+        assert c.device.control is not None
+        while c.driver.queue(2).in_flight:  # the driver's buffers are used up
+            c.device.control.connection_changed(c.device.ports[0])
+            c.messages()
+        for _ in range(500):
+            c.device.control.connection_changed(c.device.ports[0])
+        assert len(c.device.control._waiting) == 1
+        c.post_control(2)
+        assert c.messages() == [(0, PORT_OPEN, 0, b"")]

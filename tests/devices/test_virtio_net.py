@@ -21,8 +21,10 @@ from tests.devices.net_rig import (
     MRG_RXBUF,
     NEEDS_CSUM,
     PLAIN,
+    RX,
     STATUS,
     TCPV4,
+    TX,
     card,
     frame,
     vnet,
@@ -402,3 +404,22 @@ def test_check_tells_how_to_make_a_missing_tap() -> None:
 def test_check_refuses_an_interface_that_is_no_tap() -> None:
     with SimMachine() as machine:
         assert "neither a tap" in machine.add(acrn_dm_device_types()[0], "tap=lo", slot=3).check()[0]
+
+
+def test_row_52_frame_and_kicks_before_the_queues_are_set_up_touch_nothing() -> None:
+    """CVE-2021-36143: a frame for a receive queue that had no ring."""
+    with card() as c:
+        c.driver.negotiate()
+        c.peer.send(PLAIN + frame(b"early"))
+        for queue in (RX, TX):
+            c.driver.registers.notify(queue)
+        c.machine.settle()
+        c.driver.setup_queue(TX)
+        c.driver.driver_ok()
+        c.machine.settle()
+        c.tx.transfer([PLAIN, frame(b"out")])
+        assert [f[12:] for f in c.sent()] == [frame(b"out")]
+        assert c.machine.failures == []
+        c.driver.start()
+        c.post(2048)
+        assert [d.data[12:].rstrip(b"\xa5") for d in c.rx.completed()] == [frame(b"early")]

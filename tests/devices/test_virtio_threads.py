@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import pytest
 
 from acrn_dm.testing.driver import DriverQueue
 from tests.devices.blk_rig import IN, OK, OUT, disk, header, image
@@ -101,3 +104,40 @@ def test_console_survives_resets_in_the_middle_of_output(tmp_path: Path) -> None
         c.driver.reset()
         assert c.machine.failures == []
     os.close(reader)
+
+
+def test_reset_waits_for_a_port_that_the_host_side_set_going(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The backend started it after the kicks had been stopped: its chain must not reach the next driver."""
+    with console(f"file:con={tmp_path / 'log'}", features=0) as c, running(c.machine):
+        port, loop = c.device.ports[0], c.machine.io_loop("io")
+        inside, leave = threading.Event(), threading.Event()
+        send, stop = port.backend.send, c.device.stop
+
+        def slow_send(views: Sequence[memoryview | bytes]) -> int:
+            inside.set()
+            leave.wait(10)
+            return send(views)
+
+        def stop_while_it_sends() -> None:
+            port.backend.send = slow_send  # type: ignore[method-assign]
+            loop.call_soon(port.again)
+            assert inside.wait(10)
+            threading.Timer(0.05, leave.set).start()
+            stop()
+
+        port.backend.connected = False  # nothing is taken from the ring by the kick itself
+        c.device.ports[0].tx, tx = None, c.device.ports[0].tx
+        c.driver.queue(1).send([b"late"])
+        port.tx, port.backend.connected = tx, True
+        c.device.stop = stop_while_it_sends  # type: ignore[method-assign]
+        c.driver.reset()
+        del c.device.stop
+        port.backend.send = send  # type: ignore[method-assign]
+        loop.barrier()
+        assert port._pending is None
+        c.driver.start(0)
+        c.driver.queue(1).send([b"next"])
+        c.driver.queue(1).kick()
+        until(lambda: all_done(c.driver.queue(1)))
+        assert c.machine.failures == []
+    assert "handler on loop" not in caplog.text

@@ -37,13 +37,14 @@ def lab(lab_kernel: Kernel, request: pytest.FixtureRequest) -> Iterator[OuterVm]
     """The outer VM, up and shared: leave nothing behind in it that would disturb the next test."""
     with contextlib.ExitStack() as stack:
         try:
-            vm = stack.enter_context(OuterVm())
+            vm = stack.enter_context(OuterVm(memory_mib=6144))
         except LabUnavailable as error:
             pytest.skip(str(error))
-        request.config.stash[_REPORT] = (
-            f"lab: outer VM up in {vm.boot_seconds:.1f} s, {vm.early_hangs} early hangs (kernel {lab_kernel.version})"
-        )
+        first = f"up in {vm.boot_seconds:.1f} s, {vm.early_hangs} early hangs"
         yield vm
+        request.config.stash[_REPORT] = (
+            f"lab: outer VM {first}, {vm.restarts} restarts after hanging in use (kernel {lab_kernel.version})"
+        )
 
 
 @pytest.hookimpl(wrapper=True)

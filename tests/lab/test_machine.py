@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 from tests.lab import images
+from tests.lab.errors import LabTimeout
 from tests.lab.kernel import Kernel, debian_kernel
 from tests.lab.paths import LAB, ROOT
 from tests.lab.vm import GuestProcess, OuterVm
@@ -51,16 +52,17 @@ class Rig:
     def start(
         self, *arguments: str, action: str = "poweroff", append: str = "", reboots: int = 0, lspci: bool = False
     ) -> GuestProcess:
-        """Boot with *arguments* added to a small machine."""
+        """Boot with *arguments* added to a small machine; uncompressed, because unpacking takes seconds here."""
         disk = random.Random(7).randbytes(DISK_KIB * 1024)
         blank = bytes(64 << 10)
         (self.scratch / "disk").write_bytes(blank + disk[len(blank) :])
         self.digest = hashlib.sha256(disk[len(blank) :]).hexdigest()
         settings = {"ACTION": action, "REBOOTS": str(reboots)}
+        modules = [*images.GUEST_MODULES, *(["button"] if action == "button" else [])]
         initramfs = images.guest_initramfs(
-            self.kernel, init=images.guest_script("machine"), settings=settings, lspci=lspci
+            self.kernel, init=images.guest_script("machine"), modules=modules, settings=settings, lspci=lspci
         )
-        defaults = () if "-k" in arguments else ("-k", str(self.kernel.image))
+        defaults = () if "-k" in arguments else ("-k", str(self.kernel.quick_image))
         argv = [
             *(sys.executable, "-m", "tests.lab.observed", str(self.scratch / "witness"), "--hypervisor", "kvm"),
             *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", "com1,stdio"),
@@ -84,17 +86,31 @@ class Rig:
         return Run(rc=result.rc, output=output, report=report, witness=[json.loads(row) for row in rows])
 
     def boot(self, *arguments: str, timeout: float = LIMIT, **how: object) -> Run:
-        """``start`` and ``finish``."""
+        """``start`` and ``finish``; once more where it was the outer VM that hung, not the guest."""
+        try:
+            return self.finish(self.start(*arguments, **how), timeout)  # type: ignore[arg-type]
+        except LabTimeout:
+            if self.vm.alive():
+                raise
+        self.vm.restart()
+        self.clean()
         return self.finish(self.start(*arguments, **how), timeout)  # type: ignore[arg-type]
+
+    def clean(self) -> None:
+        """Forget what an earlier run left."""
+        for old in self.scratch.iterdir():
+            old.unlink()
 
 
 @pytest.fixture
 def rig(lab: OuterVm, request: pytest.FixtureRequest) -> Rig:
     scratch = LAB / "machine" / request.node.name.replace("/", "_")
     scratch.mkdir(parents=True, exist_ok=True)
-    for old in scratch.iterdir():
-        old.unlink()
-    return Rig(lab, debian_kernel(), scratch)
+    if not lab.alive():
+        lab.restart()
+    it = Rig(lab, debian_kernel(), scratch)
+    it.clean()
+    return it
 
 
 def assert_clean(run: Run, digest: str) -> None:
@@ -127,7 +143,7 @@ def test_boot_makes_at_most_2000_configuration_accesses_and_calibrates_the_tsc(r
 
 
 def test_five_reboots_in_one_process_leave_fds_threads_and_mappings_as_they_were(rig: Rig) -> None:
-    run = rig.boot(action="reboot", reboots=5, timeout=400)
+    run = rig.boot(action="reboot", reboots=5, timeout=600)
     assert_clean(run, rig.digest)
     assert run.report["boot"] == ["1", "2", "3", "4", "5", "6"]
     started = [row for row in run.witness if row["event"] == "started"]
@@ -152,6 +168,11 @@ def test_guest_works_with_the_other_ways_to_drive_a_device(rig: Rig, append: str
 
 def test_one_msi_vector_is_enough(rig: Rig) -> None:
     assert_clean(rig.boot("--virtio_msi"), rig.digest)
+
+
+def test_compressed_kernel_boots_by_its_32_bit_entry(rig: Rig) -> None:
+    assert rig.kernel.image.read_bytes()[0x202:0x206] == b"HdrS"
+    assert_clean(rig.boot("-k", str(rig.kernel.image)), rig.digest)
 
 
 def test_uncompressed_kernel_boots_by_its_pvh_entry(rig: Rig) -> None:
@@ -186,8 +207,13 @@ def test_second_sigterm_forces_the_guest_off_with_status_1(rig: Rig) -> None:
     assert "forced off: asked a second time" in run.output
 
 
+# What lspci 3.9 calls the structure of type 5, the configuration access window; QEMU's devices show the same line.
+WINDOW = "VirtIO: <unknown>"
+
+
 def complaints(lspci: Sequence[str]) -> list[str]:
     """Lines in which lspci says that it can't make sense of what it read."""
+    lspci = [line for line in lspci if not line.endswith(WINDOW)]
     marks = ("<access denied>", "unknown", "!!!", "<?>", "bogus", "invalid", "<chain looped>", "<chain broken>")
     return [line for line in lspci if any(mark in line.lower() for mark in marks)]
 
@@ -199,4 +225,5 @@ def test_lspci_decodes_every_capability_without_a_complaint(rig: Rig) -> None:
     assert complaints(text) == []
     for structure in ("CommonCfg", "ISR", "DeviceCfg", "Notify"):
         assert any(f"VirtIO: {structure}" in line for line in text), structure
+    assert sum(line.endswith(WINDOW) for line in text) == 2
     assert sum("MSI-X: Enable+" in line for line in text) == 2

@@ -136,12 +136,13 @@ class OuterVm:
     may or may not be seen.
     """
 
-    def __init__(self, *, memory_mib: int = 3072, cpus: int = 2, name: str = "outer") -> None:
+    def __init__(self, *, memory_mib: int = 4096, cpus: int = 2, name: str = "outer") -> None:
         self.memory_mib = memory_mib
         self.cpus = cpus
         self.name = name
         self.boot_seconds = 0.0
         self.early_hangs = 0  # boots given up on; 1 at most, or the entry failed
+        self.restarts = 0  # times it hung while it was in use
         self._resources = contextlib.ExitStack()
         self._channel: socket.socket | None = None
         self._sending = threading.Lock()
@@ -169,6 +170,20 @@ class OuterVm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def alive(self, patience: float = 30.0) -> bool:
+        """Whether it still runs commands. QEMU's emulation hangs now and then, for reasons outside this project."""
+        try:
+            return self.run(["true"], timeout=patience).rc == 0
+        except LabError:
+            return False
+
+    def restart(self) -> None:
+        """Boot it anew; counted in the test report."""
+        self.restarts += 1
+        self.close()
+        self.early_hangs = 0
+        self.__enter__()
 
     def close(self) -> None:
         """End the VM at once; processes still running in it end with LabError in their ``wait``."""

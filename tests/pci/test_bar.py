@@ -221,7 +221,7 @@ def test_access_is_offered_with_its_offset_and_size() -> None:
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0xFFF, 2), (0xFFD, 4), (0xFF9, 8)])
-def test_row49_access_across_the_end_of_a_bar_reads_ones(offset: int, size: int) -> None:
+def test_row_49_access_across_the_end_of_a_bar_reads_ones(offset: int, size: int) -> None:
     setup, function, registers = one_bar(BarKind.MEM32)
     base = function.bars[0].base
     assert setup.mmio.read(base + offset, size) == (1 << (8 * size)) - 1
@@ -231,7 +231,7 @@ def test_row49_access_across_the_end_of_a_bar_reads_ones(offset: int, size: int)
 
 
 @pytest.mark.parametrize("size", [0, 3, 5, 6, 7, 16])
-def test_row50_odd_access_sizes_never_reach_the_device(size: int) -> None:
+def test_row_50_odd_access_sizes_never_reach_the_device(size: int) -> None:
     setup, function, registers = one_bar(BarKind.MEM32)
     base = function.bars[0].base
     assert setup.mmio.read(base, size) == (1 << (8 * size)) - 1
@@ -295,7 +295,7 @@ def test_reset_during_sizing_forgets_it() -> None:
     assert setup.mmio.read(0x9000_0000, 1) == 0x5A
 
 
-def test_row64_two_instances_share_no_state() -> None:
+def test_row_64_two_instances_share_no_state() -> None:
     first, second = Probe(3), Probe(4)
     first.add_bar(0, 0x1000, BarKind.MEM32, Registers(1))
     second.add_bar(0, 0x4000, BarKind.MEM32, Registers(2))

@@ -112,7 +112,7 @@ def test_function_that_is_not_there_reads_ones() -> None:
 
 
 @pytest.mark.parametrize(("reg", "size"), [(1, 2), (2, 4), (0, 3), (0, 5), (0, 8), (0, 0), (255, 2)])
-def test_row50_odd_configuration_accesses_read_ones_and_write_nothing(reg: int, size: int) -> None:
+def test_row_50_odd_configuration_accesses_read_ones_and_write_nothing(reg: int, size: int) -> None:
     function = Probe()
     setup = Setup(function)
     before = [setup.read(function, r) for r in range(0, 256, 4)]

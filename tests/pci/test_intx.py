@@ -19,7 +19,7 @@ def pin(function: Probe) -> IntxPin:
     return function.intx
 
 
-def test_row63_line_follows_the_level_and_changes_only() -> None:
+def test_row_63_line_follows_the_level_and_changes_only() -> None:
     function = with_pin()
     setup = Setup(function)
     for level in (True, True, False, False, True):
@@ -27,7 +27,7 @@ def test_row63_line_follows_the_level_and_changes_only() -> None:
     assert setup.interrupts.levels == [(16, True), (16, False), (16, True)]
 
 
-def test_row63_shared_line_stays_up_until_the_last_source_lets_go() -> None:
+def test_row_63_shared_line_stays_up_until_the_last_source_lets_go() -> None:
     functions = [with_pin(slot) for slot in range(3, 6)]
     setup = Setup(*functions, ioapic_pins=17)
     for function in functions:

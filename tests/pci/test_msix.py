@@ -118,7 +118,7 @@ def test_disabled_raises_nothing_and_keeps_nothing() -> None:
 
 
 @pytest.mark.parametrize("vector", [3, 4, 0x7FFF, 0xFFFF, -1, 1 << 20])
-def test_row43_vector_past_the_table_raises_nothing(vector: int) -> None:
+def test_row_43_vector_past_the_table_raises_nothing(vector: int) -> None:
     rig = Rig(3)
     for v in range(3):
         rig.program(v)
@@ -131,7 +131,7 @@ def test_row43_vector_past_the_table_raises_nothing(vector: int) -> None:
     assert rig.read(0x1000, 8) == 0
 
 
-def test_row45_masked_vector_is_pending_and_fires_once_on_unmask() -> None:
+def test_row_45_masked_vector_is_pending_and_fires_once_on_unmask() -> None:
     rig = Rig()
     rig.program(2, masked=True)
     rig.msix.raise_vector(2)
@@ -143,7 +143,7 @@ def test_row45_masked_vector_is_pending_and_fires_once_on_unmask() -> None:
     assert rig.read(0x1000) == 0
 
 
-def test_row45_function_mask_keeps_all_vectors_pending() -> None:
+def test_row_45_function_mask_keeps_all_vectors_pending() -> None:
     rig = Rig()
     for v in range(3):
         rig.program(v, MsiMessage(addr=0xFEE0_0000, data=v))
@@ -165,7 +165,7 @@ def test_function_unmask_does_not_fire_masked_entries() -> None:
     assert rig.msix.pending(0)
 
 
-def test_row45_vector_changed_while_in_use_delivers_the_new_message() -> None:
+def test_row_45_vector_changed_while_in_use_delivers_the_new_message() -> None:
     rig = Rig()
     rig.program(0)
     rig.msix.raise_vector(0)
@@ -263,7 +263,7 @@ def test_reserved_bits_stay_zero() -> None:
 
 @pytest.mark.parametrize("offset", [47, 48, 49, 52, 0xFFF, 0x1008, 0x1FFF])
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_row44_access_past_table_and_pba_is_harmless(offset: int, size: int) -> None:
+def test_row_44_access_past_table_and_pba_is_harmless(offset: int, size: int) -> None:
     rig = Rig(3)
     rig.write(offset, 0, size)
     value = rig.read(offset, size)
@@ -273,7 +273,7 @@ def test_row44_access_past_table_and_pba_is_harmless(offset: int, size: int) -> 
 
 
 @pytest.mark.parametrize("size", [3, 5, 6, 7])
-def test_row50_odd_widths_read_ones_and_write_nothing(size: int) -> None:
+def test_row_50_odd_widths_read_ones_and_write_nothing(size: int) -> None:
     rig = Rig()
     rig.write(0, (1 << (8 * size)) - 1, size)
     assert rig.read(0, size) == (1 << (8 * size)) - 1

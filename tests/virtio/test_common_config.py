@@ -51,7 +51,7 @@ def test_offered_are_the_devices_bits_and_the_rings_but_not_any_layout(driver: V
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations((0, 1, 2, 3))))
-def test_driver_feature_words_do_not_disturb_each_other(driver: VirtioDriver, order: tuple[int, ...]) -> None:
+def test_row_47_driver_feature_words_do_not_disturb_each_other(driver: VirtioDriver, order: tuple[int, ...]) -> None:
     """Anchor 47: a 64-bit value written in halves overwrote the other half."""
     values = {0: 0x2000_0020, 1: 1, 2: 0, 3: 0}
     for select in order:
@@ -115,7 +115,9 @@ def test_power_on_values(driver: VirtioDriver) -> None:
 
 @pytest.mark.parametrize("select", [2, 0x7FFF, 0xFFFF])
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_registers_of_a_queue_that_does_not_exist_are_harmless(driver: VirtioDriver, select: int, size: int) -> None:
+def test_row_42_row_56_registers_of_a_queue_that_does_not_exist_are_harmless(
+    driver: VirtioDriver, select: int, size: int
+) -> None:
     """Anchors 42 and 56: selector out of bounds, then every register in every width."""
     common = registers(driver)
     common.write("queue_select", select)
@@ -131,14 +133,14 @@ def test_registers_of_a_queue_that_does_not_exist_are_harmless(driver: VirtioDri
 
 
 @pytest.mark.parametrize("size", [0, 3, 48, 128, 0x8000, 0xFFFF])
-def test_queue_size_that_is_no_power_of_two_or_too_large_is_ignored(driver: VirtioDriver, size: int) -> None:
+def test_row_31_queue_size_that_is_no_power_of_two_or_too_large_is_ignored(driver: VirtioDriver, size: int) -> None:
     """Anchor 31: a size above the maximum was accepted."""
     driver.registers.queue_size(0)
     driver.registers.write("queue_size", size)
     assert driver.registers.read("queue_size") == 64
 
 
-def test_smaller_queue_size_works_and_does_not_survive_reset(driver: VirtioDriver) -> None:
+def test_row_60_smaller_queue_size_works_and_does_not_survive_reset(driver: VirtioDriver) -> None:
     """Anchor 60."""
     driver.negotiate()
     driver.setup_queue(0, size=4)
@@ -163,7 +165,9 @@ FROZEN = ("queue_size", "queue_enable", "queue_desc", "queue_driver", "queue_dev
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(FROZEN, 3)))
-def test_queue_registers_do_not_change_once_the_device_runs(driver: VirtioDriver, order: tuple[str, ...]) -> None:
+def test_row_40_queue_registers_do_not_change_once_the_device_runs(
+    driver: VirtioDriver, order: tuple[str, ...]
+) -> None:
     """Anchor 40, CVE-2026-5747: queue registers writable after activation."""
     driver.start()
     before = dump(driver)
@@ -176,7 +180,7 @@ def test_queue_registers_do_not_change_once_the_device_runs(driver: VirtioDriver
     assert driver.queue(0).transfer([b"ab"], [2]).data == b"ba"
 
 
-def test_enabled_queue_keeps_its_addresses_before_driver_ok(driver: VirtioDriver) -> None:
+def test_row_40_enabled_queue_keeps_its_addresses_before_driver_ok(driver: VirtioDriver) -> None:
     driver.negotiate()
     driver.setup_queue(0)
     before = dump(driver)
@@ -194,7 +198,7 @@ def test_only_one_enables_a_queue(driver: VirtioDriver, value: int) -> None:
 
 
 @pytest.mark.parametrize("vector", [3, 0x7FF, 0x7FFF, 0xFFFE, NO_VECTOR])
-def test_vector_out_of_range_reads_back_no_vector_and_never_fires(
+def test_row_43_vector_out_of_range_reads_back_no_vector_and_never_fires(
     machine: SimMachine, driver: VirtioDriver, vector: int
 ) -> None:
     """Anchor 43: vector past the table kept and used."""
@@ -218,7 +222,7 @@ def test_every_event_maps_to_every_vector(driver: VirtioDriver) -> None:
         assert driver.interrupts(vector) == before + 1
 
 
-def test_registers_equal_power_on_after_reset(driver: VirtioDriver) -> None:
+def test_row_58_registers_equal_power_on_after_reset(driver: VirtioDriver) -> None:
     """Anchor 58: reset left old configuration in the transport."""
     before = dump(driver)
     driver.start()
@@ -229,7 +233,9 @@ def test_registers_equal_power_on_after_reset(driver: VirtioDriver) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_every_access_of_every_width_is_harmless(machine: SimMachine, driver: VirtioDriver, size: int) -> None:
+def test_row_42_row_49_row_50_every_access_of_every_width_is_harmless(
+    machine: SimMachine, driver: VirtioDriver, size: int
+) -> None:
     """Anchors 42, 49 and 50: odd offsets and widths, also across the ends of structures."""
     for base in (0x0000, 0x1000, 0x2000, 0x3000):
         for offset in (*range(64), 0x1000 - size, 0xFFF):

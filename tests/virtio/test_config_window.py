@@ -45,14 +45,14 @@ def driver(machine: SimMachine) -> VirtioDriver:
 
 @pytest.mark.parametrize("length", [1, 2, 4])
 @pytest.mark.parametrize("region", [0x0000, 0x2000])
-def test_reads_equal_direct_access(driver: VirtioDriver, length: int, region: int) -> None:
+def test_row_46_reads_equal_direct_access(driver: VirtioDriver, length: int, region: int) -> None:
     window = Window(driver)
     for offset in range(0, 0x38, length):
         direct = driver.function.bar_read(4, region + offset, length)
         assert window.read(4, region + offset, length) == direct
 
 
-def test_status_is_readable_and_writable_by_one_byte(driver: VirtioDriver) -> None:
+def test_row_46_status_is_readable_and_writable_by_one_byte(driver: VirtioDriver) -> None:
     """Anchor 46: the length was ignored."""
     window = Window(driver)
     window.write(4, 0x14, 1, 1)

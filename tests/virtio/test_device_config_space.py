@@ -25,14 +25,14 @@ def driver(machine: SimMachine, request: pytest.FixtureRequest) -> VirtioDriver:
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_reads_past_the_end_are_zero(driver: VirtioDriver, size: int) -> None:
+def test_row_48_reads_past_the_end_are_zero(driver: VirtioDriver, size: int) -> None:
     """Anchor 48: access beyond the structure."""
     padded = Echo.config + bytes(16)
     for offset in range(len(Echo.config) + 9):
         assert driver.registers.read_config(offset, size) == int.from_bytes(padded[offset : offset + size], "little")
 
 
-def test_writes_past_the_end_are_cut_or_dropped(machine: SimMachine, driver: VirtioDriver) -> None:
+def test_row_48_writes_past_the_end_are_cut_or_dropped(machine: SimMachine, driver: VirtioDriver) -> None:
     driver.registers.write_config(10, 4, 0x44332211)
     driver.registers.write_config(12, 4, 0x44332211)
     assert device_of(machine).written == [(10, b"\x11\x22")]
@@ -61,7 +61,7 @@ def test_device_that_raises_in_its_configuration_needs_a_reset_and_reads_zero(er
         assert driver.config_interrupts == 1
 
 
-def test_no_configuration_interrupt_at_driver_ok(machine: SimMachine) -> None:
+def test_row_62_no_configuration_interrupt_at_driver_ok(machine: SimMachine) -> None:
     """Anchor 62: spurious change notification."""
     driver = machine.driver(SLOT)
     driver.start()

@@ -73,7 +73,7 @@ def test_queue_size_of_an_invalid_selector_is_zero(driver: VirtioDriver) -> None
     assert driver.registers.read("queue_address") == 0
 
 
-def test_pfn_reads_back_and_zero_disables_the_queue(machine: SimMachine, driver: VirtioDriver) -> None:
+def test_row_51_pfn_reads_back_and_zero_disables_the_queue(machine: SimMachine, driver: VirtioDriver) -> None:
     """Anchor 51, and a bug of the original: PFN 0 mapped guest address 0 and marked the queue ready."""
     driver.negotiate()
     driver.setup_queue(0)
@@ -87,7 +87,7 @@ def test_pfn_reads_back_and_zero_disables_the_queue(machine: SimMachine, driver:
     assert [q.index for q in device_of(machine).queues] == [1]
 
 
-def test_pfn_zero_in_any_order_is_harmless(machine: SimMachine, driver: VirtioDriver) -> None:
+def test_row_51_pfn_zero_in_any_order_is_harmless(machine: SimMachine, driver: VirtioDriver) -> None:
     for order in ((0, 1), (1, 0)):
         driver.reset()
         for index in order:
@@ -208,7 +208,7 @@ def test_notify_register_reads_zero(driver: VirtioDriver) -> None:
 
 
 @pytest.mark.parametrize("queue", [2, 0x7FFF, 0xFFFF])
-def test_notify_of_a_queue_that_does_not_exist_is_ignored(
+def test_row_48_notify_of_a_queue_that_does_not_exist_is_ignored(
     machine: SimMachine, driver: VirtioDriver, queue: int
 ) -> None:
     """Anchor 48: QUEUE_NOTIFY beyond the queues."""
@@ -219,7 +219,7 @@ def test_notify_of_a_queue_that_does_not_exist_is_ignored(
     assert driver.queue(0).transfer([b"ab"], [2]).data == b"ba"
 
 
-def test_line_stays_asserted_until_isr_is_read_and_bits_are_ored(machine: SimMachine) -> None:
+def test_row_63_line_stays_asserted_until_isr_is_read_and_bits_are_ored(machine: SimMachine) -> None:
     """Anchor 63: INTx as an edge, not deasserted, ISR bits lost."""
     driver = machine.driver_legacy(SLOT, msix=False)
     driver.start()

@@ -136,7 +136,7 @@ def test_unknown_backend_is_refused_with_the_choices() -> None:
         machine.add(Other, slot=SLOT)
 
 
-def test_two_instances_with_different_parameters_do_not_share_state() -> None:
+def test_row_64_two_instances_with_different_parameters_do_not_share_state() -> None:
     """Anchor 64: a static table shared by instances broke the second disk."""
 
     def sized(*sizes: int) -> type[VirtioDevice]:

@@ -4,6 +4,7 @@ The same for both kinds of backend: one in this process, one that only has the t
 """
 
 import errno
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -92,7 +93,7 @@ def test_decoding_off_unbinds_the_kicks_and_on_binds_them_again(machine: SimMach
     echo(driver)
 
 
-def test_firmware_then_kernel_register_and_unregister_the_same_kicks_twice(machine: SimMachine) -> None:
+def test_row_65_firmware_then_kernel_register_and_unregister_the_same_kicks_twice(machine: SimMachine) -> None:
     """Anchor 65: a flag was missing on unregister, so the hand-over failed."""
     for driver in (machine.driver_legacy(SLOT), machine.driver(SLOT), machine.driver(SLOT)):
         driver.start()
@@ -157,7 +158,7 @@ def test_calls_are_bound_to_the_queues_messages(machine: SimMachine, driver: Vir
     assert calls(machine) == [driver.function.message_data(1), driver.function.message_data(2)]
 
 
-def test_mask_unbinds_and_an_interrupt_meanwhile_is_pending_then_delivered_once(
+def test_row_45_mask_unbinds_and_an_interrupt_meanwhile_is_pending_then_delivered_once(
     machine: SimMachine, driver: VirtioDriver
 ) -> None:
     """Anchor 45: mask and unmask with an interrupt pending."""
@@ -209,7 +210,9 @@ def test_rewritten_message_is_followed(machine: SimMachine, driver: VirtioDriver
         assert machine.interrupts[0x7000 + round_] == 1
 
 
-def test_vector_of_a_running_queue_can_change_between_requests(machine: SimMachine, driver: VirtioDriver) -> None:
+def test_row_45_vector_of_a_running_queue_can_change_between_requests(
+    machine: SimMachine, driver: VirtioDriver
+) -> None:
     """Anchor 45: vector changed while in use, reception stalled afterwards."""
     for vector in (2, 0, 1, NO_VECTOR, 1):
         driver.registers.map_vector(0, vector)
@@ -275,6 +278,30 @@ def test_signal_after_reset_is_dropped(machine: SimMachine, driver: VirtioDriver
     call()
     machine.settle()
     assert not machine.interrupts
+
+
+@pytest.mark.parametrize("made", [0, 1, 2, 3])
+def test_start_that_runs_out_of_descriptors_gives_back_those_it_got(
+    monkeypatch: pytest.MonkeyPatch, machine: SimMachine, made: int
+) -> None:
+    driver = machine.driver(SLOT)
+    driver.negotiate()
+    for index in (0, 1):
+        driver.setup_queue(index)
+    left, real, before = made, os.eventfd, len(os.listdir("/proc/self/fd"))
+
+    def a_few(*args: int) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.EMFILE, "too many")
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.eventfd", a_few)
+        driver.driver_ok()
+    assert driver.status & 64
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_eventfds_are_gone_when_they_can_not_be_made(monkeypatch: pytest.MonkeyPatch, machine: SimMachine) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from acrn_dm.errors import GuestError, HostError
 from acrn_dm.testing import SimMachine, VirtioDriver
-from acrn_dm.testing.driver_ring import DESC_F_NEXT
+from acrn_dm.testing.driver_ring import DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import SLOT, Echo, Holding, device_of, machine_with
 
@@ -15,7 +15,7 @@ NEEDS_RESET, DRIVER_OK = 64, 4
 
 
 @pytest.mark.parametrize("error", [GuestError("guest"), HostError("host"), RuntimeError("bug"), OSError(5, "x")])
-def test_activation_that_fails_lets_the_write_return_and_asks_for_a_reset(error: Exception) -> None:
+def test_row_57_activation_that_fails_lets_the_write_return_and_asks_for_a_reset(error: Exception) -> None:
     """Anchor 57: a failed activation left the vCPU blocked in the DRIVER_OK write."""
 
     class Failing(Echo):
@@ -42,7 +42,7 @@ def test_activation_that_fails_lets_the_write_return_and_asks_for_a_reset(error:
 
 @pytest.mark.parametrize("part", ["queue_desc", "queue_driver", "queue_device"])
 @pytest.mark.parametrize("gpa", [0xFFFF_FFFF_FFFF_FFF0, 0x8000_4000, 16 << 20, 0x10_0001, 0xFEE0_0000])
-def test_queue_enabled_at_an_impossible_address_needs_a_reset(part: str, gpa: int) -> None:
+def test_row_55_row_66_queue_enabled_at_an_impossible_address_needs_a_reset(part: str, gpa: int) -> None:
     """Anchors 55 and 66: invalid queue activated; ring in the device's own BAR or in the local APIC."""
     with machine_with() as machine:
         driver = machine.driver(SLOT)
@@ -60,7 +60,7 @@ def test_queue_enabled_at_an_impossible_address_needs_a_reset(part: str, gpa: in
         assert driver.queue(1).transfer([b"ab"], [2]).data == b"ba"
 
 
-def test_queues_the_driver_did_not_set_up_stay_untouched() -> None:
+def test_row_52_row_54_queues_the_driver_did_not_set_up_stay_untouched() -> None:
     """Anchors 52 and 54: a kick before set-up, and a driver that uses fewer queues than there are."""
     with machine_with() as machine:
         driver = machine.driver(SLOT)
@@ -91,7 +91,7 @@ def _loop_in_descriptors(driver: VirtioDriver, index: int = 0) -> None:
     driver.queue(index).kick(force=True)
 
 
-def test_malformed_ring_asks_for_a_reset_and_leaves_other_queues_alive() -> None:
+def test_row_01_malformed_ring_asks_for_a_reset_and_leaves_other_queues_alive() -> None:
     """Anchor 1; rows status.needs_reset.set and status.needs_reset.notify."""
     with machine_with() as machine:
         driver = machine.driver(SLOT)
@@ -182,7 +182,7 @@ def test_failure_of_a_plugin_is_logged_with_its_traceback(caplog: pytest.LogCapt
         assert any(r.exc_info for r in caplog.records)
 
 
-def test_reset_drops_late_completions_and_the_next_driver_works() -> None:
+def test_row_59_row_68_reset_drops_late_completions_and_the_next_driver_works() -> None:
     """Anchors 59 and 68; rows reset.no_notify and reset.no_queue_access."""
     with machine_with(Holding) as machine:
         driver = machine.driver(SLOT)
@@ -232,7 +232,7 @@ def test_completion_on_a_queue_that_broke_meanwhile_is_dropped(caplog: pytest.Lo
         assert len(machine.failures) == 1
 
 
-def test_initialisation_on_the_same_pages_starts_from_index_zero() -> None:
+def test_row_61_initialisation_on_the_same_pages_starts_from_index_zero() -> None:
     """Anchor 61: a stale index was used as base after the reset."""
     with machine_with() as machine:
         driver = machine.driver(SLOT)
@@ -247,7 +247,7 @@ def test_initialisation_on_the_same_pages_starts_from_index_zero() -> None:
         assert driver.queue(0).transfer([b"ab"], [2]).data == b"ba"
 
 
-def test_used_buffers_while_the_driver_fails_do_not_leave_chains_in_flight() -> None:
+def test_row_68_used_buffers_while_the_driver_fails_do_not_leave_chains_in_flight() -> None:
     """Anchor 68: failure in the middle of a batch; the in-use count returns to 0 with the reset."""
     with machine_with() as machine:
         driver = machine.driver(SLOT)
@@ -306,3 +306,49 @@ def test_close_stops_and_closes_a_running_device_once() -> None:
         machine.driver(SLOT).start()
         machine.bus.functions[0].close()
     assert device.calls == ["start", "stop", "close"]
+
+
+def test_row_54_polling_touches_only_the_queues_the_driver_set_up() -> None:
+    """A driver (VxWorks's) that uses fewer queues than the device has, while the device polls."""
+    with machine_with(poll_ns=100_000) as machine:
+        driver = machine.driver(SLOT)
+        driver.negotiate(0)
+        driver.setup_queue(1)
+        driver.driver_ok()
+        driver.queue(1).send([b"ab"], [2])
+        done: list[bytes] = []
+        for _ in range(1000):
+            machine.io_loop("io").step(0.01)
+            done += [c.data for c in driver.queue(1).completed()]
+            if done:
+                break
+        assert done == [b"ba"]
+        assert not driver.status & NEEDS_RESET
+
+
+@pytest.mark.parametrize("place", ["its own registers", "another device's", "the local APIC", "configuration space"])
+def test_row_66_buffer_in_a_device_or_the_local_apic_is_refused(place: str) -> None:
+    """CVE-2024-3446: DMA into the device's own registers re-entered it."""
+    machine = machine_with()
+    machine.add(Echo, slot=SLOT + 1)
+    with machine:
+        driver, other = machine.driver(SLOT), machine.driver(SLOT + 1)
+        other.start()
+        gpa = {
+            "its own registers": driver.function.bars[4].base,
+            "another device's": other.function.bars[4].base,
+            "the local APIC": 0xFEE0_0000,
+            "configuration space": 0xE000_0000,
+        }[place]
+        driver.start()
+        ring = driver.queue(0).ring
+        ring.write_desc(0, 0x10_0000, 16, DESC_F_NEXT, 1)
+        ring.write_desc(1, gpa, 16, DESC_F_WRITE)
+        ring.make_available(0)
+        ring.publish()
+        machine.memory.write(0x10_0000, bytes(16))
+        driver.queue(0).kick(force=True)
+        machine.settle()
+        assert driver.status == 15 | NEEDS_RESET
+        assert other.status == 15
+        assert other.queue(0).transfer([b"ab"], [2]).data == b"ba"

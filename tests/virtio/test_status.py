@@ -27,7 +27,7 @@ def model(current: int, written: int, acceptable: bool, legacy: bool) -> int:
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("acceptable", [False, True])
-def test_every_transition_follows_the_model(acceptable: bool, legacy: bool) -> None:
+def test_row_41_every_transition_follows_the_model(acceptable: bool, legacy: bool) -> None:
     wrong = []
     for current, written in itertools.product(range(256), range(256)):
         got = next_status(current, written, features_ok=lambda: acceptable, legacy=legacy)

@@ -35,7 +35,7 @@ def test_indirect_chain_works_when_negotiated() -> None:
         assert driver.queue(0).transfer([b"a", b"bc"], [2, 2], indirect=True).data == b"cba\xa5"
 
 
-def test_indirect_chain_without_negotiation_needs_a_reset() -> None:
+def test_row_14_indirect_chain_without_negotiation_needs_a_reset() -> None:
     """Anchor 14."""
     with machine_with() as machine:
         driver = machine.driver(SLOT)
@@ -77,7 +77,7 @@ def test_device_that_leaves_chains_in_the_ring_is_not_called_in_a_circle() -> No
         assert 0 < Leaving.count < 10 or device_of(machine).count < 10  # type: ignore[attr-defined]
 
 
-def test_driver_that_adds_as_fast_as_it_is_served_can_not_keep_the_loop() -> None:
+def test_row_07_driver_that_adds_as_fast_as_it_is_served_can_not_keep_the_loop() -> None:
     """Anchor 7: one kick serves a bounded number of chains."""
 
     class Racing(Echo):
@@ -155,7 +155,7 @@ def test_kicks_are_disabled_while_a_queue_is_served() -> None:
         assert driver.queue(0).ring.used_flags() == 0
 
 
-def test_polling_serves_without_kicks_and_its_timer_ends_with_the_reset() -> None:
+def test_row_53_polling_serves_without_kicks_and_its_timer_ends_with_the_reset() -> None:
     """Anchor 53: the timer fired after the device was freed."""
     with machine_with(poll_ns=200_000) as machine:
         driver = machine.driver(SLOT)

@@ -25,6 +25,11 @@ class UartPort:
     uart: Uart16550 = attrs.field(repr=False)
     _backend: Backend | None = attrs.field(default=None, init=False, repr=False)
 
+    @property
+    def uses_terminal(self) -> bool:
+        """Whether this process's standard input and output are behind it."""
+        return self.backend_text == "stdio"
+
     def check(self) -> list[str]:
         """What is missing on this host."""
         problem = check_backend(self.backend_text)

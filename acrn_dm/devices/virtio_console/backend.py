@@ -193,11 +193,8 @@ class StdioBackend(PortBackend):
         self._terminal: Terminal | None = None
 
     def open(self) -> None:
-        """Take stdin and stdout. Raises ConfigError when another device has them."""
-        try:
-            self._terminal = Terminal(self.label)
-        except OSError as e:
-            raise HostError.from_os("opening stdio", e) from e
+        """Take stdin and stdout. Raises ConfigError when another device has them, HostError when they are closed."""
+        self._terminal = Terminal(self.label)
         self.read_fd, self.write_fd = self._terminal.input, self._terminal.output
 
     def receive(self, limit: int) -> bytes:

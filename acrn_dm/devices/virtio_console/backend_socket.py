@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +29,7 @@ class SocketBackend(PortBackend):
         super().__init__(label)
         self.path = path
         self._connection: socket.socket | None = None
+        self._fd_lock = threading.Lock()  # the connection's descriptor stays open while a vCPU writes to it
 
     def use(self, connection: socket.socket) -> None:
         """Be connected."""
@@ -53,16 +55,22 @@ class SocketBackend(PortBackend):
     def window_size(self) -> None:
         """A socket is no terminal."""
 
+    def emergency(self, byte: bytes) -> None:
+        """Write *byte* now or never. Any thread."""
+        with self._fd_lock:
+            super().emergency(byte)
+
     def close(self) -> None:
         """Close the connection."""
         super().close()
         self._close_connection()
 
     def _close_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        self.read_fd = self.write_fd = -1
-        if connection is not None:
-            connection.close()
+        with self._fd_lock:
+            connection, self._connection = self._connection, None
+            self.read_fd = self.write_fd = -1
+            if connection is not None:
+                connection.close()
 
 
 class ServerBackend(SocketBackend):

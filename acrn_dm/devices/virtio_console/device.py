@@ -5,6 +5,7 @@ always as many as for 16 ports, like in the original, however many are configure
 the backends.
 """
 
+import contextlib
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -96,6 +97,11 @@ class ConsoleDevice(VirtioDevice):
             return f"vhost-user {self.config.vhost_user}"
         return ", ".join(port.type if port.path is None else f"{port.type} {port.path}" for port in self.config.ports)
 
+    @property
+    def uses_terminal(self) -> bool:
+        """A port on stdio."""
+        return any(port.type == "stdio" for port in self.config.ports)
+
     def check(self) -> list[str]:
         """Whether terminals and directories are there."""
         lines = []
@@ -150,12 +156,12 @@ class ConsoleDevice(VirtioDevice):
             self.ports[port_of(queue.index)].pump()
 
     def stop(self) -> None:
-        """Forget the driver; the host's side stays as it is."""
-        for port in self.ports:
-            port.stop()
-        self.control = None
+        """Forget the driver; the host's side stays as it is. The loop waits: backends call their ports at any time."""
+        with self._loop.held() if self._loop is not None else contextlib.nullcontext():
+            for port in self.ports:
+                port.stop()
+            self.control = None
         if self._loop is not None:
-            self._loop.barrier()
             self._loop.call_soon(self._rest)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import acrn_dm_rng
 import pytest
 
 from acrn_dm import ConfigError, HostError
-from acrn_dm.testing import SimMachine, VirtioDriver
+from acrn_dm.testing import SimMachine, VirtioDriver, assert_device_conforms
 
 NEEDS_RESET = 64
 
@@ -40,6 +40,11 @@ def slow(tmp_path: Path) -> Iterator[tuple[SimMachine, VirtioDriver, int]]:
         driver.start()
         yield m, driver, writer
         os.close(writer)
+
+
+def test_device_conforms() -> None:
+    kind = next(iter(acrn_dm_rng.acrn_dm_device_types()))
+    assert_device_conforms(lambda machine: machine.add(kind, slot=3))
 
 
 @pytest.mark.parametrize("sizes", [[1], [64], [3, 5, 8], [4096]])

@@ -288,6 +288,13 @@ def test_stdio_has_one_user_at_a_time(pty: tuple[int, int]) -> None:
     Terminal("-l com2", stdin=theirs, stdout=theirs).close()
 
 
+def test_stdio_that_is_closed_is_a_host_error_and_taken_by_nobody(pty: tuple[int, int]) -> None:
+    _, theirs = pty
+    with pytest.raises(HostError, match="-l com1: opening stdio"):
+        Terminal("-l com1", stdin=theirs, stdout=1 << 19)
+    Terminal("-l com2", stdin=theirs, stdout=theirs).close()
+
+
 def test_terminal_of_another_foreground_group_is_left_alone(
     pty: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
