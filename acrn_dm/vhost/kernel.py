@@ -21,7 +21,7 @@ from acrn_dm.virtio import features
 from acrn_dm.virtio.backend import Session
 from acrn_dm.virtio.device import VirtioDevice
 
-NEVER = LOG_ALL | NET_HEADER  # bits that mean something between us and the kernel, and nothing to a guest
+PRIVATE = LOG_ALL | NET_HEADER  # what they mean is between us and the kernel; to a guest, the second is ANY_LAYOUT
 
 
 class KernelVhost(Proxy):
@@ -55,13 +55,13 @@ class KernelVhost(Proxy):
     def realize(self, resources: Resources) -> None:
         """Open the nodes. Raises HostError."""
         found = [node.open() for node in self._nodes]
-        self._kernel = found[0] & ~NEVER
+        self._kernel = found[0] & ~PRIVATE
         if not self._kernel & features.VERSION_1:
             raise HostError(f"{self.path}: this kernel's vhost does not know virtio 1.0")
 
     def offer(self, offered: int) -> int:
         """What the kernel has to do it must be able to do."""
-        return offered & (self._kernel | ~self._say)
+        return offered & (self._kernel | ~self._say) & ~LOG_ALL
 
     def hand_over(self, session: Session) -> None:
         """Each node gets the enabled ones of its queues; none of them, and it stays as it is."""
@@ -86,7 +86,7 @@ class KernelVhost(Proxy):
 
     @property
     def _say(self) -> int:
-        return (features.RING_BITS | self.kernel_features) & ~NEVER
+        return (features.RING_BITS | self.kernel_features) & ~PRIVATE
 
     # Work: to be overridden.
 

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,9 @@ pytestmark = pytest.mark.lab
 CID = 42
 VSOCK_MODULES = ["vmw_vsock_virtio_transport"]
 FLIPS_S = 30
+SILENCE_S = (
+    10.0  # two emulated machines on a busy host may rest for seconds; after a lost interrupt the rest is silence
+)
 TRANSFER_MIB = 64
 VSOCK_SERVER = """
 import hashlib, socket, sys
@@ -116,6 +120,15 @@ def test_card_works_again_after_its_driver_was_reloaded(scene: Scene) -> None:
         assert "5 packets received" in scene.ping()
 
 
+def longest_silence(intervals: list[dict[str, Any]]) -> float:
+    """Seconds in a row without a byte."""
+    longest = silent = 0.0
+    for interval in intervals:
+        silent = 0.0 if interval["bytes"] else silent + interval["seconds"]
+        longest = max(longest, silent)
+    return longest
+
+
 def test_interrupts_that_move_between_cpus_under_traffic_are_neither_lost_nor_misdirected(scene: Scene) -> None:
     flip = (
         "end=$(($(date +%s) + {seconds})); n=0;"
@@ -129,11 +142,10 @@ def test_interrupts_that_move_between_cpus_under_traffic_are_neither_lost_nor_mi
     report = scene.iperf("--bidir", seconds=FLIPS_S)
     scene.shell.run("wait")
     flips = int(scene.shell.run("cat /tmp/flips"))
-    stalls = [i["sum"]["start"] for i in report["intervals"] if not i["sum"]["bytes"]]
-    reverse = [i["sum_bidir_reverse"]["start"] for i in report["intervals"] if not i["sum_bidir_reverse"]["bytes"]]
-    print(f"{flips} flips, {report['end']['sum_sent']['bytes']} bytes", file=sys.stderr)
+    silences = {way: longest_silence([i[way] for i in report["intervals"]]) for way in ("sum", "sum_bidir_reverse")}
+    print(f"{flips} flips, {report['end']['sum_sent']['bytes']} bytes, silences {silences}", file=sys.stderr)
     assert flips > 20
-    assert len(stalls) + len(reverse) <= 2, (stalls, reverse)  # an emulated machine may be late; a lost one never ends
+    assert max(silences.values()) < SILENCE_S, silences
     kernel_log = scene.shell.run("dmesg")
     for complaint in ("No irq handler", "nobody cared", "NETDEV WATCHDOG", "spurious"):
         assert complaint not in kernel_log

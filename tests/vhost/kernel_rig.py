@@ -43,14 +43,17 @@ class QuietTap(PacketFile):
 
 
 class NetKernel(FakeVhost):
-    """vhost-net."""
+    """vhost-net; *reason* is why it looks unusable before anything is opened."""
+
+    reason: str | None = None
 
     @hookimpl
     def acrn_dm_backend_types(self) -> Iterable[BackendType]:
         def make(device: NetDevice) -> NetVhost:
             return NetVhost(device, self.open)
 
-        return [BackendType(name="vhost", summary="", kinds={"virtio-net"}, create=make)]
+        kinds = {"virtio-net"}
+        return [BackendType(name="vhost", summary="", kinds=kinds, create=make, probe=lambda: self.reason)]
 
 
 @attrs.define(eq=False)

@@ -370,7 +370,7 @@ def test_bad_client_is_disconnected_and_leaves_nothing(daemon: Daemon, what: str
     client.close()
     assert serves(daemon)
     deadline = time.monotonic() + 5
-    while descriptors(daemon) != before:
+    while descriptors(daemon) > before:  # fewer: the first client was not all gone when they were counted
         assert time.monotonic() < deadline, f"{descriptors(daemon)} descriptors, {before} before"
         time.sleep(0.01)
 
@@ -393,7 +393,7 @@ def test_client_that_goes_in_the_middle_leaves_nothing(daemon: Daemon) -> None:
     client.close()
     assert serves(daemon)
     deadline = time.monotonic() + 5
-    while descriptors(daemon) != before:
+    while descriptors(daemon) > before:  # fewer: the first client was not all gone when they were counted
         assert time.monotonic() < deadline, f"{descriptors(daemon)} descriptors, {before} before"
         time.sleep(0.01)
 

@@ -43,10 +43,12 @@ def test_log_all_is_neither_offered_nor_asked_for() -> None:
         assert not card.driver.registers.offered() & RESERVED
         card.driver.start()
         assert not card.kernel.nodes[0].acked & RESERVED
+        backend = card.machine.bus.functions[0].data_plane.backend  # type: ignore[attr-defined]
+        assert not backend.offer(-1 & (1 << 64) - 1) & _vhost.LOG_ALL
 
 
 def test_kernel_gets_only_what_is_its_to_know() -> None:
-    with vhost_card() as card:
+    with vhost_card(kernel=NetKernel(features=FEATURES | OFFLOADS)) as card:
         card.driver.start()
         known = features.EVENT_IDX | features.INDIRECT_DESC | features.VERSION_1 | MRG_RXBUF
         assert card.kernel.nodes[0].acked == known
@@ -197,7 +199,8 @@ def test_each_pair_has_its_own_node_and_tap() -> None:
     with vhost_card("tap=t0,vhost,mq=3") as card:
         card.driver.start()
         assert len(card.kernel.nodes) == len(card.taps) == 3
-        assert all(set(node.rings) == {0, 1} for node in card.kernel.nodes)
+        for node, tap in zip(card.kernel.nodes, card.taps, strict=True):
+            assert [(index, ring.backend) for index, ring in sorted(node.rings.items())] == [(0, tap.fd), (1, tap.fd)]
         for queue in range(6):
             assert card.echo(queue) == b"ba"
         assert card.driver.read_config(8, 2) == b"\x03\x00"
@@ -304,6 +307,15 @@ def test_missing_node_is_a_fallback_for_auto_and_said(caplog: pytest.LogCaptureF
         assert card.device.pairs[0].tx is not None
         assert card.kernel.nodes == []
     assert [r.message for r in caplog.records if "falling back to the vbs-u backend" in r.message]
+
+
+@pytest.mark.parametrize(("mode", "lines"), [("on", ["virtio-net-3:0: backend vhost: no node"]), ("auto", [])])
+def test_missing_node_is_said_before_the_start_unless_there_is_a_fallback(mode: str, lines: list[str]) -> None:
+    kernel = NetKernel()
+    kernel.reason = "no node"
+    with vhost_card(f"tap=lo,vhost={mode}", kernel=kernel) as card:
+        found = card.machine.bus.functions[0].check()
+    assert [line for line in found if "backend" in line] == lines
 
 
 def test_auto_takes_the_kernel_where_it_can(caplog: pytest.LogCaptureFixture) -> None:
