@@ -24,16 +24,16 @@ from acrn_dm.config import MachineConfig
 from acrn_dm.describe import describe
 from acrn_dm.devices.platform import Platform, PlatformCallbacks
 from acrn_dm.dispatch import MachineDispatch
-from acrn_dm.errors import AcrnDmError, ConfigError, GuestError
+from acrn_dm.errors import ConfigError, GuestError
 from acrn_dm.firmware import FirmwareSupport
 from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import Controls, Management, PowerState
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
-from acrn_dm.parts import EventFdHooks, check_terminal, choose_hypervisor, make_function, probe
+from acrn_dm.parts import EventFdHooks, check_terminal, do_all, find_hypervisor, make_function
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options, unprovided
+from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.report import MachineReport
 from acrn_dm.resolve import resolve_devices
@@ -68,19 +68,7 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
         bus.add(make_function(resolved, plugins))
         providers[resolved.spec.bdf] = str(plugins.provider(resolved.type))
     bus.assign()
-    try:
-        hypervisor: HypervisorType | None = choose_hypervisor(config, plugins)
-        reason = probe(hypervisor, plugins) if hypervisor is not None and not config.allow_slow else None
-        problem = None if reason is None else f"--hypervisor: {config.hypervisor!r}: {reason}"
-    except ConfigError as e:
-        if config.hypervisor != "auto":
-            raise
-        hypervisor, problem = None, str(e)
-    if hypervisor is not None:
-        ignored, refused = unprovided(config, hypervisor)
-        for line in ignored:
-            log.warning("%s", line)
-        problem = problem or next(iter(refused), None)
+    hypervisor, problem = find_hypervisor(config, plugins)
     bus.route(hypervisor.ioapic_pins if hypervisor is not None else 24)
     machine = Machine(
         config=config,
@@ -159,9 +147,8 @@ class Machine:
         """What is missing on this host, one line each; opens and changes nothing."""
         lines = [] if self.problem is None else [self.problem]
         checks: list[Callable[[], list[str]]] = [lambda: loader.check(self.boot_plan()), self.platform.check]
-        checks += [functools.partial(self._check, f) for f in self.functions] + [
-            lambda: check_terminal(self.platform, self.functions)
-        ]
+        checks += [functools.partial(self._check, f) for f in self.functions]
+        checks.append(lambda: check_terminal(self.platform, self.functions))
         for check in checks:
             try:
                 lines += check()
@@ -320,17 +307,10 @@ class Machine:
             self.main_loop.close,
         ]
         steps += [part.close for part in (self.vm, self.memory) if part is not None]
-        errors: list[Exception] = []
-        for step in steps:
-            try:
-                step()
-            except Exception as e:
-                errors.append(e)
-        self.io_loops, self.vm, self.memory = {}, None, None
-        for error in errors:
-            log.error("closing: %s", error, exc_info=None if isinstance(error, AcrnDmError) else error)
-        if errors:
-            raise errors[0]
+        try:
+            do_all(steps)
+        finally:
+            self.io_loops, self.vm, self.memory = {}, None, None
 
     def _controls(self) -> Controls:
         return Controls(

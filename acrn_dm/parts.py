@@ -1,20 +1,24 @@
 """From what plugins offer to the parts of one machine: which hypervisor, which functions, who binds eventfds."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 
 import attrs
 
 from acrn_dm.config import MachineConfig
 from acrn_dm.devices.platform import Platform
-from acrn_dm.errors import ConfigError
+from acrn_dm.errors import AcrnDmError, ConfigError
 from acrn_dm.hypervisors.base import Hypervisor
 from acrn_dm.irq import IoEventFd, IrqFd
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.plan import unprovided
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.resolve import ResolvedDevice
 from acrn_dm.types import HypervisorType
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.transport_pci import VirtioPci
+
+log = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
@@ -58,6 +62,25 @@ def choose_hypervisor(config: MachineConfig, plugins: PluginManager) -> Hypervis
     return usable[0]
 
 
+def find_hypervisor(config: MachineConfig, plugins: PluginManager) -> tuple[HypervisorType | None, str | None]:
+    """The hypervisor, and why it can't be opened here. Warns of options that it ignores.
+
+    Raises ConfigError when one is asked for by a name that nobody offers.
+    """
+    try:
+        hypervisor = choose_hypervisor(config, plugins)
+    except ConfigError as e:
+        if config.hypervisor != "auto":
+            raise
+        return None, str(e)
+    reason = None if config.allow_slow else probe(hypervisor, plugins)
+    ignored, refused = unprovided(config, hypervisor)
+    for line in ignored:
+        log.warning("%s", line)
+    problem = None if reason is None else f"--hypervisor: {config.hypervisor!r}: {reason}"
+    return hypervisor, problem or next(iter(refused), None)
+
+
 def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFunction:
     """Make one device and, for a virtio device, the PCI transport in front of it. Raises ConfigError, PluginError."""
     with blame(f"{plugins.provider(resolved.type)}: {resolved.spec.kind}"):
@@ -77,3 +100,17 @@ def check_terminal(platform: Platform, functions: Iterable[PciFunction]) -> list
     users += [f.name for f in functions if f.uses_terminal]
     text = "standard input and output can be used by one device only, not by"
     return [f"{text} {', '.join(users)}"] if len(users) > 1 else []
+
+
+def do_all(steps: Iterable[Callable[[], object]]) -> None:
+    """Do every step, whatever happened in those before; raise the first error at the end."""
+    errors: list[Exception] = []
+    for step in steps:
+        try:
+            step()
+        except Exception as e:
+            errors.append(e)
+    for error in errors:
+        log.error("closing: %s", error, exc_info=None if isinstance(error, AcrnDmError) else error)
+    if errors:
+        raise errors[0]

@@ -14,7 +14,8 @@ from acrn_dm.errors import ConfigError, HostError, PluginError
 from acrn_dm.hookspecs import hookimpl
 from acrn_dm.hypervisors.base import VmEvent
 from acrn_dm.hypervisors.sim import SimVm
-from acrn_dm.machine import Machine, StopReason, build, choose_hypervisor
+from acrn_dm.machine import Machine, StopReason, build
+from acrn_dm.parts import choose_hypervisor
 from acrn_dm.plugins import BUILTINS, PluginManager, make_plugin_manager
 from acrn_dm.types import Bdf, DeviceContext, DeviceType, HypervisorType
 from acrn_dm.virtio.device import VirtioDevice
