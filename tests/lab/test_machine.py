@@ -207,6 +207,16 @@ def test_second_sigterm_forces_the_guest_off_with_status_1(rig: Rig) -> None:
     assert "forced off: asked a second time" in run.output
 
 
+def test_power_button_wakes_a_guest_that_suspended_to_ram(rig: Rig) -> None:
+    process = rig.start("--cpus", "2", action="suspend")
+    witness = rig.scratch / "witness"
+    wait_until(lambda: witness.exists() and '"event": "suspend"' in witness.read_text(), LIMIT)
+    process.signal(signal.SIGTERM)
+    run = rig.finish(process)
+    assert_clean(run, rig.digest)
+    assert run.report["resumed"] == ["2 cpus, disk as before"]
+
+
 # What lspci 3.9 calls the structure of type 5, the configuration access window; QEMU's devices show the same line.
 WINDOW = "VirtIO: <unknown>"
 
