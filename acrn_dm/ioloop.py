@@ -27,6 +27,8 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
 MIN_TIMERS = 64  # fewer are not worth looking through for cancelled ones
+FINE_S = 0.01  # timers sooner than this are waited for in microseconds
+FD_SETSIZE = 1024  # select(2) takes no larger descriptor
 
 Callback = Callable[[], object]
 
@@ -135,7 +137,10 @@ class IoLoop:
                 self._prune()
                 heapq.heappush(self._timers, (timer.when, next(self._sequence), timer))
 
-        self.call_soon(arm)
+        if self._runner == threading.get_ident():
+            arm()  # the heap is ours, and a timer that arms itself anew need not wake the loop for that
+        else:
+            self.call_soon(arm)
         return timer
 
     def start(self) -> None:
@@ -170,7 +175,7 @@ class IoLoop:
         """Wait up to *timeout* seconds (None: for ever) for something to do, do it once; return how many handlers
         ran.
         """
-        events = self._epoll.poll(self._patience(timeout))
+        events = self._wait(self._patience(timeout))
         if self._runner != threading.get_ident():
             with self._gate:
                 pass  # whoever has closed it comes first
@@ -195,6 +200,15 @@ class IoLoop:
             if time.monotonic() > deadline:
                 break
         raise RuntimeError(f"loop {self.name} does not come to rest: {self.in_flight} in flight, {ran} handlers ran")
+
+    def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        """epoll_wait, which counts whole milliseconds and rounds up: too long for queues that are polled. select(2)
+        counts microseconds, and an epoll descriptor is readable when something on it is ready.
+        """
+        if timeout and timeout < FINE_S and self._epoll.fileno() < FD_SETSIZE:
+            select.select([self._epoll], [], [], timeout)
+            timeout = 0.0
+        return self._epoll.poll(timeout)
 
     def _poke(self) -> None:
         with self._wake_lock:

@@ -100,11 +100,9 @@ CHECK = (
 )  # fmt: skip
 
 
-def _ignored(name: str, metavar: str | None, text: str, **more: Any) -> Option:
+def _ignored(name: str, metavar: str | None, text: str, note: str, **more: Any) -> Option:
     text += "; ignored with a warning"
-    return Option(
-        name=name, metavar=metavar, group=Group.PLATFORM, effect=Effect.IGNORE, help=text, note="there is none", **more
-    )
+    return Option(name=name, metavar=metavar, group=Group.PLATFORM, effect=Effect.IGNORE, help=text, note=note, **more)
 
 
 def _refused(name: str, metavar: str | None, text: str, note: str, **more: Any) -> Option:
@@ -114,12 +112,13 @@ def _refused(name: str, metavar: str | None, text: str, note: str, **more: Any) 
 
 # Ignored is what changes how fast the guest runs, refused what changes which guest it is.
 PLATFORM = (
-    _ignored("ssram", "SPEC", "software SRAM regions", parse=platform.ssram),
-    _refused("acpidev_pt", "HID[,UID]", "pass an ACPI device through", "nothing is passed through",
+    _ignored("ssram", "SPEC", "software SRAM regions", "no cache is reserved for the guest: software SRAM is missing",
+             parse=platform.ssram),
+    _refused("acpidev_pt", "HID[,UID]", "pass an ACPI device through", "passthrough of ACPI devices is missing",
              parse=platform.acpi_device),
-    _refused("mmiodev_pt", "BASE,SIZE", "pass an MMIO range through", "nothing is passed through",
+    _refused("mmiodev_pt", "BASE,SIZE", "pass an MMIO range through", "passthrough of MMIO ranges is missing",
              parse=platform.mmio_device),
-    _refused("vtpm2", "sock_path=PATH", "a virtual TPM", "there is no TPM", parse=platform.vtpm),
+    _refused("vtpm2", "sock_path=PATH", "a virtual TPM", "a TPM in front of swtpm is missing", parse=platform.vtpm),
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ MAX_BOOTARGS = 2047  # the original's BOOT_ARG_LEN is 2048 with the NUL
 MAX_POLL_NS = 10_000_000
 MAX_APIC_ID = 0xFFFF_FFFE  # x2APIC; all ones is broadcast
 MAX_TIMEOUT_S = 86400.0
+DEBUG_LEVEL, MAX_LOG_LEVEL = 5, 9  # of --logger_setting: the last that means something, the last that is taken
 MANAGER_DIRECTORY = Path("/run/acrn/mngr")  # the tools of ACRN scan it
 
 
@@ -215,7 +216,10 @@ class LogSettings:
 
 
 def logger_setting(text: str) -> LogSettings:
-    """Read ``NAME,level=N`` joined by ``;``, NAME being console, kmsg or disk."""
+    """Read ``NAME,level=N`` joined by ``;``, NAME being console, kmsg or disk.
+
+    The original does not check levels, and its own guide has a ``kmsg,level=6``: more than 5 is everything, too.
+    """
     levels: dict[str, int] = {}
     for entry in filter(None, text.split(";")):
         name, _, level = entry.partition(",")
@@ -223,7 +227,8 @@ def logger_setting(text: str) -> LogSettings:
             raise ValueError(f"{name!r} is not a logger; they are console, kmsg and disk")
         if not level.startswith("level="):
             raise ValueError(f"{entry!r}: expected {name},level=N")
-        levels[name] = decimal(level.removeprefix("level="), 1, 5, f"{name}'s level")
+        number = decimal(level.removeprefix("level="), 1, MAX_LOG_LEVEL, f"{name}'s level")
+        levels[name] = min(number, DEBUG_LEVEL)
     if not levels:
         raise ValueError("expected NAME,level=N with ';' between them, as in 'console,level=4;disk,level=5'")
     return LogSettings(**levels)

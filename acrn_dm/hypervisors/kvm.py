@@ -19,7 +19,7 @@ from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.boot.registers import BootRegisters
 from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.hookspecs import hookimpl
-from acrn_dm.hypervisors import _kvm
+from acrn_dm.hypervisors import _kvm, host_cpus
 from acrn_dm.hypervisors.base import Dispatch, VmEvent
 from acrn_dm.hypervisors.cpuid import CpuidLeaf, Topology, guest_cpuid
 from acrn_dm.hypervisors.gsi_routes import IOAPIC_PINS, Chips, MsiRoutes, pin_routes
@@ -92,6 +92,7 @@ class KvmVm:
     name: str
     apic_ids: tuple[int, ...]
     _system: _kvm.Kvm
+    pins: tuple[int, ...] = ()  # the host CPU of each vCPU; empty: wherever the scheduler puts it
     vcpus: int = attrs.field(init=False)
     ioapic_pins: int = attrs.field(default=IOAPIC_PINS, init=False)
     pins_memory: bool = attrs.field(default=False, init=False)
@@ -112,7 +113,13 @@ class KvmVm:
 
     @classmethod
     def open(
-        cls, *, vcpus: int = 1, name: str = "vm", apic_ids: tuple[int, ...] = (), allow_slow: bool = False
+        cls,
+        *,
+        vcpus: int = 1,
+        name: str = "vm",
+        apic_ids: tuple[int, ...] = (),
+        pins: tuple[int, ...] = (),
+        allow_slow: bool = False,
     ) -> "KvmVm":
         """Create the virtual machine, without memory. Raises HostError, and ConfigError for impossible vCPUs.
 
@@ -123,7 +130,7 @@ class KvmVm:
             raise HostError(f"kvm: {reason}")
         kvm = _kvm.Kvm()
         try:
-            vm = cls(name=name, apic_ids=_apic_ids(kvm, vcpus, apic_ids), system=kvm)
+            vm = cls(name=name, apic_ids=_apic_ids(kvm, vcpus, apic_ids), system=kvm, pins=pins)
             vm._power_on()
         except BaseException:
             kvm.close()
@@ -273,7 +280,8 @@ class KvmVm:
             if vcpu in self._ended:
                 continue
             vcpu.arm()
-            thread = threading.Thread(target=self._run_vcpu, args=(vcpu,), name=f"vcpu {i}", daemon=True)
+            pin = self.pins[i] if self.pins else None
+            thread = threading.Thread(target=self._run_vcpu, args=(vcpu, pin), name=f"vcpu {i}", daemon=True)
             self._threads.append(thread)  # first: the thread may ask at once whether it is one of them
             try:
                 thread.start()
@@ -290,7 +298,9 @@ class KvmVm:
             thread.join()
         self._threads.clear()
 
-    def _run_vcpu(self, vcpu: _kvm.Vcpu) -> None:
+    def _run_vcpu(self, vcpu: _kvm.Vcpu, pin: int | None) -> None:
+        if pin is not None:
+            _pin_this_thread(pin)
         try:
             ended = vcpu.run(self._dispatch)
         except Exception as e:
@@ -359,15 +369,37 @@ class KvmVm:
             self._routes.release(target)
 
 
+def _pin_this_thread(cpu: int) -> None:
+    try:
+        os.sched_setaffinity(0, {cpu})
+    except OSError as e:  # it was possible when the machine was opened: the CPU has gone offline since
+        log.warning("%s: a vCPU can't be pinned to CPU %d: %s", host_cpus.OPTION, cpu, e.strerror)
+
+
+def check(options: HypervisorOptions) -> list[str]:
+    """What is missing on this host for *options*, one line each."""
+    try:
+        host_cpus.placement(options.cpu_affinity)
+    except ConfigError as e:
+        return [str(e)]
+    return []
+
+
 def open_vm(options: HypervisorOptions) -> KvmVm:
     """Make a virtual machine as *options* say. Raises HostError and ConfigError."""
-    return KvmVm.open(vcpus=options.vcpus, name=options.name, apic_ids=options.apic_ids, allow_slow=options.allow_slow)
+    return KvmVm.open(
+        vcpus=options.vcpus,
+        name=options.name,
+        apic_ids=options.apic_ids,
+        pins=host_cpus.placement(options.cpu_affinity),
+        allow_slow=options.allow_slow,
+    )
 
 
 @hookimpl
 def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
     """Offer ``kvm``."""
-    return [HypervisorType(name="kvm", summary="Linux KVM (/dev/kvm)", probe=probe, open=open_vm, rank=10)]
+    return [HypervisorType(name="kvm", summary="Linux KVM (/dev/kvm)", probe=probe, open=open_vm, check=check, rank=10)]
 
 
 @hookimpl

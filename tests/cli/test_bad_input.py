@@ -97,7 +97,7 @@ WRONG_ARGUMENTS = [
     (["--hypervisor", "", "vm"], USAGE, "a name is missing"),
     (["--logger_setting", "console", "vm"], USAGE, "expected console,level=N"),
     (["--logger_setting", "consol,level=4", "vm"], USAGE, "console, kmsg and disk"),
-    (["--logger_setting", "console,level=6", "vm"], USAGE, "from 1 to 5"),
+    (["--logger_setting", "console,level=x", "vm"], USAGE, "decimal number from 1"),
     (["--logger_setting", ";", "vm"], USAGE, "NAME,level=N"),
     (["--pm_notify_channel", "smoke", "vm"], USAGE, "power_button"),
     (["--intr_monitor", "1,2,3", "vm"], USAGE, "THRESHOLD,PERIOD,DELAY,DURATION"),
@@ -105,12 +105,12 @@ WRONG_ARGUMENTS = [
     (["--ssram", "L2,vcpu=0,size=5K", "vm"], USAGE, "multiple of 4K"),
     (["--ssram", ";", "vm"], USAGE, "expected Ln"),
     (["--acpidev_pt", "!", "vm"], USAGE, "HID[,UID]"),
-    (["--acpidev_pt", "MSFT0101", "vm"], CONFIG, "nothing is passed through"),
+    (["--acpidev_pt", "MSFT0101", "vm"], CONFIG, "is missing"),
     (["--mmiodev_pt", "0xFED40000", "vm"], USAGE, "BASE,SIZE in hex"),
     (["--mmiodev_pt", "0xFED40000,0", "vm"], USAGE, "size is 0"),
-    (["--mmiodev_pt", "0xFED40000,0x5000", "vm"], CONFIG, "nothing is passed through"),
+    (["--mmiodev_pt", "0xFED40000,0x5000", "vm"], CONFIG, "is missing"),
     (["--vtpm2", "/run/tpm", "vm"], USAGE, "sock_path=PATH"),
-    (["--vtpm2", "sock_path=/run/tpm", "vm"], CONFIG, "no TPM"),
+    (["--vtpm2", "sock_path=/run/tpm", "vm"], CONFIG, "swtpm is missing"),
     (["--ovmf", "", "vm"], USAGE, "a path is missing"),
     (["--ovmf", "w", "vm"], USAGE, "either one image"),
     (["--ovmf", "code=/c", "vm"], USAGE, "either one image"),
@@ -181,7 +181,10 @@ WRONG_FILES = [
     ("[[uart]]\nport = 1\n[[uart]]\nport = 'com1'", "com1 is used twice"),
     ("plugins = 5", "plugins: 5: expected text"),
     ("no-plugins = true\nplugins = 'a'", "not together with --plugins"),
-    ("mmiodev_pt = '0xFED40000,0x5000'", "mmiodev_pt: '0xFED40000,0x5000': not provided: nothing is passed through"),
+    (
+        "mmiodev_pt = '0xFED40000,0x5000'",
+        "mmiodev_pt: '0xFED40000,0x5000': not provided: passthrough of MMIO ranges is missing",
+    ),
 ]
 
 

@@ -97,7 +97,6 @@ def resolved(cli: Cli, *args: str) -> dict[str, ResolvedDevice]:
         (NUC_2019, "-c: the number of CPUs is --cpus N"),
         (NUC_2019.replace("-c 4", "--cpus 4"), "tap=NAME"),
         (NUC_2019.replace("-c 4", "--cpus 4").replace("tap0", "tap=tap0"), "install acrn-dm-virtio-hyper_dmabuf or"),
-        (QEMU_TUTORIAL.replace(LOGGERS, LOGGERS_OF_GUIDE), "kmsg's level '6' is not a decimal number from 1 to 5"),
     ],
 )
 def test_command_line_is_refused_with_the_name_of_what_is_missing(cli: Cli, ovmf: str, line: str, message: str) -> None:
@@ -108,7 +107,9 @@ def test_command_line_is_refused_with_the_name_of_what_is_missing(cli: Cli, ovmf
     assert message.replace("{ovmf}", ovmf) in errors[0]
 
 
-@pytest.mark.parametrize("line", [RT_SCRIPT, QEMU_TUTORIAL, VHOST_REPORT])
+@pytest.mark.parametrize(
+    "line", [RT_SCRIPT, QEMU_TUTORIAL, QEMU_TUTORIAL.replace(LOGGERS, LOGGERS_OF_GUIDE), VHOST_REPORT]
+)
 def test_command_line_is_the_machine_it_describes(cli: Cli, ovmf: str, line: str) -> None:
     config = cli.config(*shlex.split(line.replace("{ovmf}", ovmf)))
     assert config.firmware == Firmware(image=Path(ovmf))

@@ -1,6 +1,7 @@
 """acrn_dm.cli.logs: levels and destinations of --logger_setting."""
 
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from acrn_dm.cli import logs
 from acrn_dm.cli.logs import NOTICE, Bounded, KernelLog, logging_to
 from acrn_dm.cli.values import LogSettings
+from tests.cli.fakes import Cli, FakeMachine, Reason
 
+WORDS = ("error", "warning", "notice", "info", "debug")
 LEVELS = (logging.ERROR, logging.WARNING, NOTICE, logging.INFO, logging.DEBUG)
 log = logging.getLogger("acrn_dm.some.module")
 
@@ -80,6 +83,58 @@ def test_kernel_log_gets_one_short_line_with_its_priority(tmp_path: Path) -> Non
         handler.close()
         handler.close()
     assert path.read_text() == f"<4>acrn_dm: a b{'c' * 253}\n"
+
+
+def wordy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever machine is built says something at each level, from the main thread and from one of its own."""
+
+    def run(self: FakeMachine) -> Reason:
+        for number, name in zip(LEVELS, WORDS, strict=True):
+            log.log(number, "%s of the machine", name)
+        thread = threading.Thread(target=lambda: log.error("error of a device"))
+        thread.start()
+        thread.join()
+        return Reason.POWEROFF
+
+    monkeypatch.setattr(FakeMachine, "run", run)
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 5, 6])
+def test_option_sets_how_much_the_console_says(cli: Cli, monkeypatch: pytest.MonkeyPatch, level: int) -> None:
+    wordy_machine(monkeypatch)
+    code, out, err = cli("--logger_setting", f"console,level={level}", "vm1")
+    assert (code, out) == (0, "")
+    expected = [f"{word} of the machine" for word in WORDS[:level]] + ["error of a device"]
+    assert [line.split(": ", 2)[2] for line in err.splitlines()] == expected
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 5])
+def test_option_sets_what_the_kernels_log_gets(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, level: int
+) -> None:
+    wordy_machine(monkeypatch)
+    assert cli("--logger_setting", f"console,level=1;kmsg,level={level}", "vm1")[2].count("\n") == 2
+    lines = (tmp_path / "kmsg").read_text().splitlines()
+    expected = [f"<{3 + i}>acrn_dm: {word} of the machine" for i, word in enumerate(WORDS[:level])]
+    assert lines == [*expected, "<3>acrn_dm: error of a device"]
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 5])
+def test_option_sets_what_the_file_gets(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, level: int) -> None:
+    wordy_machine(monkeypatch)
+    assert cli("--logger_setting", f"disk,level={level};console,level=1", "vm1")[2].count("\n") == 2
+    lines = (tmp_path / "logs" / "vm1_log_0").read_text().splitlines()
+    expected = [f"{word} of the machine" for word in WORDS[:level]] + ["error of a device"]
+    assert [line.rpartition(": ")[2] for line in lines] == expected
+
+
+def test_without_the_option_there_is_the_console_only(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wordy_machine(monkeypatch)
+    assert cli("vm1")[2].count("\n") == 4  # errors, warnings, notices
+    assert (tmp_path / "kmsg").read_text() == ""
+    assert not (tmp_path / "logs").exists()
 
 
 def test_one_place_in_the_code_can_not_flood_the_log() -> None:

@@ -119,6 +119,8 @@ def test_logger_setting_of_the_generated_scripts_is_read() -> None:
     got = values.logger_setting("console,level=4;kmsg,level=3;disk,level=5")
     assert got == LogSettings(console=4, kmsg=3, disk=5)
     assert values.logger_setting("disk,level=1") == LogSettings(console=3, kmsg=None, disk=1)
+    # The original's guide for QEMU has one above the last; it takes all, as 5 does.
+    assert values.logger_setting("kmsg,level=6") == LogSettings(kmsg=5)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ OUTER_MODULES = [
     "tun",
     "vhost_net",
     "vhost_vsock",
+    "loop",
 ]
 GUEST_MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio-rng"]
 AGENT_PORT = "lab.agent"

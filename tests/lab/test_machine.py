@@ -49,14 +49,27 @@ class Rig:
     scratch: Path
     digest: str = ""
 
-    def start(
-        self, *arguments: str, action: str = "poweroff", append: str = "", reboots: int = 0, lspci: bool = False
-    ) -> GuestProcess:
-        """Boot with *arguments* added to a small machine; uncompressed, because unpacking takes seconds here."""
+    def make_disk(self) -> Path:
+        """Its disk: blank, for the count of boots, then noise of known ``digest``."""
         disk = random.Random(7).randbytes(DISK_KIB * 1024)
         blank = bytes(64 << 10)
         (self.scratch / "disk").write_bytes(blank + disk[len(blank) :])
         self.digest = hashlib.sha256(disk[len(blank) :]).hexdigest()
+        return self.scratch / "disk"
+
+    def start(
+        self,
+        *arguments: str,
+        action: str = "poweroff",
+        append: str = "",
+        reboots: int = 0,
+        lspci: bool = False,
+        disk: str = "",
+    ) -> GuestProcess:
+        """Boot with *arguments* added to a small machine; uncompressed, because unpacking takes seconds here. *disk*:
+        options of virtio-blk, where its medium has the content of ``make_disk``.
+        """
+        disk = disk or str(self.make_disk())
         settings = {"ACTION": action, "REBOOTS": str(reboots)}
         modules = [*images.GUEST_MODULES, *(["button"] if action == "button" else [])]
         initramfs = images.guest_initramfs(
@@ -66,7 +79,7 @@ class Rig:
         argv = [
             *(sys.executable, "-m", "tests.lab.observed", str(self.scratch / "witness"), "--hypervisor", "kvm"),
             *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", "com1,stdio"),
-            *("-s", f"3,virtio-blk,{self.scratch / 'disk'}"),
+            *("-s", f"3,virtio-blk,{disk}"),
             *("-s", f"5,virtio-console,file:report={self.scratch / 'report'}"),
             *("-r", str(initramfs), "-B", f"{COMMAND_LINE} {append}".strip(), *defaults, *arguments, "lab"),
         ]

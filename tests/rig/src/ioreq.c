@@ -89,6 +89,13 @@ static void count(struct vm *vm, uint32_t type) {
     vm->count.wp += type > ACRN_IOREQ_TYPE_PCICFG;
 }
 
+static uint32_t written(const struct acrn_io_request *slot) {
+    if (slot->type == ACRN_IOREQ_TYPE_PORTIO)
+        return slot->reqs.pio_request.value;
+    return slot->type == ACRN_IOREQ_TYPE_PCICFG ? (uint32_t)slot->reqs.pci_request.value
+                                                : (uint32_t)slot->reqs.mmio_request.value;
+}
+
 static void trace_request(const struct vcpu *vcpu, const struct acrn_io_request *slot) {
     static const char *const KINDS[] = {"pio", "mmio", "config", "wp"};
     const struct acrn_mmio_request *mmio = &slot->reqs.mmio_request;
@@ -99,8 +106,9 @@ static void trace_request(const struct vcpu *vcpu, const struct acrn_io_request 
         return;
     if (slot->type == ACRN_IOREQ_TYPE_PCICFG)
         address = (uint64_t)(pci->bus << 20 | pci->dev << 15 | pci->func << 12 | pci->reg);
-    trace("REQUEST", 0, "\"vcpu\":%d,\"kind\":\"%s\",\"write\":%u,\"address\":%llu,\"size\":%llu", vcpu->id,
-          KINDS[slot->type & 3], mmio->direction, (unsigned long long)address, (unsigned long long)mmio->size);
+    trace("REQUEST", 0, "\"vcpu\":%d,\"kind\":\"%s\",\"write\":%u,\"address\":%llu,\"size\":%llu,\"value\":%u",
+          vcpu->id, KINDS[slot->type & 3], mmio->direction, (unsigned long long)address,
+          (unsigned long long)mmio->size, mmio->direction ? written(slot) : 0);
 }
 
 /* The module's part; true when it answered by itself. With ioreq_lock held. */

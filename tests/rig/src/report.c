@@ -11,8 +11,10 @@
 
 #define MAX_CALLS 64
 #define TRACE_BUFFER (256 << 10)
+#define FLUSH_EVERY 64 /* frequent calls: whoever waits for the first of them need not wait long */
 
 static FILE *report_file, *trace_file;
+static unsigned unflushed;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     char name[32];
@@ -131,7 +133,7 @@ void trace(const char *call, long result, const char *format, ...) {
         va_end(arguments);
         fprintf(trace_file, "%s\"result\":%ld,\"errno\":%d}\n", *format != '\0' ? "," : "", result,
                 result < 0 ? error : 0);
-        if (!is_frequent(call))
+        if (!is_frequent(call) || ++unflushed % FLUSH_EVERY == 0)
             fflush(trace_file);
     }
     pthread_mutex_unlock(&lock);

@@ -1,0 +1,80 @@
+"""What a hypervisor makes of options that only ACRN has: taken, ignored with a line, or refused."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from acrn_dm.config import InterruptMonitor, MachineConfig
+from acrn_dm.machine import build
+from acrn_dm.parts import find_hypervisor
+from acrn_dm.plan import hypervisor_options, unprovided
+from acrn_dm.plugins import make_plugin_manager
+from acrn_dm.types import HypervisorOptions, HypervisorType
+
+MONITOR = InterruptMonitor(threshold=10000, period_s=10, delay_ms=1, duration_ms=100)
+NONE = "kvm-like has none; it needs the hypervisor hsm"
+
+
+def hypervisor(name: str = "kvm-like", **more: Any) -> HypervisorType:
+    return HypervisorType(name=name, summary="for tests", probe=lambda: None, open=lambda options: None, **more)
+
+
+@pytest.mark.parametrize(
+    ("options", "ignored", "refused"),
+    [
+        ({}, [], []),
+        ({"rtvm": True}, [f"--rtvm: ignored: {NONE}"], []),
+        ({"rtvm": True, "lapic_pt": True}, [f"--rtvm: ignored: {NONE}", f"--lapic_pt: ignored: {NONE}"], []),
+        ({"interrupt_monitor": MONITOR}, [f"--intr_monitor: ignored: {NONE}"], []),
+        ({"enable_trusty": True}, [], [f"--enable_trusty: {NONE}"]),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
+)
+def test_without_acrn_what_makes_it_slower_is_ignored_and_what_makes_it_another_guest_is_refused(
+    options: dict[str, Any], ignored: list[str], refused: list[str]
+) -> None:
+    assert unprovided(MachineConfig(**options), hypervisor()) == (ignored, refused)
+
+
+@pytest.mark.parametrize(
+    ("options", "ignored"),
+    [
+        ({"rtvm": True, "lapic_pt": True, "enable_trusty": True, "interrupt_monitor": MONITOR}, []),
+        ({"lapic_pt": True}, ["--lapic_pt: ignored: only with --rtvm"]),
+    ],
+    ids=["all", "lapic_pt"],
+)
+def test_acrn_takes_them_all_but_lapic_pt_alone(options: dict[str, Any], ignored: list[str]) -> None:
+    assert unprovided(MachineConfig(**options), hypervisor(acrn_options=True)) == (ignored, [])
+
+
+@pytest.mark.parametrize("acrn", [False, True])
+def test_cpus_are_checked_by_every_hypervisor(acrn: bool) -> None:
+    def check(options: HypervisorOptions) -> list[str]:
+        return [f"no CPU {options.cpu_affinity}"]
+
+    found = unprovided(MachineConfig(cpu_affinity=(64,)), hypervisor(acrn_options=acrn, check=check))
+    assert found == ([], ["no CPU (64,)"])
+
+
+def test_options_of_the_guests_kind_reach_the_hypervisor() -> None:
+    config = MachineConfig(name="rt", vcpus=2, cpu_affinity=(2, 4), rtvm=True, enable_trusty=True)
+    assert hypervisor_options(config) == HypervisorOptions(
+        name="rt", vcpus=2, cpu_affinity=(2, 4), rtvm=True, enable_trusty=True
+    )
+
+
+def test_ignored_option_is_in_the_log_and_the_machine_can_run(caplog: pytest.LogCaptureFixture) -> None:
+    plugins = make_plugin_manager(entry_points=False)
+    config = MachineConfig(hypervisor="sim", rtvm=True, lapic_pt=True)
+    with caplog.at_level(logging.WARNING):
+        _, problem = find_hypervisor(config, plugins)
+    assert problem is None
+    assert [record.message.split(":")[0] for record in caplog.records] == ["--rtvm", "--lapic_pt"]
+
+
+def test_refused_option_is_found_before_anything_is_open() -> None:
+    machine = build(MachineConfig(hypervisor="sim", enable_trusty=True), make_plugin_manager(entry_points=False))
+    assert "--enable_trusty: sim has none; it needs the hypervisor hsm" in machine.check()
+    machine.close()
