@@ -132,6 +132,12 @@ def test_dma_that_cannot_be_done_says_so(rig: Rig, control: int, length: int, ad
     assert rig.transfer(control, length, address) == ERROR
 
 
+def test_dma_that_is_too_long_writes_nothing(rig: Rig) -> None:
+    rig.memory.write(BUFFER, b"\xff")
+    rig.transfer(0x15 << 16 | SELECT | READ, 1 << 31 | 1)
+    assert rig.memory.read(BUFFER, 1) == b"\xff"
+
+
 def test_descriptor_outside_memory_is_the_guests_error(rig: Rig) -> None:
     with pytest.raises(GuestError):
         rig.device.write(8, 4, 0xFFFF_FFFF)
