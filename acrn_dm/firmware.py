@@ -4,6 +4,7 @@ Firmware made for QEMU knows no other platform than QEMU's, by the chips at two 
 knows ACRN's host bridge only. So the chips are chosen by the image.
 """
 
+import logging
 from collections.abc import Callable
 
 import attrs
@@ -16,6 +17,8 @@ from acrn_dm.errors import ConfigError
 from acrn_dm.memory import GuestMemory, MemoryRange
 from acrn_dm.types import Bdf
 
+log = logging.getLogger(__name__)
+
 HOST_BRIDGES = frozenset({"hostbridge", "amd_hostbridge"})  # what stands for "whatever the guest needs"
 QEMU_CHIPS = {Bdf(slot=0): "i440fx", Bdf(slot=1, func=3): "piix4-pm"}
 
@@ -27,6 +30,8 @@ def with_chips(config: MachineConfig) -> MachineConfig:
     """
     if config.firmware is None or not ovmf.made_for_qemu(config.firmware):
         return config
+    if config.firmware.writeback:
+        log.warning("%s: w: no variables are kept: this firmware, made for QEMU, wants a flash device", ovmf.OPTION)
     devices = {spec.bdf: spec for spec in config.devices}
     for place, kind in QEMU_CHIPS.items():
         found = devices.get(place)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from acrn_dm.config import DeviceSpec, Firmware, MachineConfig
@@ -62,6 +63,19 @@ def test_another_device_in_the_chips_place_is_named(qemus: Firmware, place: Bdf)
     disk = DeviceSpec(bdf=place, kind="virtio-blk", text="/disk")
     with pytest.raises(ConfigError, match=rf"-s: '{place},virtio-blk': .* move virtio-blk elsewhere"):
         with_chips(MachineConfig(firmware=qemus, devices=(disk,)))
+
+
+@pytest.mark.parametrize("writeback", [False, True])
+def test_variables_that_will_not_be_kept_are_said(
+    qemus: Firmware, caplog: pytest.LogCaptureFixture, writeback: bool
+) -> None:
+    with_chips(MachineConfig(firmware=attrs.evolve(qemus, writeback=writeback)))
+    assert ("no variables are kept" in caplog.text) is writeback
+
+
+def test_dry_run_shows_the_firmware(machines: "Machines", qemus: Firmware, tmp_path: Path) -> None:
+    machine = machines.build(firmware=qemus, kernel=tmp_path / "kernel")
+    assert machine.describe().boot == f"firmware {qemus.image}, kernel {tmp_path / 'kernel'}"
 
 
 class Machines:
