@@ -16,6 +16,7 @@ from tests.lab.vm import GuestProcess, OuterVm
 pytestmark = pytest.mark.lab
 
 IMAGE = Path("/usr/share/ovmf/OVMF.fd")
+CODE, VARIABLES = Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 FIRMWARE = ("--ovmf", str(IMAGE))
 TICK = "/sys/module/kvm/parameters/min_timer_period_us"
 SLOW_TICK_US, DEFAULT_TICK_US = 50_000, 200
@@ -52,7 +53,7 @@ def set_tick(vm: Any, microseconds: int) -> None:
 
 @pytest.fixture(autouse=True)
 def _firmware(lab: OuterVm) -> Iterator[None]:
-    if not IMAGE.exists():
+    if not all(file.exists() for file in (IMAGE, CODE, VARIABLES)):
         pytest.skip("no firmware: install ovmf")
     yield
     if lab.alive():
@@ -82,6 +83,15 @@ def test_firmware_starts_the_kernel_that_it_is_given_and_again_after_a_reboot(ma
     assert_clean(run, machine.digest)
     assert run.report["boot"] == ["1", "2"]
     assert_from_firmware(run)
+
+
+def test_firmware_in_two_files_finds_all_processors_and_memory_above_4_gib(machine: Rig) -> None:
+    firmware = ("--ovmf", f"code={CODE},vars={VARIABLES}")
+    run = machine.boot(*firmware, "-k", str(machine.kernel.image), "--cpus", "2", "-m", "5G")
+    assert_clean(run, machine.digest)
+    assert_from_firmware(run)
+    assert run.one("cpus") == "2"
+    assert 4_900_000 < int(run.one("memory")) <= 5_242_880
 
 
 def test_firmware_starts_what_is_on_the_disk(machine: Rig) -> None:
