@@ -36,7 +36,13 @@ def describe_function(function: PciFunction, provider: str) -> DeviceReport:
 
 def describe_boot(config: MachineConfig) -> str:
     """What the guest starts from, in words."""
-    parts: list[tuple[str, Path | None]] = [("kernel", config.kernel), ("ELF", config.elf), ("ramdisk", config.ramdisk)]
+    firmware = config.firmware
+    parts: list[tuple[str, Path | None]] = [
+        ("firmware", None if firmware is None else firmware.image or firmware.code),
+        ("kernel", config.kernel),
+        ("ELF", config.elf),
+        ("ramdisk", config.ramdisk),
+    ]
     return ", ".join(f"{what} {path}" for what, path in parts if path is not None)
 
 

@@ -1,10 +1,46 @@
-"""What a machine with boot firmware has to do at each turn of its life; with none, nothing."""
+"""What a machine with boot firmware has to do at each turn of its life; with none, nothing.
+
+Firmware made for QEMU knows no other platform than QEMU's, by the chips at two places of the PCI bus; ACRN's firmware
+knows ACRN's host bridge only. So the chips are chosen by the image.
+"""
+
+import logging
+from collections.abc import Callable
+
+import attrs
 
 from acrn_dm.boot import fw_cfg_items, ovmf
 from acrn_dm.boot.loader import BootPlan
-from acrn_dm.config import Firmware
+from acrn_dm.config import DeviceSpec, Firmware, MachineConfig
 from acrn_dm.devices.platform.fw_cfg import FwCfg
+from acrn_dm.errors import ConfigError
 from acrn_dm.memory import GuestMemory, MemoryRange
+from acrn_dm.types import Bdf
+
+log = logging.getLogger(__name__)
+
+HOST_BRIDGES = frozenset({"hostbridge", "amd_hostbridge"})  # what stands for "whatever the guest needs"
+QEMU_CHIPS = {Bdf(slot=0): "i440fx", Bdf(slot=1, func=3): "piix4-pm"}
+
+
+def with_chips(config: MachineConfig) -> MachineConfig:
+    """Add the chips by which the firmware knows its platform, the host bridge instead of the one that is given.
+
+    Raises ConfigError where something else is in their place.
+    """
+    if config.firmware is None or not ovmf.made_for_qemu(config.firmware):
+        return config
+    if config.firmware.writeback:
+        log.warning("%s: w: no variables are kept: this firmware, made for QEMU, wants a flash device", ovmf.OPTION)
+    devices = {spec.bdf: spec for spec in config.devices}
+    for place, kind in QEMU_CHIPS.items():
+        found = devices.get(place)
+        if found is None or (kind == "i440fx" and found.kind in HOST_BRIDGES):
+            devices[place] = DeviceSpec(bdf=place, kind=kind, origin=f"{ovmf.OPTION}: {place},{kind}")
+        elif found.kind != kind:
+            text = f"this firmware, made for QEMU, needs {kind} in slot {place}; move {found.kind} elsewhere"
+            raise ConfigError(text, option="-s", value=f"{place},{found.kind}")
+    return attrs.evolve(config, devices=tuple(devices.values()))
 
 
 class FirmwareSupport:
@@ -22,8 +58,8 @@ class FirmwareSupport:
         self._store = ovmf.VariableStore(self._firmware)
         return (ovmf.region(self._firmware),)
 
-    def prepare(self, plan: BootPlan) -> None:
-        """Before each boot: what the guest may ask for. Raises ConfigError."""
+    def prepare(self, plan: Callable[[], BootPlan]) -> None:
+        """Before each boot: what the guest may ask for, of the *plan* as it is then. Raises ConfigError."""
         if self.fw_cfg is not None:
             self.fw_cfg.fill(fw_cfg_items.items(plan))
 

@@ -25,7 +25,7 @@ from acrn_dm.describe import describe
 from acrn_dm.devices.platform import Platform, PlatformCallbacks
 from acrn_dm.dispatch import MachineDispatch
 from acrn_dm.errors import ConfigError, GuestError
-from acrn_dm.firmware import FirmwareSupport
+from acrn_dm.firmware import FirmwareSupport, with_chips
 from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import Controls, Management, PowerState
@@ -62,6 +62,7 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
 
     Without *threads* nothing runs by itself: tests step the loops.
     """
+    config = with_chips(config)
     bus = PciBus()
     providers: dict[Bdf, str] = {}
     for resolved in resolve_devices(config, plugins):
@@ -233,9 +234,8 @@ class Machine:
         assert self.vm is not None
         assert self.memory is not None
         self._power = self.vm.processor_power()
-        plan = self.boot_plan()
-        self.firmware.prepare(plan)
-        self._start(loader.load(self.memory, plan))
+        self.firmware.prepare(self.boot_plan)
+        self._start(loader.load(self.memory, self.boot_plan()))
 
     def _start(self, registers: BootRegisters) -> None:
         assert self.vm is not None

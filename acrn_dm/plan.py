@@ -11,10 +11,16 @@ from acrn_dm.devices.platform import Platform
 from acrn_dm.errors import HostError
 from acrn_dm.hugepages import HugePages
 from acrn_dm.memory import GuestMemory, MemoryRange
+from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.bus import PciBus
+from acrn_dm.pci.layout import MEM64_WINDOW
 from acrn_dm.types import HypervisorOptions, HypervisorType
+from acrn_dm.virtio.transport_pci import VirtioPci
 
 log = logging.getLogger(__name__)
+
+GIB = 1 << 30
+VIRTIO_BLK = 2  # device id
 
 
 def hypervisor_options(config: MachineConfig) -> HypervisorOptions:
@@ -79,6 +85,7 @@ def boot_plan(
         uarts=platform.acpi_uarts(),
         last_bus=bus.last_bus,
         i8042=True,
+        mmio64=mmio64_window(bus),
         pm_timer_port=platform.pm_timer_port,
         s3=config.firmware is None,  # firmware moves the tables, and with them the waking vector, to a place of its own
     )
@@ -90,4 +97,27 @@ def boot_plan(
         bootargs=config.bootargs,
         memory_ranges=ranges,
         acpi=acpi,
+        disks=boot_disks(config, bus),
     )
+
+
+def mmio64_window(bus: PciBus) -> tuple[int, int]:
+    """First and last address of the window for 64-bit BARs: ours, or what holds all of them where firmware has put one
+    elsewhere (QEMU describes its windows in the same way, after the fact).
+    """
+    bars = [bar for f in bus.functions for bar in f.bars.values() if bar.kind is BarKind.MEM64 and bar.base >= 4 * GIB]
+    if all(MEM64_WINDOW.base <= bar.base and bar.base + bar.size <= MEM64_WINDOW.end for bar in bars):
+        return MEM64_WINDOW.base, MEM64_WINDOW.end - 1
+    first, end = min(bar.base for bar in bars), max(bar.base + bar.size for bar in bars)
+    return first // GIB * GIB, -(-end // GIB) * GIB - 1
+
+
+def boot_disks(config: MachineConfig, bus: PciBus) -> tuple[tuple[int, int], ...]:
+    """Slot and function of each disk of bus 0, those marked with ``,b`` first."""
+    marked = {spec.bdf for spec in config.devices if spec.bootable}
+    disks = [
+        f.context.bdf
+        for f in bus.functions
+        if isinstance(f, VirtioPci) and f.device.device_id == VIRTIO_BLK and f.context.bdf.bus == 0
+    ]
+    return tuple((bdf.slot, bdf.func) for bdf in sorted(disks, key=lambda bdf: bdf not in marked))

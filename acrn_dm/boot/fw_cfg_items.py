@@ -1,6 +1,7 @@
-"""What firmware made for QEMU finds in the configuration device: kernel, memory map, ACPI tables."""
+"""What firmware made for QEMU finds in the configuration device: kernel, memory map, ACPI tables, boot order."""
 
 import struct
+from collections.abc import Callable
 
 from acrn_dm.boot import bzimage, e820
 from acrn_dm.boot.acpi.linker import RSDP, TABLES, link
@@ -12,19 +13,32 @@ from acrn_dm.devices.platform import fw_cfg
 SECTOR = 512
 
 
-def items(plan: BootPlan) -> dict[int, bytes]:
-    """Return the items by number; files are read anew. Raises ConfigError."""
+def items(current: Callable[[], BootPlan]) -> dict[int, fw_cfg.Item]:
+    """Return the items by number; files are read anew. Raises ConfigError.
+
+    *current* tells what is to be booted, and is asked again when the firmware takes the ACPI tables: by then it has
+    moved the devices' BARs.
+    """
+    plan = current()
     linked = link(plan.acpi)
     # Whole ranges: firmware knows the hole below 1 MiB by itself.
     ram = [e820.E820Entry(base=r.gpa, size=r.size, type=e820.RAM) for r in plan.memory_ranges]
-    files = {
+    files: dict[str, fw_cfg.Item] = {
         "etc/e820": e820.pack(ram),
         RSDP: linked.rsdp,
-        TABLES: linked.tables,
+        TABLES: lambda: link(current().acpi).tables,
         "etc/table-loader": linked.script,
         "etc/boot-menu-wait": struct.pack("<H", 0),
     }
+    if plan.disks:
+        files["bootorder"] = "\n".join(_disk(*place) for place in plan.disks).encode() + b"\0"
     return fw_cfg.contents(_kernel(plan), files, len(plan.acpi.apic_ids))
+
+
+def _disk(slot: int, function: int) -> str:
+    """The OpenFirmware path that QEMU has for a virtio disk."""
+    place = f"{slot:x},{function:x}" if function else f"{slot:x}"
+    return f"/pci@i0cf8/scsi@{place}/disk@0,0"
 
 
 def _kernel(plan: BootPlan) -> dict[int, bytes]:

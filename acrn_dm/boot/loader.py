@@ -23,6 +23,7 @@ class BootPlan:
     ``firmware`` (``--ovmf``) runs first, if there is any; a kernel is then the firmware's to start.
     ``kernel`` (``-k``) a bzImage, or an ELF vmlinux with a PVH note; ``elf`` (``-E``) a 32-bit multiboot image, or a
     64-bit vmlinux with a PVH note; exactly one of the two. ``memory_ranges`` the guest's RAM, of which one starts at 0.
+    ``disks`` slot and function on bus 0 of each disk, in the order in which firmware is to look for a boot loader.
     """
 
     kernel: Path | None = None
@@ -32,6 +33,7 @@ class BootPlan:
     bootargs: str = ""
     memory_ranges: Sequence[MemoryRange]
     acpi: AcpiInputs
+    disks: Sequence[tuple[int, int]] = ()
 
 
 def load(memory: GuestMemory, plan: BootPlan) -> BootRegisters:

@@ -12,6 +12,7 @@ import logging
 import os
 import struct
 from pathlib import Path
+from uuid import UUID
 
 import attrs
 
@@ -32,6 +33,11 @@ MAX_IMAGE = 16 * layout.MIB  # code and variables
 MEMORY_MAP = 0xE_F000
 VARIABLES_SIZES = {4 * layout.MIB: 0x8_4000}  # of an image in one piece, by its size; else
 VARIABLES_SIZE = 128 * layout.KIB
+
+# Firmware made for QEMU tells QEMU about itself in a table that ends 32 bytes before the image's end, in front of the
+# reset vector, with this identifier (EDK II, OvmfPkg/ResetVector: "GUIDed structure"). ACRN's builds have none.
+TABLE_FOOTER = UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le
+TABLE_END = 32
 
 RESET = (
     BootRegisters(  # as a processor is after reset (Intel SDM volume 3, table 10-1), in the last 16 bytes below 4 GiB
@@ -64,6 +70,12 @@ def parts(firmware: Firmware) -> tuple[Part, ...]:
         placed.append(Part(file=file, gpa=gpa))
         gpa += len(file.data)
     return tuple(placed)
+
+
+def made_for_qemu(firmware: Firmware) -> bool:
+    """Whether the image expects QEMU's machine, not ACRN's. Raises ConfigError."""
+    code = parts(firmware)[-1].file.data
+    return code[: len(code) - TABLE_END].endswith(TABLE_FOOTER)
 
 
 def region(firmware: Firmware) -> MemoryRange:

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 from acrn_dm.boot import bzimage, elf, loader, multiboot, pvh
 from acrn_dm.boot.acpi.inputs import AcpiInputs
@@ -151,3 +152,9 @@ def lab_kernel() -> Path | None:
         return debian_kernel().image
     except LabUnavailable:
         return None
+
+
+def make_firmware(size: int = 256 << 10, *, for_qemu: bool = True, fill: bytes = b"\xf4") -> bytes:
+    """A firmware image: *fill*, and at the end what says that it is made for QEMU."""
+    end = (UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le if for_qemu else bytes(16)) + bytes(32)
+    return fill * (size - len(end)) + end

@@ -14,6 +14,7 @@ import pytest
 
 from tests.lab import demo, images, vmm
 from tests.lab.drive import Plan
+from tests.lab.errors import LabError
 from tests.lab.kernel import debian_kernel
 from tests.lab.paths import LAB, ROOT
 from tests.lab.test_machine import LIMIT, Rig, Run, assert_clean, wait_until
@@ -21,6 +22,8 @@ from tests.lab.vm import GuestProcess, OuterVm
 from tests.rig.build import RigUnavailable, library
 
 pytestmark = pytest.mark.lab
+
+LIBRARY = "librig.so"
 
 
 @attrs.define(eq=False)
@@ -32,6 +35,12 @@ class Preloading:
 
     def spawn(self, argv: Sequence[str | Path], *, cwd: Path) -> GuestProcess:
         return self.vm.spawn(argv, cwd=cwd, env=self.environment)
+
+    def alive(self) -> bool:
+        return self.vm.alive()
+
+    def restart(self) -> None:
+        self.vm.restart()
 
 
 @attrs.define(eq=False)
@@ -48,6 +57,16 @@ class Hsm:
         return self.rig.start(*options, *arguments, append=f"{self.clock} {append}", **how)
 
     def boot(self, *arguments: str, timeout: float = LIMIT, **how: Any) -> Run:
+        """As the rig's, once more where it was the outer VM that hung or ended."""
+        try:
+            return self.rig.finish(self.start(*arguments, **how), timeout)
+        except LabError:
+            if self.rig.vm.alive():
+                raise
+        self.rig.vm.restart()
+        for old in self.scratch.iterdir():
+            if old.name != LIBRARY:
+                old.unlink()
         return self.rig.finish(self.start(*arguments, **how), timeout)
 
     def assert_clean(self, run: Run) -> None:
@@ -88,7 +107,7 @@ def hsm(lab: OuterVm, request: pytest.FixtureRequest) -> Hsm:
     scratch = LAB / "hsm" / request.node.name.replace("/", "_")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    preload = shutil.copy(built, scratch / "librig.so")
+    preload = shutil.copy(built, scratch / LIBRARY)
     files = {f"RIG_{name.upper()}": str(scratch / f"rig-{name}") for name in ("report", "trace", "stats")}
     # As RIG_REQUESTS=1, to look closer.
     own = {name: value for name, value in os.environ.items() if name.startswith("RIG_")}

@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from tests.lab import images
-from tests.lab.errors import LabTimeout
+from tests.lab.errors import LabError
 from tests.lab.kernel import Kernel, debian_kernel
 from tests.lab.paths import LAB, ROOT
 from tests.lab.vm import GuestProcess, OuterVm
@@ -65,9 +65,12 @@ class Rig:
         reboots: int = 0,
         lspci: bool = False,
         disk: str = "",
+        boot: Callable[[Path, str], Sequence[str]] | None = None,
     ) -> GuestProcess:
-        """Boot with *arguments* added to a small machine; uncompressed, because unpacking takes seconds here. *disk*:
-        options of virtio-blk, where its medium has the content of ``make_disk``.
+        """Boot with *arguments* added to a small machine; uncompressed, because unpacking takes seconds here.
+
+        *disk*: options of virtio-blk, where its medium has the content of ``make_disk``. *boot* turns initramfs and
+        command line into other options to boot them by.
         """
         disk = disk or str(self.make_disk())
         settings = {"ACTION": action, "REBOOTS": str(reboots)}
@@ -75,13 +78,16 @@ class Rig:
         initramfs = images.guest_initramfs(
             self.kernel, init=images.guest_script("machine"), modules=modules, settings=settings, lspci=lspci
         )
-        defaults = () if "-k" in arguments else ("-k", str(self.kernel.quick_image))
+        command_line = f"{COMMAND_LINE} {append}".strip()
+        kernel = () if "-k" in arguments else ("-k", str(self.kernel.quick_image))
+        direct = (*kernel, "-r", str(initramfs), "-B", command_line)
         argv = [
             *(sys.executable, "-m", "tests.lab.observed", str(self.scratch / "witness"), "--hypervisor", "kvm"),
             *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", "com1,stdio"),
             *("-s", f"3,virtio-blk,{disk}"),
             *("-s", f"5,virtio-console,file:report={self.scratch / 'report'}"),
-            *("-r", str(initramfs), "-B", f"{COMMAND_LINE} {append}".strip(), *defaults, *arguments, "lab"),
+            *(direct if boot is None else boot(initramfs, command_line)),
+            *(*arguments, "lab"),
         ]
         return self.vm.spawn(argv, cwd=ROOT)
 
@@ -99,10 +105,10 @@ class Rig:
         return Run(rc=result.rc, output=output, report=report, witness=[json.loads(row) for row in rows])
 
     def boot(self, *arguments: str, timeout: float = LIMIT, **how: object) -> Run:
-        """``start`` and ``finish``; once more where it was the outer VM that hung, not the guest."""
+        """``start`` and ``finish``; once more where it was the outer VM that hung or ended, not the guest."""
         try:
             return self.finish(self.start(*arguments, **how), timeout)  # type: ignore[arg-type]
-        except LabTimeout:
+        except LabError:
             if self.vm.alive():
                 raise
         self.vm.restart()
@@ -126,11 +132,11 @@ def rig(lab: OuterVm, request: pytest.FixtureRequest) -> Rig:
     return it
 
 
-def assert_clean(run: Run, digest: str) -> None:
-    """The guest ran to its end, saw its disk as it is, and both devices have drivers."""
+def assert_clean(run: Run, digest: str, devices: int = 2) -> None:
+    """The guest ran to its end, saw its disk as it is, and all virtio devices have drivers."""
     assert run.rc == 0, run.output
     assert run.report["digest"] == [digest] * len(run.report["boot"])
-    assert set(run.report["drivers"]) == {"2"}
+    assert set(run.report["drivers"]) == {str(devices)}
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4])

@@ -15,6 +15,7 @@ from acrn_dm.devices.platform.i8042 import KeyboardController
 from acrn_dm.devices.platform.pit import COUNTERS, Pit
 from acrn_dm.devices.platform.pm import PM_TIMER, PowerManagement
 from acrn_dm.devices.platform.post import PostCode
+from acrn_dm.devices.platform.ps2_keyboard import Ps2Keyboard
 from acrn_dm.devices.platform.reset import ResetControl
 from acrn_dm.devices.platform.rtc import Rtc
 from acrn_dm.devices.uart.port import PORTS, make_ports
@@ -64,7 +65,8 @@ class Platform:
         self.pit = Pit(self._line(layout.PIT_GSI)) if pit else None
         self.fw_cfg = fw_cfg
         self.reset_control = ResetControl(callbacks.reset)
-        self.keyboard = KeyboardController(self._line(KEYBOARD_IRQ), lambda: callbacks.reset(True))
+        keyboard = None if fw_cfg is None else Ps2Keyboard()
+        self.keyboard = KeyboardController(self._line(KEYBOARD_IRQ), lambda: callbacks.reset(True), keyboard)
         self.post = PostCode()
         self.debug_exit = DebugExit(callbacks.debug_exit) if debugexit else None
 

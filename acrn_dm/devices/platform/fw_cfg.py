@@ -7,7 +7,7 @@ finds 0 in its control word when it is done, or the error bit.
 
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from acrn_dm.errors import GuestError
@@ -28,6 +28,8 @@ NAME_SIZE = 56
 CHUNK = 1 << 20
 MAX_LENGTH = 1 << 31
 
+Item = bytes | Callable[[], bytes]  # a function makes it when the guest selects it, each time as long as the first
+
 
 class Memory(Protocol):
     """Guest RAM."""
@@ -39,11 +41,11 @@ class Memory(Protocol):
         """Raises GuestError."""
 
 
-def contents(items: Mapping[int, bytes], files: Mapping[str, bytes], vcpus: int) -> dict[int, bytes]:
+def contents(items: Mapping[int, Item], files: Mapping[str, Item], vcpus: int) -> dict[int, Item]:
     """Add what every machine has to *items* by number and *files* by name."""
     numbered = {FIRST_FILE + i: data for i, data in enumerate(files.values())}
     entries = [
-        struct.pack(f">IHH{NAME_SIZE}s", len(data), FIRST_FILE + i, 0, name.encode())
+        struct.pack(f">IHH{NAME_SIZE}s", len(_made(data)), FIRST_FILE + i, 0, name.encode())
         for i, (name, data) in enumerate(files.items())
     ]
     count = struct.pack("<H", vcpus)
@@ -62,7 +64,7 @@ class FwCfg:
     """Made empty; ``fill`` before each boot. vCPU threads call ``read`` and ``write``."""
 
     def __init__(self) -> None:
-        self._items: dict[int, bytes] = {}
+        self._items: dict[int, Item] = {}
         self._memory: Memory | None = None
         self._lock = threading.Lock()
         self._item = b""
@@ -73,7 +75,7 @@ class FwCfg:
         """Use *memory* for DMA."""
         self._memory = memory
 
-    def fill(self, items: dict[int, bytes]) -> None:
+    def fill(self, items: dict[int, Item]) -> None:
         """Take the items of the next boot."""
         with self._lock:
             self._items = items
@@ -105,7 +107,7 @@ class FwCfg:
                 self._address_high = 0
 
     def _select(self, number: int) -> None:
-        self._item, self._at = self._items.get(number, b""), 0
+        self._item, self._at = _made(self._items.get(number, b"")), 0
 
     def _take(self, length: int) -> bytes:
         """The next bytes; behind the item there are zeros."""
@@ -138,6 +140,10 @@ class FwCfg:
             self._at = min(self._at + length, len(self._item))
             return True
         return not control & ~(SELECT | 0xFFFF_0000)
+
+
+def _made(item: Item) -> bytes:
+    return item if isinstance(item, bytes) else item()
 
 
 def _swap(value: int) -> int:

@@ -1,12 +1,14 @@
-"""The keyboard controller (8042) at ports 0x60 and 0x64, with nothing plugged in.
+"""The keyboard controller (8042) at ports 0x60 and 0x64, with nothing plugged in, or a keyboard for firmware.
 
-Guests look for it, some reset the machine through it. A byte for the keyboard is answered as real controllers do when
-the keyboard's clock never moves: 0xFE with the time-out bit, so that a driver's probe ends at once instead of waiting.
-There is no auxiliary (mouse) port.
+Guests look for it, some reset the machine through it. A byte for a keyboard that is not there is answered as real
+controllers do when its clock never moves: 0xFE with the time-out bit, so that a driver's probe ends at once instead of
+waiting. There is no auxiliary (mouse) port.
 """
 
 import threading
 from collections.abc import Callable
+
+from acrn_dm.devices.platform.ps2_keyboard import Ps2Keyboard
 
 STATUS_OUTPUT = 0x01  # a byte waits at 0x60
 STATUS_SYSTEM = 0x04
@@ -37,8 +39,11 @@ RESEND = 0xFE
 class KeyboardController:
     """``data`` answers port 0x60, ``control`` port 0x64."""
 
-    def __init__(self, set_irq: Callable[[bool], None], on_reset: Callable[[], None]) -> None:
+    def __init__(
+        self, set_irq: Callable[[bool], None], on_reset: Callable[[], None], keyboard: Ps2Keyboard | None = None
+    ) -> None:
         self._set_irq = set_irq
+        self._keyboard = keyboard
         self._on_reset = on_reset
         self._lock = threading.Lock()
         self.data = DataPort(self)
@@ -62,7 +67,9 @@ class KeyboardController:
         with self._lock:
             self._status &= ~(STATUS_OUTPUT | STATUS_AUX | STATUS_TIMEOUT)
             self._set_irq(False)
-            return self._output
+            value = self._output
+            self._take_from_keyboard()
+            return value
 
     def read_status(self) -> int:
         """The status register."""
@@ -77,7 +84,7 @@ class KeyboardController:
             self._status &= ~STATUS_COMMAND
             if command is None:
                 self._ram[0] &= ~MODE_KEYBOARD_OFF  # sending enables the interface
-                self._put(RESEND, STATUS_TIMEOUT)
+                self._send(value)
             elif WRITE_RAM <= command < WRITE_RAM + len(self._ram):
                 # Without the port its "off" bit can't be cleared, which tells a driver so.
                 self._ram[command - WRITE_RAM] = value | (MODE_AUX_OFF if command == WRITE_RAM else 0)
@@ -106,10 +113,28 @@ class KeyboardController:
             elif value in (KEYBOARD_OFF, KEYBOARD_ON):
                 off = MODE_KEYBOARD_OFF if value == KEYBOARD_OFF else 0
                 self._ram[0] = self._ram[0] & ~MODE_KEYBOARD_OFF | off
+                self._take_from_keyboard()
         if value == PULSE_RESET:
             self._on_reset()
 
+    def _send(self, value: int) -> None:
+        """A byte for the keyboard."""
+        if self._keyboard is None:
+            self._put(RESEND, STATUS_TIMEOUT)
+            return
+        self._keyboard.command(value)
+        self._take_from_keyboard()
+
+    def _take_from_keyboard(self) -> None:
+        """The next byte of the keyboard's, once the one before was read and the interface is on."""
+        if self._keyboard is None or self._status & STATUS_OUTPUT or self._ram[0] & MODE_KEYBOARD_OFF:
+            return
+        if self._keyboard.output:
+            self._put(self._keyboard.output.popleft())
+
     def _power_on(self) -> None:
+        if self._keyboard is not None:
+            self._keyboard.reset()
         self._ram = bytearray(32)
         self._ram[0] = POWER_ON_MODE
         self._status = 0

@@ -35,6 +35,7 @@ load_modules
 until port_named report > /dev/null && [ -b /dev/vda ]; do usleep 50000; done
 count_boots
 report_line "boot $boots"
+if [ -d /sys/firmware/efi ]; then report_line "firmware efi"; else report_line "firmware none"; fi
 report_line "cpus $(grep -c ^processor /proc/cpuinfo)"
 report_line "memory $(awk '/MemTotal/ {print $2}' /proc/meminfo)"
 before=$(dd if=/dev/vda bs=64k skip=1 2> /dev/null | sha256sum | cut -d' ' -f1)
