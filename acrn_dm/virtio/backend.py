@@ -111,6 +111,12 @@ class Backend:
         """Serve the queues. Raises GuestError (bad rings) or HostError; ``stop`` is called then, too."""
         raise NotImplementedError
 
+    def queues_changed(self, done: Callable[[], None]) -> None:
+        """The device wants other queues than before (``VirtioDevice.wants_queue``): call *done* when that is so. Any
+        thread. Nothing to do where the device itself decides which queues get data.
+        """
+        done()
+
     def stop(self) -> Mapping[int, int]:
         """Stop using rings, eventfds and memory; return the next available index of each queue that ran. Idempotent."""
         raise NotImplementedError
