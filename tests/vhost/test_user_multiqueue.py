@@ -203,7 +203,9 @@ def test_commands_behind_one_that_takes_its_time_keep_their_order(path: Path) ->
         assert c.switched() == [(2, 1), (3, 1), (2, 0), (3, 0)]
 
 
-def test_reset_while_a_command_is_carried_out_goes_through_and_the_next_driver_begins_with_one_pair(path: Path) -> None:
+def test_reset_while_a_command_is_carried_out_goes_through_and_the_next_driver_begins_with_one_pair(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     peer = Held(path)
     with card(path, peer) as c:
         c.driver.start()
@@ -216,6 +218,7 @@ def test_reset_while_a_command_is_carried_out_goes_through_and_the_next_driver_b
         assert c.switched() == [(0, 1), (1, 1)]
         assert c.use(2) == ACK_OK
         assert c.machine.failures == []
+    assert caplog.records == [], "an acknowledgement that comes late is dropped"
 
 
 def test_enabled_ring_is_looked_at(path: Path) -> None:
@@ -251,6 +254,44 @@ def test_backend_that_dies_over_a_command_leaves_it_to_the_next_one(path: Path) 
         peer.go_on.set()
         assert c.acknowledged() == [ACK_OK]
         eventually(c.machine, lambda: (3, 1) in [struct.unpack("<II", r.payload) for r in peer.seen if r.code == 18])
+        assert c.machine.failures == []
+
+
+def test_backend_that_dies_over_a_command_and_has_no_successor_does_not_keep_the_driver_waiting(path: Path) -> None:
+    peer = Held(path)
+    with card(path, peer) as c:
+        c.driver.start()
+        c.send(2)
+        eventually(c.machine, peer.reached.is_set)
+        peer.answers[Request.GET_FEATURES] = refuse
+        peer.hang_up()
+        peer.go_on.set()
+        assert c.acknowledged() == [ACK_OK]
+
+
+@pytest.mark.parametrize("moment", [Request.GET_QUEUE_NUM, Request.SET_VRING_ENABLE, Request.SET_STATUS])
+def test_command_while_the_next_backend_is_told_everything_waits_for_the_end_of_that(
+    path: Path, moment: Request
+) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(connection: Connection, request: Received) -> None:
+        reached.set()
+        assert go_on.wait(10)
+        c.peer.answer_well(connection, request)
+
+    with card(path) as c:
+        c.driver.start()
+        c.switched()
+        c.peer.answers[moment] = hold
+        c.peer.hang_up()
+        eventually(c.machine, reached.is_set)
+        c.send(2)
+        c.machine.settle()
+        go_on.set()
+        assert c.acknowledged() == [ACK_OK]
+        assert sorted(c.switched()) == [(0, 1), (1, 1), (2, 1), (3, 1)]
+        assert c.use(1) == ACK_OK
         assert c.machine.failures == []
 
 
