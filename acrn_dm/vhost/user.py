@@ -174,7 +174,7 @@ class VhostUser(Proxy):
             self._inflight.forget()
             self._link.close()
             self._forget_area()
-            self._unwatch_errors()
+            self._unwatch_errors(self._err_fd)
 
     # Conversations: in a turn.
 
@@ -275,9 +275,11 @@ class VhostUser(Proxy):
         else:
             self.device.fail(self._described(error))
 
-    def _bad_answer(self, error: HostError) -> None:
-        """The relay got nonsense. An I/O loop's thread."""
-        self._turns.loop.call_soon(lambda: self._turns.on_loop(lambda: self._give_up(error)))
+    def _bad_answer(self, relay: Relay, error: HostError) -> None:
+        """*relay* got nonsense. An I/O loop's thread; the driver may be another by the time the main loop hears it."""
+        self._turns.loop.call_soon(
+            lambda: self._turns.on_loop(lambda: self._give_up(error) if relay is self._relay else None)
+        )
 
     def _give_up(self, error: HostError) -> None:
         if self._link.connected:
@@ -343,19 +345,22 @@ class VhostUser(Proxy):
             self.device.config_changed()
 
     def _watch_errors(self) -> None:
-        self._err_fd = make_eventfd()
-        self._turns.loop.add(self._err_fd, lambda: self._turns.on_loop(self._ring_error), events=ONCE)
+        err_fd = make_eventfd()
+        self._turns.loop.add(err_fd, lambda: self._turns.on_loop(self._ring_error), events=ONCE)
+        self._err_fd = err_fd
 
-    def _unwatch_errors(self) -> None:
-        fd, self._err_fd = self._err_fd, -1
+    def _unwatch_errors(self, fd: int) -> None:
         self._turns.loop.remove(fd)
         os.close(fd)
 
     def _ring_error(self) -> None:
-        """SET_VRING_ERR's eventfd, which is not read: who shares it decides whether that blocks."""
-        self._unwatch_errors()
-        self._watch_errors()
+        """SET_VRING_ERR's eventfd. The next back-end gets another one, which this one can't write."""
+        if self._closed:
+            return
         self._give_up(PeerError("it reports an error in a ring"))
+        used = self._err_fd
+        self._watch_errors()
+        self._unwatch_errors(used)
 
     @property
     def _where(self) -> str:

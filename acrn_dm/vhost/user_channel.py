@@ -22,11 +22,13 @@ ANCILLARY = socket.CMSG_SPACE(wire.MAX_REGIONS * FD_SIZE)
 
 def connect(path: Path) -> socket.socket:
     """Connect to the socket at *path* without blocking. Raises HostError."""
-    peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    peer = None
     try:
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         peer.connect(os.fspath(path))
     except OSError as e:
-        peer.close()
+        if peer is not None:
+            peer.close()
         raise HostError.from_os(f"connecting to {path}", e, "is the vhost-user process running?") from e
     return peer
 

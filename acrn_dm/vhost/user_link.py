@@ -95,18 +95,23 @@ class Link:
         self._main = Watched(self._turns, Channel(connect(path)), self._ready)
 
     def open_back_channel(self) -> socket.socket:
-        """Make a channel for the back-end's own requests; returns its end, which the caller closes."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        """Make a channel for the back-end's requests; returns its end, which the caller closes. Raises HostError."""
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as e:
+            raise HostError.from_os("making a channel for the back-end's requests", e) from e
         self._back = Watched(self._turns, Channel(ours), self._back_ready)
         return theirs
 
     def run(self, talk: Talk[T]) -> T:
-        """Have *talk* and wait for its end. Raises PeerError or PeerGone; then the connection is closed."""
+        """Have *talk* and wait for its end. Raises HostError, mostly PeerError or PeerGone. Whatever it raises, the
+        connection is closed then: nobody would know what is to be said next.
+        """
         self.settle()
         exchange = Exchange(self._channel(), talk)
         try:
             return exchange.finish(TIME_LIMIT_S)
-        except HostError:
+        except BaseException:
             exchange.abandon()
             self.drop()
             raise

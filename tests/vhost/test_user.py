@@ -1,5 +1,6 @@
 """The vhost-user front-end against back-ends of our own making, good and bad."""
 
+import errno
 import os
 import socket
 import struct
@@ -17,7 +18,7 @@ from acrn_dm.testing.driver import NEEDS_RESET
 from acrn_dm.vhost import user, user_link
 from acrn_dm.vhost.user_message import ProtocolFeature, Request
 from tests.vhost.user_peer import ALL, BLK_FEATURES, HEADER, Answer, Connection, Peer, Received
-from tests.vhost.user_rig import eventually, open_descriptors
+from tests.vhost.user_rig import eventually, jammed, open_descriptors, returns
 
 LIMIT_S = 0.3
 
@@ -275,6 +276,53 @@ def test_ring_error_fails_the_device(socket_path: Path) -> None:
         os.eventfd_write(peer.last(Request.SET_VRING_ERR).fds[0], 1)
         eventually(machine, lambda: bool(machine.failures))
         assert driver.status & NEEDS_RESET
+
+
+def test_ring_error_is_noticed_again_after_the_reset(socket_path: Path) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        for number in (1, 2):
+            driver.start()
+            os.eventfd_write(peer.last(Request.SET_VRING_ERR).fds[0], 1)
+            eventually(machine, lambda number=number: len(machine.failures) == number)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("call", ["socketpair", "eventfd"])
+def test_reconnection_that_finds_no_free_descriptor_is_tried_again(
+    socket_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """socketpair: the back-end's own channel; eventfd: what the relay's rings are made of."""
+    protocol = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
+    with Peer(socket_path, protocol=protocol) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        driver.start()
+        peer.seen.clear()
+        owner, real = (socket, socket.socketpair) if call == "socketpair" else (os, os.eventfd)
+        left = [3]
+
+        def full(*args: Any) -> Any:
+            left[0] -= 1
+            if left[0] >= 0:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return real(*args)
+
+        monkeypatch.setattr(owner, call, full)
+        peer.hang_up()
+        eventually(machine, lambda: Request.SET_VRING_ENABLE in peer.codes())
+        assert left[0] < 0
+        assert machine.failures == []
+
+
+def test_kick_that_the_backend_made_blocking_and_full_does_not_stop_the_guests_processor(socket_path: Path) -> None:
+    with Peer(socket_path, features=1 << 32) as peer, sim() as machine:
+        machine.add("virtio-net", f"vhost-user={socket_path}", slot=3)
+        driver = machine.driver(3)
+        for queue in range(2):
+            machine.vm.fail("ioeventfd", errno.ENOSPC, after=queue)  # notifications come to us
+        driver.start()
+        eventually(machine, lambda: peer.codes().count(Request.SET_VRING_KICK) == 2)
+        with jammed(peer.last(Request.SET_VRING_KICK).fds[0]):
+            assert returns(lambda: driver.registers.notify(1))
 
 
 # Hostile ones
