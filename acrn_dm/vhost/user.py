@@ -27,6 +27,7 @@ from acrn_dm.vhost import user_features, user_plan, user_talk
 from acrn_dm.vhost.backoff import Backoff
 from acrn_dm.vhost.proxy import Proxy
 from acrn_dm.vhost.turns import Turns
+from acrn_dm.vhost.user_channel import problem
 from acrn_dm.vhost.user_enable import RingSwitches
 from acrn_dm.vhost.user_exchange import Talk
 from acrn_dm.vhost.user_inflight import InflightSlot
@@ -72,6 +73,11 @@ class VhostUser(Proxy):
         self._closed = False
 
     # Backend and Proxy: control threads.
+
+    def check(self) -> list[str]:
+        """Whether there is a socket; whether somebody serves it only connecting would show."""
+        why = problem(self.path)
+        return [] if why is None else [why]
 
     def realize(self, resources: Resources) -> None:
         """Connect and get acquainted; what is offered to drivers depends on it. Raises HostError."""

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,18 @@ from acrn_dm.vhost.user_message import Message, PeerError, PeerGone
 
 FD_SIZE = array.array("i").itemsize
 ANCILLARY = socket.CMSG_SPACE(wire.MAX_REGIONS * FD_SIZE)
+
+
+def problem(path: Path) -> str | None:
+    """Why nobody can be connected to at *path*, as one line; connects to nobody."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as e:
+        reason = (e.strerror or str(e)).lower()
+        return f"socket {path}: {reason}; is the vhost-user process running?"
+    if not stat.S_ISSOCK(mode):
+        return f"{path} is no socket"
+    return None if os.access(path, os.W_OK) else f"socket {path} is not accessible"  # unix(7): connect needs to write
 
 
 def connect(path: Path) -> socket.socket:

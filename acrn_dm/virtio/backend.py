@@ -92,6 +92,10 @@ class Backend:
     def __init__(self, device: VirtioDevice) -> None:
         self.device = device
 
+    def check(self) -> list[str]:
+        """Say what is missing on this host for this device, each as one line; before ``realize``, opens nothing."""
+        return []
+
     def realize(self, resources: Resources) -> None:
         """Open what is needed (a node, a socket); the device is real already. Raises HostError; ``close`` follows."""
 

@@ -87,10 +87,11 @@ class VirtioPci(PciFunction):
     def check(self) -> list[str]:
         """What the device and its backend miss on this host."""
         lines = self.device.check()
-        reason = self.backend_type.probe() if self._fallback is None else None
-        if reason is not None:
-            lines.append(f"{self.name}: backend {self.backend_type.name}: {reason}")
-        return lines
+        if self._fallback is not None:
+            return lines
+        reason = self.backend_type.probe()
+        missing = self.data_plane.backend.check() if reason is None else [reason]
+        return lines + [f"{self.name}: backend {self.backend_type.name}: {line}" for line in missing]
 
     def realize(self, resources: Resources) -> None:
         """Open device and backend; only then is it known what they can offer."""

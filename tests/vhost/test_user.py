@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from acrn_dm.devices import virtio_blk, virtio_net
+from acrn_dm.devices import virtio_blk, virtio_console, virtio_net
 from acrn_dm.errors import HostError
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NEEDS_RESET
@@ -195,6 +195,41 @@ def test_nobody_at_the_socket_is_one_error_that_names_it(socket_path: Path) -> N
     with pytest.raises(HostError, match=str(socket_path)):
         machine.driver(3)
     machine.close()
+
+
+@pytest.mark.parametrize("kind", ["virtio-blk", "virtio-net", "virtio-console"])
+def test_missing_socket_is_said_before_anything_is_opened(socket_path: Path, kind: str) -> None:
+    machine = SimMachine(plugins=[virtio_blk, virtio_net, virtio_console, user])
+    function = machine.add(kind, f"vhost-user={socket_path}", slot=3)
+    told = f"{kind}-3:0: backend vhost-user: socket {socket_path}: no such file or directory"
+    assert function.check() == [f"{told}; is the vhost-user process running?"]
+    machine.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (Path.touch, "{} is no socket"),
+        (Path.mkdir, "{} is no socket"),
+        (lambda path: path.symlink_to(path), "socket {}: too many levels of symbolic links"),
+    ],
+)
+def test_file_that_is_no_socket_is_said_before_anything_is_opened(
+    socket_path: Path, make: Callable[[Path], None], word: str
+) -> None:
+    make(socket_path)
+    machine = sim()
+    (line,) = machine.add("virtio-blk", f"vhost-user={socket_path}", slot=3).check()
+    assert word.format(socket_path) in line
+    machine.close()
+
+
+def test_check_does_not_disturb_the_backend(socket_path: Path) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        function = machine.add("virtio-blk", f"vhost-user={socket_path}", slot=3)
+        assert function.check() == []
+        machine.driver(3)
+        assert peer.connections == 1
 
 
 def test_next_backend_gets_the_notes_of_the_last_and_the_ring_where_it_was(socket_path: Path) -> None:
