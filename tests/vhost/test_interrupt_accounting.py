@@ -21,13 +21,15 @@ import attrs
 import pytest
 
 from acrn_dm.devices import virtio_console
+from acrn_dm.hypervisors.sim import SimVm
 from acrn_dm.hypervisors.sim_irq import InterruptController
 from acrn_dm.irq import MsiMessage
 from acrn_dm.memory import MIB
 from acrn_dm.testing import SimMachine, VirtioDriver
-from acrn_dm.testing.driver import VERSION_1
+from acrn_dm.testing.driver import CONFIG_VECTOR, VERSION_1
 from acrn_dm.testing.guest_pci import CAP_MSIX, MSI_ADDRESS, MSIX_ENABLE, MSIX_FUNCTION_MASK
 from acrn_dm.vhost import user
+from acrn_dm.virtio.transport_pci import VirtioPci
 from tests.vhost.kernel_rig import vhost_card
 from tests.vhost.user_rig import Daemon
 from tests.virtio.parts import SLOT, machine_with
@@ -67,6 +69,20 @@ class Witness(InterruptController):
 
 
 @attrs.define(eq=False)
+class Hesitant:
+    """Takes its time between being asked for a message and sending it."""
+
+    vm: SimVm
+
+    def inject_msi(self, message: MsiMessage) -> None:
+        time.sleep(5e-5)
+        self.vm.inject_msi(message)
+
+    def set_irq_line(self, gsi: int, asserted: bool) -> None:
+        self.vm.set_irq_line(gsi, asserted)
+
+
+@attrs.define(eq=False)
 class Scene:
     """A queue under a data plane of its own. *request* makes it call once."""
 
@@ -76,12 +92,33 @@ class Scene:
     out: bytes
     in_: tuple[int, ...] = ()
 
+    @property
+    def function(self) -> VirtioPci:
+        """The device."""
+        (function,) = self.driver.machine.bus.functions
+        assert isinstance(function, VirtioPci)
+        return function
+
+    @property
+    def vector(self) -> int:
+        """The one that is flipped."""
+        return self.driver.default_vector(self.queue)
+
     def request(self) -> None:
         """No configuration access: that is the other vCPU's."""
         queue = self.driver.queue(self.queue)
         queue.completed()
         queue.send([self.out], self.in_)
         queue.kick(force=True)
+
+
+class ConfigScene(Scene):
+    """Configuration changes, which have no eventfd."""
+
+    vector = CONFIG_VECTOR  # type: ignore[assignment]
+
+    def request(self) -> None:
+        self.function.config_interrupt()
 
 
 class Flipper(threading.Thread):
@@ -93,7 +130,7 @@ class Flipper(threading.Thread):
         cap = function.capability(CAP_MSIX)
         assert cap is not None
         place = function.read(cap.at + 4, 4)
-        self._entry = (place & 7, (place & ~7) + 16 * (scene.queue + 1))
+        self._entry = (place & 7, (place & ~7) + 16 * scene.vector)
         self._control = cap.at + 2
         self._function, self._witness = function, scene.witness
         self._numbers = itertools.cycle(range(256))
@@ -186,6 +223,8 @@ class Flipper(threading.Thread):
 def account(scene: Scene) -> None:
     """Make requests, one after another, until there have been enough of everything; count what arrives."""
     vm, witness = scene.driver.machine.vm, scene.witness
+    assert scene.function.msix is not None
+    scene.function.msix.connect(Hesitant(vm))
     flipper = Flipper(scene)
     before = witness.arrived
     flipper.start()
@@ -232,6 +271,14 @@ def test_io_loop_of_this_process() -> None:
         driver.start(VERSION_1)
         with running(machine):
             account(Scene(driver, witness, queue=0, out=b"ab", in_=(2,)))
+
+
+def test_configuration_change() -> None:
+    with machine_with() as machine:
+        witness = watch(machine)
+        driver = machine.driver(SLOT)
+        driver.start(VERSION_1)
+        account(ConfigScene(driver, witness, queue=0, out=b""))
 
 
 def test_kernel_that_writes_the_call() -> None:
