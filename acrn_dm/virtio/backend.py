@@ -6,7 +6,7 @@ needs, guest addresses, the kick's and the call's eventfd, and the index to star
 
 The eventfds stay the same from ``start`` to ``stop``, whatever the guest does: a masked or rewritten vector, a moved
 BAR or a disabled decoder is followed behind them (``pci.eventfds``). So no backend is ever told of a mask or a new
-call.
+call; ARCHITECTURE.md, "Backends", has the reasons.
 """
 
 import logging
