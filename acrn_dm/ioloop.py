@@ -43,6 +43,20 @@ def drain(eventfd: int) -> int:
     return int.from_bytes(count, sys.byteorder)
 
 
+def signal(eventfd: int) -> None:
+    """Add 1 to an eventfd's count, or leave it alone if it is full, when it is readable anyway.
+
+    For eventfds that another process shares: it may have filled it and made it a blocking one, to keep us waiting.
+    There is no write that can't block whatever the flags are, so they are set, and the room looked for, just before.
+    """
+    os.set_blocking(eventfd, False)
+    poller = select.poll()
+    poller.register(eventfd, select.POLLOUT)
+    if poller.poll(0):
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(eventfd, 1)
+
+
 @attrs.define(eq=False)
 class Timer:
     """A pending ``call_later``; ``cancel`` is idempotent."""

@@ -98,9 +98,8 @@ class _Backing:
         try:
             os.ftruncate(fd, self.size)
             mapping = mmap.mmap(fd, self.size, mmap.MAP_SHARED)
-            if self.page:
-                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-            else:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+            if not self.page:
                 _prefer_huge_pages(mapping)
         except OSError:
             os.close(fd)

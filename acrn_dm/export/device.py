@@ -101,7 +101,9 @@ class ExportedDevice:
     def stop(self) -> dict[int, int]:
         """Let go of the rings; returns the next available index of each that ran. Idempotent."""
         self._epoch += 1
-        return dict(self._server.stop())
+        positions = dict(self._server.stop())
+        self.device.reset()
+        return positions
 
     def close(self) -> None:
         """Stop, and give everything back. Idempotent."""
@@ -119,6 +121,10 @@ class ExportedDevice:
     def fail(self, error: Exception) -> None:
         """Transport: any thread."""
         self._soon(functools.partial(self.broken, error))
+
+    def queues_changed(self, done: Callable[[], None]) -> None:
+        """Transport: the userspace backend looks at what the device wants."""
+        done()
 
     def _soon(self, work: Callable[[], None]) -> None:
         epoch = self._epoch

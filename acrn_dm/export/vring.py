@@ -1,13 +1,11 @@
 """One virtqueue as a vhost-user client sets it up, and its eventfds as the userspace backend uses them."""
 
-import contextlib
 import os
-import select
 import threading
 
 import attrs
 
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.ioloop import IoLoop, signal
 from acrn_dm.vhost.user_message import PeerError
 from acrn_dm.virtio.defs import MAX_QUEUE_SIZE, is_power_of_two
 
@@ -22,7 +20,7 @@ class ClientKick:
 
     def kick(self) -> None:
         """Do what the client's driver does."""
-        _write(self.fd)
+        signal(self.fd)
 
 
 @attrs.define(eq=False)
@@ -36,7 +34,7 @@ class ClientCall:
         """Interrupt the client's driver. Any thread."""
         with self._lock:
             if self.fd >= 0:
-                _write(self.fd)
+                signal(self.fd)
 
     def forward(self, loop: IoLoop) -> None:
         """Nothing has to be passed on: nobody else writes it."""
@@ -94,7 +92,7 @@ class Vring:
     def error(self) -> None:
         """Tell the client that the ring is broken."""
         if self.err_fd >= 0:
-            _write(self.err_fd)
+            signal(self.err_fd)
 
     def reset(self) -> None:
         """As if the client had never set it up; its eventfds are closed. Idempotent."""
@@ -112,12 +110,3 @@ def check_eventfd(fd: int) -> int:
         raise PeerError("the descriptor that came along is no eventfd")
     os.set_blocking(fd, False)
     return fd
-
-
-def _write(fd: int) -> None:
-    """Add 1, unless the count is full: a client that made its eventfd a blocking one must not stop us."""
-    poller = select.poll()
-    poller.register(fd, select.POLLOUT)
-    if poller.poll(0):
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_write(fd, 1)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.errors import HostError
-from acrn_dm.ioloop import READ, IoLoop, drain
+from acrn_dm.ioloop import READ, IoLoop, drain, signal
 from acrn_dm.irq import EventFdRegistry, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.pci.msix import Msix
 from acrn_dm.pci.vectors import NO_VECTOR, Watch
@@ -79,8 +79,7 @@ class KickEvent:
 
     def kick(self) -> None:
         """Do what a kick does; the way without a binding."""
-        with contextlib.suppress(BlockingIOError):  # a full counter is readable, which is all that counts
-            os.eventfd_write(self.fd, 1)
+        signal(self.fd)
 
     def close(self) -> None:
         """Unbind and close. Idempotent."""
@@ -145,11 +144,13 @@ class CallEvent:
         with self._lock:
             if self.fd < 0:
                 return
-            if self._binding is not None:
+            if self._binding is None:
+                self._deliver()
+            elif self._loop is not None:  # others write it, too
+                signal(self.fd)
+            else:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_write(self.fd, 1)
-            else:
-                self._deliver()
 
     def forward(self, loop: IoLoop) -> None:
         """Let *loop*, whose handlers take no function's lock, pass on writes to ``fd`` while it is not bound.

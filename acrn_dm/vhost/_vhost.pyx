@@ -54,6 +54,7 @@ cdef class NodeFile:
     cdef readonly str path
 
     def __init__(self, str path):
+        self.close()
         self.path = path
         self.fd = c_open(path.encode(), O_RDWR | O_CLOEXEC)
         if self.fd < 0:
@@ -68,10 +69,11 @@ cdef class NodeFile:
 
     def close(self):
         """Close it, which takes everything back from the kernel. Idempotent."""
-        if self.fd >= 0:
+        cdef int fd = self.fd
+        self.fd = -1  # first: while it is being closed the number may become another file's
+        if fd >= 0:
             with nogil:  # waits for the worker
-                c_close(self.fd)
-            self.fd = -1
+                c_close(fd)
 
     def get_features(self):
         """Return the feature bits the kernel has for the ring and for itself."""

@@ -24,9 +24,9 @@ class Proxy(Backend):
 
     def start(self, session: Session) -> None:
         """The device first: it may have to prepare what the other side uses."""
-        kept = frozenset(self.device.local_queues(session.features))
-        away = tuple(queue for queue in session.queues if queue.index not in kept)
-        here = tuple(queue for queue in session.queues if queue.index in kept)
+        theirs = self.queues_away(session.features)
+        away = tuple(queue for queue in session.queues if queue.index in theirs)
+        here = tuple(queue for queue in session.queues if queue.index not in theirs)
         check_rings(session.resources.memory, away)
         self._local.start(attrs.evolve(session, queues=here, poll_ns=None))  # all kicks are bound, so those here too
         loop = session.resources.io_loop("io")
@@ -44,6 +44,11 @@ class Proxy(Backend):
         finally:
             positions |= self._local.stop()
         return positions
+
+    def queues_away(self, features: int) -> "list[int]":
+        """Which of the device's queues are not served here, with a driver that negotiated *features*."""
+        kept = self.device.local_queues(features)
+        return [index for index in range(len(self.device.queue_sizes)) if index not in kept]
 
     def hand_over(self, session: Session) -> None:
         """Let the other side serve the queues of *session*. Raises HostError; ``take_back`` is called then, too."""

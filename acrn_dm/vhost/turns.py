@@ -44,5 +44,9 @@ class Turns:
             try:
                 if self._postponed:
                     self._postponed.popleft()()
+            except BaseException:
+                if self._postponed:  # the loop logs this one; the others are done all the same
+                    self.loop.call_soon(self._catch_up)
+                raise
             finally:
                 self._lock.release()

@@ -12,8 +12,10 @@ Threads: everything happens in a turn (``Turns``), on control threads or on the 
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
+
+import attrs
 
 from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.hookspecs import hookimpl
@@ -25,6 +27,8 @@ from acrn_dm.vhost import user_features, user_plan, user_talk
 from acrn_dm.vhost.backoff import Backoff
 from acrn_dm.vhost.proxy import Proxy
 from acrn_dm.vhost.turns import Turns
+from acrn_dm.vhost.user_channel import problem
+from acrn_dm.vhost.user_enable import RingSwitches
 from acrn_dm.vhost.user_exchange import Talk
 from acrn_dm.vhost.user_inflight import InflightSlot
 from acrn_dm.vhost.user_link import ONCE, TIME_LIMIT_S, Link
@@ -70,10 +74,16 @@ class VhostUser(Proxy):
 
     # Backend and Proxy: control threads.
 
+    def check(self) -> list[str]:
+        """Whether there is a socket; whether somebody serves it only connecting would show."""
+        why = problem(self.path)
+        return [] if why is None else [why]
+
     def realize(self, resources: Resources) -> None:
         """Connect and get acquainted; what is offered to drivers depends on it. Raises HostError."""
         self._turns = Turns(resources.main_loop)
         self._link = Link(self._turns, self._lost, self._notice)
+        self._switches = RingSwitches(self._link, self.device.wants_queue)
         self._backoff = Backoff(self._turns, self._reconnect)
         with self._turns.hold():
             self._watch_errors()
@@ -110,6 +120,7 @@ class VhostUser(Proxy):
     def hand_over(self, session: Session) -> None:
         """If there is no back-end now, the next one gets the rings. Raises HostError."""
         user_plan.check(session)
+        session = attrs.evolve(session, features=user_features.told(self._id, session.features))
         owing, self._owing = self._owing, False
         if owing and any(queue.next_avail for queue in session.queues):  # the same driver goes on
             raise HostError("requests were in flight when the machine paused, and no back-end was there to finish them")
@@ -124,6 +135,10 @@ class VhostUser(Proxy):
             if self._link.connected:
                 self._converse(self._start(session))
 
+    def queues_changed(self, done: Callable[[], None]) -> None:
+        """Any thread: the main loop tells the back-end."""
+        self._turns.loop.call_soon(lambda: self._turns.on_loop(lambda: self._switches.changed(done)))
+
     def take_back(self) -> Mapping[int, int]:
         """Without a back-end the rings are where their used index says."""
         session = self._session
@@ -133,6 +148,7 @@ class VhostUser(Proxy):
         with self._turns.hold():
             self._link.settle()
             running, self._running, self._session = self._running, False, None
+            self._switches.forget()
             relay, self._relay = self._relay, None
             if relay is not None:
                 positions |= self._end(relay, self._link.fd if running else -1)
@@ -164,7 +180,7 @@ class VhostUser(Proxy):
             self._inflight.forget()
             self._link.close()
             self._forget_area()
-            self._unwatch_errors()
+            self._unwatch_errors(self._err_fd)
 
     # Conversations: in a turn.
 
@@ -200,7 +216,9 @@ class VhostUser(Proxy):
         slot = self._inflight if self._tracked and self._relay is None else None
         yield from user_talk.prepare(self._peer, plan, slot)
         self._handed_over = True
-        yield from user_talk.start(self._peer, plan, self._err_fd)
+        yield from user_talk.set_up(self._peer, plan, self._err_fd)
+        yield from self._switches.switch_on(self._peer, session.queues)
+        yield from user_talk.run(self._peer)
         self._running = True
         # Work may wait for which nobody kicks any more, and answers of which nobody told the driver.
         if self._relay is not None:
@@ -219,9 +237,10 @@ class VhostUser(Proxy):
         """Whether *peer* can serve this device and the driver it has now. Raises PeerError."""
         if not peer.features & features.VERSION_1:
             raise PeerError("it does not offer VIRTIO_F_VERSION_1")
-        queues = len(self.device.queue_sizes)
-        if peer.queues is not None and peer.queues < user_features.queues_needed(self._id, queues):
-            raise PeerError(f"it serves {peer.queues} queues, the device has {queues}")
+        wanted = len(self.queues_away(self.device.features))
+        shortage = user_features.shortage(self._id, wanted, peer.features, peer.queues)
+        if shortage is not None:
+            raise PeerError(shortage)
         accepted = self._session.features if self._session is not None else 0
         lost = user_features.needed_of_peer(self._id, accepted) & ~peer.features
         if lost:
@@ -251,6 +270,7 @@ class VhostUser(Proxy):
         """The connection ended, or there is nobody to connect to."""
         self._running = False
         self._forget_area()
+        self._switches.forget()
         if self._session is None:
             self._inflight.forget()
         if not isinstance(error, PeerError):
@@ -261,9 +281,11 @@ class VhostUser(Proxy):
         else:
             self.device.fail(self._described(error))
 
-    def _bad_answer(self, error: HostError) -> None:
-        """The relay got nonsense. An I/O loop's thread."""
-        self._turns.loop.call_soon(lambda: self._turns.on_loop(lambda: self._give_up(error)))
+    def _bad_answer(self, relay: Relay, error: HostError) -> None:
+        """*relay* got nonsense. An I/O loop's thread; the driver may be another by the time the main loop hears it."""
+        self._turns.loop.call_soon(
+            lambda: self._turns.on_loop(lambda: self._give_up(error) if relay is self._relay else None)
+        )
 
     def _give_up(self, error: HostError) -> None:
         if self._link.connected:
@@ -291,7 +313,11 @@ class VhostUser(Proxy):
         except HostError:  # was told when the last one went
             self._backoff.schedule()
         else:
-            self._link.begin(self._return_to_work(), lambda _: log.info("%s: is there again", self._where))
+            self._link.begin(self._return_to_work(), lambda _: self._is_back())
+
+    def _is_back(self) -> None:
+        log.info("%s: is there again", self._where)
+        self._switches.follow()
 
     # What the back-end says by itself: main loop, in a turn.
 
@@ -312,7 +338,11 @@ class VhostUser(Proxy):
         if self._link.busy:
             self._fetch_config_later()
         elif self._link.connected and not self._closed:
-            self._link.begin(user_talk.get_config(self.device.config_size), self._take_config)
+            self._link.begin(user_talk.get_config(self.device.config_size), self._config_fetched)
+
+    def _config_fetched(self, config: bytes) -> None:
+        self._take_config(config)
+        self._switches.follow()
 
     def _take_config(self, config: bytes) -> None:
         config = user_features.patch_config(self._id, config, len(self.device.queue_sizes))
@@ -321,19 +351,22 @@ class VhostUser(Proxy):
             self.device.config_changed()
 
     def _watch_errors(self) -> None:
-        self._err_fd = make_eventfd()
-        self._turns.loop.add(self._err_fd, lambda: self._turns.on_loop(self._ring_error), events=ONCE)
+        err_fd = make_eventfd()
+        self._turns.loop.add(err_fd, lambda: self._turns.on_loop(self._ring_error), events=ONCE)
+        self._err_fd = err_fd
 
-    def _unwatch_errors(self) -> None:
-        fd, self._err_fd = self._err_fd, -1
+    def _unwatch_errors(self, fd: int) -> None:
         self._turns.loop.remove(fd)
         os.close(fd)
 
     def _ring_error(self) -> None:
-        """SET_VRING_ERR's eventfd, which is not read: who shares it decides whether that blocks."""
-        self._unwatch_errors()
-        self._watch_errors()
+        """SET_VRING_ERR's eventfd. The next back-end gets another one, which this one can't write."""
+        if self._closed:
+            return
         self._give_up(PeerError("it reports an error in a ring"))
+        used = self._err_fd
+        self._watch_errors()
+        self._unwatch_errors(used)
 
     @property
     def _where(self) -> str:

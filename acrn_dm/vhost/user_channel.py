@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,13 +21,27 @@ FD_SIZE = array.array("i").itemsize
 ANCILLARY = socket.CMSG_SPACE(wire.MAX_REGIONS * FD_SIZE)
 
 
+def problem(path: Path) -> str | None:
+    """Why nobody can be connected to at *path*, as one line; connects to nobody."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as e:
+        reason = (e.strerror or str(e)).lower()
+        return f"socket {path}: {reason}; is the vhost-user process running?"
+    if not stat.S_ISSOCK(mode):
+        return f"{path} is no socket"
+    return None if os.access(path, os.W_OK) else f"socket {path} is not accessible"  # unix(7): connect needs to write
+
+
 def connect(path: Path) -> socket.socket:
     """Connect to the socket at *path* without blocking. Raises HostError."""
-    peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    peer = None
     try:
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         peer.connect(os.fspath(path))
     except OSError as e:
-        peer.close()
+        if peer is not None:
+            peer.close()
         raise HostError.from_os(f"connecting to {path}", e, "is the vhost-user process running?") from e
     return peer
 

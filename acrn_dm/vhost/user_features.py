@@ -1,8 +1,12 @@
 """What a device whose data plane is in another process offers, and whose its configuration space is.
 
 Three kinds of feature bits: those that concern data or rings need both the device (or the ring code of the driver's
-side) and the back-end; those that are answered in this process need only the device; and of devices that this process
-does not implement at all when they are elsewhere (a disk without an image), the back-end's word is enough.
+side) and the back-end; those that are answered in this process need only the device, and the back-end never hears of
+them; and of devices that this process does not implement at all when they are elsewhere (a disk without an image), the
+back-end's word is enough.
+
+VIRTIO_NET_F_MQ is of the first kind although the control queue is served here: back-ends take it for the announcement
+of more than one queue pair (DPDK forgets the rings of the others without it).
 """
 
 import attrs
@@ -21,7 +25,6 @@ ANSWERED_HERE = {
     | NET_CTRL_VLAN
     | NET_CTRL_RX_EXTRA
     | NET_ANNOUNCE
-    | NET_MQ
     | NET_CTRL_MAC,
 }
 # 5.2.3: everything up to WRITE_ZEROES but BARRIER and SCSI; later fields are past the end of our configuration space.
@@ -51,6 +54,7 @@ WRITABLE = {
     defs.BLOCK: WritableField(offset=BLK_WRITEBACK_OFFSET, size=1, feature=BLK_CONFIG_WCE, kept=True),
     defs.CONSOLE: WritableField(offset=CONSOLE_EMERG_OFFSET, size=4, feature=CONSOLE_EMERG_WRITE, kept=False),
 }
+CHOSEN_QUEUES = (defs.NET, defs.BLOCK, defs.SCSI)  # by an option; others have as many as their kind needs
 TRACKED = (defs.BLOCK, defs.SCSI)  # requests may complete in any order: without INFLIGHT_SHMFD they can't be resumed
 
 
@@ -79,14 +83,30 @@ def offer(device_id: int, wanted: int, peer: int, queues: int) -> int:
     return features.prune(device_id, offered)
 
 
+def told(device_id: int, negotiated: int) -> int:
+    """Those of the *negotiated* features that are the back-end's business."""
+    return negotiated & ~ANSWERED_HERE.get(device_id, 0)
+
+
 def needed_of_peer(device_id: int, negotiated: int) -> int:
     """Those of the *negotiated* features that the back-end has to know."""
-    return negotiated & ~ANSWERED_HERE.get(device_id, 0) & ~features.ANY_LAYOUT
+    return told(device_id, negotiated) & ~features.ANY_LAYOUT
 
 
-def queues_needed(device_id: int, queues: int) -> int:
-    """What GET_QUEUE_NUM must reach; it counts pairs for a network device."""
-    return (queues + 1) // 2 if device_id == defs.NET else queues
+def shortage(device_id: int, wanted: int, peer: int, served: int | None) -> str | None:
+    """What is missing for *wanted* queues, None for nothing. *peer* are the back-end's features, *served* its answer to
+    GET_QUEUE_NUM, which counts pairs for a network device, None where protocol feature MQ was not agreed.
+    """
+    unit = "queue"
+    if device_id == defs.NET:
+        unit, wanted = "queue pair", (wanted + 1) // 2
+    if wanted > 1 and served is None and device_id in CHOSEN_QUEUES:
+        return f"it serves one {unit}, having no protocol feature MQ; the device has {wanted}"
+    if served is not None and served < wanted:
+        return f"it serves {served} {unit}{'' if served == 1 else 's'}, the device has {wanted}"
+    if device_id == defs.NET and wanted > 1 and not peer & NET_MQ:
+        return f"it does not offer VIRTIO_NET_F_MQ; the device has {wanted} queue pairs"
+    return None
 
 
 def patch_config(device_id: int, config: bytes, queues: int) -> bytes:

@@ -5,6 +5,7 @@ them the back-end has nothing to say, so whatever arrives then is an error. All 
 """
 
 import contextlib
+import functools
 import select
 import socket
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from acrn_dm.errors import HostError
-from acrn_dm.ioloop import READ
+from acrn_dm.ioloop import READ, Timer
 from acrn_dm.vhost import user_message as wire
 from acrn_dm.vhost.turns import Turns
 from acrn_dm.vhost.user_channel import Channel, connect
@@ -72,6 +73,7 @@ class Link:
         self._retired: list[Watched] = []
         self._exchange: Exchange[Any] | None = None
         self._done: Callable[[Any], None] = lambda _: None
+        self._expiry: Timer | None = None
 
     @property
     def connected(self) -> bool:
@@ -93,38 +95,43 @@ class Link:
         self._main = Watched(self._turns, Channel(connect(path)), self._ready)
 
     def open_back_channel(self) -> socket.socket:
-        """Make a channel for the back-end's own requests; returns its end, which the caller closes."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        """Make a channel for the back-end's requests; returns its end, which the caller closes. Raises HostError."""
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as e:
+            raise HostError.from_os("making a channel for the back-end's requests", e) from e
         self._back = Watched(self._turns, Channel(ours), self._back_ready)
         return theirs
 
     def run(self, talk: Talk[T]) -> T:
-        """Have *talk* and wait for its end. Raises PeerError or PeerGone; then the connection is closed."""
+        """Have *talk* and wait for its end. Raises HostError, mostly PeerError or PeerGone. Whatever it raises, the
+        connection is closed then: nobody would know what is to be said next.
+        """
         self.settle()
         exchange = Exchange(self._channel(), talk)
         try:
             return exchange.finish(TIME_LIMIT_S)
-        except HostError:
+        except BaseException:
             exchange.abandon()
             self.drop()
             raise
 
     def settle(self) -> None:
-        """Wait for the end of what ``begin`` began. Its failure is told to *lost* as always."""
-        if self._exchange is not None:
-            exchange = self._exchange
-            self._guarded(lambda: self._finish(exchange))
+        """Wait for the end of what ``begin`` began, and of what that led to. Failure is told to *lost* as always."""
+        while self._exchange is not None:
+            self._guarded(functools.partial(self._finish, self._exchange))
 
     def begin(self, talk: Talk[T], done: Callable[[T], None]) -> None:
         """Have *talk* on the main loop; *done* is called with its result."""
         self._done = done
         exchange = self._exchange = Exchange(self._channel(), talk)
-        self._turns.loop.call_later(TIME_LIMIT_S, lambda: self._turns.on_loop(lambda: self._expire(exchange)))
+        loop = self._turns.loop
+        self._expiry = loop.call_later(TIME_LIMIT_S, lambda: self._turns.on_loop(lambda: self._expire(exchange)))
         self._guarded(self._advance)
 
     def drop(self) -> None:
         """Close the connection, if there is one."""
-        exchange, self._exchange = self._exchange, None
+        exchange = self._take_exchange()
         if exchange is not None:
             exchange.abandon()
         for watched in (self._main, self._back):
@@ -165,8 +172,14 @@ class Link:
         self._conclude(exchange)
 
     def _conclude(self, exchange: Exchange[Any]) -> None:
-        self._exchange = None
+        self._take_exchange()
         self._done(exchange.result)
+
+    def _take_exchange(self) -> Exchange[Any] | None:
+        exchange, self._exchange = self._exchange, None
+        if self._expiry is not None:
+            self._expiry.cancel()
+        return exchange
 
     def _expire(self, exchange: Exchange[Any]) -> None:
         if self._exchange is exchange:

@@ -8,8 +8,7 @@ two thread wake-ups a batch.
 ``Relay`` is the device that ``VbsU`` serves in place of the real one.
 """
 
-import contextlib
-import os
+import functools
 import select
 import threading
 import time
@@ -19,7 +18,7 @@ import attrs
 
 from acrn_dm._fastring import Chain
 from acrn_dm.errors import HostError
-from acrn_dm.ioloop import READ, drain
+from acrn_dm.ioloop import READ, drain, signal
 from acrn_dm.vhost.user_message import PeerError
 from acrn_dm.vhost.user_shadow import ShadowArea, ShadowRing
 from acrn_dm.virtio.backend import Session
@@ -74,8 +73,8 @@ class RelayQueue:
         poller.register(alive_fd, 0)  # a hang-up is always reported
         self._answer(ring.used())
         while self.in_flight:
-            patience = deadline - time.monotonic()
-            ready = dict(poller.poll(max(0.0, patience) * 1000))
+            patience = deadline - time.monotonic()  # also with an eventfd that is always readable
+            ready = dict(poller.poll(patience * 1000)) if patience > 0 else {}
             if not ready or alive_fd in ready:
                 break
             drain(call_fd)
@@ -100,8 +99,7 @@ class RelayQueue:
 
     def _kick(self) -> None:
         if self._kick_fd >= 0:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_write(self._kick_fd, 1)
+            signal(self._kick_fd)
 
     def _called(self) -> None:
         """Answers are there. On the loop's thread."""
@@ -125,10 +123,10 @@ class RelayQueue:
 class Relay(VirtioDevice):
     """See the module. *failed* is called on the loop's thread when the back-end writes nonsense into a shadow ring."""
 
-    def __init__(self, device: VirtioDevice, failed: Callable[[HostError], None]) -> None:
+    def __init__(self, device: VirtioDevice, failed: "Callable[[Relay, HostError], None]") -> None:
         super().__init__(device.context)
         self._device = device
-        self._failed = failed
+        self._failed = functools.partial(failed, self)
         self._queues: dict[int, RelayQueue] = {}
         self._server = VbsU(self)
         self._alive_fd = -1

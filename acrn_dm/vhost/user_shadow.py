@@ -4,6 +4,7 @@ The descriptor table stays the driver's, so heads mean the same on both sides. I
 suppressed: there are eventfds in between, whose system calls also order the accesses (x86 keeps each kind in order).
 """
 
+import fcntl
 import mmap
 import os
 import struct
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 import attrs
 
 from acrn_dm.errors import HostError
+from acrn_dm.memory import SEALS
 from acrn_dm.pci.eventfds import make_eventfd
 from acrn_dm.vhost.user_message import PeerError, close_all
 
@@ -45,8 +47,9 @@ class ShadowArea:
                 self.queues.append(Placing(avail=at, used=used, kick_fd=kick_fd, call_fd=call_fd))
                 at = _align(used + RING + USED_ELEMENT.size * size + 2)
             self.size = -(-at // mmap.PAGESIZE) * mmap.PAGESIZE
-            self.fd = self._own(os.memfd_create("shadow-rings", os.MFD_CLOEXEC))
+            self.fd = self._own(os.memfd_create("shadow-rings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
             os.ftruncate(self.fd, self.size)
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
             self.memory = mmap.mmap(self.fd, self.size, mmap.MAP_SHARED)
         except OSError as e:
             close_all(self._fds)

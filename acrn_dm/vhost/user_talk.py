@@ -1,11 +1,12 @@
 """What is said to a vhost-user back-end, and in which order (docs/interop/vhost-user.rst).
 
-Per connection: ``greet``. Per driver: ``prepare``, which tells the memory regions once per connection, ``start`` and
-``stop``. Rings are enabled last, and GET_VRING_BASE comes before they are disabled: some back-ends answer it wrongly
-for a disabled ring.
+Per connection: ``greet``. Per driver: ``prepare``, which tells the memory regions once per connection, ``set_up``,
+``enable``, ``run``, at last ``stop``. Rings are enabled last, and GET_VRING_BASE comes before they are disabled: some
+back-ends answer it wrongly for a disabled ring.
 """
 
 import socket
+from collections.abc import Mapping
 
 import attrs
 
@@ -71,7 +72,7 @@ class Vring:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What ``prepare`` and ``start`` tell about one driver."""
+    """What ``prepare`` and ``set_up`` tell about one driver."""
 
     features: int = attrs.field(repr=hex)
     regions: tuple[Region, ...]
@@ -135,13 +136,26 @@ def prepare(peer: Peer, plan: Plan, inflight: InflightSlot | None = None) -> Tal
         yield from _share_memory(peer, plan.regions)
 
 
-def start(peer: Peer, plan: Plan, err_fd: int) -> Talk[None]:
-    """Hand the rings over; the back-end uses them before this ends. *err_fd* is written when one is broken."""
+def set_up(peer: Peer, plan: Plan, err_fd: int) -> Talk[None]:
+    """Tell where the rings are; *err_fd* is written when one is broken. They are still disabled, if they can be."""
     for vring in plan.vrings:
         yield from _set_up(peer, vring, err_fd)
-    if peer.enables_rings:
-        for vring in plan.vrings:
-            yield from _command(peer, Request.SET_VRING_ENABLE, wire.VRING_STATE.pack(vring.index, 1))
+
+
+def enable(peer: Peer, states: Mapping[int, bool]) -> Talk[None]:
+    """Enable and disable rings, by their index. At the end that is done, not only said: the driver goes on then, and
+    what it does next must not overtake this on its way through an eventfd.
+    """
+    if not peer.enables_rings or not states:
+        return
+    for index, enabled in states.items():
+        yield from _command(peer, Request.SET_VRING_ENABLE, wire.VRING_STATE.pack(index, enabled))
+    if not peer.protocol & ProtocolFeature.REPLY_ACK:
+        yield from _get_u64(Request.GET_FEATURES)  # requests are served in order
+
+
+def run(peer: Peer) -> Talk[None]:
+    """The driver is ready."""
     yield from _set_status(peer, READY | Status.DRIVER_OK)
 
 

@@ -6,7 +6,7 @@ needs, guest addresses, the kick's and the call's eventfd, and the index to star
 
 The eventfds stay the same from ``start`` to ``stop``, whatever the guest does: a masked or rewritten vector, a moved
 BAR or a disabled decoder is followed behind them (``pci.eventfds``). So no backend is ever told of a mask or a new
-call.
+call; ARCHITECTURE.md, "Backends", has the reasons.
 """
 
 import logging
@@ -92,6 +92,10 @@ class Backend:
     def __init__(self, device: VirtioDevice) -> None:
         self.device = device
 
+    def check(self) -> list[str]:
+        """Say what is missing on this host for this device, each as one line; before ``realize``, opens nothing."""
+        return []
+
     def realize(self, resources: Resources) -> None:
         """Open what is needed (a node, a socket); the device is real already. Raises HostError; ``close`` follows."""
 
@@ -110,6 +114,12 @@ class Backend:
     def start(self, session: Session) -> None:
         """Serve the queues. Raises GuestError (bad rings) or HostError; ``stop`` is called then, too."""
         raise NotImplementedError
+
+    def queues_changed(self, done: Callable[[], None]) -> None:
+        """The device wants other queues than before (``VirtioDevice.wants_queue``): call *done* when that is so. Any
+        thread. Nothing to do where the device itself decides which queues get data.
+        """
+        done()
 
     def stop(self) -> Mapping[int, int]:
         """Stop using rings, eventfds and memory; return the next available index of each queue that ran. Idempotent."""

@@ -9,7 +9,7 @@ with ``fail`` and ``config_changed``, which hand over to the main loop. Between 
 to the I/O loop, before and after to nobody.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -27,6 +27,11 @@ class Transport(Protocol):
 
     def fail(self, error: Exception) -> None:
         """Set DEVICE_NEEDS_RESET and tell the driver. Any thread."""
+
+    def queues_changed(self, done: Callable[[], None]) -> None:
+        """``VirtioDevice.wants_queue`` has other answers now; *done* is called, on any thread, when whoever moves the
+        data has taken notice. Any thread.
+        """
 
 
 class VirtioDevice:
@@ -77,6 +82,10 @@ class VirtioDevice:
         """
         return ()
 
+    def wants_queue(self, index: int) -> bool:
+        """Whether the driver uses queue *index*, one of those it enabled, at the moment. Any thread."""
+        return True
+
     @property
     def backend_text(self) -> str:
         """One word or two for the ``--dry-run`` table: what stands behind the device."""
@@ -113,6 +122,9 @@ class VirtioDevice:
 
     def stop(self) -> None:
         """Reset, or the machine stops: no ``handle_queue`` runs now or later; drain or cancel everything in flight."""
+
+    def reset(self) -> None:
+        """The driver is gone, and with it what it said through queues; after a mere ``stop`` it may go on."""
 
     def close(self) -> None:
         """Give back what ``realize`` opened; also called when ``realize`` failed half-way. Idempotent."""

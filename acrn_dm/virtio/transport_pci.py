@@ -87,10 +87,11 @@ class VirtioPci(PciFunction):
     def check(self) -> list[str]:
         """What the device and its backend miss on this host."""
         lines = self.device.check()
-        reason = self.backend_type.probe() if self._fallback is None else None
-        if reason is not None:
-            lines.append(f"{self.name}: backend {self.backend_type.name}: {reason}")
-        return lines
+        if self._fallback is not None:
+            return lines
+        reason = self.backend_type.probe()
+        missing = self.data_plane.backend.check() if reason is None else [reason]
+        return lines + [f"{self.name}: backend {self.backend_type.name}: {line}" for line in missing]
 
     def realize(self, resources: Resources) -> None:
         """Open device and backend; only then is it known what they can offer."""
@@ -184,6 +185,10 @@ class VirtioPci(PciFunction):
     def stop_queues(self) -> None:
         """Stop the backend and forget every binding."""
         self.data_plane.stop()
+        try:
+            self.device.reset()
+        except Exception:  # a plugin's fault; the driver's write has to return
+            log.exception("%s: the device did not reset cleanly", self.name)
 
     def kick(self, queue: int) -> None:
         """A notify write that no ioeventfd took."""
@@ -230,6 +235,10 @@ class VirtioPci(PciFunction):
     def fail(self, error: Exception) -> None:
         """The device can't go on with this driver."""
         self._soon(lambda: self.core.needs_reset(error))
+
+    def queues_changed(self, done: Callable[[], None]) -> None:
+        """The driver uses other queues than before."""
+        self.data_plane.backend.queues_changed(done)
 
     def _notify_config(self) -> None:
         # 4.1.4.5.1, 3.1.1: a driver that is not ready yet reads the configuration anyway.

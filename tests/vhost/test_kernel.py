@@ -258,6 +258,39 @@ def test_control_queue_of_a_driver_without_mq_is_number_two() -> None:
         assert not card.kernel.nodes[1].owned
 
 
+def test_queues_a_driver_has_no_right_to_stay_out_of_the_kernel_and_do_nothing() -> None:
+    with vhost_card("tap=t0,vhost,mq=2") as card:
+        card.driver.start(0)  # neither MQ nor CTRL_VQ, and enables all five queues
+        assert [node.owned for node in card.kernel.nodes] == [True, False]
+        for index in (2, 3, 4):
+            card.driver.queue(index).send([b"\x04\x00\x02\x00"], [1])
+            card.driver.queue(index).kick(force=True)
+        card.machine.settle()
+        assert card.machine.failures == []
+
+
+def test_driver_that_paused_keeps_its_pairs_and_offloads() -> None:
+    with vhost_card("tap=t0,vhost,mq=2") as card:
+        card.driver.start()
+        assert command(card, 4, 4, 0, b"\x02\x00") == ACK_OK
+        assert command(card, 4, 5, 0, GUEST_CSUM.to_bytes(8, "little")) == ACK_OK
+        function(card).pause()  # type: ignore[attr-defined]
+        function(card).resume()  # type: ignore[attr-defined]
+        assert [tap.attached for tap in card.taps] == [True, True]
+        assert card.taps[0].settings[-1] == (12, GUEST_CSUM)
+        card.driver.start()
+        assert [tap.attached for tap in card.taps] == [True, False]
+        assert card.taps[0].settings[-1] != (12, GUEST_CSUM)
+
+
+def test_tap_that_refuses_another_pair_leaves_those_there_are() -> None:
+    with vhost_card("tap=t0,vhost,mq=3") as card:
+        card.driver.start()
+        card.taps[2].fail_next = errno.EBUSY
+        assert command(card, 6, 4, 0, b"\x03\x00") == ACK_ERROR
+        assert [tap.attached for tap in card.taps] == [True, False, False]
+
+
 def test_control_command_without_an_acknowledgement_byte_is_the_drivers_fault() -> None:
     with vhost_card("tap=t0,vhost,mq=2") as card:
         card.driver.start()

@@ -49,6 +49,27 @@ def test_turn_is_given_back_when_work_raises() -> None:
     loop.close()
 
 
+def test_work_behind_work_that_raises_is_done() -> None:
+    loop, done = IoLoop("main"), []
+    turns = Turns(loop)
+
+    def broken() -> None:
+        raise ValueError
+
+    def postpone() -> None:
+        turns.on_loop(broken)
+        turns.on_loop(lambda: done.append(1))
+
+    with turns.hold():
+        thread = threading.Thread(target=postpone)
+        thread.start()
+        thread.join()
+    for _ in range(3):
+        loop.step()
+    assert done == [1]
+    loop.close()
+
+
 def test_no_work_is_lost_between_many_turns() -> None:
     loop, done = IoLoop("main"), []
     turns = Turns(loop)

@@ -1,5 +1,6 @@
 """The vhost-user front-end against back-ends of our own making, good and bad."""
 
+import errno
 import os
 import socket
 import struct
@@ -10,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from acrn_dm.devices import virtio_blk, virtio_net
+from acrn_dm.devices import virtio_blk, virtio_console, virtio_net
 from acrn_dm.errors import HostError
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NEEDS_RESET
 from acrn_dm.vhost import user, user_link
 from acrn_dm.vhost.user_message import ProtocolFeature, Request
 from tests.vhost.user_peer import ALL, BLK_FEATURES, HEADER, Answer, Connection, Peer, Received
-from tests.vhost.user_rig import eventually, open_descriptors
+from tests.vhost.user_rig import eventually, jammed, open_descriptors, returns
 
 LIMIT_S = 0.3
 
@@ -196,6 +197,41 @@ def test_nobody_at_the_socket_is_one_error_that_names_it(socket_path: Path) -> N
     machine.close()
 
 
+@pytest.mark.parametrize("kind", ["virtio-blk", "virtio-net", "virtio-console"])
+def test_missing_socket_is_said_before_anything_is_opened(socket_path: Path, kind: str) -> None:
+    machine = SimMachine(plugins=[virtio_blk, virtio_net, virtio_console, user])
+    function = machine.add(kind, f"vhost-user={socket_path}", slot=3)
+    told = f"{kind}-3:0: backend vhost-user: socket {socket_path}: no such file or directory"
+    assert function.check() == [f"{told}; is the vhost-user process running?"]
+    machine.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (Path.touch, "{} is no socket"),
+        (Path.mkdir, "{} is no socket"),
+        (lambda path: path.symlink_to(path), "socket {}: too many levels of symbolic links"),
+    ],
+)
+def test_file_that_is_no_socket_is_said_before_anything_is_opened(
+    socket_path: Path, make: Callable[[Path], None], word: str
+) -> None:
+    make(socket_path)
+    machine = sim()
+    (line,) = machine.add("virtio-blk", f"vhost-user={socket_path}", slot=3).check()
+    assert word.format(socket_path) in line
+    machine.close()
+
+
+def test_check_does_not_disturb_the_backend(socket_path: Path) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        function = machine.add("virtio-blk", f"vhost-user={socket_path}", slot=3)
+        assert function.check() == []
+        machine.driver(3)
+        assert peer.connections == 1
+
+
 def test_next_backend_gets_the_notes_of_the_last_and_the_ring_where_it_was(socket_path: Path) -> None:
     with Peer(socket_path) as peer, sim() as machine:
         driver = disk(machine, socket_path)
@@ -275,6 +311,53 @@ def test_ring_error_fails_the_device(socket_path: Path) -> None:
         os.eventfd_write(peer.last(Request.SET_VRING_ERR).fds[0], 1)
         eventually(machine, lambda: bool(machine.failures))
         assert driver.status & NEEDS_RESET
+
+
+def test_ring_error_is_noticed_again_after_the_reset(socket_path: Path) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        for number in (1, 2):
+            driver.start()
+            os.eventfd_write(peer.last(Request.SET_VRING_ERR).fds[0], 1)
+            eventually(machine, lambda number=number: len(machine.failures) == number)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("call", ["socketpair", "eventfd"])
+def test_reconnection_that_finds_no_free_descriptor_is_tried_again(
+    socket_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """socketpair: the back-end's own channel; eventfd: what the relay's rings are made of."""
+    protocol = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
+    with Peer(socket_path, protocol=protocol) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        driver.start()
+        peer.seen.clear()
+        owner, real = (socket, socket.socketpair) if call == "socketpair" else (os, os.eventfd)
+        left = [3]
+
+        def full(*args: Any) -> Any:
+            left[0] -= 1
+            if left[0] >= 0:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return real(*args)
+
+        monkeypatch.setattr(owner, call, full)
+        peer.hang_up()
+        eventually(machine, lambda: Request.SET_VRING_ENABLE in peer.codes())
+        assert left[0] < 0
+        assert machine.failures == []
+
+
+def test_kick_that_the_backend_made_blocking_and_full_does_not_stop_the_guests_processor(socket_path: Path) -> None:
+    with Peer(socket_path, features=1 << 32) as peer, sim() as machine:
+        machine.add("virtio-net", f"vhost-user={socket_path}", slot=3)
+        driver = machine.driver(3)
+        for queue in range(2):
+            machine.vm.fail("ioeventfd", errno.ENOSPC, after=queue)  # notifications come to us
+        driver.start()
+        eventually(machine, lambda: peer.codes().count(Request.SET_VRING_KICK) == 2)
+        with jammed(peer.last(Request.SET_VRING_KICK).fds[0]):
+            assert returns(lambda: driver.registers.notify(1))
 
 
 # Hostile ones

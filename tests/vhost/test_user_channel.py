@@ -1,13 +1,16 @@
 """Messages out of a stream, however it is cut."""
 
 import os
+import resource
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from acrn_dm.vhost.user_channel import Channel
+from acrn_dm.errors import HostError
+from acrn_dm.vhost.user_channel import Channel, connect
 from acrn_dm.vhost.user_message import Message, PeerError, PeerGone
 from tests.vhost.user_rig import open_descriptors
 
@@ -133,6 +136,16 @@ def test_peer_that_does_not_read_is_an_error_and_not_waited_for(pair: Pair) -> N
 
     with pytest.raises(PeerError, match="does not read"):
         flood()
+
+
+def test_connecting_without_a_free_descriptor_is_the_hosts_error(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(HostError, match="Too many open files"):
+            connect(tmp_path / "s")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_sending_to_a_peer_that_is_gone(pair: Pair) -> None:

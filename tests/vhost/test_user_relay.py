@@ -12,10 +12,10 @@ import pytest
 from acrn_dm.devices import virtio_blk
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET
-from acrn_dm.vhost import user
+from acrn_dm.vhost import user, user_relay
 from acrn_dm.vhost.user_message import ProtocolFeature, Request
 from tests.vhost.user_peer import ALL, Peer
-from tests.vhost.user_rig import eventually, open_descriptors
+from tests.vhost.user_rig import eventually, jammed, open_descriptors, returns
 
 NO_NOTES = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
 
@@ -182,6 +182,44 @@ def test_driver_that_resets_often_costs_no_descriptors(peer: Peer, driver: Virti
         driver.reset()
         driver.start()
     assert ours() == before
+
+
+def test_backend_can_not_shorten_the_shadow_rings_under_us(peer: Peer, driver: VirtioDriver) -> None:
+    """An access behind the end of the file would be a SIGBUS here."""
+    shadow_file = [r for r in peer.seen if r.code == Request.ADD_MEM_REG][-1].fds[0]
+    with pytest.raises(PermissionError):
+        os.ftruncate(shadow_file, 0)
+
+
+def test_backend_can_not_shorten_guest_memory_under_us(peer: Peer, driver: VirtioDriver) -> None:
+    ram = next(r for r in peer.seen if r.code == Request.ADD_MEM_REG).fds[0]
+    with pytest.raises(PermissionError):
+        os.ftruncate(ram, 0)
+
+
+def test_kick_that_the_backend_made_blocking_and_full_does_not_stop_the_loop(peer: Peer, driver: VirtioDriver) -> None:
+    with jammed(peer.last(Request.SET_VRING_KICK).fds[0]):
+        assert returns(lambda: send(driver, 1))
+
+
+def test_reset_gives_up_on_a_backend_that_interrupts_without_end(
+    peer: Peer, driver: VirtioDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(driver, 1)
+    os.eventfd_write(Shadow.of(peer).call_fd, 1)
+    monkeypatch.setattr(user_relay, "drain", lambda fd: 1)  # as if it were written again at once, each time
+    assert returns(driver.reset)
+
+
+def test_nonsense_of_an_earlier_backend_does_not_fail_the_next_driver(peer: Peer, driver: VirtioDriver) -> None:
+    send(driver, 1)
+    Shadow.of(peer).answer(0, 77, 1)
+    driver.machine.io_loop("io").run_until_idle()  # the main loop has not heard of it yet
+    driver.reset()
+    driver.start()
+    driver.machine.settle()
+    assert driver.machine.failures == []
+    assert send(driver, 1)
 
 
 def test_machine_that_pauses_goes_on_where_it_was(peer: Peer, driver: VirtioDriver) -> None:

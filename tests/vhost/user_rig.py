@@ -1,17 +1,20 @@
 """What the tests with real vhost-user processes share: starting and killing them, a driver that keeps a disk busy."""
 
+import contextlib
 import hashlib
 import os
 import random
 import signal
 import struct
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
+from acrn_dm.ioloop import drain
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import DriverQueue
 
@@ -19,6 +22,7 @@ START_S = 20.0
 SECTOR = 512
 IN, OUT = 0, 1
 HEADER = struct.Struct("<IIQ")
+EVENTFD_FULL = (1 << 64) - 2  # the highest count there is
 
 
 @attrs.define(eq=False)
@@ -157,6 +161,28 @@ def block_content(seed: int, block: int) -> Callable[[int], bytes]:
         return number.to_bytes(8, "little") + noise[start : start + block - 8]
 
     return content
+
+
+@contextlib.contextmanager
+def jammed(eventfd: int) -> Iterator[None]:
+    """An eventfd as a hostile peer leaves it: full, and blocking for whoever writes it."""
+    os.set_blocking(eventfd, False)
+    drain(eventfd)
+    os.eventfd_write(eventfd, EVENTFD_FULL)
+    os.set_blocking(eventfd, True)
+    try:
+        yield
+    finally:
+        drain(eventfd)
+        os.set_blocking(eventfd, False)
+
+
+def returns(work: Callable[[], object], seconds: float = 5.0) -> bool:
+    """Whether *work* comes to an end."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
 
 
 def open_descriptors() -> int:

@@ -13,6 +13,7 @@ from acrn_dm.ioloop import IoLoop
 from acrn_dm.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
+from tests.vhost.user_rig import jammed, returns
 
 ENABLE = 0x8000
 HERE = KickAddress(space=Space.MMIO, addr=0x1000, len=2)
@@ -121,6 +122,15 @@ def test_count_that_a_hypervisor_left_behind_is_not_raised_again(rig: Rig) -> No
     rig.mask(True)
     assert rig.arrived() == [0]
     assert not rig.msix.pending(0)
+
+
+def test_call_that_an_outside_writer_made_blocking_and_full_does_not_stop_us(rig: Rig) -> None:
+    loop = IoLoop("io")
+    rig.call.forward(loop)
+    with jammed(rig.call.fd):
+        assert returns(rig.call.signal)
+    rig.call.close()
+    loop.close()
 
 
 def test_signals_from_many_threads_during_mask_changes_all_arrive_or_merge(rig: Rig) -> None:

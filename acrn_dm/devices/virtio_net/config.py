@@ -63,7 +63,7 @@ class NetConfig:
         help="Let the host's kernel move the data; auto: if it can. Bare: on.",
     )
     vhost_user: Path | None = vhost_user_option()
-    mq: int = option(default=1, validator=_pairs, help="Queue pairs; more than one needs a tap made with multi_queue.")
+    mq: int = option(default=1, validator=_pairs, help="Queue pairs; a tap for several is made with multi_queue.")
     mac: bytes | None = option(
         default=None,
         converter=_mac,
@@ -79,8 +79,6 @@ class NetConfig:
             raise ValueError("expected either tap=NAME or vhost-user=SOCKET")
         if self.vhost_user is not None and self.vhost != "off":
             raise ValueError("vhost and vhost-user exclude each other")
-        if self.vhost_user is not None and self.mq > 1:
-            raise ValueError("mq and vhost-user exclude each other")
 
     @classmethod
     def from_string(cls, text: str) -> "NetConfig":

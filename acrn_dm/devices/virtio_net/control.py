@@ -1,9 +1,11 @@
 """The control queue (virtio 5.1.6.5): how many queue pairs are used, and which offloads frames for the guest may need.
 
 A command is one chain: u8 class, u8 command and its data to be read, one byte of acknowledgement to be written.
+Another process may have to hear of a command before it is acknowledged, so one may take its time; the next one waits.
 """
 
 import enum
+from collections import deque
 from collections.abc import Callable
 
 import attrs
@@ -47,28 +49,62 @@ def parse(chain: Chain) -> Request | None:
     return Request(command=command, value=int.from_bytes(chain.read(), "little"))
 
 
+Done = Callable[[bool], None]  # tells whether a command was carried out; on the queue's loop, at most once
+
+
 @attrs.define(eq=False)
 class Control:
-    """Serves the queue from DRIVER_OK to reset. *set_pairs* and *set_offloads* return whether it was done."""
+    """Serves *queue* from DRIVER_OK until ``close``. *set_pairs* may call what it is given later, on the queue's loop;
+    *set_offloads* returns whether it was done.
+    """
 
+    queue: Queue
     features: int
     max_pairs: int
-    set_pairs: Callable[[int], bool] = attrs.field(repr=False)
+    set_pairs: Callable[[int, Done], None] = attrs.field(repr=False)
     set_offloads: Callable[[int], bool] = attrs.field(repr=False)
+    _chains: "deque[Chain]" = attrs.field(factory=deque, init=False, repr=False)  # the first one is being carried out
+    _busy: bool = attrs.field(default=False, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
 
-    def serve(self, queue: Queue) -> None:
+    def serve(self) -> None:
         """Carry out what is there. Raises GuestError."""
-        for chain in queue.pop_batch(BATCH):
-            request = parse(chain)
-            done = request is not None and self._execute(request)
-            chain.write(ACK_OK if done else ACK_ERROR)
-            queue.push(chain)
-        queue.flush()
+        if not self._closed:
+            self._chains += self.queue.pop_batch(BATCH)
+            self._go_on()
 
-    def _execute(self, request: Request) -> bool:
-        if request.command is Command.VQ_PAIRS_SET:
-            allowed = self.features & MQ and 1 <= request.value <= self.max_pairs  # 5.1.6.5.5.1
-            return bool(allowed) and self.set_pairs(request.value)
-        # 5.1.6.5.6.1: only what was negotiated can be switched on again.
-        allowed = self.features & CTRL_GUEST_OFFLOADS and not request.value & ~(self.features & GUEST_OFFLOADS)
-        return bool(allowed) and self.set_offloads(request.value)
+    def close(self) -> None:
+        """Let go of the queue; what has not been acknowledged yet never will be."""
+        with self.queue.loop.held():
+            self._closed = True
+            self._chains.clear()
+
+    def _go_on(self) -> None:
+        while self._chains and not self._busy:
+            self._busy = True
+            self._execute(parse(self._chains[0]))
+        self.queue.flush()
+
+    def _execute(self, request: Request | None) -> None:
+        """5.1.6.5.5.1, 5.1.6.5.6.1: as many pairs as there are; of the offloads only what was negotiated."""
+        if request is None:
+            self._acknowledge(False)
+        elif request.command is Command.VQ_PAIRS_SET:
+            if self.features & MQ and 1 <= request.value <= self.max_pairs:
+                self.set_pairs(request.value, self._done)
+            else:
+                self._acknowledge(False)
+        else:
+            allowed = self.features & CTRL_GUEST_OFFLOADS and not request.value & ~(self.features & GUEST_OFFLOADS)
+            self._acknowledge(bool(allowed) and self.set_offloads(request.value))
+
+    def _done(self, carried_out: bool) -> None:
+        if not self._closed:
+            self._acknowledge(carried_out)
+            self._go_on()
+
+    def _acknowledge(self, carried_out: bool) -> None:
+        chain = self._chains.popleft()
+        chain.write(ACK_OK if carried_out else ACK_ERROR)
+        self.queue.push(chain)
+        self._busy = False

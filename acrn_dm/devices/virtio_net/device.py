@@ -9,7 +9,7 @@ from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.virtio_net import backend
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.config import NetConfig
-from acrn_dm.devices.virtio_net.control import Control
+from acrn_dm.devices.virtio_net.control import Control, Done
 from acrn_dm.devices.virtio_net.pair import Pair
 from acrn_dm.devices.virtio_net.request import (
     CTRL_GUEST_OFFLOADS,
@@ -42,7 +42,7 @@ class NetDevice(VirtioDevice):
     """A network card on a tap. A pair's queues share one I/O loop, because they share the tap's descriptor.
 
     Queues 2n and 2n + 1 are pair n; with more than one pair the last queue is the control queue, or for a driver
-    without MQ number 2 (5.1.2).
+    without MQ number 2 (5.1.2). A driver may enable queues that are neither: nothing is done with them.
     """
 
     device_id = 1
@@ -57,20 +57,23 @@ class NetDevice(VirtioDevice):
         self.taps: tuple[PacketFile, ...] = ()
         self.pairs: tuple[Pair, ...] = ()
         self._control: Control | None = None
-        self._control_queue = -1
         self._header_bytes = 0  # of the packet headers that were negotiated
+        self._pairs_used = 1  # 5.1.6.5.5: until the driver asks for more
+        self._offloads: int | None = None  # what the driver chose of those it negotiated, if it did
         self._open = open_backend
         self._mac = config.address(context.bdf)
         self._link = 0
 
     @property
     def features(self) -> int:
-        """Offloads where the interface has packet headers, which a tap always has."""
+        """Offloads where the interface has packet headers, which a tap always has. Another process has them from the
+        negotiated features; there is no way to tell it of a later choice.
+        """
         offered = MAC | STATUS | MRG_RXBUF
         if all(tap.vnet_header for tap in self.taps):
             offered |= OFFLOADS
         if self.config.mq > 1:
-            offered |= CTRL_VQ | MQ | (CTRL_GUEST_OFFLOADS if offered & OFFLOADS else 0)
+            offered |= CTRL_VQ | MQ | (CTRL_GUEST_OFFLOADS if self.taps and offered & OFFLOADS else 0)
         return offered
 
     @property
@@ -85,8 +88,12 @@ class NetDevice(VirtioDevice):
         return CONFIG_WITHOUT_MQ if self.config.mq == 1 else CONFIG.size
 
     def local_queues(self, features: int) -> Collection[int]:
-        """The control queue."""
-        return (self._control_index(features),) if features & CTRL_VQ else ()
+        """The control queue, and what the driver has no right to use."""
+        return range(2 * self._pairs(features), len(self.queue_sizes))
+
+    def wants_queue(self, index: int) -> bool:
+        """Pairs that VQ_PAIRS_SET did not ask for exist and rest."""
+        return index // 2 < self._pairs_used
 
     @property
     def backend_name(self) -> str:
@@ -143,28 +150,35 @@ class NetDevice(VirtioDevice):
         """
         if self._link and self.taps:
             self._header_bytes = header_bytes(features)
-            self.taps[0].configure(header_bytes=self._header_bytes, offloads=features & GUEST_OFFLOADS)
-            self._attach(1)  # 5.1.6.5.5: until the driver asks for more
-        if features & CTRL_VQ:
-            self._control_queue = self._control_index(features)
-            self._control = Control(features, self.config.mq, self._set_pairs, self._set_offloads)
-        for i, pair in enumerate(self.pairs):
-            own = [q for q in queues if q.index // 2 == i and q.index != self._control_queue]
-            pair.start(own, features, up=bool(self._link))
+            offloads = features & GUEST_OFFLOADS if self._offloads is None else self._offloads
+            self.taps[0].configure(header_bytes=self._header_bytes, offloads=offloads)
+            self._attach(self._pairs_used)
+        count = self._pairs(features)
+        for i, pair in enumerate(self.pairs[:count]):
+            pair.start([q for q in queues if q.index // 2 == i], features, up=bool(self._link))
+        control = [q for q in queues if features & CTRL_VQ and q.index == 2 * count]
+        if control:
+            self._control = Control(control[0], features, self.config.mq, self._set_pairs, self._set_offloads)
 
     def handle_queue(self, queue: Queue) -> None:
         """Frames, buffers for them, or commands."""
-        if queue.index == self._control_queue and self._control is not None:
-            self._control.serve(queue)
-        else:
+        if self._control is not None and queue.index == self._control.queue.index:
+            self._control.serve()
+        elif queue.index // 2 < len(self.pairs):
             self.pairs[queue.index // 2].handle(queue)
 
     def stop(self) -> None:
         """Let go of the queues; frames that wait in the tap are the next driver's."""
         for pair in self.pairs:
             pair.stop()
-        self._control, self._control_queue = None, -1
+        control, self._control = self._control, None
+        if control is not None:
+            control.close()
+
+    def reset(self) -> None:
+        """What the driver chose is the driver's."""
         self._mac = self.config.address(self.context.bdf)
+        self._pairs_used, self._offloads = 1, None
 
     def close(self) -> None:
         """Close the tap."""
@@ -173,19 +187,33 @@ class NetDevice(VirtioDevice):
         for tap in taps:
             tap.close()
 
-    def _control_index(self, features: int) -> int:
-        return 2 * self.config.mq if features & MQ else 2
+    def _pairs(self, features: int) -> int:
+        """Those a driver may use that negotiated *features*; the control queue follows them (5.1.2)."""
+        return self.config.mq if features & MQ else 1
 
     def _attach(self, pairs: int) -> None:
         for i, tap in enumerate(self.taps):
             tap.attach(i < pairs)
 
-    def _set_pairs(self, pairs: int) -> bool:
-        """The driver's VQ_PAIRS_SET. The interface's queues are what decides where frames go, whoever moves them."""
-        return self._told(lambda: self._attach(pairs))
+    def _set_pairs(self, pairs: int, done: Done) -> None:
+        """The driver's VQ_PAIRS_SET. The interface's queues decide where frames go, whoever moves them; without an
+        interface the other process does, which is told.
+        """
+        assert self._control is not None
+        assert self.transport is not None
+        loop, told = self._control.queue.loop, self._told(lambda: self._attach(pairs))
+        if told:
+            self._pairs_used = pairs
+        else:
+            self._told(lambda: self._attach(self._pairs_used))
+        answer = guarded(self, lambda: done(told))
+        self.transport.queues_changed(lambda: loop.call_soon(answer))
 
     def _set_offloads(self, offloads: int) -> bool:
-        return self._told(lambda: self.taps[0].configure(header_bytes=self._header_bytes, offloads=offloads))
+        told = self._told(lambda: self.taps[0].configure(header_bytes=self._header_bytes, offloads=offloads))
+        if told:
+            self._offloads = offloads
+        return told
 
     def _told(self, step: Callable[[], None]) -> bool:
         try:
