@@ -289,8 +289,8 @@ static long ioeventfd(struct vm *vm, unsigned long argument) {
         result = wrong(EINVAL, "IOEVENTFD: the reserved field is not zero");
     else
         result = config_ioeventfd(vm, &args);
-    trace("IOEVENTFD", result, "\"flags\":%u,\"addr\":%llu,\"len\":%u,\"data\":%llu", args.flags,
-          (unsigned long long)args.addr, args.len, (unsigned long long)args.data);
+    trace("IOEVENTFD", result, "\"fd\":%d,\"flags\":%u,\"addr\":%llu,\"len\":%u,\"data\":%llu", (int)args.fd,
+          args.flags, (unsigned long long)args.addr, args.len, (unsigned long long)args.data);
     return result;
 }
 
@@ -301,7 +301,7 @@ static long irqfd(struct vm *vm, unsigned long argument) {
     if (!copy_in(&args, argument, sizeof(args)))
         return wrong(EFAULT, "IRQFD: bad address");
     result = config_irqfd(vm, &args);
-    trace("IRQFD", result, "\"flags\":%u,\"addr\":%llu,\"data\":%llu", args.flags,
+    trace("IRQFD", result, "\"fd\":%d,\"flags\":%u,\"addr\":%llu,\"data\":%llu", args.fd, args.flags,
           (unsigned long long)args.msi.msi_addr, (unsigned long long)args.msi.msi_data);
     return result;
 }
