@@ -43,10 +43,12 @@ class Hsm:
     scratch: Path
     clock: str  # for the kernel's command line
 
-    def start(self, *arguments: str, cpus: int = 1, append: str = "", **how: Any) -> GuestProcess:
+    def start(
+        self, *arguments: str, hypervisor: str = "hsm", cpus: int = 1, append: str = "", **how: Any
+    ) -> GuestProcess:
         affinity = ",".join(str(cpu) for cpu in range(cpus))
-        options = ("--hypervisor", "hsm", "--cpu_affinity", affinity)
-        return self.rig.start(*options, *arguments, append=f"{self.clock} {append}", **how)
+        options = ("--cpu_affinity", affinity) if hypervisor == "hsm" else ("--cpus", str(cpus))
+        return self.rig.start("--hypervisor", hypervisor, *options, *arguments, append=f"{self.clock} {append}", **how)
 
     def boot(self, *arguments: str, timeout: float = LIMIT, **how: Any) -> Run:
         return self.rig.finish(self.start(*arguments, **how), timeout)

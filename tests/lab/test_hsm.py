@@ -57,6 +57,17 @@ def test_slots_that_the_module_handles_are_left_alone(hsm: Hsm) -> None:
     assert hsm.stats()[0]["kernel_handled"] > 0
 
 
+@pytest.mark.parametrize("hsm", [{"RIG_VHM": "1"}], indirect=True, ids=["vhm"])
+def test_stock_kernel_boots_over_the_interface_of_2018(hsm: Hsm) -> None:
+    run = hsm.boot(hypervisor="vhm", cpus=2)
+    hsm.assert_clean(run)
+    assert run.one("cpus") == "2"
+    calls = hsm.calls("ATTACH_IOREQ_CLIENT", "NOTIFY_REQUEST_FINISH", "SET_IRQLINE", "INJECT_MSI", "PM_GET_CPU_STATE")
+    first = calls.index("GET_API_VERSION")
+    assert calls[first : first + 5] == ["GET_API_VERSION", "CREATE_VM", "CREATE_VCPU", "CREATE_VCPU", "SET_MEMSEG"]
+    assert calls[-4:] == ["PAUSE_VM", "DESTROY_IOREQ_CLIENT", "DESTROY_VM", "close"]
+
+
 RESUME = """
 import pathlib, socket, struct
 (path,) = pathlib.Path("/run/acrn/mngr").iterdir()

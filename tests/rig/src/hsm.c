@@ -16,10 +16,12 @@
 
 #define FLAG_LAPIC_PASSTHROUGH (1ull << 1)
 #define FLAG_RT (1ull << 4)
+#define FLAG_RT_2018 (1ull << 5)
 #define CR0_PE (1ull << 0)
 #define CR0_PG (1ull << 31)
 #define NAME_LEN 16
 #define VMID 1
+#define CLIENT_2018 2 /* others are the kernel's own */
 
 static const char *const STATES[] = {"absent", "created", "running", "paused"};
 
@@ -51,12 +53,18 @@ bool copy_out(unsigned long to, const void *from, size_t size) {
     return process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)size;
 }
 
+const char *hsm_node(void) {
+    return number_setting("RIG_VHM", 0) ? "/dev/acrn_vhm" : "/dev/acrn_hsm";
+}
+
 struct vm *hsm_open(int fd) {
     struct vm *vm = calloc(1, sizeof(*vm));
 
     report_open();
     vm->pid = getpid();
     vm->fd = fd;
+    vm->vhm = number_setting("RIG_VHM", 0);
+    vm->owner = vm->vhm ? CLIENT_2018 : 0;
     vm->vm_fd = vm->event_fd = -1;
     pthread_mutex_init(&vm->lock, NULL);
     pthread_mutex_init(&vm->ioreq_lock, NULL);
@@ -78,6 +86,14 @@ static bool name_is_padded(const uint8_t *name) {
     return true;
 }
 
+static bool is_uuid(const uint8_t *identity) {
+    uint8_t any = 0;
+
+    for (size_t i = 0; i < NAME_LEN; i++)
+        any |= identity[i];
+    return any != 0;
+}
+
 static bool pin_request_page(struct vm *vm, uint64_t address) {
     vm->page = pin_page(address);
     if (vm->page == NULL)
@@ -87,9 +103,32 @@ static bool pin_request_page(struct vm *vm, uint64_t address) {
     return true;
 }
 
+/* Its LAPIC id. */
+void add_vcpu(struct vm *vm, uint32_t apic_id) {
+    struct vcpu *vcpu = &vm->vcpus[vm->vcpu_num];
+
+    vcpu->vm = vm;
+    vcpu->id = vm->vcpu_num++;
+    vcpu->apic_id = apic_id;
+    vcpu->fd = -1;
+    pthread_cond_init(&vcpu->answered, NULL);
+}
+
+static void add_vcpus(struct vm *vm, uint64_t affinity) {
+    vm->vcpu_num = 0;
+    if (vm->vhm)
+        return; /* CREATE_VCPU does */
+    for (uint32_t cpu = 0; cpu < 64 && vm->vcpu_num < ACRN_IO_REQUEST_MAX; cpu++)
+        if (affinity >> cpu & 1)
+            add_vcpu(vm, cpu);
+    if (vm->vcpu_num == 0)
+        while (vm->vcpu_num < number_setting("RIG_VCPUS", 1) && vm->vcpu_num < ACRN_IO_REQUEST_MAX)
+            add_vcpu(vm, vm->vcpu_num);
+}
+
 static long create_checked(struct vm *vm, struct acrn_vm_creation *args) {
-    long pcpus = number_setting("RIG_PCPUS", 8);
-    int n = 0;
+    const uint64_t rt = vm->vhm ? FLAG_RT_2018 : FLAG_RT;
+    long pcpus = vm->vhm ? 0 : number_setting("RIG_PCPUS", 8); /* in 2018 that field was reserved */
 
     if (vm->created)
         return wrong(EINVAL, "CREATE_VM twice on one descriptor");
@@ -97,30 +136,20 @@ static long create_checked(struct vm *vm, struct acrn_vm_creation *args) {
         violation("CREATE_VM after DESTROY_VM on one descriptor: the module never destroys that VM");
     if (args->reserved0 || args->reserved1)
         return wrong(EINVAL, "CREATE_VM: a reserved field is not zero");
-    if (!name_is_padded((const uint8_t *)&args->uuid))
+    if (vm->vhm && !is_uuid((const uint8_t *)&args->uuid))
+        return wrong(EINVAL, "CREATE_VM: there is no UUID");
+    if (!vm->vhm && !name_is_padded((const uint8_t *)&args->uuid))
         return wrong(EINVAL, "CREATE_VM: the name is not 1 to 15 bytes padded with zeros");
     if (args->cpu_affinity >> pcpus)
         return set_failed(EINVAL); /* the user chose processors that are not there */
-    if ((args->vm_flag & FLAG_LAPIC_PASSTHROUGH) && !(args->vm_flag & FLAG_RT))
+    if ((args->vm_flag & FLAG_LAPIC_PASSTHROUGH) && !(args->vm_flag & rt))
         return wrong(EINVAL, "CREATE_VM: LAPIC passthrough without RT");
     if (args->ioreq_buf % PAGE)
         violation("CREATE_VM: the request page is not aligned: the module ignores the offset");
     if (!pin_request_page(vm, args->ioreq_buf))
         return wrong(EINVAL, "CREATE_VM: the request page is not writable memory");
     vm->flags = args->vm_flag;
-    for (int cpu = 0; cpu < 64 && n < ACRN_IO_REQUEST_MAX; cpu++)
-        if (args->cpu_affinity >> cpu & 1)
-            vm->vcpus[n++].apic_id = (uint32_t)cpu;
-    if (n == 0)
-        for (; n < number_setting("RIG_VCPUS", 1) && n < ACRN_IO_REQUEST_MAX; n++)
-            vm->vcpus[n].apic_id = (uint32_t)n;
-    vm->vcpu_num = (uint16_t)n;
-    for (int i = 0; i < n; i++) {
-        vm->vcpus[i].vm = vm;
-        vm->vcpus[i].id = i;
-        vm->vcpus[i].fd = -1;
-        pthread_cond_init(&vm->vcpus[i].answered, NULL);
-    }
+    add_vcpus(vm, args->cpu_affinity);
     if (guest_create(vm) < 0)
         return -1;
     args->vmid = vm->vmid = VMID;
@@ -192,6 +221,10 @@ static long start_vm(struct vm *vm) {
         violation("START_VM without a request client: the first request has nowhere to go");
     if (!vm->regs_set)
         violation("START_VM before SET_VCPU_REGS");
+    if (vm->vcpu_num == 0)
+        return wrong(EPERM, "START_VM of a VM without vCPUs");
+    if (vm->vm_fd < 0 && guest_create(vm) < 0)
+        return -1;
     vm->state = VM_RUNNING;
     if (guest_start(vm) < 0) {
         vm->state = VM_CREATED;
@@ -440,6 +473,10 @@ static long call_running(struct vm *vm, unsigned long request, unsigned long arg
 }
 
 long hsm_ioctl(struct vm *vm, unsigned long request, unsigned long argument) {
+    return vm->vhm ? vhm_ioctl(vm, request, argument) : module_call(vm, request, argument);
+}
+
+long module_call(struct vm *vm, unsigned long request, unsigned long argument) {
     const char *name = name_of(request & 0xffffffff);
     int error;
 
