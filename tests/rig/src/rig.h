@@ -172,13 +172,16 @@ const char *hsm_node(void);
 struct vm *hsm_open(int fd);
 long hsm_ioctl(struct vm *vm, unsigned long request, unsigned long argument);
 long module_call(struct vm *vm, unsigned long request, unsigned long argument);
-void add_vcpu(struct vm *vm, uint32_t apic_id);
 void hsm_close(struct vm *vm);
 long set_failed(int error);
 long wrong(int error, const char *what);
 long refused(const struct vm *vm, const char *call);
 bool copy_in(void *to, unsigned long from, size_t size);
 bool copy_out(unsigned long to, const void *from, size_t size);
+
+/* create.c */
+long create_vm(struct vm *vm, unsigned long argument);
+void add_vcpu(struct vm *vm, uint32_t apic_id);
 
 /* vhm.c */
 long vhm_ioctl(struct vm *vm, unsigned long request, unsigned long argument);
