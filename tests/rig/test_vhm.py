@@ -17,7 +17,7 @@ CREATE_VM, DESTROY_VM, START_VM, PAUSE_VM, CREATE_VCPU = (BASE | n for n in rang
 SET_VCPU_REGS, NOTIFY_REQUEST_FINISH = BASE | 0x16, BASE | 0x31
 CREATE_IOREQ_CLIENT, ATTACH_IOREQ_CLIENT, DESTROY_IOREQ_CLIENT = BASE | 0x32, BASE | 0x33, BASE | 0x34
 SET_MEMSEG = BASE | 0x41
-UUID = bytes(range(16))
+UUID = bytes(range(240, 256))
 REGS = bytearray(304)
 
 
@@ -48,6 +48,11 @@ def test_version_is_1_0(module: Client) -> None:
     module.call(GET_API_VERSION, answer)
     assert struct.unpack("<II", answer) == (1, 0)
     module.close()
+
+
+def test_trace_has_the_uuid_in_hexadecimal(rig: Rig, vm: Client) -> None:
+    (created,) = [row for row in rig.trace() if row["call"] == "CREATE_VM"]
+    assert created["uuid"] == UUID.hex()
 
 
 def test_todays_node_is_not_there(rig: Rig, module: Client) -> None:

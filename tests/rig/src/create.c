@@ -2,6 +2,7 @@
 #include "rig.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define FLAG_LAPIC_PASSTHROUGH (1ull << 1)
@@ -94,7 +95,16 @@ static long create_checked(struct vm *vm, struct acrn_vm_creation *args) {
     return 0;
 }
 
+/* For the trace, which is text: a name as it is, a UUID in hexadecimal. */
+static void write_identity(const struct vm *vm, char to[2 * NAME_LEN + 1], const uint8_t *identity) {
+    if (!vm->vhm)
+        snprintf(to, 2 * NAME_LEN + 1, "%.16s", (const char *)identity);
+    for (size_t i = 0; vm->vhm && i < NAME_LEN; i++)
+        snprintf(to + 2 * i, 3, "%02x", identity[i]);
+}
+
 long create_vm(struct vm *vm, unsigned long argument) {
+    char identity[2 * NAME_LEN + 1];
     struct acrn_vm_creation args;
     long result;
 
@@ -103,8 +113,9 @@ long create_vm(struct vm *vm, unsigned long argument) {
     result = create_checked(vm, &args);
     if (result == 0 && !copy_out(argument, &args, sizeof(args)))
         result = wrong(EFAULT, "CREATE_VM: bad address");
-    trace("CREATE_VM", result, "\"name\":\"%.16s\",\"flags\":%llu,\"affinity\":%llu,\"vcpu_num\":%u",
-          (const char *)&args.uuid, (unsigned long long)args.vm_flag, (unsigned long long)args.cpu_affinity,
-          args.vcpu_num);
+    write_identity(vm, identity, (const uint8_t *)&args.uuid);
+    trace("CREATE_VM", result, "\"%s\":\"%s\",\"flags\":%llu,\"affinity\":%llu,\"vcpu_num\":%u",
+          vm->vhm ? "uuid" : "name", identity, (unsigned long long)args.vm_flag,
+          (unsigned long long)args.cpu_affinity, args.vcpu_num);
     return result;
 }
