@@ -21,7 +21,7 @@ from .paths import LAB
 from .postmortem import examine
 
 # Seconds for each attempt; an idle machine takes about six. About one boot in twenty hangs early in software emulation,
-# for reasons outside this project: the first limit is for those, the second for slow hosts.
+# probably by what agent.hold_kvm tells of: the first limit is for those, the second for slow hosts.
 BOOT_LIMITS = (45.0, 120.0)
 _INPUT_CHUNK = 49152
 
@@ -174,7 +174,7 @@ class OuterVm:
         self.close()
 
     def alive(self, patience: float = 30.0) -> bool:
-        """Whether it still runs commands. QEMU's emulation hangs now and then, for reasons outside this project."""
+        """Whether it still runs commands. QEMU's emulation hangs now and then: see ``agent.hold_kvm``."""
         try:
             return self.run(["true"], timeout=patience).rc == 0
         except LabError:
