@@ -103,14 +103,14 @@ def check_terminal(platform: Platform, functions: Iterable[PciFunction]) -> list
 
 
 def do_all(steps: Iterable[Callable[[], object]]) -> None:
-    """Do every step, whatever happened in those before; raise the first error at the end."""
+    """Do every step, whatever happened in those before; at the end raise the first error, and log the others."""
     errors: list[Exception] = []
     for step in steps:
         try:
             step()
         except Exception as e:
             errors.append(e)
-    for error in errors:
+    for error in errors[1:]:
         log.error("closing: %s", error, exc_info=None if isinstance(error, AcrnDmError) else error)
     if errors:
         raise errors[0]

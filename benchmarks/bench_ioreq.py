@@ -23,7 +23,7 @@ ROUNDS = 5
 REQUESTS = 20480
 VCPUS = (1, 8)
 PLUGIN, FLOOR = "hsm plugin (Python)", "floor: C, answers at once"
-BOOTS = "lab/hsm/test_stock_kernel_boots_with_its_cpus_and_disk[[]1]"  # glob: the boot with one vCPU
+BOOTS = "lab/hsm/test_stock_kernel_boots_with_its_cpus_and_disk-1-"  # glob: the boot with one vCPU
 COLUMNS = ("p50_ns", "p90_ns", "p99_ns")
 
 Stats = dict[str, float]

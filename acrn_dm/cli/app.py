@@ -2,11 +2,12 @@
 
 import contextlib
 import importlib.metadata
+import logging
 import os
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
 from acrn_dm.cli import help as help_texts
@@ -23,6 +24,8 @@ from acrn_dm.errors import AcrnDmError, ConfigError, HostError
 from acrn_dm.plugins import PluginManager, make_plugin_manager
 from acrn_dm.report import MachineReport
 from acrn_dm.resolve import without_obsolete
+
+log = logging.getLogger(__name__)
 
 EXIT_OFF = 0
 EXIT_FAILURE = 1
@@ -139,20 +142,31 @@ def plugin_choice(settings: Sequence[Setting], documents: Sequence[toml.Document
 
 
 def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, build: Build) -> int:
-    with logging_to(command.logging, None if command.dry_run else config.name):
-        machine = build(config, plugins)
+    name = None if command.dry_run else config.name
+    with logging_to(command.logging, name), _closing(build(config, plugins)) as machine:
+        missing = machine.check()
+        if command.dry_run:
+            shown = machine.describe()
+            _show(report.render_json(shown, missing) if command.json else report.render_tables(shown))
+        for line in missing:
+            _complain(line)
+        if missing:
+            return EXIT_CONFIG
+        return EXIT_OFF if command.dry_run else _run(machine)
+
+
+@contextlib.contextmanager
+def _closing(machine: Machine) -> Iterator[Machine]:
+    """Close *machine* at the end. An error then is logged where another one is on its way: that one is told."""
+    try:
+        yield machine
+    except BaseException:
         try:
-            missing = machine.check()
-            if command.dry_run:
-                shown = machine.describe()
-                _show(report.render_json(shown, missing) if command.json else report.render_tables(shown))
-            for line in missing:
-                _complain(line)
-            if missing:
-                return EXIT_CONFIG
-            return EXIT_OFF if command.dry_run else _run(machine)
-        finally:
             machine.close()
+        except AcrnDmError as e:
+            log.error("closing: %s", e)
+        raise
+    machine.close()
 
 
 def _run(machine: Machine) -> int:

@@ -17,6 +17,8 @@ from acrn_dm.virtio.core import QueueConfig
 
 log = logging.getLogger(__name__)
 
+NotifyAddress = Callable[[int], KickAddress | None]  # of a queue; None while the register is nowhere
+
 
 @attrs.define(eq=False)
 class _Events:
@@ -42,8 +44,18 @@ class DataPlane:
         self._paused: Mapping[int, int] | None = None  # where the queues were
         self._complained = False
 
-    def start(self, resources: Resources, msix: Msix | None, negotiated: int, queues: Iterable[QueueConfig]) -> None:
-        """Make the eventfds and let the backend go. Raises what it raises; then ``stop`` cleans up."""
+    def start(
+        self,
+        resources: Resources,
+        msix: Msix | None,
+        negotiated: int,
+        queues: Iterable[QueueConfig],
+        address: NotifyAddress,
+    ) -> None:
+        """Make the eventfds, bind them queue by queue as the original program does, kick first, and let the backend go.
+
+        What comes before the backend waits in the eventfds. Raises what the backend raises; then ``stop`` cleans up.
+        """
         self._started = True
         session_queues = []
         for queue in queues:
@@ -54,6 +66,7 @@ class DataPlane:
                 call.close()
                 raise
             self._events[queue.index] = _Events(kick, call)
+            kick.bind(self._bindable(address(queue.index)))
             call.set_vector(queue.vector)
             session_queues.append(
                 SessionQueue(
@@ -101,11 +114,10 @@ class DataPlane:
         )
         self.backend.start(attrs.evolve(self._session, queues=queues))
 
-    def bind_kicks(self, address: Callable[[int], KickAddress | None]) -> None:
+    def bind_kicks(self, address: NotifyAddress) -> None:
         """Follow the notify registers: *address* tells where that of each queue is."""
         for index, events in self._events.items():
-            polled = self._poll_ns is not None and self.backend.polls
-            events.kick.bind(None if polled else address(index))
+            events.kick.bind(self._bindable(address(index)))
 
     def kick(self, index: int) -> None:
         """A notify write that came to this process."""
@@ -118,6 +130,10 @@ class DataPlane:
         events = self._events.get(index)
         if events is not None:
             events.call.set_vector(vector)
+
+    def _bindable(self, address: KickAddress | None) -> KickAddress | None:
+        polled = self._poll_ns is not None and self.backend.polls
+        return None if polled else address
 
     def _stop_backend(self) -> Mapping[int, int]:
         try:

@@ -170,14 +170,14 @@ class VirtioPci(PciFunction):
     # CoreHost: called with the lock held.
 
     def start_queues(self) -> None:
-        """Let the backend run every enabled queue, then take kicks where the driver sends them."""
+        """Take kicks where the driver sends them, and let the backend run every enabled queue."""
         resources = self._resources
         if resources is None:
             raise RuntimeError(f"{self.name} is not part of a machine")
         enabled = [queue for queue in self.core.queues if queue.enabled]
         try:
-            self.data_plane.start(resources, self.msix, self.core.driver_features, enabled)
-            self.data_plane.bind_kicks(self._kick_address)
+            features = self.core.driver_features
+            self.data_plane.start(resources, self.msix, features, enabled, self._kick_address)
         except Exception:
             self.data_plane.stop()
             raise

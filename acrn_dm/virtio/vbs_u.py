@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from acrn_dm._fastring import SplitRing
-from acrn_dm.errors import GuestError
+from acrn_dm.errors import AcrnDmError
 from acrn_dm.hookspecs import hookimpl
 from acrn_dm.ioloop import IoLoop, Timer
 from acrn_dm.types import BackendType
@@ -65,7 +65,7 @@ class QueueServer:
             self._serving = False
             self.queue.loop.remove(self._events.kick.fd)
             self.queue.close()
-            if not isinstance(e, GuestError):
+            if not isinstance(e, AcrnDmError):  # those say enough; the transport logs what they say
                 log.exception("%s: queue %d failed", self._device.name, self.queue.index)
             # Without the traceback, whose frames refer to chains: who keeps the error must not keep guest memory.
             self._device.fail(e.with_traceback(None))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CHUNK = 65536
+KVM_CREATE_VM, KVM_CREATE_VCPU, KVM_CREATE_IRQCHIP = 0xAE01, 0xAE41, 0xAE60
 
 
 class Child:
@@ -205,10 +206,31 @@ def open_port(name: str) -> int:
     raise FileNotFoundError(f"no virtio-serial port {name}")
 
 
+def hold_kvm() -> None:
+    """Keep one virtual machine for good, with a vCPU that never runs.
+
+    The kernel patches its scheduler when the first VM is made and when the last one is gone (preempt_notifier_key in
+    __schedule), and KVM's paths for a local APIC that is switched off (apic_sw_disabled). QEMU before 8.1 may go on
+    executing the breakpoint that stands there meanwhile: it locks a page only after having translated it, so that what
+    another processor writes in between is missed (fixed by "accel/tcg: Always lock pages before translation"). Then
+    all processors loop in exc_int3 for ever. With this machine there, no other is the first or the last.
+    """
+    import fcntl  # noqa: PLC0415
+
+    try:
+        kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
+        machine = fcntl.ioctl(kvm, KVM_CREATE_VM, 0)
+        fcntl.ioctl(machine, KVM_CREATE_IRQCHIP, 0)
+        fcntl.ioctl(machine, KVM_CREATE_VCPU, 0)
+    except OSError as error:
+        print(f"lab: no virtual machine to keep: {error}", file=sys.stderr)
+
+
 def main() -> None:
     os.environ.update(
         PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", HOME="/root", LANG="C.UTF-8", TERM="dumb"
     )
+    hold_kvm()
     try:
         Agent(open_port(sys.argv[1])).serve()
     finally:

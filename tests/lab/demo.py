@@ -155,6 +155,15 @@ def reference_log(kernel: Kernel) -> str:
     return kept.read_text()
 
 
+def judge(log: Log, disk: Disk, dmesg: Path, reference: str) -> None:
+    """What can be told when the run is over: the disk's bytes, and the kernel log beside the reference's."""
+    result = disk.verify()
+    log.check("disk-bytes", result.ok, result.detail)
+    if dmesg.exists() and dmesg.stat().st_size:
+        new = additional_warnings(dmesg.read_text(errors="replace"), reference)
+        log.check("no-new-warnings", not new, "; ".join(new) or "none about virtio, PCI or ACPI that QEMU has not")
+
+
 def demonstrate(mode: str, program: str, log: Log) -> None:
     """The whole run; raises LabError when it could not be made."""
     kernel = debian_kernel()
@@ -189,11 +198,7 @@ def demonstrate(mode: str, program: str, log: Log) -> None:
         plan_file = SCRATCH / "plan.json"
         plan_file.write_text(json.dumps(attrs.asdict(plan)))
         drive([sys.executable, "-m", "tests.lab.drive", str(plan_file)])
-    result = disk.verify()
-    log.check("disk-bytes", result.ok, result.detail)
-    if dmesg.exists() and dmesg.stat().st_size:
-        new = additional_warnings(dmesg.read_text(errors="replace"), reference)
-        log.check("no-new-warnings", not new, "; ".join(new) or "none about virtio, PCI or ACPI that QEMU has not")
+    judge(log, disk, dmesg, reference)
 
 
 def table(checks: dict[str, Check]) -> str:

@@ -1,5 +1,6 @@
 """The outer VM is up and has what acrn-dm needs; commands run in it as they should."""
 
+import shlex
 import socket
 import sys
 
@@ -9,6 +10,7 @@ from . import vm as vm_module
 from .errors import LabError, LabTimeout
 from .kernel import Kernel
 from .paths import LAB, ROOT
+from .vhost_scene import TRACING
 from .vm import OuterVm
 
 KVM_GET_API_VERSION = 0xAE00
@@ -21,6 +23,36 @@ def test_kvm_answers_with_its_api_version(lab: OuterVm) -> None:
 
 def test_kvm_amd_is_loaded(lab: OuterVm) -> None:
     assert "\nkvm_amd " in lab.run("cat /proc/modules").stdout
+
+
+# Three times: a machine, its interrupt controllers, a vCPU; and all gone.
+COMING_AND_GOING = """
+import fcntl, os
+kvm = os.open("/dev/kvm", os.O_RDWR)
+for _ in range(3):
+    machine = fcntl.ioctl(kvm, 0xAE01, 0)
+    fcntl.ioctl(machine, 0xAE60, 0)
+    vcpu = fcntl.ioctl(machine, 0xAE41, 0)
+    os.close(vcpu)
+    os.close(machine)
+"""
+
+
+def test_virtual_machines_come_and_go_without_a_patch_of_the_kernels_code(lab: OuterVm) -> None:
+    """See ``agent.hold_kvm``."""
+    probe = f"{TRACING}/events/patches/jump_label"
+    steps = [
+        f"mountpoint -q {TRACING} || mount -t tracefs tracefs {TRACING}",
+        f"echo 'p:patches/jump_label jump_label_update' >> {TRACING}/kprobe_events",
+        f"echo 1 > {probe}/enable",
+        f"echo > {TRACING}/trace",
+        f"{shlex.quote(sys.executable)} -c {shlex.quote(COMING_AND_GOING)}",
+        f"grep -c jump_label: {TRACING}/trace || true",
+        f"echo 0 > {probe}/enable",
+        f"echo -:patches/jump_label >> {TRACING}/kprobe_events",
+    ]
+    done = lab.run("set -e; " + "; ".join(steps))
+    assert (done.rc, done.stdout) == (0, "0\n"), done
 
 
 @pytest.mark.parametrize("node", ["kvm", "vhost-net", "vhost-vsock", "net/tun"])

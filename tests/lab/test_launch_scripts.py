@@ -16,12 +16,11 @@ import attrs
 import pytest
 
 from tests.lab import images
-from tests.lab.emulated import empty_scratch, rig_in, small_machine
+from tests.lab.hsm_scene import Hsm, empty_scratch, rig_in, small_machine
 from tests.lab.kernel import debian_kernel
 from tests.lab.launch_scripts import DISKS, HOST_BRIDGE, NUC, ON_QEMU, REAL_TIME, UBUNTU, VHOST, WINDOWS, Script
 from tests.lab.launch_scripts import WINDOWS_TUTORIAL as TUTORIAL
 from tests.lab.paths import ROOT
-from tests.lab.test_hsm import Hsm
 from tests.lab.test_machine import LIMIT, wait_until
 from tests.lab.vm import GuestProcess, OuterVm, Result
 

@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.emulated import empty_scratch, small_machine
+from tests.lab.hsm_scene import Hsm, empty_scratch, small_machine
 from tests.lab.kernel import debian_kernel
-from tests.lab.test_hsm import Hsm
 from tests.lab.test_machine import Rig, Run, assert_clean
 from tests.lab.vm import OuterVm
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.bootdisk import boot_disk, unified_image
 from tests.lab.errors import LabUnavailable
-from tests.lab.test_hsm import Hsm, hsm  # noqa: F401
+from tests.lab.hsm_scene import Hsm, make_hsm
 from tests.lab.test_machine import Rig, Run, assert_clean, rig  # noqa: F401
 from tests.lab.vm import GuestProcess, OuterVm
 
@@ -67,7 +67,8 @@ def machine(rig: Rig) -> Rig:  # noqa: F811
 
 
 @pytest.fixture
-def on_hsm(hsm: Hsm) -> Hsm:  # noqa: F811
+def on_hsm(lab: OuterVm, request: pytest.FixtureRequest) -> Hsm:
+    hsm = make_hsm(lab, request)
     preloading: Any = hsm.rig.vm
     preloading.vm = Unhurried(preloading.vm)
     return hsm

@@ -18,9 +18,10 @@ import attrs
 from . import images, kernel, qemu
 from .errors import LabError, LabTimeout
 from .paths import LAB
+from .postmortem import examine
 
 # Seconds for each attempt; an idle machine takes about six. About one boot in twenty hangs early in software emulation,
-# for reasons outside this project: the first limit is for those, the second for slow hosts.
+# probably by what agent.hold_kvm tells of: the first limit is for those, the second for slow hosts.
 BOOT_LIMITS = (45.0, 120.0)
 _INPUT_CHUNK = 49152
 
@@ -145,6 +146,7 @@ class OuterVm:
         self.restarts = 0  # times it hung while it was in use
         self._resources = contextlib.ExitStack()
         self._channel: socket.socket | None = None
+        self._monitor: socket.socket | None = None
         self._sending = threading.Lock()
         self._numbers = itertools.count(1)
         self._processes: dict[int, GuestProcess] = {}
@@ -172,15 +174,16 @@ class OuterVm:
         self.close()
 
     def alive(self, patience: float = 30.0) -> bool:
-        """Whether it still runs commands. QEMU's emulation hangs now and then, for reasons outside this project."""
+        """Whether it still runs commands. QEMU's emulation hangs now and then: see ``agent.hold_kvm``."""
         try:
             return self.run(["true"], timeout=patience).rc == 0
         except LabError:
             return False
 
     def restart(self) -> None:
-        """Boot it anew; counted in the test report."""
+        """Boot it anew; counted in the test report. What its processors were at is among the console logs."""
         self.restarts += 1
+        self._examine()
         self.close()
         self.early_hangs = 0
         self.__enter__()
@@ -229,13 +232,16 @@ class OuterVm:
         self._dead = None
         self._channel, theirs = socket.socketpair()
         self._resources.callback(self._channel.close)
+        self._monitor, their_monitor = socket.socketpair()
+        self._resources.callback(self._monitor.close)
         attempt = self.name if not self.early_hangs else f"{self.name}-retry"
-        with theirs:
+        with theirs, their_monitor:
+            fds = theirs.fileno(), their_monitor.fileno()
             process = self._resources.enter_context(
                 qemu.running(
-                    self._arguments(image, initramfs, theirs.fileno(), qemu.console_log(attempt)),
+                    self._arguments(image, initramfs, *fds, qemu.console_log(attempt)),
                     log=qemu.console_log(f"{attempt}-qemu"),
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=fds,
                 )
             )
         reader = threading.Thread(target=self._receive, args=(self._channel,), name="lab-agent", daemon=True)
@@ -243,6 +249,7 @@ class OuterVm:
         self._resources.callback(self._stop_reader, process, reader)
         limit = BOOT_LIMITS[self.early_hangs]
         if not self._ready.wait(limit):
+            self._examine()
             self.close()
             raise LabTimeout(f"the outer VM did not come up within {limit:g} s; console:\n{self.console()}")
         if self._dead:
@@ -253,12 +260,17 @@ class OuterVm:
         """The last lines of the outer VM's serial console and of what QEMU said, for messages."""
         return "\n".join(qemu.console_tails(self.name).values())
 
-    def _arguments(self, image: Path, initramfs: Path, channel: int, console: Path) -> list[str]:
+    def _examine(self) -> None:
+        if self._monitor is not None:
+            qemu.console_log(f"{self.name}-hang-{self.early_hangs + self.restarts}").write_text(examine(self._monitor))
+
+    def _arguments(self, image: Path, initramfs: Path, channel: int, monitor: int, console: Path) -> list[str]:
         share = "security_model=none,multidevs=remap"
         return [
             *("-machine", "pc,usb=off,vmport=off", "-accel", "tcg,thread=multi", "-cpu", CPU),
             *("-smp", str(self.cpus), "-m", str(self.memory_mib)),
             *("-kernel", str(image), "-initrd", str(initramfs), "-append", COMMAND_LINE),
+            *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
             *("-chardev", f"file,id=serial,path={console}", "-serial", "chardev:serial"),
             *("-virtfs", f"local,path=/,mount_tag=host,readonly=on,{share}"),
             *("-virtfs", f"local,path={LAB},mount_tag=lab,{share}"),

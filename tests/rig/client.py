@@ -61,13 +61,13 @@ class Request:
 class Client:
     """One descriptor of the node. Every call returns its result, or raises OSError."""
 
-    def __init__(self, library: Path | None, vcpus: int = 1) -> None:
+    def __init__(self, library: Path | None, vcpus: int = 1, node: bytes = b"/dev/acrn_hsm") -> None:
         self.lib = ctypes.CDLL(library and str(library), use_errno=True)  # None: what is preloaded
         self.lib.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
         self.vcpus = vcpus
         self.page = mmap.mmap(-1, PAGE)
         self.memory: list[mmap.mmap] = []
-        self.fd = self._result(self.lib.open(b"/dev/acrn_hsm", os.O_RDWR | os.O_CLOEXEC))
+        self.fd = self._result(self.lib.open(node, os.O_RDWR | os.O_CLOEXEC))
 
     def call(self, request: int, argument: bytes | bytearray | int = 0) -> int:
         """The ioctl; a bytearray is given by address and changed, an int by value."""

@@ -1,4 +1,5 @@
-"""The ``hsm`` plugin under many requests: 8 vCPUs at once, spurious ATTACH returns, signals all the time.
+"""The ``hsm`` plugin, or ``vhm`` with RIG_VHM, under many requests: 8 vCPUs at once, spurious
+ATTACH returns, signals all the time.
 
 ``python -m tests.rig.plugin_storm ACCESSES [VCPUS]``, with the rig preloaded. Prints what it counted.
 """
@@ -16,9 +17,10 @@ from acrn_dm.boot.registers import BootRegisters, Segment
 from acrn_dm.errors import HostError
 from acrn_dm.hypervisors import _hsm
 from acrn_dm.hypervisors.acrn_abi import HSM
-from acrn_dm.hypervisors.acrn_cpus import place
+from acrn_dm.hypervisors.acrn_cpus import Placement, place
 from acrn_dm.hypervisors.acrn_vm import AcrnVm
 from acrn_dm.hypervisors.base import VmEvent
+from acrn_dm.hypervisors.vhm import VHM
 from acrn_dm.irq import IoEventFd, Space
 from acrn_dm.types import HypervisorOptions
 
@@ -90,11 +92,14 @@ def main() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     ids = tuple(range(vcpus))
     options = HypervisorOptions(name="storm", vcpus=vcpus, cpu_affinity=ids)
+    abi, placement = HSM, place(ids, range(vcpus))
+    if os.environ.get("RIG_VHM"):
+        abi, placement = VHM, Placement(affinity=0, apic_ids=())
     device = Device(vcpus)
     fd = os.eventfd(0, os.EFD_CLOEXEC)
     error = ""
     try:
-        with contextlib.closing(AcrnVm.open(HSM, options, place(ids, range(vcpus)), open_device=_hsm.Device)) as vm:
+        with contextlib.closing(AcrnVm.open(abi, options, placement, open_device=_hsm.Device)) as vm:
             storm(vm, device, fd)
     except HostError as e:
         error = str(e)

@@ -46,11 +46,15 @@ def test_process_that_leaves_a_vm_behind_is_reported(rig: Rig) -> None:
     rig.expect("the process ended with a VM")
 
 
+INTERFACES = pytest.mark.parametrize("interface", [{"RIG_ACRN": "1"}, {"RIG_VHM": "1"}], ids=["hsm", "vhm"])
+
+
 @pytest.mark.process
-def test_plugin_keeps_the_hypervisor_protocol(rig: Rig) -> None:
+@INTERFACES
+def test_plugin_keeps_the_hypervisor_protocol(rig: Rig, interface: dict[str, str]) -> None:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         pytest.skip("no /dev/kvm that opens")
-    done = preloaded(rig, "-m", "pytest", "-q", "-x", "tests/rig/plugin_protocol.py", RIG_ACRN="1")
+    done = preloaded(rig, "-m", "pytest", "-q", "-x", "tests/rig/plugin_protocol.py", **interface)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     passed = re.search(r"^(\d+) passed, 0 failed", done.stdout, re.MULTILINE)
     assert passed is not None
@@ -59,9 +63,11 @@ def test_plugin_keeps_the_hypervisor_protocol(rig: Rig) -> None:
     rig.expect(*rig.violations())
 
 
-def test_storm_of_requests_loses_and_doubles_none(rig: Rig) -> None:
+@INTERFACES
+def test_storm_of_requests_loses_and_doubles_none(rig: Rig, interface: dict[str, str]) -> None:
     """102,400 accesses of 8 vCPUs, with spurious ATTACH returns, slots the module handles, and a signal each ms."""
-    done = preloaded(rig, "-m", "tests.rig.plugin_storm", "102400", RIG_SPURIOUS="5")
+    settings = {} if "RIG_ACRN" in interface else interface
+    done = preloaded(rig, "-m", "tests.rig.plugin_storm", "102400", RIG_SPURIOUS="5", **settings)
     assert done.returncode == 0, done.stderr[-4000:]
     seen = json.loads(done.stdout)
     (stats,) = rig.stats()

@@ -25,10 +25,9 @@ def taken(index: int) -> list[str]:
 
 
 START = [
-    *["irqfd + msi"] * 2,
+    *["ioeventfd + mmio", "irqfd + msi"] * 2,
     *["SET_OWNER", "SET_FEATURES", "SET_MEM_TABLE", *ring(0), *ring(1)],
     *["NET_SET_BACKEND 0", "NET_SET_BACKEND 1"],
-    *["ioeventfd + mmio"] * 2,
 ]
 STOP = [
     *["ioeventfd - mmio"] * 2,
@@ -55,7 +54,7 @@ def test_node_that_does_not_tell_its_features_is_closed_again() -> None:
     assert kernel.nodes == []
 
 
-def test_start_is_owner_features_memory_rings_backends_between_calls_and_kicks() -> None:
+def test_start_is_kick_and_call_of_each_queue_owner_features_memory_rings_backends() -> None:
     with vhost_card() as card:
         assert started(card) == START
 
@@ -175,7 +174,7 @@ def test_node_that_can_not_be_opened_again_is_tried_at_the_next_start() -> None:
         assert card.driver.status & NEEDS_RESET
         card.kernel.take_log()
         card.driver.start()
-        assert card.kernel.take_log()[:3] == ["irqfd + msi", "irqfd + msi", "open /dev/vhost-net"]
+        assert card.kernel.take_log()[:5] == [*START[:4], "open /dev/vhost-net"]
         assert card.echo() == b"ba"
 
 

@@ -7,8 +7,7 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 # Guest memory in 2 MiB pages: each fault of the inner guest is an emulated exit, and with 4 KiB pages they are most of its boot.
-# Where none is free a small page will do. The outer VM hung twice with compaction on, and not since; that it was the cause
-# is suspected, not shown.
+# Where none is free a small page will do.
 echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled
 echo never > /sys/kernel/mm/transparent_hugepage/defrag
 mount -t devtmpfs devtmpfs /dev

@@ -14,12 +14,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define FLAG_LAPIC_PASSTHROUGH (1ull << 1)
-#define FLAG_RT (1ull << 4)
 #define CR0_PE (1ull << 0)
 #define CR0_PG (1ull << 31)
-#define NAME_LEN 16
-#define VMID 1
+#define CLIENT_2018 2 /* others are the kernel's own */
 
 static const char *const STATES[] = {"absent", "created", "running", "paused"};
 
@@ -51,12 +48,18 @@ bool copy_out(unsigned long to, const void *from, size_t size) {
     return process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)size;
 }
 
+const char *hsm_node(void) {
+    return number_setting("RIG_VHM", 0) ? "/dev/acrn_vhm" : "/dev/acrn_hsm";
+}
+
 struct vm *hsm_open(int fd) {
     struct vm *vm = calloc(1, sizeof(*vm));
 
     report_open();
     vm->pid = getpid();
     vm->fd = fd;
+    vm->vhm = number_setting("RIG_VHM", 0);
+    vm->owner = vm->vhm ? CLIENT_2018 : 0;
     vm->vm_fd = vm->event_fd = -1;
     pthread_mutex_init(&vm->lock, NULL);
     pthread_mutex_init(&vm->ioreq_lock, NULL);
@@ -65,84 +68,6 @@ struct vm *hsm_open(int fd) {
     pthread_cond_init(&vm->left_guest, NULL);
     trace("open", fd, "");
     return vm;
-}
-
-static bool name_is_padded(const uint8_t *name) {
-    size_t length = strnlen((const char *)name, NAME_LEN);
-
-    if (length == 0 || length == NAME_LEN)
-        return false;
-    for (size_t i = length; i < NAME_LEN; i++)
-        if (name[i] != 0)
-            return false;
-    return true;
-}
-
-static bool pin_request_page(struct vm *vm, uint64_t address) {
-    vm->page = pin_page(address);
-    if (vm->page == NULL)
-        return false;
-    for (int i = 0; i < ACRN_IO_REQUEST_MAX; i++)
-        __atomic_store_n(&vm->page->req_slot[i].processed, ACRN_IOREQ_STATE_FREE, __ATOMIC_RELEASE);
-    return true;
-}
-
-static long create_checked(struct vm *vm, struct acrn_vm_creation *args) {
-    long pcpus = number_setting("RIG_PCPUS", 8);
-    int n = 0;
-
-    if (vm->created)
-        return wrong(EINVAL, "CREATE_VM twice on one descriptor");
-    if (vm->destroyed)
-        violation("CREATE_VM after DESTROY_VM on one descriptor: the module never destroys that VM");
-    if (args->reserved0 || args->reserved1)
-        return wrong(EINVAL, "CREATE_VM: a reserved field is not zero");
-    if (!name_is_padded((const uint8_t *)&args->uuid))
-        return wrong(EINVAL, "CREATE_VM: the name is not 1 to 15 bytes padded with zeros");
-    if (args->cpu_affinity >> pcpus)
-        return set_failed(EINVAL); /* the user chose processors that are not there */
-    if ((args->vm_flag & FLAG_LAPIC_PASSTHROUGH) && !(args->vm_flag & FLAG_RT))
-        return wrong(EINVAL, "CREATE_VM: LAPIC passthrough without RT");
-    if (args->ioreq_buf % PAGE)
-        violation("CREATE_VM: the request page is not aligned: the module ignores the offset");
-    if (!pin_request_page(vm, args->ioreq_buf))
-        return wrong(EINVAL, "CREATE_VM: the request page is not writable memory");
-    vm->flags = args->vm_flag;
-    for (int cpu = 0; cpu < 64 && n < ACRN_IO_REQUEST_MAX; cpu++)
-        if (args->cpu_affinity >> cpu & 1)
-            vm->vcpus[n++].apic_id = (uint32_t)cpu;
-    if (n == 0)
-        for (; n < number_setting("RIG_VCPUS", 1) && n < ACRN_IO_REQUEST_MAX; n++)
-            vm->vcpus[n].apic_id = (uint32_t)n;
-    vm->vcpu_num = (uint16_t)n;
-    for (int i = 0; i < n; i++) {
-        vm->vcpus[i].vm = vm;
-        vm->vcpus[i].id = i;
-        vm->vcpus[i].fd = -1;
-        pthread_cond_init(&vm->vcpus[i].answered, NULL);
-    }
-    if (guest_create(vm) < 0)
-        return -1;
-    args->vmid = vm->vmid = VMID;
-    args->vcpu_num = vm->vcpu_num;
-    vm->created = true;
-    vm->state = VM_CREATED;
-    return 0;
-}
-
-static long create_vm(struct vm *vm, unsigned long argument) {
-    struct acrn_vm_creation args;
-    long result;
-
-    if (!copy_in(&args, argument, sizeof(args)))
-        return wrong(EFAULT, "CREATE_VM: bad address");
-    result = create_checked(vm, &args);
-    if (result == 0 && !copy_out(argument, &args, sizeof(args)))
-        result = wrong(EFAULT, "CREATE_VM: bad address");
-    trace("CREATE_VM", result, "\"name\":\"%.16s\",\"flags\":%llu,\"affinity\":%llu,\"vcpu_num\":%u",
-          (const char *)&args.uuid, (unsigned long long)args.vm_flag, (unsigned long long)args.cpu_affinity,
-          args.vcpu_num);
-    return result;
 }
 
 static long check_regs(const struct vm *vm, const struct acrn_vcpu_regs *args) {
@@ -192,6 +117,10 @@ static long start_vm(struct vm *vm) {
         violation("START_VM without a request client: the first request has nowhere to go");
     if (!vm->regs_set)
         violation("START_VM before SET_VCPU_REGS");
+    if (vm->vcpu_num == 0)
+        return wrong(EPERM, "START_VM of a VM without vCPUs");
+    if (vm->vm_fd < 0 && guest_create(vm) < 0)
+        return -1;
     vm->state = VM_RUNNING;
     if (guest_start(vm) < 0) {
         vm->state = VM_CREATED;
@@ -289,8 +218,8 @@ static long ioeventfd(struct vm *vm, unsigned long argument) {
         result = wrong(EINVAL, "IOEVENTFD: the reserved field is not zero");
     else
         result = config_ioeventfd(vm, &args);
-    trace("IOEVENTFD", result, "\"flags\":%u,\"addr\":%llu,\"len\":%u,\"data\":%llu", args.flags,
-          (unsigned long long)args.addr, args.len, (unsigned long long)args.data);
+    trace("IOEVENTFD", result, "\"fd\":%d,\"flags\":%u,\"addr\":%llu,\"len\":%u,\"data\":%llu", (int)args.fd,
+          args.flags, (unsigned long long)args.addr, args.len, (unsigned long long)args.data);
     return result;
 }
 
@@ -301,7 +230,7 @@ static long irqfd(struct vm *vm, unsigned long argument) {
     if (!copy_in(&args, argument, sizeof(args)))
         return wrong(EFAULT, "IRQFD: bad address");
     result = config_irqfd(vm, &args);
-    trace("IRQFD", result, "\"flags\":%u,\"addr\":%llu,\"data\":%llu", args.flags,
+    trace("IRQFD", result, "\"fd\":%d,\"flags\":%u,\"addr\":%llu,\"data\":%llu", args.fd, args.flags,
           (unsigned long long)args.msi.msi_addr, (unsigned long long)args.msi.msi_data);
     return result;
 }
@@ -440,6 +369,10 @@ static long call_running(struct vm *vm, unsigned long request, unsigned long arg
 }
 
 long hsm_ioctl(struct vm *vm, unsigned long request, unsigned long argument) {
+    return vm->vhm ? vhm_ioctl(vm, request, argument) : module_call(vm, request, argument);
+}
+
+long module_call(struct vm *vm, unsigned long request, unsigned long argument) {
     const char *name = name_of(request & 0xffffffff);
     int error;
 

@@ -129,7 +129,7 @@ static bool dispatch(struct vcpu *vcpu, struct access *access) {
     }
     count(vm, slot->type);
     trace_request(vcpu, slot);
-    slot->kernel_handled = 0;
+    slot->kernel_handled = vm->owner;
     vcpu->waiting = true;
     vcpu->posted_ns = now_ns();
     if (!vm->client) {

@@ -26,7 +26,7 @@ static void *next(const char *name) {
 }
 
 static bool is_node(const char *path) {
-    return path != NULL && strcmp(path, "/dev/acrn_hsm") == 0;
+    return path != NULL && strcmp(path, hsm_node()) == 0;
 }
 
 static const char *stand_in(const char *path) {

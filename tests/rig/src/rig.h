@@ -1,5 +1,6 @@
 /*
- * The emulated Hypervisor Service Module: /dev/acrn_hsm of linux/acrn.h for one process, on top of /dev/kvm.
+ * The emulated Hypervisor Service Module: /dev/acrn_hsm of linux/acrn.h for one process, on top of /dev/kvm; or what it
+ * was in 2018, /dev/acrn_vhm.
  *
  * Preloaded into a device model (LD_PRELOAD), it plays two parts. As the kernel's module it answers the ioctls and
  * keeps the rules of drivers/virt/acrn; as the hypervisor below it runs the vCPUs and emulates the I/O APIC and PICs,
@@ -17,6 +18,7 @@
  *   RIG_SPURIOUS every N-th ATTACH returns without a request
  *   RIG_ACRN     1: the module of ACRN's own kernel: asynchronous kicks and the event ring work
  *   RIG_PM       1: the hypervisor knows two performance states and two idle states
+ *   RIG_VHM      1: the module of 2018 (vhm.c)
  *   RIG_SLOW     1: no eventfd is bound in KVM; the module signals it, as the real one does
  *   RIG_STORM    N: no guest; the vCPUs make N accesses in all and check each answer (storm.c); needs no /dev/kvm
  */
@@ -110,6 +112,8 @@ struct counters {
 struct vm {
     pid_t pid;
     int fd;
+    bool vhm;       /* the interface of 2018 */
+    uint32_t owner; /* a slot's word at 132 when it is the client's: 0, or in 2018 the client's number */
     bool created; /* the module's view: the descriptor has a VM */
     bool destroyed;
     enum vm_state state;
@@ -164,14 +168,23 @@ void write_stats(struct vm *vm);
 uint64_t now_ns(void);
 
 /* hsm.c */
+const char *hsm_node(void);
 struct vm *hsm_open(int fd);
 long hsm_ioctl(struct vm *vm, unsigned long request, unsigned long argument);
+long module_call(struct vm *vm, unsigned long request, unsigned long argument);
 void hsm_close(struct vm *vm);
 long set_failed(int error);
 long wrong(int error, const char *what);
 long refused(const struct vm *vm, const char *call);
 bool copy_in(void *to, unsigned long from, size_t size);
 bool copy_out(unsigned long to, const void *from, size_t size);
+
+/* create.c */
+long create_vm(struct vm *vm, unsigned long argument);
+void add_vcpu(struct vm *vm, uint32_t apic_id);
+
+/* vhm.c */
+long vhm_ioctl(struct vm *vm, unsigned long request, unsigned long argument);
 
 /* extras.c */
 long get_cpu_state(struct vm *vm, unsigned long argument);

@@ -1,0 +1,189 @@
+"""Whole machines on the emulated HSM: acrn-dm in the outer VM with the rig preloaded, and what the rig wrote."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.rig.build import RigUnavailable, library
+
+from . import demo, images, vmm
+from .drive import Plan
+from .errors import LabError
+from .kernel import debian_kernel
+from .paths import LAB, ROOT
+from .test_machine import LIMIT, Rig, Run, assert_clean
+from .vm import GuestProcess, OuterVm
+
+LIBRARY = "librig.so"
+
+
+@attrs.define(eq=False)
+class Preloading:
+    """The outer VM, whose processes find the emulated HSM."""
+
+    vm: OuterVm
+    environment: Mapping[str, str]
+
+    def spawn(self, argv: Sequence[str | Path], *, cwd: Path) -> GuestProcess:
+        return self.vm.spawn(argv, cwd=cwd, env=self.environment)
+
+    def alive(self) -> bool:
+        return self.vm.alive()
+
+    def restart(self) -> None:
+        self.vm.restart()
+
+
+@attrs.define(eq=False)
+class Hsm:
+    """Boots machines and reads what the rig wrote."""
+
+    lab: OuterVm
+    environment: Mapping[str, str]  # what puts the module below a process
+    rig: Rig
+    scratch: Path
+    clock: str  # for the kernel's command line
+
+    def start(
+        self, *arguments: str, hypervisor: str = "hsm", cpus: int = 1, append: str = "", **how: Any
+    ) -> GuestProcess:
+        affinity = ",".join(str(cpu) for cpu in range(cpus))
+        options = ("--cpu_affinity", affinity) if hypervisor == "hsm" else ("--cpus", str(cpus))
+        return self.rig.start("--hypervisor", hypervisor, *options, *arguments, append=f"{self.clock} {append}", **how)
+
+    def boot(self, *arguments: str, timeout: float = LIMIT, **how: Any) -> Run:
+        """As the rig's, once more where it was the outer VM that hung or ended."""
+        try:
+            return self.rig.finish(self.start(*arguments, **how), timeout)
+        except LabError:
+            if self.rig.vm.alive():
+                raise
+        self.rig.vm.restart()
+        for old in self.scratch.iterdir():
+            if old.name != LIBRARY:
+                old.unlink()
+        return self.rig.finish(self.start(*arguments, **how), timeout)
+
+    def assert_clean(self, run: Run) -> None:
+        """The guest is content, and the module, too: no rule broken, no VM left behind."""
+        assert self.violations() == []
+        assert_clean(run, self.rig.digest)
+        calls = self.calls()
+        assert calls.count("CREATE_VM") == calls.count("DESTROY_VM")
+        assert calls.count("open") == calls.count("close")
+
+    def violations(self) -> list[str]:
+        file = self.scratch / "rig-report"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def calls(self, *without: str) -> list[str]:
+        return [row["call"] for row in self.trace() if row["call"] not in without]
+
+    def trace(self) -> list[dict[str, Any]]:
+        """Each call with its arguments."""
+        return [json.loads(line) for line in (self.scratch / "rig-trace").read_text().splitlines()]
+
+    def stats(self) -> list[dict[str, int]]:
+        return [json.loads(line) for line in (self.scratch / "rig-stats").read_text().splitlines()]
+
+
+def tsc_frequency(lab: OuterVm) -> str:
+    """A port access takes 0.25 ms in emulation below emulation; the kernel's own calibration puts up with 0.02 ms at
+    most (arch/x86/kernel/tsc.c, SMI_TRESHOLD), and without its TSC it reads the ACPI timer tens of thousands of times.
+    """
+    found = re.search(r"tsc: Detected ([0-9.]+) MHz", lab.run(["dmesg"]).stdout)
+    assert found is not None
+    return f"tsc_early_khz={round(float(found[1]) * 1000)}"
+
+
+def empty_scratch(folder: str, request: pytest.FixtureRequest) -> Path:
+    """An empty folder of the test's own below build/lab."""
+    scratch = LAB / folder / re.sub(r"\W+", "-", request.node.name)
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    return scratch
+
+
+def rig_in(scratch: Path, **settings: str) -> dict[str, str]:
+    """The environment in which a program finds the emulated HSM, which writes what it sees into *scratch*; *settings*
+    and those of our own environment, as RIG_REQUESTS=1, are the rig's (see rig.h).
+    """
+    try:
+        preload = shutil.copy(library(), scratch / LIBRARY)
+    except RigUnavailable as e:
+        pytest.skip(str(e))
+    files = {f"RIG_{name.upper()}": str(scratch / f"rig-{name}") for name in ("report", "trace", "stats")}
+    own = {name: value for name, value in os.environ.items() if name.startswith("RIG_")}
+    return {"LD_PRELOAD": str(preload), **files, **settings, **own}
+
+
+def small_machine(lab: OuterVm, scratch: Path, **settings: str) -> Hsm:
+    """The small machine of the other lab tests, on the emulated HSM."""
+    if not lab.alive():
+        lab.restart()
+    environment = rig_in(scratch, **settings)
+    rig = Rig(Preloading(lab, environment), debian_kernel(), scratch)  # type: ignore[arg-type]
+    return Hsm(lab, environment, rig, scratch, tsc_frequency(lab))
+
+
+def make_hsm(lab: OuterVm, request: pytest.FixtureRequest) -> Hsm:
+    """``small_machine`` of one test; the fixture's parameter are settings of the rig."""
+    return small_machine(lab, empty_scratch("hsm", request), **getattr(request, "param", {}))
+
+
+def demo_command(hsm: Hsm, machine: vmm.Machine, cpus: int) -> list[str]:
+    """acrn-dm with the demonstration's machine on the emulated module."""
+    ids = ",".join(str(cpu) for cpu in range(cpus))
+    command = [sys.executable, "-m", "acrn_dm", *vmm.command("acrn-dm", machine)[1:]]
+    command[command.index(vmm.COMMAND_LINE)] += f" {hsm.clock}"
+    return [*command, "--hypervisor", "hsm", "--cpu_affinity", ids]
+
+
+def demonstrate(hsm: Hsm, cpus: int, card: str = "") -> vmm.Machine:
+    """Let everything be shown that ``make demo`` shows; *card* are further options of the network card."""
+    log = demo.Log()
+    disk = demo.Disk(hsm.scratch / "disk.img")
+    kernel = debian_kernel()
+    reference = demo.reference_log(kernel)
+    settings = {"READ_MIB": str(demo.READ_MIB), "WRITE_MIB": str(demo.WRITE_MIB), "PINGS": str(demo.PINGS)}
+    machine = vmm.Machine(
+        kernel=str(kernel.image),
+        initramfs=str(images.guest_initramfs(kernel, init=images.guest_script("demo"), settings=settings)),
+        disk="/dev/shm/hsm-demo.img",
+        tap="acrnhsm0",
+        card=card,
+        console="/run/hsm-demo.console",
+        report="/run/hsm-demo.report",
+    )
+    preload = [f"{name}={value}" for name, value in hsm.environment.items()]
+    plan = Plan(
+        argv=["env", *preload, *demo_command(hsm, machine, cpus)],
+        console=machine.console,
+        report=machine.report,
+        tap=machine.tap,
+        host_address=demo.HOST_ADDRESS,
+        guest_address=demo.GUEST_ADDRESS,
+        nonce=disk.nonce,
+        expected={"kernel": kernel.version, "disk-read": disk.digest},
+        serial_log=str(hsm.scratch / "serial"),
+        dmesg=str(hsm.scratch / "dmesg"),
+    )
+    (hsm.scratch / "plan.json").write_text(json.dumps(attrs.asdict(plan)))
+    hsm.lab.run(["cp", "--sparse=always", str(disk.path), machine.disk])
+    driver = [sys.executable, "-m", "tests.lab.drive", str(hsm.scratch / "plan.json")]
+    hsm.lab.run(driver, cwd=ROOT, timeout=demo.LIMIT, on_output=log.events)
+    hsm.lab.run(["mv", machine.disk, str(disk.path)])
+    demo.judge(log, disk, Path(plan.dmesg), reference)
+    assert {name: check.detail for name, check in log.checks.items() if not check.ok} == {}
+    assert set(log.checks) == set(demo.CHECKS)
+    assert hsm.violations() == []
+    assert hsm.calls().count("DESTROY_VM") == 1
+    return machine
