@@ -1,4 +1,7 @@
-"""Compiles the emulated HSM: ``src/*.c`` to build/rig/librig.so of the checkout, when a source is newer than it."""
+"""Compiles the emulated HSM: ``src/*.c`` to build/rig/librig.so of the checkout, when a source is newer than it.
+
+``python -m tests.rig.build`` does that and prints the library's path.
+"""
 
 import fcntl
 import shutil
@@ -35,3 +38,7 @@ def _compile(sources: list[Path], target: Path) -> None:
     partial = target.with_suffix(".part")
     subprocess.run(["gcc", *FLAGS, *WARNINGS, "-o", str(partial), *map(str, sources), "-lpthread", "-ldl"], check=True)
     partial.rename(target)
+
+
+if __name__ == "__main__":
+    print(library())
