@@ -121,7 +121,7 @@ class Hostile:
     def negotiate(self) -> None:
         """Bring a device up as far as it goes, with queues anywhere; sometimes through the legacy registers."""
         function = self.functions[self.dice.choice(VIRTIO)]
-        function.config_write(COMMAND, 2, 7)
+        self.machine.bus.config_write(function.context.bdf, COMMAND, 2, 7)  # which holds the function's lock
         self._legacy(function) if self.dice.random() < 0.3 else self._modern(function)
 
     def _modern(self, function: PciFunction) -> None:

@@ -57,9 +57,8 @@ def gone(index: int) -> list[str]:
 
 
 START = [
-    *["irqfd + msi"] * 3,
+    *["ioeventfd + mmio", "irqfd + msi"] * 3,
     *["SET_OWNER", "SET_FEATURES", "SET_MEM_TABLE", *ring(0), *ring(1), "VSOCK_SET_RUNNING 1"],
-    *["ioeventfd + mmio"] * 3,
 ]
 STOP = [
     *["ioeventfd - mmio"] * 3,
