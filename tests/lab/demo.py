@@ -16,7 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -45,6 +46,8 @@ CHECKS = (
     *("exit", "disk-bytes", "no-new-warnings"),
 )
 
+Place = tuple[str, Callable[[list[str]], int]]  # the disk's path where acrn-dm runs, and what runs drive.py there
+
 
 @attrs.frozen(kw_only=True)
 class Check:
@@ -70,6 +73,12 @@ class Log:
     def check(self, name: str, ok: bool, detail: str) -> None:
         self.checks[name] = Check(ok=ok, detail=detail)
         self.note(f"{'ok' if ok else 'FAILED':6} {name}: {detail}")
+
+    def failures(self) -> dict[str, str]:
+        """What failed or was not reached, with the reason."""
+        for name in CHECKS:
+            self.checks.setdefault(name, Check(ok=False, detail="not reached"))
+        return {name: check.detail for name, check in self.checks.items() if not check.ok}
 
     def events(self, data: bytes) -> None:
         """Take some of drive.py's output, cut anywhere."""
@@ -121,11 +130,17 @@ def kvm_works_here() -> bool:
 
 
 @contextmanager
-def place(mode: str, log: Log, disk: Path) -> Iterator[tuple[str, Callable[[list[str]], int]]]:
-    """Where acrn-dm is to run: gives the path of the disk there, and a function that runs drive.py.
+def in_outer_vm(vm: OuterVm, log: Log, disk: Path) -> Iterator[Place]:
+    """The outer VM works on a copy in its own memory and gives it back: its way to this host's files is no disk's."""
+    copy = f"/dev/shm/{disk.name}"
+    vm.run(["cp", "--sparse=always", str(disk), copy])
+    yield copy, lambda argv: vm.run(argv, cwd=ROOT, timeout=LIMIT, on_output=log.events).rc
+    vm.run(["mv", copy, str(disk)])
 
-    The outer VM works on a copy in its own memory and gives it back: its way to this host's files is no disk's.
-    """
+
+@contextmanager
+def place(mode: str, log: Log, disk: Path) -> Iterator[Place]:
+    """Where acrn-dm is to run."""
     if mode == "kvm":
 
         def on_host(argv: list[str]) -> int:
@@ -139,10 +154,8 @@ def place(mode: str, log: Log, disk: Path) -> Iterator[tuple[str, Callable[[list
         return
     with OuterVm(name="demo-outer") as vm:
         log.note(f"the outer VM is up (software emulation; {vm.early_hangs} early hangs)")
-        copy = f"/dev/shm/{disk.name}"
-        vm.run(["cp", "--sparse=always", str(disk), copy])
-        yield copy, lambda argv: vm.run(argv, cwd=ROOT, timeout=LIMIT, on_output=log.events).rc
-        vm.run(["cp", copy, str(disk)])
+        with in_outer_vm(vm, log, disk) as here:
+            yield here
 
 
 def reference_log(kernel: Kernel) -> str:
@@ -164,17 +177,24 @@ def judge(log: Log, disk: Disk, dmesg: Path, reference: str) -> None:
         log.check("no-new-warnings", not new, "; ".join(new) or "none about virtio, PCI or ACPI that QEMU has not")
 
 
-def demonstrate(mode: str, program: str, log: Log) -> None:
-    """The whole run; raises LabError when it could not be made."""
+def demonstrate(
+    log: Log,
+    scratch: Path,
+    where: Callable[[Path], AbstractContextManager[Place]],
+    command: Callable[[vmm.Machine], list[str]],
+    **parts: str,
+) -> vmm.Machine:
+    """The whole run, *where* with the disk's file, of the VMM's *command*; *parts* are further fields of the machine.
+
+    Raises LabError when it could not be made.
+    """
     kernel = debian_kernel()
     reference = reference_log(kernel)
-    shutil.rmtree(SCRATCH, ignore_errors=True)
-    SCRATCH.mkdir(parents=True)
-    disk = Disk(SCRATCH / "disk.img")
-    dmesg = SCRATCH / "dmesg"
+    disk = Disk(scratch / "disk.img")
+    dmesg = scratch / "dmesg"
     settings = {"READ_MIB": str(READ_MIB), "WRITE_MIB": str(WRITE_MIB), "PINGS": str(PINGS)}
     initramfs = images.guest_initramfs(kernel, init=images.guest_script("demo"), settings=settings)
-    with place(mode, log, disk.path) as (disk_path, drive):
+    with where(disk.path) as (disk_path, drive):
         machine = vmm.Machine(
             kernel=str(kernel.image),
             initramfs=str(initramfs),
@@ -182,9 +202,10 @@ def demonstrate(mode: str, program: str, log: Log) -> None:
             tap="acrndemo0",
             console="/run/acrn-dm-demo.console",
             report="/run/acrn-dm-demo.report",
+            **parts,
         )
         plan = Plan(
-            argv=vmm.command(program, machine),
+            argv=command(machine),
             console=machine.console,
             report=machine.report,
             tap=machine.tap,
@@ -192,13 +213,14 @@ def demonstrate(mode: str, program: str, log: Log) -> None:
             guest_address=GUEST_ADDRESS,
             nonce=disk.nonce,
             expected={"kernel": kernel.version, "disk-read": disk.digest},
-            serial_log=str(qemu.console_log("demo-inner")),
+            serial_log=str(qemu.console_log(f"{scratch.name}-inner")),
             dmesg=str(dmesg),
         )
-        plan_file = SCRATCH / "plan.json"
+        plan_file = scratch / "plan.json"
         plan_file.write_text(json.dumps(attrs.asdict(plan)))
         drive([sys.executable, "-m", "tests.lab.drive", str(plan_file)])
     judge(log, disk, dmesg, reference)
+    return machine
 
 
 def table(checks: dict[str, Check]) -> str:
@@ -214,13 +236,13 @@ def main() -> int:
     mode = options.mode or ("kvm" if kvm_works_here() else "lab")
     log = Log()
     log.note(f"{options.vmm} in mode {mode}")
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+    SCRATCH.mkdir(parents=True)
     try:
-        demonstrate(mode, options.vmm, log)
+        demonstrate(log, SCRATCH, partial(place, mode, log), partial(vmm.command, options.vmm))
     except LabError as error:
         log.check("run", False, str(error))
-    for name in CHECKS:
-        log.checks.setdefault(name, Check(ok=False, detail="not reached"))
-    passed = all(check.ok for check in log.checks.values())
+    passed = not log.failures()
     checks = {name: attrs.asdict(check) for name, check in log.checks.items()}
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({"seconds": round(log.seconds, 1), "mode": mode, "checks": checks}, indent=2) + "\n")

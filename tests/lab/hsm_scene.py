@@ -1,5 +1,6 @@
 """Whole machines on the emulated HSM: acrn-dm in the outer VM with the rig preloaded, and what the rig wrote."""
 
+import functools
 import json
 import os
 import re
@@ -14,11 +15,10 @@ import pytest
 
 from tests.rig.build import RigUnavailable, library
 
-from . import demo, images, vmm
-from .drive import Plan
+from . import demo, vmm
 from .errors import LabError
 from .kernel import debian_kernel
-from .paths import LAB, ROOT
+from .paths import empty_scratch
 from .test_machine import LIMIT, Rig, Run, assert_clean
 from .vm import GuestProcess, OuterVm
 
@@ -104,14 +104,6 @@ def tsc_frequency(lab: OuterVm) -> str:
     return f"tsc_early_khz={round(float(found[1]) * 1000)}"
 
 
-def empty_scratch(folder: str, request: pytest.FixtureRequest) -> Path:
-    """An empty folder of the test's own below build/lab."""
-    scratch = LAB / folder / re.sub(r"\W+", "-", request.node.name)
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    return scratch
-
-
 def rig_in(scratch: Path, **settings: str) -> dict[str, str]:
     """The environment in which a program finds the emulated HSM, which writes what it sees into *scratch*; *settings*
     and those of our own environment, as RIG_REQUESTS=1, are the rig's (see rig.h).
@@ -136,7 +128,7 @@ def small_machine(lab: OuterVm, scratch: Path, **settings: str) -> Hsm:
 
 def make_hsm(lab: OuterVm, request: pytest.FixtureRequest) -> Hsm:
     """``small_machine`` of one test; the fixture's parameter are settings of the rig."""
-    return small_machine(lab, empty_scratch("hsm", request), **getattr(request, "param", {}))
+    return small_machine(lab, empty_scratch("hsm", request.node.name), **getattr(request, "param", {}))
 
 
 def demo_command(hsm: Hsm, machine: vmm.Machine, cpus: int) -> list[str]:
@@ -150,40 +142,15 @@ def demo_command(hsm: Hsm, machine: vmm.Machine, cpus: int) -> list[str]:
 def demonstrate(hsm: Hsm, cpus: int, card: str = "") -> vmm.Machine:
     """Let everything be shown that ``make demo`` shows; *card* are further options of the network card."""
     log = demo.Log()
-    disk = demo.Disk(hsm.scratch / "disk.img")
-    kernel = debian_kernel()
-    reference = demo.reference_log(kernel)
-    settings = {"READ_MIB": str(demo.READ_MIB), "WRITE_MIB": str(demo.WRITE_MIB), "PINGS": str(demo.PINGS)}
-    machine = vmm.Machine(
-        kernel=str(kernel.image),
-        initramfs=str(images.guest_initramfs(kernel, init=images.guest_script("demo"), settings=settings)),
-        disk="/dev/shm/hsm-demo.img",
-        tap="acrnhsm0",
-        card=card,
-        console="/run/hsm-demo.console",
-        report="/run/hsm-demo.report",
-    )
     preload = [f"{name}={value}" for name, value in hsm.environment.items()]
-    plan = Plan(
-        argv=["env", *preload, *demo_command(hsm, machine, cpus)],
-        console=machine.console,
-        report=machine.report,
-        tap=machine.tap,
-        host_address=demo.HOST_ADDRESS,
-        guest_address=demo.GUEST_ADDRESS,
-        nonce=disk.nonce,
-        expected={"kernel": kernel.version, "disk-read": disk.digest},
-        serial_log=str(hsm.scratch / "serial"),
-        dmesg=str(hsm.scratch / "dmesg"),
+    machine = demo.demonstrate(
+        log,
+        hsm.scratch,
+        functools.partial(demo.in_outer_vm, hsm.lab, log),
+        lambda machine: ["env", *preload, *demo_command(hsm, machine, cpus)],
+        card=card,
     )
-    (hsm.scratch / "plan.json").write_text(json.dumps(attrs.asdict(plan)))
-    hsm.lab.run(["cp", "--sparse=always", str(disk.path), machine.disk])
-    driver = [sys.executable, "-m", "tests.lab.drive", str(hsm.scratch / "plan.json")]
-    hsm.lab.run(driver, cwd=ROOT, timeout=demo.LIMIT, on_output=log.events)
-    hsm.lab.run(["mv", machine.disk, str(disk.path)])
-    demo.judge(log, disk, Path(plan.dmesg), reference)
-    assert {name: check.detail for name, check in log.checks.items() if not check.ok} == {}
-    assert set(log.checks) == set(demo.CHECKS)
+    assert log.failures() == {}
     assert hsm.violations() == []
     assert hsm.calls().count("DESTROY_VM") == 1
     return machine

@@ -1,6 +1,8 @@
 """Where the lab keeps its things: below build/lab of the checkout, wherever that is."""
 
 import fcntl
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,3 +20,11 @@ def exclusive() -> Iterator[None]:
     with (LAB / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def empty_scratch(folder: str, test: str) -> Path:
+    """An empty folder below build/lab for the test of that name."""
+    scratch = LAB / folder / re.sub(r"\W+", "-", test)
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    return scratch

@@ -13,7 +13,20 @@ from .vm import GuestProcess, OuterVm
 
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"
 BOOT_LIMIT = 120.0
-SERIAL_PORT = 5555  # in the outer VM; nobody listens, so what the guest says there is dropped
+SERIAL_PORT = 5555  # in the outer VM
+# Keeps what the kernel says there: a guest that crashes reboots, and that is all that is left of it.
+LISTENER = """
+import socket, sys, time
+while True:
+    try:
+        port = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.1)
+with open(sys.argv[2], "ab", buffering=0) as log:
+    while data := port.recv(65536):
+        log.write(data)
+"""
 
 
 class GuestShell:
@@ -40,11 +53,15 @@ class GuestShell:
         self.gauge.unlink(missing_ok=True)
         argv = [
             *(sys.executable, "-m", "tests.lab.gauge", str(self.gauge), "--hypervisor", "kvm"),
-            *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", f"com1,tcp:{SERIAL_PORT}"),
+            *("--logger_setting", "console,level=4", "-s", "0:0,hostbridge", "-s", "1:0,lpc"),
+            *("-l", f"com1,tcp:{SERIAL_PORT}"),
             *("-s", "2,virtio-console,stdio:shell", "-k", str(kernel.image), "-r", str(initramfs)),
             *("-B", f"{COMMAND_LINE} {append}".strip(), *arguments, "lab"),
         ]
+        self._serial = scratch / "serial"
+        self._serial.unlink(missing_ok=True)
         self.process: GuestProcess = vm.spawn(argv, cwd=ROOT)
+        vm.spawn([sys.executable, "-c", LISTENER, str(SERIAL_PORT), self._serial])
         self._number = 0
         self._read = 0  # characters of the output that belong to earlier commands
         self._answer(BOOT_LIMIT)
@@ -72,9 +89,15 @@ class GuestShell:
         end = re.compile(rf"^END {self._number} (\d+)\r?\n", re.MULTILINE)
         deadline = time.monotonic() + timeout
         while not (found := end.search(text := self.process.stdout, self._read)):
-            assert time.monotonic() < deadline, f"no answer from the guest: {text[self._read :][-2000:]}"
+            assert time.monotonic() < deadline, (
+                f"no answer from the guest: {text[self._read :][-2000:]}{self._last_words()}"
+            )
             assert self.process.returncode is None, f"acrn-dm has ended: {self.process.stderr[-2000:]}"
             time.sleep(0.02)
         output = text[self._read : found.start()]
         self._read = found.end()
         return output.strip(), int(found[1])
+
+    def _last_words(self) -> str:
+        serial = self._serial.read_text(errors="replace") if self._serial.exists() else ""
+        return f"\nits kernel: ...{serial[-4000:]}\nacrn-dm: ...{self.process.stderr[-2000:]}"

@@ -16,11 +16,11 @@ import attrs
 import pytest
 
 from tests.lab import images
-from tests.lab.hsm_scene import Hsm, empty_scratch, rig_in, small_machine
+from tests.lab.hsm_scene import Hsm, rig_in, small_machine
 from tests.lab.kernel import debian_kernel
 from tests.lab.launch_scripts import DISKS, HOST_BRIDGE, NUC, ON_QEMU, REAL_TIME, UBUNTU, VHOST, WINDOWS, Script
 from tests.lab.launch_scripts import WINDOWS_TUTORIAL as TUTORIAL
-from tests.lab.paths import ROOT
+from tests.lab.paths import ROOT, empty_scratch
 from tests.lab.test_machine import LIMIT, wait_until
 from tests.lab.vm import GuestProcess, OuterVm, Result
 
@@ -128,7 +128,7 @@ def host(lab: OuterVm, request: pytest.FixtureRequest) -> Iterator[Host]:
         pytest.skip(f"no {FIRMWARE} (package ovmf)")
     if not lab.alive():
         lab.restart()
-    it = Host(lab, empty_scratch("scripts", request))
+    it = Host(lab, empty_scratch("scripts", request.node.name))
     it.prepare({} if hasattr(request, "param") else {"RIG_REQUESTS": "1", **rig_in(it.scratch)})
     yield it
     it.close()
@@ -303,7 +303,7 @@ def nvme(lab: OuterVm) -> Iterator[str]:
 
 @pytest.fixture
 def hsm(lab: OuterVm, request: pytest.FixtureRequest) -> Hsm:
-    return small_machine(lab, empty_scratch("scripts", request))
+    return small_machine(lab, empty_scratch("scripts", request.node.name))
 
 
 @pytest.mark.parametrize("text", DISKS)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.hsm_scene import Hsm, empty_scratch, small_machine
+from tests.lab.hsm_scene import Hsm, small_machine
 from tests.lab.kernel import debian_kernel
+from tests.lab.paths import empty_scratch
 from tests.lab.test_machine import Rig, Run, assert_clean
 from tests.lab.vm import OuterVm
 
@@ -17,7 +18,7 @@ Boot = Callable[..., Run]
 @pytest.fixture(params=["kvm", "hsm"])
 def boot(lab: OuterVm, request: pytest.FixtureRequest) -> Boot:
     """Boots the small machine and checks that the guest and, if it is there, the emulated module are content."""
-    scratch = empty_scratch("options", request)
+    scratch = empty_scratch("options", request.node.name)
     machine: Rig | Hsm = Rig(lab, debian_kernel(), scratch) if request.param == "kvm" else small_machine(lab, scratch)
 
     def run(*options: str, lspci: bool = False) -> Run:

@@ -3,18 +3,23 @@
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import attrs
 import pytest
 
+from . import demo, vmm
 from .kernel import Kernel
-from .paths import LAB, ROOT
+from .paths import LAB, ROOT, empty_scratch
 from .shell import GuestShell
 from .vm import GuestProcess, OuterVm
 
 pytestmark = pytest.mark.lab
 
 DISK, CONSOLE, PORT, IMAGE = "/run/lab-disk.sock", "/run/lab-console.sock", "/run/lab-port.sock", "/run/lab-disk.img"
+DEMO_DISK = "/run/demo-disk.sock"
 DISK_MIB, WRITE_MIB = 32, 16
 CONSOLE_MIB = 10
 # Takes everything that the guest sends, says what it was, and sends it back.
@@ -52,9 +57,9 @@ class Scene:
         return self.vm.run(command).stdout.split()[0]
 
 
-def storage_daemon(vm: OuterVm) -> GuestProcess:
-    export = f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={DISK},writable=on"
-    blockdev = f"driver=file,node-name=disk,filename={IMAGE}"
+def storage_daemon(vm: OuterVm, image: str = IMAGE, socket: str = DISK) -> GuestProcess:
+    export = f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},writable=on"
+    blockdev = f"driver=file,node-name=disk,filename={image}"
     return vm.spawn(["qemu-storage-daemon", "--blockdev", blockdev, "--export", export])
 
 
@@ -78,6 +83,25 @@ def scene(lab: OuterVm, lab_kernel: Kernel) -> Iterator[Scene]:
     scene.disk.signal(signal.SIGTERM)
     scene.disk.wait(20)
     lab.run(f"rm -f {IMAGE} {DISK}")
+
+
+def test_everything_that_the_demonstration_shows_works_over_the_daemons_disk(
+    lab: OuterVm, request: pytest.FixtureRequest
+) -> None:
+    log = demo.Log()
+
+    @contextmanager
+    def served(disk: Path) -> Iterator[demo.Place]:
+        with demo.in_outer_vm(lab, log, disk) as (image, drive):
+            daemon = storage_daemon(lab, image, DEMO_DISK)
+            assert lab.run(f"until [ -S {DEMO_DISK} ]; do sleep 0.2; done", timeout=30).rc == 0
+            yield image, drive
+            daemon.signal(signal.SIGTERM)
+            assert daemon.wait(20).rc == 0, daemon.stderr
+
+    scratch = empty_scratch("vhost-user", request.node.name)
+    demo.demonstrate(log, scratch, served, partial(vmm.command, "acrn-dm"), medium=f"vhost-user={DEMO_DISK}")
+    assert log.failures() == {}
 
 
 def test_guest_reads_the_daemons_disk(scene: Scene) -> None:

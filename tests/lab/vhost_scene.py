@@ -88,7 +88,9 @@ def set_up_probes(vm: OuterVm) -> None:
     """Probe, if nobody does yet."""
     if vm.run(["test", "-d", f"{TRACING}/events/lab"]).rc == 0:
         return
-    lines = [f"mountpoint -q {TRACING} || mount -t tracefs tracefs {TRACING}"]
+    # No probe is turned into a jump later: the emulation does not stand code that changes while it runs.
+    lines = ["echo 0 > /proc/sys/debug/kprobes-optimization"]
+    lines.append(f"mountpoint -q {TRACING} || mount -t tracefs tracefs {TRACING}")
     for name, function in PROBES.items():
         lines += [
             f"echo 'p:lab/{name} {function}' >> {TRACING}/kprobe_events",

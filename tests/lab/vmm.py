@@ -21,6 +21,7 @@ class Machine:
     tap: str
     console: str  # UNIX socket the VMM listens on: the virtio console
     report: str  # UNIX socket the VMM listens on: the console's second port, named "report"
+    medium: str = ""  # what virtio-blk is given instead of the disk's path; acrn-dm alone
     card: str = ""  # further options of the network card, each with its comma; acrn-dm alone
     accelerator: str = "kvm"  # of QEMU alone; acrn-dm has no other
     memory_mib: int = 256
@@ -36,7 +37,7 @@ def _acrn_dm(machine: Machine) -> list[str]:
         str(Path(sys.prefix, "bin", "acrn-dm")),
         *("--hypervisor", "kvm", "-m", f"{machine.memory_mib}M"),
         *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", "com1,stdio"),
-        *("-s", f"3,virtio-blk,{machine.disk}"),
+        *("-s", f"3,virtio-blk,{machine.medium or machine.disk}"),
         *("-s", f"4,virtio-net,tap={machine.tap}{machine.card}"),
         *("-s", f"5,virtio-console,@socket:con={machine.console},socket:report={machine.report}"),
         *("-s", "6,virtio-rnd"),
