@@ -1,10 +1,9 @@
 """The `lab` fixture: one outer VM for all tests that use it; the consoles in the report of one that fails; and a second
 attempt for that one.
 
-The outer VM is QEMU 7.2's emulation of nested virtualization on two threads. It was seen to hang (``agent.hold_kvm``),
-and its kernel to panic right behind VMRUN. Guests under traffic were also seen to reset without a word; whose fault
-that is, is not known. So a lab test that fails is made once more, in an outer VM of its own, and its first failure
-stands at the end of the run: look at it, it may be acrn-dm's.
+The outer VM is QEMU 7.2's emulation of nested virtualization on two threads. It was seen to hang (``agent.hold_kvm``)
+and to lose pages behind a world switch (``vm.CPU``, which avoids it). So a lab test that fails is made once more, in an
+outer VM of its own, and its first failure stands at the end of the run: look at it, it may be acrn-dm's.
 """
 
 import contextlib
