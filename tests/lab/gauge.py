@@ -1,7 +1,8 @@
 """acrn-dm with a gauge: the same command, and one JSON line at each SIGUSR1 about what this process had to do itself.
 
 ``python -m tests.lab.gauge REPORT acrn-dm-arguments...``. A line has the CPU time of each thread in nanoseconds, how
-many kicks came as ordinary accesses and how many interrupts were injected by a call, that is, without an eventfd.
+many kicks came as ordinary accesses, how many interrupts were injected by a call, that is, without an eventfd, and how
+often an eventfd was bound to an interrupt or freed.
 """
 
 import functools
@@ -23,7 +24,7 @@ from acrn_dm.plugins import make_plugin_manager
 from acrn_dm.virtio.core import VirtioCore
 from tests.lab.paths import ROOT
 
-COUNTED = ((VirtioCore, "notify"), (KvmVm, "inject_msi"), (KvmVm, "set_irq_line"))
+COUNTED = ((VirtioCore, "notify"), (KvmVm, "inject_msi"), (KvmVm, "set_irq_line"), (KvmVm, "irqfd"))
 PLUGINS = {"vsock": "acrn_dm_vsock"}  # entry point, module
 
 

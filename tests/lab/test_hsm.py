@@ -10,6 +10,10 @@ from tests.lab.vm import OuterVm
 
 pytestmark = pytest.mark.lab
 
+# Calls between the ones whose order counts. A kernel that resets its virtio devices when it goes down (6.1.0-56 does,
+# 6.1.0-50 does not) lets the eventfds go itself; else that is done after PAUSE_VM.
+OFTEN = ("ATTACH_IOREQ_CLIENT", "NOTIFY_REQUEST_FINISH", "SET_IRQLINE", "INJECT_MSI", "IRQFD", "IOEVENTFD")
+
 
 @pytest.fixture
 def hsm(lab: OuterVm, request: pytest.FixtureRequest) -> Hsm:
@@ -22,9 +26,7 @@ def test_stock_kernel_boots_with_its_cpus_and_disk(hsm: Hsm, cpus: int) -> None:
     hsm.assert_clean(run)
     assert run.one("cpus") == str(cpus)
     assert hsm.stats()[0]["ioreqs"] < 5_000  # the original: 13,300
-    assert hsm.calls("ATTACH_IOREQ_CLIENT", "NOTIFY_REQUEST_FINISH", "SET_IRQLINE", "INJECT_MSI")[-4:] == [
-        *("PAUSE_VM", "DESTROY_IOREQ_CLIENT", "DESTROY_VM", "close")
-    ]
+    assert hsm.calls(*OFTEN)[-4:] == ["PAUSE_VM", "DESTROY_IOREQ_CLIENT", "DESTROY_VM", "close"]
 
 
 def test_five_reboots_in_one_process_leave_nothing_behind(hsm: Hsm) -> None:
@@ -62,7 +64,7 @@ def test_stock_kernel_boots_over_the_interface_of_2018(hsm: Hsm) -> None:
     run = hsm.boot(hypervisor="vhm", cpus=2)
     hsm.assert_clean(run)
     assert run.one("cpus") == "2"
-    calls = hsm.calls("ATTACH_IOREQ_CLIENT", "NOTIFY_REQUEST_FINISH", "SET_IRQLINE", "INJECT_MSI", "PM_GET_CPU_STATE")
+    calls = hsm.calls(*OFTEN, "PM_GET_CPU_STATE")
     first = calls.index("GET_API_VERSION")
     assert calls[first : first + 5] == ["GET_API_VERSION", "CREATE_VM", "CREATE_VCPU", "CREATE_VCPU", "SET_MEMSEG"]
     assert calls[-4:] == ["PAUSE_VM", "DESTROY_IOREQ_CLIENT", "DESTROY_VM", "close"]

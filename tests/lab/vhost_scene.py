@@ -1,5 +1,6 @@
 """A guest in the lab with a card on kernel vhost, and what watches it: the device model's gauge and kernel probes."""
 
+import itertools
 import json
 import signal
 import time
@@ -31,6 +32,7 @@ class Sample:
     notify: int = 0
     inject_msi: int = 0
     set_irq_line: int = 0
+    irqfd: int = 0
 
 
 @attrs.define(eq=False)
@@ -58,10 +60,10 @@ class Scene:
         """How often the probed function ran so far."""
         return hits(self.vm, name)
 
-    def interrupts(self, name: str) -> int:
-        """Interrupts of that name the guest's CPUs took."""
-        line = self.shell.run(f"grep {name} /proc/interrupts")
-        return sum(int(word) for word in line.split()[1:] if word.isdigit())
+    def interrupts(self, name: str) -> list[int]:
+        """Interrupts of that name that each of the guest's CPUs took."""
+        words = self.shell.run(f"grep {name} /proc/interrupts").split()[1:]
+        return [int(word) for word in itertools.takewhile(str.isdigit, words)]
 
     def ping(self, count: int = 5) -> str:
         return self.shell.run(f"ping -c {count} -i 0.2 -W 2 {HOST} | grep received")
