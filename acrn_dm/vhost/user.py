@@ -199,6 +199,7 @@ class VhostUser(Proxy):
 
     def _start(self, session: Session) -> Talk[None]:
         """Running rings. Raises PeerError where those of an earlier back-end can't be taken on."""
+        self._check_for(session)
         if self._handed_over and self._tracked and self._relay is None and not self._can_resume(session):
             raise PeerError("requests were in flight, and without INFLIGHT_SHMFD nobody knows which")
         for offset, data in self._written.items():
@@ -234,15 +235,17 @@ class VhostUser(Proxy):
             yield from self._start(self._session)
 
     def _check(self, peer: Peer) -> None:
-        """Whether *peer* can serve this device and the driver it has now. Raises PeerError."""
+        """Whether *peer* can serve this device. Raises PeerError."""
         if not peer.features & features.VERSION_1:
             raise PeerError("it does not offer VIRTIO_F_VERSION_1")
         wanted = len(self.queues_away(self.device.features))
         shortage = user_features.shortage(self._id, wanted, peer.features, peer.queues)
         if shortage is not None:
             raise PeerError(shortage)
-        accepted = self._session.features if self._session is not None else 0
-        lost = user_features.needed_of_peer(self._id, accepted) & ~peer.features
+
+    def _check_for(self, session: Session) -> None:
+        """Whether the back-end can serve the driver: it chose from the offer of the first one. Raises PeerError."""
+        lost = user_features.needed_of_peer(self._id, session.features) & ~self._peer.features
         if lost:
             raise PeerError(f"it lacks what the driver has accepted: {', '.join(features.names(self._id, lost))}")
 

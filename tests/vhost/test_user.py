@@ -304,6 +304,41 @@ def test_next_backend_that_lacks_a_feature_in_use_fails_the_device(socket_path: 
         assert driver.status & NEEDS_RESET
 
 
+@pytest.mark.parametrize(
+    ("lacking", "word"), [(1 << 9, "FLUSH"), (1 << 29, "EVENT_IDX")], ids=["of the device", "of the ring"]
+)
+def test_backend_replaced_between_drivers_that_lacks_what_the_next_driver_accepts_fails_the_device(
+    socket_path: Path, lacking: int, word: str
+) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        peer.features &= ~lacking
+        peer.seen.clear()
+        peer.hang_up()
+        eventually(machine, lambda: Request.GET_CONFIG in peer.codes())
+        driver.start()
+        machine.settle()
+        assert [word in str(error) for _, error in machine.failures] == [True]
+        assert driver.status & NEEDS_RESET
+        assert Request.SET_FEATURES not in peer.codes(), "it never heard of a driver"
+        peer.features |= lacking
+        driver.start()
+        machine.settle()
+        assert not driver.status & NEEDS_RESET
+
+
+def test_backend_replaced_between_drivers_may_lack_what_the_next_driver_does_not_accept(socket_path: Path) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        peer.features &= ~(1 << 9)
+        peer.seen.clear()
+        peer.hang_up()
+        eventually(machine, lambda: Request.GET_CONFIG in peer.codes())
+        driver.start(1 << 32)
+        assert Request.SET_VRING_ENABLE in peer.codes()
+        assert machine.failures == []
+
+
 def test_ring_error_fails_the_device(socket_path: Path) -> None:
     with Peer(socket_path) as peer, sim() as machine:
         driver = disk(machine, socket_path)
