@@ -69,8 +69,8 @@ class VhostUser(Proxy):
         self._config = b""
         self._written: dict[int, bytes] = {}  # offset -> what the driver wrote there and a new back-end has to know
         self._config_timer: Timer | None = None
-        self._err_fd = -1
-        self._closed = False
+        self._err_fd = -1  # SET_VRING_ERR's; there is none until rings are to be started
+        self._closed = True
 
     # Backend and Proxy: control threads.
 
@@ -85,8 +85,8 @@ class VhostUser(Proxy):
         self._link = Link(self._turns, self._lost, self._notice)
         self._switches = RingSwitches(self._link, self.device.wants_queue)
         self._backoff = Backoff(self._turns, self._reconnect)
+        self._closed = False
         with self._turns.hold():
-            self._watch_errors()
             try:
                 self._link.connect(self.path)
                 self._link.run(self._greet())
@@ -170,7 +170,7 @@ class VhostUser(Proxy):
 
     def close(self) -> None:
         """Close the connection and stop looking for another."""
-        if self._closed or self._err_fd < 0:
+        if self._closed:
             return
         self._closed = True
         with self._turns.hold():
@@ -180,7 +180,7 @@ class VhostUser(Proxy):
             self._inflight.forget()
             self._link.close()
             self._forget_area()
-            self._unwatch_errors(self._err_fd)
+            self._unwatch_errors()
 
     # Conversations: in a turn.
 
@@ -200,6 +200,7 @@ class VhostUser(Proxy):
     def _start(self, session: Session) -> Talk[None]:
         """Running rings. Raises PeerError where those of an earlier back-end can't be taken on."""
         self._check_for(session)
+        self._watch_errors()
         if self._handed_over and self._tracked and self._relay is None and not self._can_resume(session):
             raise PeerError("requests were in flight, and without INFLIGHT_SHMFD nobody knows which")
         for offset, data in self._written.items():
@@ -354,22 +355,23 @@ class VhostUser(Proxy):
             self.device.config_changed()
 
     def _watch_errors(self) -> None:
-        err_fd = make_eventfd()
-        self._turns.loop.add(err_fd, lambda: self._turns.on_loop(self._ring_error), events=ONCE)
-        self._err_fd = err_fd
+        """Have the eventfd for SET_VRING_ERR. Raises HostError."""
+        if self._err_fd < 0:
+            err_fd = make_eventfd()
+            self._turns.loop.add(err_fd, lambda: self._turns.on_loop(self._ring_error), events=ONCE)
+            self._err_fd = err_fd
 
-    def _unwatch_errors(self, fd: int) -> None:
-        self._turns.loop.remove(fd)
-        os.close(fd)
+    def _unwatch_errors(self) -> None:
+        err_fd, self._err_fd = self._err_fd, -1
+        if err_fd >= 0:
+            self._turns.loop.remove(err_fd)
+            os.close(err_fd)
 
     def _ring_error(self) -> None:
         """SET_VRING_ERR's eventfd. The next back-end gets another one, which this one can't write."""
-        if self._closed:
-            return
-        self._give_up(PeerError("it reports an error in a ring"))
-        used = self._err_fd
-        self._watch_errors()
-        self._unwatch_errors(used)
+        if not self._closed:
+            self._give_up(PeerError("it reports an error in a ring"))
+            self._unwatch_errors()
 
     @property
     def _where(self) -> str:

@@ -357,6 +357,44 @@ def test_ring_error_is_noticed_again_after_the_reset(socket_path: Path) -> None:
             eventually(machine, lambda number=number: len(machine.failures) == number)  # type: ignore[misc]
 
 
+def test_ring_error_without_a_free_descriptor_does_not_make_the_next_back_ends_errors_unheard(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        driver.start()
+
+        def full(*args: int) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "eventfd", full)
+            os.eventfd_write(peer.last(Request.SET_VRING_ERR).fds[0], 1)
+            eventually(machine, lambda: len(machine.failures) == 1)
+        driver.start()
+        os.eventfd_write(peer.last(Request.SET_VRING_ERR).fds[0], 1)
+        eventually(machine, lambda: len(machine.failures) == 2)
+
+
+def test_start_that_finds_no_descriptor_for_ring_errors_is_tried_again(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+
+        def full() -> int:
+            raise HostError("making an eventfd: too many open files")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(user, "make_eventfd", full)
+            driver.start()
+            assert Request.SET_FEATURES not in peer.codes()
+        eventually(machine, lambda: Request.SET_VRING_ENABLE in peer.codes())
+        assert machine.failures == []
+        os.eventfd_write(peer.last(Request.SET_VRING_ERR).fds[0], 1)
+        eventually(machine, lambda: len(machine.failures) == 1)
+
+
 @pytest.mark.parametrize("call", ["socketpair", "eventfd"])
 def test_reconnection_that_finds_no_free_descriptor_is_tried_again(
     socket_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
