@@ -117,6 +117,11 @@ class VhostUser(Proxy):
             if self._link.connected:
                 self._converse(user_talk.set_config(self._peer, field.offset, data))
 
+    def queues_away(self, features: int) -> list[int]:
+        """Without those that do not exist for the driver: it may enable them, the back-end need not serve them."""
+        there = user_features.queues_there(self._id, len(self.device.queue_sizes), features, self._config)
+        return [index for index in super().queues_away(features) if index < there]
+
     def hand_over(self, session: Session) -> None:
         """If there is no back-end now, the next one gets the rings. Raises HostError."""
         user_plan.check(session)
@@ -239,7 +244,8 @@ class VhostUser(Proxy):
         """Whether *peer* can serve this device. Raises PeerError."""
         if not peer.features & features.VERSION_1:
             raise PeerError("it does not offer VIRTIO_F_VERSION_1")
-        wanted = len(self.queues_away(self.device.features))
+        there = user_features.queues_there(self._id, len(self.device.queue_sizes), peer.features, peer.config)
+        wanted = min(there, len(super().queues_away(self.device.features)))
         shortage = user_features.shortage(self._id, wanted, peer.features, peer.queues)
         if shortage is not None:
             raise PeerError(shortage)
@@ -249,6 +255,10 @@ class VhostUser(Proxy):
         lost = user_features.needed_of_peer(self._id, session.features) & ~self._peer.features
         if lost:
             raise PeerError(f"it lacks what the driver has accepted: {', '.join(features.names(self._id, lost))}")
+        used = 1 + max((queue.index for queue in session.queues), default=-1)
+        shortage = user_features.shortage(self._id, used, self._peer.features, self._peer.queues, "the driver uses")
+        if shortage is not None:
+            raise PeerError(shortage)
 
     @property
     def _needs_relay(self) -> bool:
