@@ -638,6 +638,26 @@ def test_backend_that_can_not_serve_the_device_is_refused(
         machine.close()
 
 
+@pytest.mark.parametrize("status", [0, 1 | 2, 1 | 2 | 64], ids=["nothing", "no FEATURES_OK", "NEEDS_RESET"])
+def test_backend_that_clears_features_ok_fails_the_device_before_it_is_told_of_memory(
+    socket_path: Path, status: int
+) -> None:
+    refusal = raw(lambda r: HEADER.pack(r.code, 5, 8) + struct.pack("<Q", status))
+    with Peer(socket_path, {Request.GET_STATUS: refusal}) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        driver.start()
+        machine.settle()
+        assert ["it refused the features that the driver chose" in str(error) for _, error in machine.failures] == [
+            True
+        ]
+        assert driver.status & NEEDS_RESET
+        assert Request.ADD_MEM_REG not in peer.codes()
+        del peer.answers[Request.GET_STATUS]
+        driver.start()
+        machine.settle()
+        assert not driver.status & NEEDS_RESET
+
+
 def test_backend_with_too_few_memory_slots_fails_the_device(socket_path: Path) -> None:
     answers = {Request.GET_MAX_MEM_SLOTS: raw(lambda r: HEADER.pack(r.code, 5, 8) + U64)}
     with Peer(socket_path, answers), sim() as machine:
