@@ -69,8 +69,8 @@ class VhostUser(Proxy):
         self._config = b""
         self._written: dict[int, bytes] = {}  # offset -> what the driver wrote there and a new back-end has to know
         self._config_timer: Timer | None = None
-        self._err_fd = -1
-        self._closed = False
+        self._err_fd = -1  # SET_VRING_ERR's; there is none until rings are to be started
+        self._closed = True
 
     # Backend and Proxy: control threads.
 
@@ -85,8 +85,8 @@ class VhostUser(Proxy):
         self._link = Link(self._turns, self._lost, self._notice)
         self._switches = RingSwitches(self._link, self.device.wants_queue)
         self._backoff = Backoff(self._turns, self._reconnect)
+        self._closed = False
         with self._turns.hold():
-            self._watch_errors()
             try:
                 self._link.connect(self.path)
                 self._link.run(self._greet())
@@ -116,6 +116,11 @@ class VhostUser(Proxy):
                 self._config = self._config[: field.offset] + data + self._config[field.offset + len(data) :]
             if self._link.connected:
                 self._converse(user_talk.set_config(self._peer, field.offset, data))
+
+    def queues_away(self, features: int) -> list[int]:
+        """Without those that do not exist for the driver: it may enable them, the back-end need not serve them."""
+        there = user_features.queues_there(self._id, len(self.device.queue_sizes), features, self._config)
+        return [index for index in super().queues_away(features) if index < there]
 
     def hand_over(self, session: Session) -> None:
         """If there is no back-end now, the next one gets the rings. Raises HostError."""
@@ -170,7 +175,7 @@ class VhostUser(Proxy):
 
     def close(self) -> None:
         """Close the connection and stop looking for another."""
-        if self._closed or self._err_fd < 0:
+        if self._closed:
             return
         self._closed = True
         with self._turns.hold():
@@ -180,7 +185,7 @@ class VhostUser(Proxy):
             self._inflight.forget()
             self._link.close()
             self._forget_area()
-            self._unwatch_errors(self._err_fd)
+            self._unwatch_errors()
 
     # Conversations: in a turn.
 
@@ -199,6 +204,8 @@ class VhostUser(Proxy):
 
     def _start(self, session: Session) -> Talk[None]:
         """Running rings. Raises PeerError where those of an earlier back-end can't be taken on."""
+        self._check_for(session)
+        self._watch_errors()
         if self._handed_over and self._tracked and self._relay is None and not self._can_resume(session):
             raise PeerError("requests were in flight, and without INFLIGHT_SHMFD nobody knows which")
         for offset, data in self._written.items():
@@ -234,17 +241,24 @@ class VhostUser(Proxy):
             yield from self._start(self._session)
 
     def _check(self, peer: Peer) -> None:
-        """Whether *peer* can serve this device and the driver it has now. Raises PeerError."""
+        """Whether *peer* can serve this device. Raises PeerError."""
         if not peer.features & features.VERSION_1:
             raise PeerError("it does not offer VIRTIO_F_VERSION_1")
-        wanted = len(self.queues_away(self.device.features))
+        there = user_features.queues_there(self._id, len(self.device.queue_sizes), peer.features, peer.config)
+        wanted = min(there, len(super().queues_away(self.device.features)))
         shortage = user_features.shortage(self._id, wanted, peer.features, peer.queues)
         if shortage is not None:
             raise PeerError(shortage)
-        accepted = self._session.features if self._session is not None else 0
-        lost = user_features.needed_of_peer(self._id, accepted) & ~peer.features
+
+    def _check_for(self, session: Session) -> None:
+        """Whether the back-end can serve the driver: it chose from the offer of the first one. Raises PeerError."""
+        lost = user_features.needed_of_peer(self._id, session.features) & ~self._peer.features
         if lost:
             raise PeerError(f"it lacks what the driver has accepted: {', '.join(features.names(self._id, lost))}")
+        used = 1 + max((queue.index for queue in session.queues), default=-1)
+        shortage = user_features.shortage(self._id, used, self._peer.features, self._peer.queues, "the driver uses")
+        if shortage is not None:
+            raise PeerError(shortage)
 
     @property
     def _needs_relay(self) -> bool:
@@ -351,22 +365,23 @@ class VhostUser(Proxy):
             self.device.config_changed()
 
     def _watch_errors(self) -> None:
-        err_fd = make_eventfd()
-        self._turns.loop.add(err_fd, lambda: self._turns.on_loop(self._ring_error), events=ONCE)
-        self._err_fd = err_fd
+        """Have the eventfd for SET_VRING_ERR. Raises HostError."""
+        if self._err_fd < 0:
+            err_fd = make_eventfd()
+            self._turns.loop.add(err_fd, lambda: self._turns.on_loop(self._ring_error), events=ONCE)
+            self._err_fd = err_fd
 
-    def _unwatch_errors(self, fd: int) -> None:
-        self._turns.loop.remove(fd)
-        os.close(fd)
+    def _unwatch_errors(self) -> None:
+        err_fd, self._err_fd = self._err_fd, -1
+        if err_fd >= 0:
+            self._turns.loop.remove(err_fd)
+            os.close(err_fd)
 
     def _ring_error(self) -> None:
         """SET_VRING_ERR's eventfd. The next back-end gets another one, which this one can't write."""
-        if self._closed:
-            return
-        self._give_up(PeerError("it reports an error in a ring"))
-        used = self._err_fd
-        self._watch_errors()
-        self._unwatch_errors(used)
+        if not self._closed:
+            self._give_up(PeerError("it reports an error in a ring"))
+            self._unwatch_errors()
 
     @property
     def _where(self) -> str:

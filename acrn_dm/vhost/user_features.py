@@ -31,8 +31,8 @@ ANSWERED_HERE = {
 BLK_MQ, BLK_CONFIG_WCE = 1 << 12, 1 << 11
 BLK_BITS = 0x7FFF & ~(1 << 0 | 1 << 3 | 1 << 7 | 1 << 8)
 BLK_QUEUES_OFFSET, BLK_WRITEBACK_OFFSET = 34, 32  # num_queues (le16) and writeback (u8), 5.2.4
-CONSOLE_EMERG_WRITE = 1 << 2
-CONSOLE_EMERG_OFFSET = 8  # 5.3.4
+CONSOLE_MULTIPORT, CONSOLE_EMERG_WRITE = 1 << 1, 1 << 2
+CONSOLE_PORTS_OFFSET, CONSOLE_EMERG_OFFSET = 4, 8  # max_nr_ports (le16) and emerg_wr, 5.3.4
 
 
 @attrs.frozen(kw_only=True)
@@ -93,7 +93,21 @@ def needed_of_peer(device_id: int, negotiated: int) -> int:
     return told(device_id, negotiated) & ~features.ANY_LAYOUT
 
 
-def shortage(device_id: int, wanted: int, peer: int, served: int | None) -> str | None:
+def queues_there(device_id: int, most: int, negotiated: int, config: bytes) -> int:
+    """How many of a device's *most* queues exist for a driver that *negotiated* these features and reads *config*.
+
+    A console's are two without MULTIPORT, else two for each port and two for control (5.3.2). The driver finds out by
+    itself, so a back-end need not serve more.
+    """
+    if device_id != defs.CONSOLE:
+        return most
+    if not negotiated & CONSOLE_MULTIPORT:
+        return 2
+    ports = int.from_bytes(config[CONSOLE_PORTS_OFFSET : CONSOLE_PORTS_OFFSET + 2], "little")
+    return min(most, 2 + 2 * max(ports, 1))
+
+
+def shortage(device_id: int, wanted: int, peer: int, served: int | None, whose: str = "the device has") -> str | None:
     """What is missing for *wanted* queues, None for nothing. *peer* are the back-end's features, *served* its answer to
     GET_QUEUE_NUM, which counts pairs for a network device, None where protocol feature MQ was not agreed.
     """
@@ -101,11 +115,11 @@ def shortage(device_id: int, wanted: int, peer: int, served: int | None) -> str 
     if device_id == defs.NET:
         unit, wanted = "queue pair", (wanted + 1) // 2
     if wanted > 1 and served is None and device_id in CHOSEN_QUEUES:
-        return f"it serves one {unit}, having no protocol feature MQ; the device has {wanted}"
+        return f"it serves one {unit}, having no protocol feature MQ; {whose} {wanted}"
     if served is not None and served < wanted:
-        return f"it serves {served} {unit}{'' if served == 1 else 's'}, the device has {wanted}"
+        return f"it serves {served} {unit}{'' if served == 1 else 's'}, {whose} {wanted}"
     if device_id == defs.NET and wanted > 1 and not peer & NET_MQ:
-        return f"it does not offer VIRTIO_NET_F_MQ; the device has {wanted} queue pairs"
+        return f"it does not offer VIRTIO_NET_F_MQ; {whose} {wanted} queue pairs"
     return None
 
 

@@ -155,13 +155,15 @@ class Relay(VirtioDevice):
             self._queues[queue.index].forward(queue.pop_batch(BATCH))
 
     def stop(self) -> None:
-        """Kicks have ended; the driver's rings are there until this returns."""
+        """Kicks have ended; the driver's rings are there until this returns, shadow rings and their eventfds, too."""
         queues, self._queues = self._queues, {}
-        if self._alive_fd < 0:
-            for queue in queues.values():
+        left = 0
+        try:
+            if self._alive_fd >= 0:
+                left = sum(queue.finish(self._deadline, self._alive_fd) for queue in queues.values())
+        finally:
+            for queue in queues.values():  # also those behind one with nonsense: nobody else knows them any more
                 queue.disconnect()
-            return
-        left = sum(queue.finish(self._deadline, self._alive_fd) for queue in queues.values())
         if left:
             raise PeerError(f"{left} requests were not finished in time")
 

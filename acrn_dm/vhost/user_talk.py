@@ -17,6 +17,7 @@ from acrn_dm.vhost.user_message import Message, PeerError, ProtocolFeature, Requ
 from acrn_dm.virtio.defs import Status
 
 NO_FEATURES = ProtocolFeature(0)
+MAX_AHEAD = 32  # unanswered requests in a row: a socket holds a few hundred, and the back-end may not have read any
 READY = Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK
 
 
@@ -30,6 +31,7 @@ class Peer:
     slots: int = wire.MAX_REGIONS
     config: bytes = b""
     knows_memory: bool = False
+    ahead: int = 0  # requests sent since it has shown last that it reads them
 
     @property
     def enables_rings(self) -> bool:
@@ -151,7 +153,7 @@ def enable(peer: Peer, states: Mapping[int, bool]) -> Talk[None]:
     for index, enabled in states.items():
         yield from _command(peer, Request.SET_VRING_ENABLE, wire.VRING_STATE.pack(index, enabled))
     if not peer.protocol & ProtocolFeature.REPLY_ACK:
-        yield from _get_u64(Request.GET_FEATURES)  # requests are served in order
+        yield from _catch_up(peer)
 
 
 def run(peer: Peer) -> Talk[None]:
@@ -226,9 +228,22 @@ def _set_status(peer: Peer, status: Status) -> Talk[None]:
 
 
 def _command(peer: Peer, code: Request, payload: bytes = b"", fds: tuple[int, ...] = ()) -> Talk[None]:
-    """A request without an answer of its own: acknowledged where REPLY_ACK was agreed."""
-    answer = Answer.ACK if peer.protocol & ProtocolFeature.REPLY_ACK else Answer.NONE
-    yield Ask(code=code, payload=payload, fds=fds, answer=answer)
+    """A request without an answer of its own: acknowledged where REPLY_ACK was agreed, else confirmed now and then,
+    so that a back-end's pace and the number of rings do not matter.
+    """
+    if peer.protocol & ProtocolFeature.REPLY_ACK:
+        yield Ask(code=code, payload=payload, fds=fds, answer=Answer.ACK)
+        return
+    yield Ask(code=code, payload=payload, fds=fds, answer=Answer.NONE)
+    peer.ahead += 1
+    if peer.ahead >= MAX_AHEAD:
+        yield from _catch_up(peer)
+
+
+def _catch_up(peer: Peer) -> Talk[None]:
+    """Ask what every back-end answers; requests are served in order, so all before are done then."""
+    yield from _get_u64(Request.GET_FEATURES)
+    peer.ahead = 0
 
 
 def _get_u64(code: Request) -> Talk[int]:

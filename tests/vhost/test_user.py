@@ -304,6 +304,41 @@ def test_next_backend_that_lacks_a_feature_in_use_fails_the_device(socket_path: 
         assert driver.status & NEEDS_RESET
 
 
+@pytest.mark.parametrize(
+    ("lacking", "word"), [(1 << 9, "FLUSH"), (1 << 29, "EVENT_IDX")], ids=["of the device", "of the ring"]
+)
+def test_backend_replaced_between_drivers_that_lacks_what_the_next_driver_accepts_fails_the_device(
+    socket_path: Path, lacking: int, word: str
+) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        peer.features &= ~lacking
+        peer.seen.clear()
+        peer.hang_up()
+        eventually(machine, lambda: Request.GET_CONFIG in peer.codes())
+        driver.start()
+        machine.settle()
+        assert [word in str(error) for _, error in machine.failures] == [True]
+        assert driver.status & NEEDS_RESET
+        assert Request.SET_FEATURES not in peer.codes(), "it never heard of a driver"
+        peer.features |= lacking
+        driver.start()
+        machine.settle()
+        assert not driver.status & NEEDS_RESET
+
+
+def test_backend_replaced_between_drivers_may_lack_what_the_next_driver_does_not_accept(socket_path: Path) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        peer.features &= ~(1 << 9)
+        peer.seen.clear()
+        peer.hang_up()
+        eventually(machine, lambda: Request.GET_CONFIG in peer.codes())
+        driver.start(1 << 32)
+        assert Request.SET_VRING_ENABLE in peer.codes()
+        assert machine.failures == []
+
+
 def test_ring_error_fails_the_device(socket_path: Path) -> None:
     with Peer(socket_path) as peer, sim() as machine:
         driver = disk(machine, socket_path)
@@ -320,6 +355,44 @@ def test_ring_error_is_noticed_again_after_the_reset(socket_path: Path) -> None:
             driver.start()
             os.eventfd_write(peer.last(Request.SET_VRING_ERR).fds[0], 1)
             eventually(machine, lambda number=number: len(machine.failures) == number)  # type: ignore[misc]
+
+
+def test_ring_error_without_a_free_descriptor_does_not_make_the_next_back_ends_errors_unheard(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        driver.start()
+
+        def full(*args: int) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "eventfd", full)
+            os.eventfd_write(peer.last(Request.SET_VRING_ERR).fds[0], 1)
+            eventually(machine, lambda: len(machine.failures) == 1)
+        driver.start()
+        os.eventfd_write(peer.last(Request.SET_VRING_ERR).fds[0], 1)
+        eventually(machine, lambda: len(machine.failures) == 2)
+
+
+def test_start_that_finds_no_descriptor_for_ring_errors_is_tried_again(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+
+        def full() -> int:
+            raise HostError("making an eventfd: too many open files")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(user, "make_eventfd", full)
+            driver.start()
+            assert Request.SET_FEATURES not in peer.codes()
+        eventually(machine, lambda: Request.SET_VRING_ENABLE in peer.codes())
+        assert machine.failures == []
+        os.eventfd_write(peer.last(Request.SET_VRING_ERR).fds[0], 1)
+        eventually(machine, lambda: len(machine.failures) == 1)
 
 
 @pytest.mark.parametrize("call", ["socketpair", "eventfd"])
@@ -563,6 +636,26 @@ def test_backend_that_can_not_serve_the_device_is_refused(
         with pytest.raises(HostError, match=word):
             machine.driver(3)
         machine.close()
+
+
+@pytest.mark.parametrize("status", [0, 1 | 2, 1 | 2 | 64], ids=["nothing", "no FEATURES_OK", "NEEDS_RESET"])
+def test_backend_that_clears_features_ok_fails_the_device_before_it_is_told_of_memory(
+    socket_path: Path, status: int
+) -> None:
+    refusal = raw(lambda r: HEADER.pack(r.code, 5, 8) + struct.pack("<Q", status))
+    with Peer(socket_path, {Request.GET_STATUS: refusal}) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        driver.start()
+        machine.settle()
+        assert ["it refused the features that the driver chose" in str(error) for _, error in machine.failures] == [
+            True
+        ]
+        assert driver.status & NEEDS_RESET
+        assert Request.ADD_MEM_REG not in peer.codes()
+        del peer.answers[Request.GET_STATUS]
+        driver.start()
+        machine.settle()
+        assert not driver.status & NEEDS_RESET
 
 
 def test_backend_with_too_few_memory_slots_fails_the_device(socket_path: Path) -> None:

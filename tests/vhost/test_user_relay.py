@@ -14,7 +14,7 @@ from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET
 from acrn_dm.vhost import user, user_relay
 from acrn_dm.vhost.user_message import ProtocolFeature, Request
-from tests.vhost.user_peer import ALL, Peer
+from tests.vhost.user_peer import ALL, Peer, Received
 from tests.vhost.user_rig import eventually, jammed, open_descriptors, returns
 
 NO_NOTES = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
@@ -31,13 +31,16 @@ class Shadow:
     call_fd: int
 
     @classmethod
-    def of(cls, peer: Peer) -> "Shadow":
+    def of(cls, peer: Peer, queue: int = 0) -> "Shadow":
+        def told(code: Request) -> Received:
+            return [r for r in peer.seen if r.code == code and r.payload[0] == queue][-1]
+
         regions = [r for r in peer.seen if r.code == Request.ADD_MEM_REG]
         _, _, size, user_base, _ = struct.unpack("<5Q", regions[-1].payload)
-        _, _, _, used, avail, _ = struct.unpack("<IIQQQQ", peer.last(Request.SET_VRING_ADDR).payload)
+        _, _, _, used, avail, _ = struct.unpack("<IIQQQQ", told(Request.SET_VRING_ADDR).payload)
         memory = mmap.mmap(regions[-1].fds[0], size)
-        entries = struct.unpack("<II", peer.last(Request.SET_VRING_NUM).payload)[1]
-        call_fd = peer.last(Request.SET_VRING_CALL).fds[0]
+        entries = struct.unpack("<II", told(Request.SET_VRING_NUM).payload)[1]
+        call_fd = told(Request.SET_VRING_CALL).fds[0]
         return cls(memory, avail - user_base, used - user_base, entries, call_fd)
 
     def heads(self) -> list[int]:
@@ -220,6 +223,28 @@ def test_nonsense_of_an_earlier_backend_does_not_fail_the_next_driver(peer: Peer
     driver.machine.settle()
     assert driver.machine.failures == []
     assert send(driver, 1)
+
+
+@pytest.mark.parametrize("bad", [0, 1], ids=["the first", "the last"])
+def test_reset_that_meets_nonsense_in_one_queue_lets_go_of_all(peer: Peer, bad: int) -> None:
+    with SimMachine(plugins=[virtio_blk, user], vcpus=2) as machine:
+        machine.add("virtio-blk", f"mq=2,vhost-user={peer.path}", slot=3)
+        driver = machine.driver(3)
+        driver.start()
+        for queue in (0, 1):
+            driver.queue(queue).send([bytes(16)], [512, 1])
+            driver.queue(queue).kick()
+        machine.settle()
+        calls = [r.fds[0] for r in peer.seen if r.code == Request.SET_VRING_CALL]
+        assert len(calls) == 2
+        Shadow.of(peer, bad).answer(0, 77, 1)
+        driver.reset()
+        for call_fd in calls:  # the peer has them open: a loop that knew one would be called by it
+            os.eventfd_write(call_fd, 1)
+        assert machine.io_loop("io").run_until_idle() == 0
+        driver.start()
+        machine.settle()
+        assert machine.failures == []
 
 
 def test_machine_that_pauses_goes_on_where_it_was(peer: Peer, driver: VirtioDriver) -> None:
