@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.control import ACK_ERROR, ACK_OK
 from acrn_dm.devices.virtio_net.request import CTRL_VQ, GUEST_CSUM, GUEST_TSO4, MQ, MRG_RXBUF, OFFLOADS
-from acrn_dm.errors import ConfigError, GuestError, HostError
+from acrn_dm.errors import ConfigError, GuestError, HostError, PluginError
+from acrn_dm.hookspecs import hookimpl
 from acrn_dm.testing.driver import NEEDS_RESET
 from acrn_dm.testing.fake_vhost import FEATURES
+from acrn_dm.types import Provenance
 from acrn_dm.vhost import _vhost
 from acrn_dm.vhost.kernel import KernelVhost
 from acrn_dm.virtio import features
@@ -94,6 +97,47 @@ def test_driver_with_msi_is_interrupted_by_its_message() -> None:
 
 
 # Errors
+
+
+class FailingTracer:
+    """Wraps both hooks; once somebody bound or unbound, it fails."""
+
+    __name__ = "tracer"
+
+    @hookimpl(wrapper=True)
+    def acrn_dm_vhm_ioeventfd(self) -> Generator[None, bool, bool]:
+        yield
+        raise BrokenPipeError("nobody reads what is traced")
+
+    @hookimpl(wrapper=True)
+    def acrn_dm_vhm_irqfd(self) -> Generator[None, bool, bool]:
+        yield
+        raise PluginError("broke its contract", provenance="plugin tracer")
+
+
+def test_tracer_that_fails_after_each_binding_costs_speed_only() -> None:
+    """Not the interrupt's place: a registration that nobody knows of would keep the old message."""
+    with vhost_card() as card:
+        card.machine.plugins.register(FailingTracer(), Provenance(plugin="tracer"))
+        card.driver.start()
+        bindings: list[object] = [*card.machine.vm.kicks.bindings, *card.machine.vm.interrupts.bindings]
+        assert bindings == []
+        assert card.echo() == b"ba"
+        card.driver.registers.map_vector(1, 1)
+        assert card.echo() == b"ba"
+        assert (card.driver.interrupts(2), card.driver.interrupts(1)) == (1, 1)
+        card.driver.reset()
+        assert card.nothing_is_left
+        assert card.machine.failures == []
+
+
+def test_tracer_that_fails_from_some_time_on_does_not_keep_the_kernel_running() -> None:
+    with vhost_card() as card:
+        card.driver.start()
+        card.machine.plugins.register(FailingTracer(), Provenance(plugin="tracer"))
+        card.driver.reset()
+        assert card.nothing_is_left
+        assert not card.kernel.nodes[0].owned
 
 
 def test_ring_error_of_the_kernel_asks_for_a_reset_and_the_reset_heals() -> None:
