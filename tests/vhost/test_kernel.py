@@ -10,7 +10,15 @@ import pytest
 
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.control import ACK_ERROR, ACK_OK
-from acrn_dm.devices.virtio_net.request import CTRL_VQ, GUEST_CSUM, GUEST_TSO4, MQ, MRG_RXBUF, OFFLOADS
+from acrn_dm.devices.virtio_net.request import (
+    CTRL_GUEST_OFFLOADS,
+    CTRL_VQ,
+    GUEST_CSUM,
+    GUEST_TSO4,
+    MQ,
+    MRG_RXBUF,
+    OFFLOADS,
+)
 from acrn_dm.errors import ConfigError, GuestError, HostError, PluginError
 from acrn_dm.hookspecs import hookimpl
 from acrn_dm.testing.driver import NEEDS_RESET
@@ -248,6 +256,15 @@ def test_each_pair_has_its_own_node_and_tap() -> None:
         for queue in range(6):
             assert card.echo(queue) == b"ba"
         assert card.driver.read_config(8, 2) == b"\x03\x00"
+
+
+def test_every_descriptor_learns_the_header_and_the_offloads() -> None:
+    """A macvtap keeps the header's length for each of them, also for those that are switched on later."""
+    with vhost_card("tap=t0,vhost,mq=3") as card:
+        card.driver.start(MQ | CTRL_VQ | GUEST_CSUM | CTRL_GUEST_OFFLOADS)
+        assert [tap.settings for tap in card.taps] == [[(12, GUEST_CSUM)]] * 3
+        assert command(card, 6, 5, 0, bytes(8)) == ACK_OK
+        assert [tap.settings[-1] for tap in card.taps] == [(12, 0)] * 3
 
 
 def test_driver_chooses_how_many_pairs_are_used() -> None:
