@@ -49,8 +49,9 @@ def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | N
 
     When: at DRIVER_OK and whenever the guest moves the range, resets, or stops. *vm* is the hypervisor's virtual
     machine. Returns: True when done; None passes to the next plugin (a tracer, or a plugin that is not the
-    hypervisor's). False vetoes: the kick then comes as an ordinary access. If it raises HostError: the same, and the
-    device says so once.
+    hypervisor's). False vetoes: the kick then comes as an ordinary access. If it raises: the same, and the device says
+    so once. A registration that did not end well is unregistered at once, unless the hypervisor's plugin refused it
+    with HostError: somebody may have done it before somebody else failed. Who has no such binding raises HostError.
     """
 
 

@@ -136,11 +136,13 @@ class PluginManager:
     _providers: dict[int, Provenance] = attrs.field(factory=dict, repr=False)
 
     def ioeventfd(self, vm: object, binding: IoEventFd, assign: bool) -> None:
-        """Register or unregister a kick through the hook. Raises HostError also when no plugin did it."""
+        """Register or unregister a kick through the hook. Raises HostError, and nothing else, also when no plugin did
+        it; what could not be registered is not left half registered.
+        """
         self._bind("acrn_dm_vhm_ioeventfd", vm, binding, assign)
 
     def irqfd(self, vm: object, binding: IrqFd, assign: bool) -> None:
-        """Register or unregister a call through the hook. Raises HostError also when no plugin did it."""
+        """Register or unregister a call through the hook, as ``ioeventfd``."""
         self._bind("acrn_dm_vhm_irqfd", vm, binding, assign)
 
     def add_options(self, parser: object) -> None:
@@ -199,20 +201,34 @@ class PluginManager:
     def _bind(self, hook: str, vm: object, binding: object, assign: bool) -> None:
         caller = getattr(self._pm.hook, hook)
         try:
+            self._ask(caller, vm, binding, assign)
+        except HostError as e:
+            refused = any(not (impl.wrapper or impl.hookwrapper) for impl in self._raised_in(caller, e))
+            if assign and not refused:  # a wrapper may have failed with the hypervisor's work done
+                with contextlib.suppress(HostError):
+                    self._ask(caller, vm, binding, False)
+            raise
+
+    def _ask(self, caller: Any, vm: object, binding: object, assign: bool) -> None:
+        try:
             done = caller(vm=vm, binding=binding, assign=assign)
-        except AcrnDmError:
+        except HostError:
             raise
         except Exception as e:  # devices go on without the eventfd, as after any HostError
-            raise HostError(f"{hook}: {binding}: {self._guilty(caller, e)}: {type(e).__name__}: {e}") from e
+            raise HostError(f"{caller.name}: {binding}: {self._guilty(caller, e)}: {type(e).__name__}: {e}") from e
         if not done:
             why = "vetoed by a plugin" if done is False else "no plugin serves this hypervisor"
-            raise HostError(f"{hook}: {binding}: {why}")
+            raise HostError(f"{caller.name}: {binding}: {why}")
 
     def _guilty(self, hook: Any, error: Exception) -> str:
-        """Whose implementation of *hook* raised: a call of all does not say, but its code is in the traceback."""
+        return next((str(self._provenance[impl.plugin_name]) for impl in self._raised_in(hook, error)), "a plugin")
+
+    def _raised_in(self, hook: Any, error: Exception) -> Iterator[Any]:
+        """Implementations of *hook* that *error* came through: a call of all does not say, but the traceback has their
+        code.
+        """
         codes = {id(frame.f_code) for frame, _ in traceback.walk_tb(error.__traceback__)}
-        guilty = (i for i in hook.get_hookimpls() if id(getattr(i.function, "__code__", None)) in codes)
-        return next((str(self._provenance[i.plugin_name]) for i in guilty), "a plugin")
+        return (i for i in hook.get_hookimpls() if id(getattr(i.function, "__code__", None)) in codes)
 
     def _load(self, entry: Any) -> None:
         dist = getattr(entry, "dist", None)

@@ -1,7 +1,10 @@
 """acrn_dm.plugins: loading, provenance in errors, checked records, guarded observers."""
 
+import errno
 import logging
+import os
 import types
+from collections.abc import Callable, Generator
 from typing import Any
 
 import attrs
@@ -9,6 +12,8 @@ import pytest
 
 from acrn_dm.errors import ConfigError, HostError, PluginError
 from acrn_dm.hookspecs import hookimpl
+from acrn_dm.hypervisors import sim
+from acrn_dm.hypervisors.sim import SimVm
 from acrn_dm.irq import IoEventFd, Space
 from acrn_dm.plugins import PluginManager, make_plugin_manager
 from acrn_dm.types import API, BackendType, DeviceType, HypervisorType, Provenance
@@ -228,6 +233,66 @@ def test_eventfd_hook_that_breaks_is_a_host_error_that_names_the_plugin(assign: 
     m = manager(plugin("tracer", acrn_dm_vhm_ioeventfd=broken))
     with pytest.raises(HostError, match=r"plugin tracer .*KeyError.*tracer's bug"):
         m.ioeventfd(object(), BINDING, assign)
+
+
+@attrs.define
+class Wrapper:
+    """A third party's: lets the others do it, then fails as it was told."""
+
+    after: Callable[[bool], bool]
+    __name__ = "wrapper"
+
+    @hookimpl(wrapper=True)
+    def acrn_dm_vhm_ioeventfd(self, assign: bool) -> Generator[None, bool, bool]:
+        yield
+        return self.after(assign)
+
+
+def pipe_is_broken(assign: bool) -> bool:
+    raise BrokenPipeError("nobody reads what is traced")
+
+
+def plugin_is_blamed(assign: bool) -> bool:
+    raise PluginError("broke its contract", provenance="plugin x")
+
+
+WRAPPERS = [pipe_is_broken, plugin_is_blamed, lambda assign: False]
+
+
+@pytest.mark.parametrize("after", WRAPPERS)
+def test_registration_that_fails_when_it_was_done_is_undone(after: Callable[[bool], bool]) -> None:
+    it, vm = manager(sim, Wrapper(after)), SimVm()
+    kick = os.eventfd(0, os.EFD_NONBLOCK)
+    binding = attrs.evolve(BINDING, fd=kick)
+    with pytest.raises(HostError):
+        it.ioeventfd(vm, binding, True)
+    assert [call.assign for call in vm.calls] == [True, False]
+    assert vm.kicks.bindings == []
+    vm.close()
+    os.close(kick)
+
+
+def test_registration_that_the_hypervisor_refuses_is_not_undone() -> None:
+    it, vm = manager(sim, Wrapper(lambda assign: True)), SimVm()
+    vm.fail("ioeventfd", errno.ENOSPC)
+    with pytest.raises(HostError, match="ENOSPC"):
+        it.ioeventfd(vm, BINDING, True)
+    assert [call.assign for call in vm.calls] == [True]
+    vm.close()
+
+
+@pytest.mark.parametrize("after", WRAPPERS)
+def test_unregistration_is_done_although_a_wrapper_fails_afterwards(after: Callable[[bool], bool]) -> None:
+    it, vm = manager(sim, Wrapper(lambda assign: assign or after(assign))), SimVm()
+    kick = os.eventfd(0, os.EFD_NONBLOCK)
+    binding = attrs.evolve(BINDING, fd=kick)
+    it.ioeventfd(vm, binding, True)
+    with pytest.raises(HostError):
+        it.ioeventfd(vm, binding, False)
+    assert [call.assign for call in vm.calls] == [True, False]
+    assert vm.kicks.bindings == []
+    vm.close()
+    os.close(kick)
 
 
 def test_add_options_reaches_plugins_registered_later() -> None:

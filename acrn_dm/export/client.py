@@ -3,6 +3,10 @@
 Rings run when all that were started are enabled too, and, where STATUS was agreed, after DRIVER_OK; so a client that
 sets its rings up one after another does not make the device start as often. Stopping any of them stops the device,
 until a request that starts something comes. Memory changes stop it in between.
+
+A client stops rings for its driver's reset and for a pause, after which the driver goes on and does not repeat what it
+has told the device. RESET_DEVICE says that it is a reset. SET_STATUS does not, for QEMU sends 0 each time it stops, and
+many clients send neither: then a ring that starts elsewhere than where it stopped is another driver's.
 """
 
 import contextlib
@@ -61,6 +65,7 @@ class Client:
             return
         self._open = False
         self._stop()
+        self._forget_driver()
         for vring in self._vrings:
             vring.reset()
         self._memory.clear()
@@ -148,6 +153,7 @@ class Client:
     def reset_device(self, message: Message) -> None:
         """RESET_DEVICE."""
         self._stop()
+        self._forget_driver()
         self._status = 0
         for vring in self._vrings:
             vring.reset()
@@ -195,7 +201,10 @@ class Client:
         index, base = message.fields(wire.VRING_STATE)
         if base > 0xFFFF:
             raise PeerError(f"SET_VRING_BASE of ring {index} to {base}")
-        self._stopped_vring(index).base = base
+        vring = self._stopped_vring(index)
+        if vring.stopped_at not in (None, base):
+            self._forget_driver()
+        vring.base = base
 
     def get_vring_base(self, message: Message) -> bytes:
         """GET_VRING_BASE stops the ring; where it was is kept."""
@@ -311,7 +320,13 @@ class Client:
         if self._running:
             self._running = False
             for index, position in self._exported.stop().items():
-                self._vrings[index].base = position
+                self._vrings[index].base = self._vrings[index].stopped_at = position
+
+    def _forget_driver(self) -> None:
+        """Only while stopped. The other rings' positions are the former driver's, too: they say nothing of the next."""
+        self._exported.reset()
+        for vring in self._vrings:
+            vring.stopped_at = None
 
     def _config_changed(self) -> None:
         if self._back is not None:

@@ -31,6 +31,11 @@ class ClientRegion:
         """What REM_MEM_REG names."""
         return self.backing.gpa, self.backing.size, self.user
 
+    def overlaps(self, other: "ClientRegion") -> bool:
+        """Whether a guest address is in both."""
+        a, b = self.backing, other.backing
+        return a.gpa < b.gpa + b.size and b.gpa < a.gpa + a.size
+
     def close(self) -> None:
         """Unmap and close."""
         self.backing.mapping.close()
@@ -75,20 +80,23 @@ class ClientMemory:
         self.clear()
         if len(regions) != len(fds):
             raise PeerError(f"{len(regions)} memory regions with {len(fds)} descriptors")
-        for fields in regions:
-            self._regions.append(map_region(fields, fds.pop(0)))
+        try:
+            for fields in regions:
+                self._append(*map_region(fields, fds.pop(0)))
+        except PeerError:
+            self.clear()
+            raise
         self._rebuild()
 
     def add(self, fields: Sequence[int], fd: int) -> None:
-        """ADD_MEM_REG; owns *fd*. A region that is there already is accepted: QEMU 7.2 repeats them."""
+        """ADD_MEM_REG; owns *fd*. A region that is there already is accepted: QEMU 7.2 repeats them. Raises PeerError,
+        and then nothing has changed.
+        """
         region, offset = map_region(fields, fd)
         if any(region.key == known.key for known, _ in self._regions):
             region.close()
             return
-        if len(self._regions) == wire.MAX_REGIONS:
-            region.close()
-            raise PeerError(f"more than {wire.MAX_REGIONS} memory regions")
-        self._regions.append((region, offset))
+        self._append(region, offset)
         self._rebuild()
 
     def remove(self, fields: Sequence[int]) -> None:
@@ -113,6 +121,18 @@ class ClientMemory:
             if region.user <= user < region.user + region.backing.size:
                 return region.backing.gpa + user - region.user
         raise PeerError(f"a ring at {user:#x}, where no memory is")
+
+    def _append(self, region: ClientRegion, offset: int) -> None:
+        """Take *region*, which is closed if it can't be had. Raises PeerError."""
+        why = None
+        if len(self._regions) == wire.MAX_REGIONS:
+            why = f"more than {wire.MAX_REGIONS} memory regions"
+        elif any(region.overlaps(known) for known, _ in self._regions):
+            why = f"a memory region of {region.backing.size:#x} bytes at {region.backing.gpa:#x} overlaps another"
+        if why is not None:
+            region.close()
+            raise PeerError(why)
+        self._regions.append((region, offset))
 
     def _rebuild(self) -> None:
         self._map.close()

@@ -99,15 +99,18 @@ class ExportedDevice:
             raise
 
     def stop(self) -> dict[int, int]:
-        """Let go of the rings; returns the next available index of each that ran. Idempotent."""
+        """Let go of the rings; returns the next available index of each that ran. The driver may go on. Idempotent."""
         self._epoch += 1
-        positions = dict(self._server.stop())
+        return dict(self._server.stop())
+
+    def reset(self) -> None:
+        """The driver is gone: forget what it said through queues. Only while no rings are served."""
         self.device.reset()
-        return positions
 
     def close(self) -> None:
         """Stop, and give everything back. Idempotent."""
         self.stop()
+        self.reset()
         self.device.close()
         for loop in self._loops.values():
             loop.close()

@@ -58,6 +58,7 @@ class Vring:
     avail: int = attrs.field(default=0, init=False)
     used: int = attrs.field(default=0, init=False)
     base: int = attrs.field(default=0, init=False)
+    stopped_at: int | None = attrs.field(default=None, init=False)  # for the driver that there is now
     enabled: bool = attrs.field(default=False, init=False)
     kick_fd: int = attrs.field(default=-1, init=False)
     call: ClientCall = attrs.field(factory=ClientCall, init=False)
@@ -97,7 +98,7 @@ class Vring:
     def reset(self) -> None:
         """As if the client had never set it up; its eventfds are closed. Idempotent."""
         self.size, self.desc, self.avail, self.used, self.base = self.max_size, None, 0, 0, 0
-        self.enabled = False
+        self.stopped_at, self.enabled = None, False
         self.set_kick(-1)
         self.set_err(-1)
         self.call.replace(-1)

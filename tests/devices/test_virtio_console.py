@@ -1,5 +1,6 @@
 """virtio-console as its driver sees it. Test names hold ids of the conformance table or bug rows."""
 
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
@@ -402,6 +403,87 @@ def test_reset_while_output_waits_is_clean(two: Console, tmp_path: Path) -> None
     two.bring_up(0)
     two.send(0, b"again")
     assert (tmp_path / "log").read_bytes() == b"again"
+    client.close()
+
+
+def pause(c: Console) -> None:
+    """Stop and go on, with the driver unaware."""
+    function = c.machine.bus.functions[0]
+    function.pause()
+    c.machine.settle()
+    function.resume()
+    c.machine.settle()
+
+
+def test_pause_keeps_open_ports_open_and_says_nothing_again(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    client = connect(tmp_path)
+    two.machine.settle()
+    assert two.messages() == [(1, PORT_OPEN, 1, b"")]
+    pause(two)
+    assert two.messages() == []
+    two.post(1, 64)
+    client.send(b"input")
+    assert two.received(1) == b"input"
+    two.control(DEVICE_READY)
+    assert two.messages() == [], "the ports are there already"
+    client.close()
+
+
+def test_host_that_comes_during_a_pause_is_announced_afterwards(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    function = two.machine.bus.functions[0]
+    function.pause()
+    client = connect(tmp_path)
+    two.machine.settle()
+    assert two.messages() == []
+    function.resume()
+    two.machine.settle()
+    assert two.messages() == [(1, PORT_OPEN, 1, b"")]
+    client.close()
+
+
+def fill(c: Console, port: int) -> bytes:
+    """Send more than the host takes now, no two bytes near each other alike; all of it."""
+    chains = [bytes((7 * i + at % 251) % 256 for at in range(60_000)) for i in range(20)]
+    for chain in chains:
+        c.send(port, chain)
+    assert c.device.ports[port]._written > 0, "one is half written"
+    return b"".join(chains)
+
+
+def test_pause_in_the_middle_of_a_chain_repeats_and_loses_nothing(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    client = connect(tmp_path)
+    two.machine.settle()
+    data, got = fill(two, 1), b""
+    while len(got) < len(data):
+        pause(two)
+        more = client.recv(1 << 20)
+        assert more
+        got += more
+        two.machine.settle()
+    assert got == data
+    with pytest.raises(BlockingIOError):
+        client.recv(1)
+    client.close()
+
+
+def test_reset_in_the_middle_of_a_chain_costs_the_next_driver_nothing(two: Console, tmp_path: Path) -> None:
+    two.bring_up(1)
+    client = connect(tmp_path)
+    two.machine.settle()
+    data = fill(two, 1)
+    two.driver.start(queues=range(6))
+    two.bring_up(1)
+    two.send(1, b"whole")
+    got = b""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            got += client.recv(1 << 20)
+            two.machine.settle()
+    assert got.endswith(b"whole")
+    assert data.startswith(got.removesuffix(b"whole"))
     client.close()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from acrn_dm.devices.virtio_net import acrn_dm_device_types
+from acrn_dm.devices.virtio_net import acrn_dm_device_types, backend
 from acrn_dm.devices.virtio_net.backend import open_tap
 from acrn_dm.errors import HostError
 from acrn_dm.testing import SimMachine, VirtioDriver
@@ -176,3 +176,19 @@ def test_single_queue_tap_is_named_before_the_start_when_several_are_wanted(tap:
         lines = machine.add(acrn_dm_device_types()[0], f"tap={tap},mq=2", slot=3).check()
     assert len(lines) == 1
     assert "multi_queue" in lines[0]
+
+
+def test_detached_descriptor_gets_its_settings_when_it_is_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detached tap refuses them with EBADFD; a macvtap keeps the header's length for each descriptor."""
+    calls: list[tuple[int, object]] = []
+    monkeypatch.setattr("fcntl.ioctl", lambda fd, request, argument: calls.append((request, argument)))
+    tap = backend.Tap(fd=-1, vnet_header=True, name="t0")
+    tap.attach(False)
+    calls.clear()
+    tap.configure(header_bytes=12, offloads=0)
+    assert calls == []
+    tap.attach(True)
+    settings = [(backend.TUNSETVNETHDRSZ, b"\x0c\0\0\0"), (backend.TUNSETOFFLOAD, 0)]
+    assert calls[1:] == settings
+    tap.configure(header_bytes=12, offloads=0)
+    assert calls[3:] == settings

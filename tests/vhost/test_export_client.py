@@ -348,6 +348,13 @@ def descriptors(daemon: Daemon) -> int:
     return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
 
 
+def wait_descriptors(daemon: Daemon, before: int) -> None:
+    deadline = time.monotonic() + 5
+    while descriptors(daemon) > before:  # fewer: the first client was not all gone when they were counted
+        assert time.monotonic() < deadline, f"{descriptors(daemon)} descriptors, {before} before"
+        time.sleep(0.01)
+
+
 def serves(daemon: Daemon) -> bool:
     client = Client.connect(daemon.socket)
     try:
@@ -369,10 +376,7 @@ def test_bad_client_is_disconnected_and_leaves_nothing(daemon: Daemon, what: str
         assert client.answer() is None
     client.close()
     assert serves(daemon)
-    deadline = time.monotonic() + 5
-    while descriptors(daemon) > before:  # fewer: the first client was not all gone when they were counted
-        assert time.monotonic() < deadline, f"{descriptors(daemon)} descriptors, {before} before"
-        time.sleep(0.01)
+    wait_descriptors(daemon, before)
 
 
 def test_region_longer_than_its_file_is_refused(daemon: Daemon, client: Client) -> None:
@@ -380,6 +384,47 @@ def test_region_longer_than_its_file_is_refused(daemon: Daemon, client: Client) 
     client.send(Request.ADD_MEM_REG, region, (client.fd,))
     assert client.answer() is None
     assert "longer than its file" in daemon.log.read_text()
+
+
+OVERLAPS = {"all of it": (0, 4096), "its end": (MEMORY - 4096, 8192), "around it": (0, 2 * MEMORY)}
+
+
+@pytest.mark.parametrize("request_", [Request.SET_MEM_TABLE, Request.ADD_MEM_REG])
+@pytest.mark.parametrize("where", OVERLAPS)
+def test_regions_that_overlap_are_refused_and_leave_nothing(daemon: Daemon, request_: Request, where: str) -> None:
+    """Each is good by itself."""
+    assert serves(daemon)
+    before, said = descriptors(daemon), len(daemon.log.read_text())
+    client = Client.connect(daemon.socket)
+    os.ftruncate(client.fd, 2 * MEMORY)
+    client.negotiate(REPLY_ACK | SLOTS)
+    client.share_memory()
+    client.ring(1)
+    first, second = (0, MEMORY, USER, 0), (*OVERLAPS[where], 2 * USER, 0)
+    if request_ is Request.ADD_MEM_REG:
+        client.send(request_, struct.pack("<5Q", 0, *second), (client.fd,))
+    else:
+        client.send(request_, struct.pack("<II8Q", 2, 0, *first, *second), (client.fd, client.fd))
+    assert client.answer() is None
+    client.close()
+    said_now = daemon.log.read_text()[said:]
+    assert "overlaps another" in said_now
+    assert "Traceback" not in said_now
+    assert serves(daemon)
+    wait_descriptors(daemon, before)
+
+
+def test_regions_that_touch_are_both_used(client: Client) -> None:
+    client.negotiate(REPLY_ACK | SLOTS)
+    half = MEMORY // 2
+    for at in (half, 0):
+        client.must(Request.ADD_MEM_REG, struct.pack("<5Q", 0, at, half, USER + at, at), (client.fd,))
+    ring, kick, _ = client.ring(1)
+    client.write(half - 2, b"both")
+    ring.add_chain([(half - 2, 4)])
+    ring.publish()
+    os.eventfd_write(kick, 1)
+    wait_used(ring, 1)
 
 
 def test_client_that_goes_in_the_middle_leaves_nothing(daemon: Daemon) -> None:
@@ -392,10 +437,7 @@ def test_client_that_goes_in_the_middle_leaves_nothing(daemon: Daemon) -> None:
     client.ring(1)
     client.close()
     assert serves(daemon)
-    deadline = time.monotonic() + 5
-    while descriptors(daemon) > before:  # fewer: the first client was not all gone when they were counted
-        assert time.monotonic() < deadline, f"{descriptors(daemon)} descriptors, {before} before"
-        time.sleep(0.01)
+    wait_descriptors(daemon, before)
 
 
 def test_client_that_repeats_everything_leaves_no_descriptors(daemon: Daemon) -> None:

@@ -3,16 +3,27 @@
 import errno
 import logging
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.control import ACK_ERROR, ACK_OK
-from acrn_dm.devices.virtio_net.request import CTRL_VQ, GUEST_CSUM, GUEST_TSO4, MQ, MRG_RXBUF, OFFLOADS
-from acrn_dm.errors import ConfigError, GuestError, HostError
+from acrn_dm.devices.virtio_net.request import (
+    CTRL_GUEST_OFFLOADS,
+    CTRL_VQ,
+    GUEST_CSUM,
+    GUEST_TSO4,
+    MQ,
+    MRG_RXBUF,
+    OFFLOADS,
+)
+from acrn_dm.errors import ConfigError, GuestError, HostError, PluginError
+from acrn_dm.hookspecs import hookimpl
 from acrn_dm.testing.driver import NEEDS_RESET
 from acrn_dm.testing.fake_vhost import FEATURES
+from acrn_dm.types import Provenance
 from acrn_dm.vhost import _vhost
 from acrn_dm.vhost.kernel import KernelVhost
 from acrn_dm.virtio import features
@@ -94,6 +105,47 @@ def test_driver_with_msi_is_interrupted_by_its_message() -> None:
 
 
 # Errors
+
+
+class FailingTracer:
+    """Wraps both hooks; once somebody bound or unbound, it fails."""
+
+    __name__ = "tracer"
+
+    @hookimpl(wrapper=True)
+    def acrn_dm_vhm_ioeventfd(self) -> Generator[None, bool, bool]:
+        yield
+        raise BrokenPipeError("nobody reads what is traced")
+
+    @hookimpl(wrapper=True)
+    def acrn_dm_vhm_irqfd(self) -> Generator[None, bool, bool]:
+        yield
+        raise PluginError("broke its contract", provenance="plugin tracer")
+
+
+def test_tracer_that_fails_after_each_binding_costs_speed_only() -> None:
+    """Not the interrupt's place: a registration that nobody knows of would keep the old message."""
+    with vhost_card() as card:
+        card.machine.plugins.register(FailingTracer(), Provenance(plugin="tracer"))
+        card.driver.start()
+        bindings: list[object] = [*card.machine.vm.kicks.bindings, *card.machine.vm.interrupts.bindings]
+        assert bindings == []
+        assert card.echo() == b"ba"
+        card.driver.registers.map_vector(1, 1)
+        assert card.echo() == b"ba"
+        assert (card.driver.interrupts(2), card.driver.interrupts(1)) == (1, 1)
+        card.driver.reset()
+        assert card.nothing_is_left
+        assert card.machine.failures == []
+
+
+def test_tracer_that_fails_from_some_time_on_does_not_keep_the_kernel_running() -> None:
+    with vhost_card() as card:
+        card.driver.start()
+        card.machine.plugins.register(FailingTracer(), Provenance(plugin="tracer"))
+        card.driver.reset()
+        assert card.nothing_is_left
+        assert not card.kernel.nodes[0].owned
 
 
 def test_ring_error_of_the_kernel_asks_for_a_reset_and_the_reset_heals() -> None:
@@ -204,6 +256,15 @@ def test_each_pair_has_its_own_node_and_tap() -> None:
         for queue in range(6):
             assert card.echo(queue) == b"ba"
         assert card.driver.read_config(8, 2) == b"\x03\x00"
+
+
+def test_every_descriptor_learns_the_header_and_the_offloads() -> None:
+    """A macvtap keeps the header's length for each of them, also for those that are switched on later."""
+    with vhost_card("tap=t0,vhost,mq=3") as card:
+        card.driver.start(MQ | CTRL_VQ | GUEST_CSUM | CTRL_GUEST_OFFLOADS)
+        assert [tap.settings for tap in card.taps] == [[(12, GUEST_CSUM)]] * 3
+        assert command(card, 6, 5, 0, bytes(8)) == ACK_OK
+        assert [tap.settings[-1] for tap in card.taps] == [(12, 0)] * 3
 
 
 def test_driver_chooses_how_many_pairs_are_used() -> None:

@@ -23,15 +23,21 @@ BATCH = 64
 
 @attrs.define(eq=False)
 class ControlQueues:
-    """From DRIVER_OK to reset of a driver with MULTIPORT; on the loop's thread only."""
+    """From DRIVER_OK to reset of a driver with MULTIPORT; on the loop's thread only. While it has no queues, what there
+    is to say waits.
+    """
 
     name: str
     ports: Sequence[Port]
-    to_guest: Queue | None
-    from_guest: Queue | None
+    to_guest: Queue | None = attrs.field(default=None, init=False)
+    from_guest: Queue | None = attrs.field(default=None, init=False)
     ignored: int = attrs.field(default=0, init=False)  # messages of the driver's that mean nothing
     _added: bool = attrs.field(default=False, init=False)
     _waiting: deque[bytes] = attrs.field(factory=deque, init=False)
+
+    def use(self, to_guest: Queue | None, from_guest: Queue | None) -> None:
+        """Take the driver's queues, or let go of them."""
+        self.to_guest, self.from_guest = to_guest, from_guest
 
     def pump(self) -> list[Port]:
         """Read and send what can be; returns the ports whose driver side changed. Raises GuestError."""

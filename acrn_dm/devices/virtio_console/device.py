@@ -5,9 +5,9 @@ always as many as for 16 ports, like in the original, however many are configure
 the backends.
 """
 
-import contextlib
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from acrn_dm.devices.loopwork import guarded
@@ -139,12 +139,15 @@ class ConsoleDevice(VirtioDevice):
         """Give the ports their queues; without MULTIPORT there is only port 0 (5.3.5)."""
         by_index = {queue.index: queue for queue in queues}
         multiport = bool(features & MULTIPORT)
-        if multiport:
-            to_guest, from_guest = by_index.get(CONTROL_TO_GUEST), by_index.get(CONTROL_FROM_GUEST)
-            self.control = ControlQueues(self.name, self.ports, to_guest, from_guest)
+        if multiport != (self.control is not None):
+            self.reset()
+            self.control = ControlQueues(self.name, self.ports) if multiport else None
+        if self.control is not None:
+            self.control.use(by_index.get(CONTROL_TO_GUEST), by_index.get(CONTROL_FROM_GUEST))
         for port in self.ports if multiport else self.ports[:1]:
             first = 2 * port.index + 2 if port.index else 0
-            port.start(by_index.get(first), by_index.get(first + 1), guest_open=not multiport)
+            port.guest_open = port.guest_open or not multiport
+            port.start(by_index.get(first), by_index.get(first + 1))
 
     def handle_queue(self, queue: Queue) -> None:
         """Buffers or bytes of a port, or control messages."""
@@ -156,13 +159,21 @@ class ConsoleDevice(VirtioDevice):
             self.ports[port_of(queue.index)].pump()
 
     def stop(self) -> None:
-        """Forget the driver; the host's side stays as it is. The loop waits: backends call their ports at any time."""
-        with self._loop.held() if self._loop is not None else contextlib.nullcontext():
+        """Let go of the queues; what the driver has said about ports stays said, as it may go on."""
+        with self._held():
             for port in self.ports:
                 port.stop()
-            self.control = None
+            if self.control is not None:
+                self.control.use(None, None)
         if self._loop is not None:
             self._loop.call_soon(self._rest)
+
+    def reset(self) -> None:
+        """Forget the driver; the host's side stays as it is."""
+        with self._held():
+            for port in self.ports:
+                port.reset()
+            self.control = None
 
     def close(self) -> None:
         """Close all backends; terminals become what they were."""
@@ -184,6 +195,10 @@ class ConsoleDevice(VirtioDevice):
             size = port.backend.window_size()
             if size is not None:
                 self.resize(port.index, *size)
+
+    def _held(self) -> AbstractContextManager[None]:
+        """Keep the loop waiting: backends call their ports at any time."""
+        return self._loop.held() if self._loop is not None else nullcontext()
 
     def _announce_size(self, port: Port, columns: int, rows: int) -> None:
         if self.control is not None:

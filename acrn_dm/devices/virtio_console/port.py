@@ -21,7 +21,9 @@ IOV_MAX = 1024
 
 @attrs.define(eq=False)
 class Port:
-    """Lives as long as the device; ``start`` to ``stop`` is one driver's time. Data moves on the loop's thread only."""
+    """Lives as long as the device. A driver has it from ``start`` to ``reset``; ``stop`` and ``start`` may come in
+    between. Data moves on the loop's thread only.
+    """
 
     index: int
     config: PortConfig
@@ -33,18 +35,23 @@ class Port:
     guest_open: bool = attrs.field(default=False, init=False)
     discarded: int = attrs.field(default=0, init=False)  # bytes the guest sent to nobody
     _pending: Chain | None = attrs.field(default=None, init=False)  # partly written
-    _written: int = attrs.field(default=0, init=False)  # of the pending chain
+    _written: int = attrs.field(default=0, init=False)  # of the pending chain; after stop, of the next one
     _reading: bool = attrs.field(default=False, init=False)
     _blocked: bool = attrs.field(default=False, init=False)
 
-    def start(self, rx: Queue | None, tx: Queue | None, *, guest_open: bool) -> None:
-        """A driver took the queues; without MULTIPORT it has the port open from the start."""
-        self.rx, self.tx, self.guest_open = rx, tx, guest_open
+    def start(self, rx: Queue | None, tx: Queue | None) -> None:
+        """Take the driver's queues, for the first time or again."""
+        self.rx, self.tx = rx, tx
 
     def stop(self) -> None:
-        """Forget the driver. The chain that was half written went to the host as far as it went."""
+        """Let go of the queues. The chain that was half written comes again, and only the rest of it is written."""
         self.rx = self.tx = self._pending = None
-        self.ready = self.guest_open = self._reading = self._blocked = False
+        self._reading = self._blocked = False
+
+    def reset(self) -> None:
+        """Forget the driver. The chain that was half written went to the host as far as it went."""
+        self.ready = self.guest_open = False
+        self._written = 0
 
     def pump(self) -> None:
         """Move what can be moved in both directions, up to a budget. Raises GuestError."""
@@ -68,12 +75,12 @@ class Port:
                 chains = self.tx.pop_batch(1)
                 if not chains:
                     break
-                self._pending, self._written = chains[0], 0
+                self._pending = chains[0]
             if not self._write_pending(self._pending):
                 self._blocked = True
                 break
             self.tx.push(self._pending, 0)
-            self._pending = None
+            self._pending, self._written = None, 0
         else:
             self.tx.loop.call_soon(self.again)  # more may be there
         self.tx.flush()

@@ -44,8 +44,8 @@ class PacketFile:
     vnet_header: bool
 
     def configure(self, *, header_bytes: int, offloads: int) -> None:
-        """Set, for the whole interface, the header's length and what frames for the guest may need: feature bits
-        GUEST_*. Raises HostError.
+        """Set the header's length and what frames for the guest may need: feature bits GUEST_*. A tap has one setting
+        for the whole interface, a macvtap a header length for each descriptor: every one is told. Raises HostError.
         """
 
     def attach(self, attached: bool) -> None:
@@ -77,14 +77,13 @@ class Tap(PacketFile):
 
     name: str
     _attached: bool = attrs.field(default=True, init=False)
+    _settings: tuple[int, int] | None = attrs.field(default=None, init=False)  # header bytes, TUN_F_*
 
     def configure(self, *, header_bytes: int, offloads: int) -> None:
-        """See PacketFile."""
-        try:
-            fcntl.ioctl(self.fd, TUNSETVNETHDRSZ, struct.pack("i", header_bytes))
-            fcntl.ioctl(self.fd, TUNSETOFFLOAD, sum(bit for f, bit in TUN_OFFLOADS.items() if offloads & f))
-        except OSError as e:
-            raise HostError.from_os(f"setting the offloads of {self.name}", e) from e
+        """See PacketFile. A tap's detached descriptor takes no settings (EBADFD): it gets them when it is attached."""
+        self._settings = (header_bytes, sum(bit for f, bit in TUN_OFFLOADS.items() if offloads & f))
+        if self._attached:
+            self._apply()
 
     def attach(self, attached: bool) -> None:
         """See PacketFile."""
@@ -96,6 +95,18 @@ class Tap(PacketFile):
         except OSError as e:
             raise HostError.from_os(f"switching a queue of {self.name}", e) from e
         self._attached = attached
+        if attached:
+            self._apply()
+
+    def _apply(self) -> None:
+        if self._settings is None:
+            return
+        header_bytes, offloads = self._settings
+        try:
+            fcntl.ioctl(self.fd, TUNSETVNETHDRSZ, struct.pack("i", header_bytes))
+            fcntl.ioctl(self.fd, TUNSETOFFLOAD, offloads)
+        except OSError as e:
+            raise HostError.from_os(f"setting the offloads of {self.name}", e) from e
 
 
 def problem(name: str, queues: int = 1) -> str | None:

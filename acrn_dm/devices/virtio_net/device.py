@@ -151,7 +151,7 @@ class NetDevice(VirtioDevice):
         if self._link and self.taps:
             self._header_bytes = header_bytes(features)
             offloads = features & GUEST_OFFLOADS if self._offloads is None else self._offloads
-            self.taps[0].configure(header_bytes=self._header_bytes, offloads=offloads)
+            self._configure(offloads)
             self._attach(self._pairs_used)
         count = self._pairs(features)
         for i, pair in enumerate(self.pairs[:count]):
@@ -191,6 +191,10 @@ class NetDevice(VirtioDevice):
         """Those a driver may use that negotiated *features*; the control queue follows them (5.1.2)."""
         return self.config.mq if features & MQ else 1
 
+    def _configure(self, offloads: int) -> None:
+        for tap in self.taps:
+            tap.configure(header_bytes=self._header_bytes, offloads=offloads)
+
     def _attach(self, pairs: int) -> None:
         for i, tap in enumerate(self.taps):
             tap.attach(i < pairs)
@@ -210,7 +214,7 @@ class NetDevice(VirtioDevice):
         self.transport.queues_changed(lambda: loop.call_soon(answer))
 
     def _set_offloads(self, offloads: int) -> bool:
-        told = self._told(lambda: self.taps[0].configure(header_bytes=self._header_bytes, offloads=offloads))
+        told = self._told(lambda: self._configure(offloads))
         if told:
             self._offloads = offloads
         return told
