@@ -9,7 +9,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -17,6 +17,7 @@ import attrs
 from acrn_dm.ioloop import drain
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import DriverQueue
+from acrn_dm.testing.driver_ring import DriverRing
 
 START_S = 20.0
 SECTOR = 512
@@ -99,6 +100,10 @@ class DiskLoad:
     def queue(self) -> DriverQueue:
         return self.driver.queue(0)
 
+    def in_flight(self) -> list[int]:
+        """Heads of the requests that are not in the used ring, oldest first."""
+        return unanswered(self.queue.ring, self._busy)
+
     def run(self, kind: int, blocks: Sequence[int], content: Callable[[int], bytes]) -> None:
         """Do one request per number in *blocks*; what is read must be *content*."""
         todo = iter(blocks)
@@ -150,6 +155,13 @@ class DiskLoad:
             self._slots.append(slot)
         self.queue.ring.enable_interrupts()
         return len(used)
+
+
+def unanswered(ring: DriverRing, sent: Iterable[int]) -> list[int]:
+    """Those of the heads in *sent*, which the driver has not seen return, that are not in the used ring either."""
+    count = (ring.used_idx() - ring.last_used) & 0xFFFF
+    used = {ring.used_element(ring.last_used + i)[0] for i in range(count)}
+    return [head for head in sent if head not in used]
 
 
 def block_content(seed: int, block: int) -> Callable[[int], bytes]:
