@@ -23,7 +23,7 @@ INPUT, OUTPUT, TO_GUEST, FROM_GUEST = range(4)
 RINGS = (INPUT, OUTPUT, TO_GUEST, FROM_GUEST)
 BUFFERS = 0x10_0000
 READY, DRIVER_OK = 11, 4
-ROOM = 30_000
+ROOM = 60_000
 RESET_DEVICE = ProtocolFeature.RESET_DEVICE
 
 
@@ -192,7 +192,7 @@ def test_next_client_is_told_everything_again(guest: Guest, daemon: Daemon, host
 
 def test_chain_that_was_half_written_when_it_stopped_is_not_repeated(guest: Guest, host: socket.socket) -> None:
     host.setblocking(False)
-    chains = [bytes((7 * i + at % 251) % 256 for at in range(ROOM)) for i in range(60)]
+    chains = [bytes((7 * i + at % 251) % 256 for at in range(ROOM)) for i in range(40)]
     for chain in chains:
         guest.post(OUTPUT, chain)
     data, got = b"".join(chains), b""
