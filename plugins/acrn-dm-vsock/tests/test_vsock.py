@@ -1,6 +1,7 @@
 """The vsock device under a driver, with a played kernel."""
 
 import errno
+import os
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 
@@ -103,19 +104,55 @@ def test_reset_owner_is_never_tried(driver: VirtioDriver, kernel: Kernel) -> Non
     assert "RESET_OWNER" not in kernel.take_log()
 
 
+def descriptors() -> list[str]:
+    """This process's."""
+    return sorted(os.listdir("/proc/self/fd"))
+
+
 KERNEL_START = [call for call in START if "fd " not in call]
+KERNEL_STOP = [call for call in STOP if "fd " not in call and call != "close"]
 
 
 @pytest.mark.parametrize("step", range(len(KERNEL_START)), ids=KERNEL_START)
 def test_start_that_fails_leaves_nothing_and_the_next_one_works(
     machine: SimMachine, driver: VirtioDriver, kernel: Kernel, step: int
 ) -> None:
+    driver.start()  # so that everything that is made once is there
+    driver.reset()
+    before = descriptors()
     kernel.fail(errno.ENOMEM, call=KERNEL_START[step])
     driver.start()
     assert driver.status & NEEDS_RESET
     assert machine.vm.kicks.bindings == machine.vm.interrupts.bindings == []
     assert [(node.owned, node.rings) for node in kernel.nodes] == [(False, {})]
+    assert descriptors() == before
     driver.start()
+    assert echo(driver) == b"ba"
+
+
+@pytest.mark.parametrize("step", range(len(KERNEL_STOP)), ids=KERNEL_STOP)
+def test_stop_goes_on_whatever_fails_and_the_next_start_works(
+    machine: SimMachine, driver: VirtioDriver, kernel: Kernel, step: int
+) -> None:
+    driver.start()
+    driver.reset()
+    before = descriptors()
+    driver.start()
+    kernel.take_log()
+    kernel.fail(errno.EFAULT, call=KERNEL_STOP[step])
+    driver.reset()
+    log = kernel.take_log()
+    given_back = STOP.index("close") + 1
+    assert log[:given_back] == STOP[:given_back]
+    assert log[-3:] == ["irqfd - msi"] * 3
+    assert machine.vm.kicks.bindings == machine.vm.interrupts.bindings == []
+    # A node that can't be opened or used again is closed, and opened at the next start.
+    there = KERNEL_STOP[step] not in STOP[given_back:]
+    assert len(kernel.nodes) == there
+    assert descriptors() == before  # the played node has none
+    driver.start()
+    assert ("open /dev/vhost-vsock" in kernel.take_log()) == (not there)
+    assert [node.owned for node in kernel.nodes] == [True]
     assert echo(driver) == b"ba"
 
 
