@@ -9,6 +9,8 @@ VIRTIO_NET_F_MQ is of the first kind although the control queue is served here: 
 of more than one queue pair (DPDK forgets the rings of the others without it).
 """
 
+from collections.abc import Callable
+
 import attrs
 
 from acrn_dm.vhost import user_message as wire
@@ -124,10 +126,22 @@ def shortage(device_id: int, wanted: int, peer: int, served: int | None, whose: 
 
 
 def patch_config(device_id: int, config: bytes, queues: int) -> bytes:
-    """The back-end's configuration space with our number of queues: it may serve more than the device was given."""
-    if device_id != defs.BLOCK or len(config) < BLK_QUEUES_OFFSET + 2:
+    """The back-end's configuration space with our number of queues: it may serve more than the device was given, and a
+    driver takes what it reads there for queues that it finds.
+    """
+    if device_id == defs.BLOCK:
+        return _with_u16(config, BLK_QUEUES_OFFSET, lambda _: queues)
+    if device_id == defs.CONSOLE:
+        return _with_u16(config, CONSOLE_PORTS_OFFSET, lambda ports: min(ports, queues // 2 - 1))
+    return config
+
+
+def _with_u16(config: bytes, offset: int, change: Callable[[int], int]) -> bytes:
+    """*config* with another le16 at *offset*, if it is that long."""
+    field = config[offset : offset + 2]
+    if len(field) < 2:
         return config
-    return config[:BLK_QUEUES_OFFSET] + queues.to_bytes(2, "little") + config[BLK_QUEUES_OFFSET + 2 :]
+    return config[:offset] + change(int.from_bytes(field, "little")).to_bytes(2, "little") + config[offset + 2 :]
 
 
 def _theirs(device_id: int) -> int:

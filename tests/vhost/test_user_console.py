@@ -96,6 +96,12 @@ def test_backend_that_serves_fewer_queues_than_its_ports_need_is_refused(
         machine.close()
 
 
+@pytest.mark.parametrize(("ports", "shown"), [(0, 0), (1, 1), (16, 16), (17, 16), (0xFFFF, 16)])
+def test_driver_reads_of_no_more_ports_than_the_device_has_queues_for(path: Path, ports: int, shown: int) -> None:
+    with console(ConsolePeer(path, queues=64, ports=ports, features=MULTIPORT)) as machine:
+        assert machine.driver(3).read_config(0, 12) == struct.pack("<HHII", 80, 25, shown, 0)
+
+
 def test_driver_without_multiport_has_two_queues_whatever_the_backend_serves(path: Path) -> None:
     peer = ConsolePeer(path, queues=34, ports=16, features=MULTIPORT)
     with console(peer) as machine:
