@@ -44,7 +44,7 @@ class Vring:
     call_fd: int = -1
 
 
-class Disk:
+class Disk(Peer):
     """*image* at *path*, one connection after another."""
 
     def __init__(self, path: Path, image: Path, region: Path, conduct: Conduct) -> None:
@@ -69,14 +69,14 @@ class Disk:
             Request.GET_VRING_BASE: self._get_base,
         }
         config = struct.pack("<Q52x", os.fstat(self._image).st_size // SECTOR)
-        self._peer = Peer(path, answers, features=FEATURES, protocol=PROTOCOL, config=config)
+        super().__init__(path, answers, features=FEATURES, protocol=PROTOCOL, config=config)
 
     # Answers, beyond those of a peer that moves no data
 
     def _begin(self, connection: Connection, request: Received) -> None:
         connection.socket.settimeout(None)  # a driver may be silent for as long as it likes
         self._stop_all()
-        self._peer.answer_well(connection, request)
+        self.answer_well(connection, request)
 
     def _make_region(self, connection: Connection, request: Received) -> None:
         _, _, queues, entries = wire.parse_inflight(request.payload)
@@ -94,7 +94,7 @@ class Disk:
         for index in range(queues):
             self._notes(index, entries).prepare(entries)
         self._entries = entries
-        self._peer.answer_well(connection, request)
+        self.answer_well(connection, request)
 
     def _notes(self, index: int, entries: int) -> QueueNotes:
         assert self._region is not None
@@ -103,23 +103,23 @@ class Disk:
     def _set_memory(self, connection: Connection, request: Received) -> None:
         regions = list(wire.REGION.iter_unpack(request.payload[wire.TABLE_HEADER.size :]))
         self._memory.replace(regions, [os.dup(fd) for fd in request.fds])
-        self._peer.answer_well(connection, request)
+        self.answer_well(connection, request)
 
     def _set_state(self, connection: Connection, request: Received) -> None:
         index, value = wire.VRING_STATE.unpack(request.payload)
         setattr(self._vring(index), "size" if request.code == Request.SET_VRING_NUM else "base", value)
-        self._peer.answer_well(connection, request)
+        self.answer_well(connection, request)
 
     def _set_addresses(self, connection: Connection, request: Received) -> None:
         index, _, desc, used, avail, _ = wire.VRING_ADDR.unpack(request.payload)
         vring = self._vring(index)
         vring.desc, vring.used, vring.avail = map(self._memory.guest_address, (desc, used, avail))
-        self._peer.answer_well(connection, request)
+        self.answer_well(connection, request)
 
     def _set_eventfd(self, connection: Connection, request: Received) -> None:
         name = "kick_fd" if request.code == Request.SET_VRING_KICK else "call_fd"
         setattr(self._vring(request.payload[0]), name, request.fds[0])
-        self._peer.answer_well(connection, request)
+        self.answer_well(connection, request)
 
     def _enable(self, connection: Connection, request: Received) -> None:
         index, enabled = wire.VRING_STATE.unpack(request.payload)
@@ -136,7 +136,7 @@ class Disk:
                 conduct=self._conduct,
                 execute=self._execute,
             )
-        self._peer.answer_well(connection, request)
+        self.answer_well(connection, request)
 
     def _get_base(self, connection: Connection, request: Received) -> None:
         index, _ = wire.VRING_STATE.unpack(request.payload)
@@ -178,7 +178,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1 << 63)
     parser.add_argument("--die", choices=STEPS)
     options = vars(parser.parse_args())
-    disk = Disk(*(options.pop(name) for name in ("path", "image", "region")), Conduct(**options))  # kept alive
+    path, image, region = (options.pop(name) for name in ("path", "image", "region"))
+    disk = Disk(path, image, region, Conduct(**options))
     while disk:
         signal.pause()
 
