@@ -9,7 +9,6 @@ import enum
 import functools
 import logging
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -27,6 +26,7 @@ from acrn_dm.dispatch import MachineDispatch
 from acrn_dm.errors import ConfigError, GuestError
 from acrn_dm.firmware import FirmwareSupport, with_chips
 from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
+from acrn_dm.hypervisors.triple_fault import TripleFaults
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import Controls, Management, PowerState
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
@@ -42,8 +42,6 @@ from acrn_dm.types import Bdf, HypervisorType
 from acrn_dm.virtio.transport_pci import VirtioPci
 
 log = logging.getLogger(__name__)
-
-EARLY_S = 1.0  # a triple fault sooner than this after the boot is no reboot, it is a kernel that can't run
 
 
 class StopReason(enum.Enum):
@@ -112,7 +110,7 @@ class Machine:
     _power: tuple[ProcessorPower, ...] = attrs.field(default=(), init=False, repr=False)
     asleep: bool = attrs.field(default=False, init=False)  # in S3
     _power_cycle: bool = attrs.field(default=True, init=False)  # of a reset that is asked for
-    _booted_at: float = attrs.field(default=0.0, init=False)
+    faults: TripleFaults = attrs.field(factory=TripleFaults, init=False)
     _pressed: bool = attrs.field(default=False, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
@@ -122,7 +120,7 @@ class Machine:
 
     def __attrs_post_init__(self) -> None:
         callbacks = PlatformCallbacks(
-            poweroff=lambda: self.request_stop(StopReason.POWEROFF),
+            poweroff=self._guest_powers_off,
             reset=self._guest_resets,
             suspend=lambda: self.request_stop(StopReason.SUSPEND, hold=True),
             debug_exit=lambda code: self.request_stop(StopReason.DEBUG_EXIT, f"code {code:#x}"),
@@ -242,7 +240,7 @@ class Machine:
         self.dispatch.hold = False
         self.vm.set_boot_registers(registers)
         self.plugins.observe("acrn_dm_machine_started", machine=self)
-        self._booted_at = time.monotonic()
+        self.faults.started()
         self.vm.run(self.dispatch)
 
     def reset(self) -> None:
@@ -424,13 +422,25 @@ class Machine:
             lambda: self.request_stop(StopReason.FORCED, "the guest did not power off in time"),
         )
 
+    def _guest_powers_off(self, sci_kept: bool) -> None:
+        assert self.vm is not None
+        acpi_on = self.platform.pm.acpi_enabled
+        if self.vm.fault_powers_off and self.faults.in_disguise(acpi_on=acpi_on, sci_kept=sci_kept):
+            self._vm_event(VmEvent.TRIPLE_FAULT, "")
+        else:
+            self.request_stop(StopReason.POWEROFF)
+
     def _vm_event(self, event: VmEvent, detail: str) -> None:
-        if event is VmEvent.TRIPLE_FAULT and self.management is not None:
-            self.main_loop.call_soon(self.management.triple_fault)
-        if event is VmEvent.TRIPLE_FAULT and time.monotonic() - self._booted_at >= EARLY_S:
+        text: str | None = f"{event.value}: {detail}" if detail else event.value
+        if event is VmEvent.TRIPLE_FAULT:
+            text = self.faults.happened(detail)
+            if self.management is not None:
+                self.main_loop.call_soon(self.management.triple_fault)
+        if text is None:
+            log.warning("triple fault: the guest is reset")
             self.request_stop(StopReason.RESET, "triple fault")
         else:
-            self.request_stop(StopReason.ERROR, f"{event.value}: {detail}" if detail else event.value)
+            self.request_stop(StopReason.ERROR, text)
 
     def _device_failed(self, device: object, error: Exception) -> None:
         # Observers are promised the main thread; devices report from wherever they were.
