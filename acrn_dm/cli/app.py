@@ -10,8 +10,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
+from acrn_dm.base import privileges
 from acrn_dm.base.log_text import escaped
-from acrn_dm.base.privileges import no_new_privileges
 from acrn_dm.cli import help as help_texts
 from acrn_dm.cli import report, toml
 from acrn_dm.cli.arguments import Setting, parse_arguments, understood
@@ -72,7 +72,7 @@ def main(
 
     *make_manager* and *build* are for embedding: where plugins come from and what makes the machine. Raises nothing.
     """
-    no_new_privileges()
+    privileges.no_new_privileges()
     args = list(sys.argv[1:] if argv is None else argv)
     _fill_standard_files()
     try:

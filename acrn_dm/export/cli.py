@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 import attrs
 
 from acrn_dm import options
+from acrn_dm.base import privileges
 from acrn_dm.base.log_text import LineFormatter, escaped
-from acrn_dm.base.privileges import no_new_privileges
 from acrn_dm.errors import AcrnDmError, ConfigError
 from acrn_dm.export.device import ExportedDevice
 from acrn_dm.export.server import Server, inherited, listen_at
@@ -75,7 +75,7 @@ def make_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* (default ``sys.argv[1:]``) and return the exit code. Raises nothing."""
-    no_new_privileges()
+    privileges.no_new_privileges()
     try:
         return _main(make_parser().parse_args(argv))
     except ConfigError as e:

@@ -27,10 +27,10 @@ def test_commands_gain_no_privileges_from_the_first_line_of_main(module: str, ar
 def test_commands_do_nothing_before() -> None:
     """What a plugin or a file starts could otherwise come first."""
     script = (
-        "import acrn_dm.cli.app as app, acrn_dm.export.cli as export\n"
+        "import acrn_dm.cli.app as app, acrn_dm.export.cli as export, acrn_dm.base.privileges as p\n"
         "class First(Exception): pass\n"
         "def first(): raise First\n"
-        "app.no_new_privileges = export.no_new_privileges = first\n"
+        "p.no_new_privileges = first\n"
         "for main in (app.main, export.main):\n"
         "    try: main(None)\n"
         "    except First: print('first')\n"
