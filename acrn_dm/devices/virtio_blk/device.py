@@ -22,6 +22,7 @@ import attrs
 from acrn_dm._fastring import Chain
 from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.backend import Image
+from acrn_dm.devices.virtio_blk.cache_mode import CONFIG_WCE, FLUSH, CacheMode
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
 from acrn_dm.devices.virtio_blk.request import HEADER, Limits, Op, Request, Status, parse
 from acrn_dm.devices.virtio_blk.workers import WorkerPool
@@ -36,7 +37,7 @@ from acrn_dm.virtio.queue import Queue
 log = logging.getLogger(__name__)
 
 SEG_MAX, RO, BLK_SIZE = 1 << 2, 1 << 5, 1 << 6  # feature bits, 5.2.3
-FLUSH, TOPOLOGY, CONFIG_WCE = 1 << 9, 1 << 10, 1 << 11
+TOPOLOGY = 1 << 10
 MQ, DISCARD, WRITE_ZEROES = 1 << 12, 1 << 13, 1 << 14
 
 QUEUE_SIZE = 256
@@ -82,8 +83,7 @@ class BlkDevice(VirtioDevice):
         self.errors = 0  # requests that the host failed
         self._queues = max(1, min(config.mq, context.vcpus))
         self._features = 0
-        self._writeback = config.cache == "writeback"
-        self._mode_chosen = False  # by the driver, through the configuration space
+        self._mode = CacheMode(config.cache == "writeback")
         self._limits = Limits(capacity=0)
         self._pools: dict[int, WorkerPool[Job]] = {}
 
@@ -149,6 +149,7 @@ class BlkDevice(VirtioDevice):
             raise ConfigError("the path of an image is missing", option=self.name, value=text)
         image = medium.open_image(config)
         self.config = attrs.evolve(config, mq=self.config.mq, iothread=self.config.iothread)
+        self._mode.option = config.cache == "writeback"  # from the next reset on
         self._adopt(image)
         log.info("%s: inserted %s", self.name, config.path)
         self.config_changed()
@@ -166,7 +167,7 @@ class BlkDevice(VirtioDevice):
             *(0, 0, 0),  # geometry: not offered
             logical,
             *(blocks_exp, 0, 0, 0),  # topology: physical_block_exp, alignment_offset, min_io_size, opt_io_size
-            self._writeback,
+            self._mode.writeback,
             self._queues,
             *(limits.discard_sectors, limits.discard_segments, discard.alignment if discard else 0),
             *(limits.zeroes_sectors, limits.zeroes_segments, limits.zeroes_segments > 0),  # zeroing may deallocate
@@ -175,9 +176,19 @@ class BlkDevice(VirtioDevice):
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Only ``writeback`` can be written."""
+        self._write_mode(offset, data, legacy=False)
+
+    def write_legacy_config(self, offset: int, data: bytes) -> None:
+        """The same, also before the driver is ready (5.2.5.3)."""
+        self._write_mode(offset, data, legacy=True)
+
+    def _write_mode(self, offset: int, data: bytes, *, legacy: bool) -> None:
         if offset <= WRITEBACK_OFFSET < offset + len(data):
-            self._writeback = data[WRITEBACK_OFFSET - offset] != 0
-            self._mode_chosen = True
+            self._mode.write(data[WRITEBACK_OFFSET - offset] != 0, legacy=legacy)
+
+    def negotiated(self, features: int) -> None:
+        """The cache mode follows."""
+        self._mode.features_ok(features)
 
     def loop_name(self, queue: int) -> str:
         """With ``iothread`` queue j is served by loop j mod N of the device's own."""
@@ -189,8 +200,7 @@ class BlkDevice(VirtioDevice):
         """Make a pool of worker threads for each queue; the threads come with the load."""
         self._features = features
         self.errors = 0
-        if features & CONFIG_WCE and not features & FLUSH and not self._mode_chosen:
-            self._writeback = False  # 5.2.5.2
+        self._mode.driver_ok(features)
         bdf = self.context.bdf
         for queue in queues:
             name = f"blk-{bdf.slot}:{bdf.func}-{queue.index}"
@@ -204,14 +214,18 @@ class BlkDevice(VirtioDevice):
             queue.flush()
 
     def stop(self) -> None:
-        """Let everything in flight be executed; the driver that asked for it is gone."""
+        """Let everything in flight be executed, and answer it: it may be only a pause, after which a queue goes on behind
+        what was taken from it, in the order of the ring and not of the answers.
+        """
         for pool in self._pools.values():
-            pool.drain()
+            pool.finish(pool.drain())
             pool.close()
         self._pools = {}
         self._features = 0
-        self._writeback = self.config.cache == "writeback"
-        self._mode_chosen = False
+
+    def reset(self) -> None:
+        """The next driver begins with the cache mode of the option."""
+        self._mode.reset()
 
     def close(self) -> None:
         """Close the image; what write-back mode still holds goes to the medium first."""
@@ -255,12 +269,6 @@ class BlkDevice(VirtioDevice):
             limits = attrs.evolve(limits, zeroes_segments=0)
         return limits
 
-    def _durable(self) -> bool:
-        """Whether writes must be on the medium before they complete (5.2.6.2)."""
-        if self._features & CONFIG_WCE:
-            return not self._writeback
-        return not self._features & FLUSH or not self._writeback
-
     def _accept(self, queue: Queue, chains: list[Chain]) -> None:
         limits = self._current_limits()
         for chain in chains:
@@ -284,7 +292,7 @@ class BlkDevice(VirtioDevice):
                 return
         elif request.op is Op.WRITE:
             views = chain.readable(HEADER.size)
-        self._pools[queue.index].submit(Job(chain, request, views, self._durable()))
+        self._pools[queue.index].submit(Job(chain, request, views, durable=not self._mode.writeback))
 
     def _execute(self, job: Job) -> None:
         """On a worker thread. A failure of the host is an answer to the guest, never the end of the request."""
