@@ -9,6 +9,7 @@ was filled in, else only the data before the first gap.
 """
 
 import errno
+import functools
 import hashlib
 import logging
 import os
@@ -24,11 +25,13 @@ from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.cache_mode import CONFIG_WCE, FLUSH, CacheMode
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
+from acrn_dm.devices.virtio_blk.error_policy import stops_guest
+from acrn_dm.devices.virtio_blk.held import Held
 from acrn_dm.devices.virtio_blk.request import HEADER, Limits, Op, Request, Status, parse
 from acrn_dm.devices.virtio_blk.workers import WorkerPool
 from acrn_dm.errors import ConfigError
 from acrn_dm.ioloop import IoLoop
-from acrn_dm.resources import Resources
+from acrn_dm.resources import HostFault, Resources
 from acrn_dm.types import DeviceContext
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.features import VERSION_1
@@ -53,13 +56,18 @@ ERRORS_LOGGED = 10  # per start of the device
 
 @attrs.define(eq=False)
 class Job:
-    """A request on its way through the worker threads."""
+    """A request on its way through the worker threads of *pool*. *error* says how the host failed it, *err* is the
+    errno where the guest is to stand still because of that.
+    """
 
+    pool: "WorkerPool[Job]"
     chain: Chain
     request: Request
     views: list[memoryview]
     durable: bool
     status: Status = Status.OK
+    error: str = ""
+    err: int = 0
 
 
 def serial_number(text: str) -> bytes:
@@ -86,6 +94,8 @@ class BlkDevice(VirtioDevice):
         self._mode = CacheMode(config.cache == "writeback")
         self._limits = Limits(capacity=0)
         self._pools: dict[int, WorkerPool[Job]] = {}
+        self._resources: Resources | None = None
+        self._held: Held[Job] = Held(self._pause)
 
     @property
     def features(self) -> int:
@@ -132,6 +142,7 @@ class BlkDevice(VirtioDevice):
 
     def realize(self, resources: Resources) -> None:
         """Open the image. Raises ConfigError or HostError."""
+        self._resources = resources
         if self.config.aio == "io_uring":
             log.warning("%s: aio=io_uring is served by threads", self.name)
         if self.config.path is not None:
@@ -201,6 +212,7 @@ class BlkDevice(VirtioDevice):
         self._features = features
         self.errors = 0
         self._mode.driver_ok(features)
+        self._held.open()
         bdf = self.context.bdf
         for queue in queues:
             name = f"blk-{bdf.slot}:{bdf.func}-{queue.index}"
@@ -217,8 +229,10 @@ class BlkDevice(VirtioDevice):
         """Let everything in flight be executed, and answer it: it may be only a pause, after which a queue goes on behind
         what was taken from it, in the order of the ring and not of the answers.
         """
+        held = self._held.close()
         for pool in self._pools.values():
             pool.finish(pool.drain())
+            pool.finish([job for job in held if job.pool is pool])
             pool.close()
         self._pools = {}
         self._features = 0
@@ -292,7 +306,8 @@ class BlkDevice(VirtioDevice):
                 return
         elif request.op is Op.WRITE:
             views = chain.readable(HEADER.size)
-        self._pools[queue.index].submit(Job(chain, request, views, durable=not self._mode.writeback))
+        pool = self._pools[queue.index]
+        pool.submit(Job(pool, chain, request, views, durable=not self._mode.writeback))
 
     def _execute(self, job: Job) -> None:
         """On a worker thread. A failure of the host is an answer to the guest, never the end of the request."""
@@ -301,15 +316,32 @@ class BlkDevice(VirtioDevice):
             execute(self.image, job.request, job.views, durable=job.durable)
         except OSError as e:
             job.status = Status.UNSUPP if e.errno == errno.EOPNOTSUPP else Status.IOERR
-            self._report(job.request, e)
+            job.error = str(e)  # the text only: the error refers to frames, they to guest memory
+            job.err = e.errno or errno.EIO if stops_guest(self.config, job.request.op, e) else 0
         except Exception:
             job.status = Status.IOERR
             log.exception("%s: executing %s", self.name, job.request)
-        job.views = []
+        if not job.err:
+            job.views = []
+
+    def _pause(self, job: Job) -> bool:
+        assert self._resources is not None
+        fault = HostFault(device=self.name, operation=job.request.op.name.lower(), err=job.err, resumed=self._resumed)
+        return self._resources.pause_guest(fault)
+
+    def _resumed(self) -> None:
+        """On the main loop: everything that is held is done again, each by its queue's loop."""
+        self._held.release()
+        for pool in tuple(self._pools.values()):
+            pool.loop.call_soon(functools.partial(self._held.again, lambda job, its=pool: job.pool is its, _submit))
 
     def _finisher(self, queue: Queue) -> Callable[[list[Job]], None]:
         def finish(jobs: list[Job]) -> None:
             for job in jobs:
+                if job.err and self._held.keep(job):
+                    continue
+                if job.error:
+                    self._report(job)
                 done = job.request.op is Op.READ and job.status is Status.OK
                 self._complete(queue, job.chain, job.status, job.request.extents[0].length if done else 0)
             queue.flush()
@@ -324,12 +356,12 @@ class BlkDevice(VirtioDevice):
         chain.write_at(room, bytes((status,)))
         queue.push(chain, room + 1 if filled == room else filled)
 
-    def _report(self, request: Request, error: OSError) -> None:
+    def _report(self, job: Job) -> None:
         self.errors += 1
         if self.errors <= ERRORS_LOGGED:
             last = ", no more of these are logged" if self.errors == ERRORS_LOGGED else ""
-            # The text only: the error refers to frames, they to guest memory, and a handler may keep it.
-            log.error("%s: %s at %s: %s%s", self.name, request.op.name, request.extents[:1], str(error), last)
+            request = job.request
+            log.error("%s: %s at %s: %s%s", self.name, request.op.name, request.extents[:1], job.error, last)
 
     def _pin(self, queue: Queue) -> None:
         iothread = self.config.iothread
@@ -337,6 +369,11 @@ class BlkDevice(VirtioDevice):
         if index < len(iothread.cpus) and iothread.cpus[index]:
             cpus = iothread.cpus[index]
             queue.loop.call_soon(lambda: pin_current_thread(self.name, queue.loop, cpus))
+
+
+def _submit(job: Job) -> None:
+    job.status, job.error, job.err = Status.OK, "", 0
+    job.pool.submit(job)
 
 
 def execute(image: Image, request: Request, views: list[memoryview], *, durable: bool) -> None:
