@@ -2,9 +2,9 @@
 
 ``{"command": "destroy"}`` ends the machine at once, not one with a real-time guest; ``blkrescan`` inserts a medium into
 an empty virtio-blk slot; ``resume`` lets a guest go on that stands still because the host failed one of its devices, or
-sleeps; ``register_vm_event_client`` asks for events, and learns at once why the guest stands still, if it does. Each command is answered by ``{"ack": 0}`` or
-``{"ack": -1}``, also one that is unknown (the original says nothing then); a stream that is no JSON is answered, too,
-and hung up on.
+sleeps; ``register_vm_event_client`` asks for events, and tells at once why the guest stands still, if it does. Each
+command is answered by ``{"ack": 0}`` or ``{"ack": -1}``, also one that is unknown (the original says nothing then); a
+stream that is no JSON is answered, too, and hung up on.
 """
 
 import logging

@@ -54,9 +54,13 @@ class Events:
 
     def paused(self, fault: HostFault) -> None:
         """The guest stands still because of *fault*."""
-        about = {"device": fault.device, "operation": fault.operation, "errno": fault.err}
-        name = errno.errorcode.get(fault.err, "")
-        event: Event = {"vm_event": int(VmEventKind.PAUSED), **about, "name": name, "reason": os.strerror(fault.err)}
+        event: Event = {
+            "vm_event": int(VmEventKind.PAUSED),
+            "device": fault.device,
+            "operation": fault.operation,
+            "errno": errno.errorcode.get(fault.err, str(fault.err)),
+            "reason": os.strerror(fault.err),
+        }
         self.standing.append(event)
         self._send(event)
 

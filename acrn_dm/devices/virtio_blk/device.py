@@ -226,8 +226,8 @@ class BlkDevice(VirtioDevice):
             queue.flush()
 
     def stop(self) -> None:
-        """Let everything in flight be executed, and answer it: it may be only a pause, after which a queue goes on behind
-        what was taken from it, in the order of the ring and not of the answers.
+        """Let everything in flight be executed, and answer it: after a pause a queue goes on behind what was taken from
+        it, whichever of that was answered.
         """
         held = self._held.close()
         for pool in self._pools.values():
@@ -333,7 +333,7 @@ class BlkDevice(VirtioDevice):
         """On the main loop: everything that is held is done again, each by its queue's loop."""
         self._held.release()
         for pool in tuple(self._pools.values()):
-            pool.loop.call_soon(functools.partial(self._held.again, lambda job, its=pool: job.pool is its, _submit))
+            pool.loop.call_soon(functools.partial(self._held.again, functools.partial(_is_for, pool), _submit))
 
     def _finisher(self, queue: Queue) -> Callable[[list[Job]], None]:
         def finish(jobs: list[Job]) -> None:
@@ -369,6 +369,10 @@ class BlkDevice(VirtioDevice):
         if index < len(iothread.cpus) and iothread.cpus[index]:
             cpus = iothread.cpus[index]
             queue.loop.call_soon(lambda: pin_current_thread(self.name, queue.loop, cpus))
+
+
+def _is_for(pool: WorkerPool[Job], job: Job) -> bool:
+    return job.pool is pool
 
 
 def _submit(job: Job) -> None:

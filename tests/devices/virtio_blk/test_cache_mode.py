@@ -12,8 +12,8 @@ from tests.devices.blk_rig import F_CONFIG_WCE, F_FLUSH, F_MQ, OK, WRITEBACK_AT,
 WCE, FLUSH, BOTH, NEITHER = F_CONFIG_WCE, F_FLUSH, F_CONFIG_WCE | F_FLUSH, 0
 WRITES = (None, False, True)  # what the driver writes, if anything
 
-# (legacy, features) -> what writeback is when the driver may begin. "option": as the user said; "seen": as it was before
-# FEATURES_OK or DRIVER_OK, the legacy driver's own write included.
+# (legacy, features) -> what writeback is when the driver may begin. "option": as the user said; "seen": as it was
+# before FEATURES_OK or DRIVER_OK, the legacy driver's own write included.
 AT_START = {
     (False, BOTH): "option",
     (False, WCE): "off",  # blk.wce.init0
