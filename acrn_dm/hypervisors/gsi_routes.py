@@ -72,7 +72,9 @@ class MsiRoutes:
             self._idle[message] = None
 
     def gsi(self, message: MsiMessage) -> int:
-        """Return the GSI of a *message* in use."""
+        """Return the GSI of a *message* in use. Raises KeyError for one that is not."""
+        if message not in self._users:
+            raise KeyError(message)
         return self._gsis[message]
 
     def _route(self, message: MsiMessage) -> None:
