@@ -14,6 +14,8 @@ import attrs
 
 from acrn_dm.base.file_locks import Access
 
+ALONE = Access()
+
 
 @attrs.frozen(kw_only=True)
 class Claim:
@@ -21,7 +23,7 @@ class Claim:
 
     key: tuple[Hashable, ...]
     what: str
-    access: Access = Access()
+    access: Access = ALONE
     hint: str = ""  # what to do where two of them want it
 
 

@@ -1,9 +1,9 @@
 """Locks of disk images, on the bytes that QEMU locks: QEMU, its storage daemon and we refuse one another.
 
 They are open file description locks (fcntl(2)): each opening has its own, in one process too, and they end with it.
-QEMU (block/file-posix.c) keeps two bytes for each permission, read-locked by all who matter: at 100 + permission by
-those who use it, at 200 + permission by those who do not let others use it. Whoever comes takes its own bytes, then looks
-whether anybody else's stand against it. Writing is the only permission that disks disagree about.
+QEMU (block/file-posix.c) has two bytes for each permission: at 100 + permission those who use it have a read lock, at
+200 + permission those who do not let others use it. Whoever comes takes its own bytes, then looks whether anybody
+else's stand against it. Writing is the only permission that disks disagree about.
 
 A part of an image (``range=``) is locked itself, for the original does so. Whoever has one stands against everybody who
 uses the whole image, and lets in others who have parts. They know one another by a byte of ours: the first of them

@@ -18,8 +18,14 @@ SHARER, LOOKER = Access(shares=True), Access(writes=False, shares=True)
 LOW, HIGH, MIDDLE = (Access(part=p) for p in ((0, 512), (512, 512), (256, 512)))
 LOW_READER = Access(writes=False, part=(0, 512))
 KINDS = {
-    **{"writer": WRITER, "reader": READER, "sharer": SHARER, "looker": LOOKER},
-    **{"low": LOW, "high": HIGH, "middle": MIDDLE, "low reader": LOW_READER},
+    "writer": WRITER,
+    "reader": READER,
+    "sharer": SHARER,
+    "looker": LOOKER,
+    "low": LOW,
+    "high": HIGH,
+    "middle": MIDDLE,
+    "low reader": LOW_READER,
 }
 
 

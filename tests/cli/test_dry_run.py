@@ -1,7 +1,7 @@
 """``--dry-run`` and the start refuse the same, with the same line and the same exit code."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType

@@ -11,7 +11,7 @@ import pytest
 
 from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.medium import open_image
-from acrn_dm.errors import AcrnDmError, ConfigError
+from acrn_dm.errors import ConfigError
 from tests.devices.blk_rig import config, disk, image
 from tests.devices.test_virtio_blk_insert import insert
 
@@ -214,7 +214,12 @@ def loop(path: Path) -> Iterator[str]:
 
 @pytest.mark.process
 def test_block_device_is_claimed_like_a_file(loop: str) -> None:
-    for first, second in ((loop, f"{loop},ro"), (f"{loop},ro", loop), (f"{loop},range=0/8", f"{loop},ro")):
+    for first, second in (
+        (loop, loop),
+        (loop, f"{loop},ro"),
+        (f"{loop},ro", loop),
+        (f"{loop},range=0/8", f"{loop},ro"),
+    ):
         with ours(first):
             assert f"image {loop} is in use by this process" in refusal(second)
     with ours(f"{loop},ro"), ours(f"{loop},ro"):
@@ -247,5 +252,5 @@ def test_other_node_of_a_block_device_is_the_same_device(loop: str, tmp_path: Pa
     except PermissionError:
         pytest.skip("no device nodes here")
     assert medium.claims(config(loop))[0].key == medium.claims(config(str(node)))[0].key
-    with ours(loop), pytest.raises(AcrnDmError, match="in use by the host"):
+    with ours(loop), pytest.raises(ConfigError, match="in use by the host"):
         open_image(config(str(node)))

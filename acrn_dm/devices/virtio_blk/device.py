@@ -31,6 +31,7 @@ from acrn_dm.ioloop import IoLoop
 from acrn_dm.resources import Resources
 from acrn_dm.types import DeviceContext
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.features import VERSION_1
 from acrn_dm.virtio.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -252,7 +253,7 @@ class BlkDevice(VirtioDevice):
 
     def _current_limits(self) -> Limits:
         """Without the types that the driver did not accept."""
-        limits = self._limits
+        limits = attrs.evolve(self._limits, legacy=not self._features & VERSION_1)
         if not self._features & DISCARD and limits.discard_segments:
             limits = attrs.evolve(limits, discard_segments=0)
         if not self._features & WRITE_ZEROES and limits.zeroes_segments:

@@ -26,8 +26,8 @@ def problem(config: BlkConfig) -> str | None:
     try:
         fd = _open(config, os.O_RDONLY)
         try:
-            image = _examine(fd, config.path, config)
-            return None if is_free(fd, access(config, image)) else _in_use(fd, config.path)
+            _examine(fd, config.path, config)
+            return None if is_free(fd, access(config)) else _in_use(fd, config.path)
         finally:
             os.close(fd)
     except AcrnDmError as e:
@@ -46,7 +46,7 @@ def open_image(config: BlkConfig) -> Image:
     fd = _open(config, mode)
     try:
         image = _examine(fd, path, config)
-        if not take(fd, access(config, image)):
+        if not take(fd, access(config)):
             raise ConfigError(_in_use(fd, path), option=WHAT)
         return _bypass_cache(image, mode | os.O_CLOEXEC) if config.nocache else image
     except OSError as e:
@@ -57,11 +57,11 @@ def open_image(config: BlkConfig) -> Image:
         raise
 
 
-def access(config: BlkConfig, image: Image | None = None) -> Access:
-    """How the image is used; of a ``range``, where *image* tells how long blocks are, that part only."""
-    block = image.sectors.logical if image is not None else (config.sectorsize.logical if config.sectorsize else SECTOR)
-    part = config.range and (config.range.start * block, config.range.size * block)
-    return Access(writes=not config.ro, shares=config.share, part=part)
+def access(config: BlkConfig) -> Access:
+    """How the image is used, of a ``range`` that part only."""
+    part, block = config.range, SECTOR if config.sectorsize is None else config.sectorsize.logical
+    extent = None if part is None else (part.start * block, part.size * block)
+    return Access(writes=not config.ro, shares=config.share, part=extent)
 
 
 def claims(config: BlkConfig) -> list[Claim]:
@@ -93,9 +93,18 @@ def _open(config: BlkConfig, mode: int) -> int:
         return os.open(path, flags)
     except OSError as e:
         if alone and e.errno == errno.EBUSY:
-            raise ConfigError(f"image {path} is in use by the host: {LINKED}", option=WHAT) from e
+            raise ConfigError(_busy(path), option=WHAT) from e
         hint = "nocache needs a file system with O_DIRECT" if config.nocache and e.errno == errno.EINVAL else None
         raise HostError.from_os(f"opening image {path}", e, hint) from e
+
+
+def _busy(path: Path) -> str:
+    """Why the kernel lets nobody open block device *path* for himself: another machine has it, or the host."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return f"image {path} is in use by the host: {LINKED}" if holder(fd) is None else _in_use(fd, path)
+    finally:
+        os.close(fd)
 
 
 def _in_use(fd: int, path: Path) -> str:
@@ -136,8 +145,8 @@ def _examine(fd: int, path: Path, config: BlkConfig) -> Image:
 def _visible_part(part: Range, block: int, size: int, path: Path) -> tuple[int, int]:
     start, length = part.start * block, part.size * block
     if start + length > size:
-        text = f"range {part.start}/{part.size} ends behind image {path}, which has {size // block} blocks of {block} bytes"
-        raise ConfigError(text, option=WHAT)
+        text = f"range {part.start}/{part.size} ends behind image {path}"
+        raise ConfigError(f"{text}, which has {size // block} blocks of {block} bytes", option=WHAT)
     return start, length
 
 
