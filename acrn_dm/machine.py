@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 
 import attrs
 
+from acrn_dm import parts
 from acrn_dm.boot import loader
 from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.boot.registers import BootRegisters
@@ -30,7 +31,6 @@ from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import Controls, Management, PowerState, Standstill
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
-from acrn_dm.parts import EventFdHooks, check_terminal, do_all, find_hypervisor, insert_medium, make_function, reset_all
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options
@@ -65,10 +65,10 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
     bus = PciBus()
     providers: dict[Bdf, str] = {}
     for resolved in resolve_devices(config, plugins):
-        bus.add(make_function(resolved, plugins))
+        bus.add(parts.make_function(resolved, plugins))
         providers[resolved.spec.bdf] = str(plugins.provider(resolved.type))
     bus.assign()
-    hypervisor, problem = find_hypervisor(config, plugins)
+    hypervisor, problem = parts.find_hypervisor(config, plugins)
     bus.route(hypervisor.ioapic_pins if hypervisor is not None else 24)
     machine = Machine(
         config=config,
@@ -150,7 +150,8 @@ class Machine:
         lines = [] if self.problem is None else [self.problem]
         checks: list[Callable[[], list[str]]] = [lambda: loader.check(self.boot_plan()), self.platform.check]
         checks += [functools.partial(self._check, f) for f in self.functions]
-        checks.append(lambda: check_terminal(self.platform, self.functions))
+        checks.append(lambda: parts.check_terminal(self.platform, self.functions))
+        checks.append(lambda: parts.check_claims(self.platform, self.functions))
         for check in checks:
             try:
                 lines += check()
@@ -195,7 +196,7 @@ class Machine:
             pio=self.pio,
             mmio=self.mmio,
             interrupts=self.vm,
-            eventfds=EventFdHooks(self.plugins, self.vm),
+            eventfds=parts.EventFdHooks(self.plugins, self.vm),
             main_loop=self.main_loop,
             io_loop=self.io_loop,
             device_failed=self._device_failed,
@@ -303,7 +304,7 @@ class Machine:
         ]
         steps += [part.close for part in (self.vm, self.memory) if part is not None]
         try:
-            do_all(steps)
+            parts.do_all(steps)
         finally:
             self.io_loops, self.vm, self.memory = {}, None, None
 
@@ -312,7 +313,7 @@ class Machine:
             state=self._power_state,
             press_power_button=lambda: None if self._pressed else self._press(),
             power_off=lambda who: self.request_stop(StopReason.POWEROFF, who),
-            insert_medium=functools.partial(insert_medium, self.functions),
+            insert_medium=functools.partial(parts.insert_medium, self.functions),
             resume=self._resume,
         )
 
@@ -397,7 +398,7 @@ class Machine:
         self.vm.pause()
         self._taken(StopReason.SUSPEND)
         self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.SUSPEND.value)
-        reset_all(self.functions)
+        parts.reset_all(self.functions)
         self.platform.sleep()
         self.bus.reset()
         while self.asleep and self.reason is None:
@@ -414,7 +415,7 @@ class Machine:
             self.request_stop(StopReason.RESET, str(e))
 
     def _reset_devices(self) -> None:
-        reset_all(self.functions)
+        parts.reset_all(self.functions)
         self.platform.reset()
         self.bus.reset()
 
