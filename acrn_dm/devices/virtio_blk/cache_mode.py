@@ -18,19 +18,9 @@ pause        any                              unchanged, also when it goes on
 ============ ================================ ==========================================================
 """
 
-import enum
-
 import attrs
 
 FLUSH, CONFIG_WCE = 1 << 9, 1 << 11  # feature bits, 5.2.3
-
-
-class Phase(enum.Enum):
-    """How far the driver is."""
-
-    NEGOTIATION = enum.auto()
-    FEATURES_OK = enum.auto()
-    DRIVER_OK = enum.auto()
 
 
 @attrs.define(eq=False)
@@ -39,8 +29,7 @@ class CacheMode:
 
     option: bool
     writeback: bool = attrs.field(init=False)
-    phase: Phase = attrs.field(default=Phase.NEGOTIATION, init=False)
-    _features: int = attrs.field(default=0, init=False)
+    _features: int | None = attrs.field(default=None, init=False)  # None during negotiation
 
     @writeback.default
     def _as_the_option_says(self) -> bool:
@@ -48,22 +37,22 @@ class CacheMode:
 
     def reset(self) -> None:
         """The driver is gone."""
-        self.phase, self._features, self.writeback = Phase.NEGOTIATION, 0, self.option
+        self._features, self.writeback = None, self.option
 
     def features_ok(self, features: int) -> None:
         """A modern driver negotiated *features*."""
-        self.phase, self._features = Phase.FEATURES_OK, features
+        self._features = features
         self.writeback = self._default(features)
 
     def driver_ok(self, features: int) -> None:
-        """The driver begins, or goes on after a pause, with *features*; only a legacy one skips ``features_ok``."""
-        if self.phase is Phase.NEGOTIATION and not features & CONFIG_WCE:
+        """The driver begins, or goes on after a pause, with *features*; a legacy one comes here only."""
+        self._features = features
+        if not features & CONFIG_WCE:
             self.writeback = self._default(features)
-        self.phase, self._features = Phase.DRIVER_OK, features
 
     def write(self, value: bool, *, legacy: bool) -> None:
         """The driver writes the field, through the *legacy* interface or the modern one."""
-        if legacy if self.phase is Phase.NEGOTIATION else self._features & CONFIG_WCE:
+        if legacy if self._features is None else self._features & CONFIG_WCE:
             self.writeback = value
 
     def _default(self, features: int) -> bool:
