@@ -5,12 +5,12 @@ A binding keeps a duplicate of the eventfd, as the kernel keeps a reference: clo
 
 import errno
 import os
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import attrs
 
+from acrn_dm.base.eventfd import drain, signal
 from acrn_dm.errors import HostError
 from acrn_dm.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
 
@@ -44,12 +44,7 @@ def own_eventfd(fd: int, call: str) -> int:
 
 def consume(fd: int) -> bool:
     """Read the eventfd if it is signalled, without waiting whatever its flags are; return whether it was."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    if not poll.poll(0):
-        return False
-    os.eventfd_read(fd)
-    return True
+    return bool(drain(fd))
 
 
 @attrs.define(eq=False)
@@ -80,7 +75,7 @@ class KickTable:
         """Signal the eventfd that claims this write, if any; return whether one does."""
         for binding, fd in self._own.items():
             if _matches(binding, space, addr, size, value):
-                os.eventfd_write(fd, 1)
+                signal(fd)
                 return True
         return False
 
@@ -167,7 +162,7 @@ class InterruptController:
             self._held.discard(gsi)
         for binding, (_, resample) in self._own.items():
             if binding.target == IntxLine(gsi=gsi) and resample is not None:
-                os.eventfd_write(resample, 1)
+                signal(resample)
 
     def assign(self, binding: IrqFd) -> None:
         """Register. Raises HostError: EBUSY for an eventfd in use, EINVAL, EBADF."""

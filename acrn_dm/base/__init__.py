@@ -1,0 +1,1 @@
+"""What everything else stands on: events between threads, processes and the kernel."""
