@@ -72,7 +72,7 @@ class IoLoop:
         self._epoll.register(self._wake, READ)
 
     def add(self, fd: int, callback: Callback, *, events: int = READ, eventfd: bool = False) -> None:
-        """Call *callback* whenever *fd* is ready. With *eventfd*, whenever it has been written; its count is read first.
+        """Call *callback* whenever *fd* is ready. With *eventfd*, once it has been written; its count is read first.
 
         Raises OSError where *fd* can't be watched (plain files) or is watched already; then nothing has changed.
         """

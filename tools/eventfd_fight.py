@@ -1,8 +1,8 @@
-"""``python -m tools.eventfd_fight [--seconds 60]``: eventfds under a peer that does to them whatever keeps others waiting.
+"""``python -m tools.eventfd_fight [--seconds 60]``: eventfds under a peer that does whatever keeps others waiting.
 
 For each place where an eventfd is signalled that another process has, a process fills it, empties it and makes it
-blocking and not, as fast as it can, while this one signals it all the time. Nothing may ever wait: the first signal that
-takes ``STUCK_S`` is the end. The scenes are those of the tests (tests/base/fight_scenes.py), which run them for a second.
+blocking and not, as fast as it can, while this one signals it all the time. Nothing may ever wait: the first signal
+that takes ``STUCK_S`` is the end. The scenes are those of the tests (tests/base/fight_scenes.py), shorter there.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from acrn_dm.base.eventfd import drain
 STUCK_S = 20.0  # a loaded machine may hold a thread up for long, a hanging one for ever
 FULL = (1 << 64) - 2  # the highest count that can be written
 
-# It leaves the eventfd full and blocking until we have got past it: who waits for it once waits for good. The pauses make
-# the rounds begin at all points of a signal, which takes a microsecond here and half a millisecond there.
+# It leaves the eventfd full and blocking until we have got past it: who waits for it once waits for good. The pauses
+# make the rounds begin at all points of a signal, which takes a microsecond here and half a millisecond there.
 FIGHT = f"""
 import mmap, os, random, sys
 fd, ledger = int(sys.argv[1]), mmap.mmap(int(sys.argv[2]), 16)

@@ -1,1 +1,1 @@
-"""What everything else stands on: events between threads, processes and the kernel."""
+"""What everything stands on and what knows nothing of devices or guests."""

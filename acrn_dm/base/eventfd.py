@@ -16,8 +16,8 @@ from acrn_dm.base.eventfd_helpers import Helpers
 
 log = logging.getLogger(__name__)
 
-# What to watch an eventfd for in an epoll set. By edge: a count that stays, as one made with EFD_SEMAPHORE does for 2^64
-# reads, is reported once for each write and not all the time.
+# What to watch an eventfd for in an epoll set. By edge: a count that stays, as that of one made with EFD_SEMAPHORE does
+# for 2^64 reads, is reported once for each write and not all the time.
 SIGNALLED = select.EPOLLIN | select.EPOLLET
 UNWATCHED = select.EPOLLET  # EPOLLERR, which stands for the highest count, can't be switched off
 

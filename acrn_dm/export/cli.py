@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 import attrs
 
 from acrn_dm import options
+from acrn_dm.base import privileges
+from acrn_dm.base.log_text import LineFormatter, escaped
 from acrn_dm.errors import AcrnDmError, ConfigError
 from acrn_dm.export.device import ExportedDevice
 from acrn_dm.export.server import Server, inherited, listen_at
@@ -73,14 +75,19 @@ def make_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* (default ``sys.argv[1:]``) and return the exit code. Raises nothing."""
+    privileges.no_new_privileges()
     try:
         return _main(make_parser().parse_args(argv))
     except ConfigError as e:
-        print(f"{PROGRAM}: {e}", file=sys.stderr)
+        _complain(e)
         return EXIT_USAGE if e.usage else EXIT_CONFIG
     except AcrnDmError as e:
-        print(f"{PROGRAM}: {e}", file=sys.stderr)
+        _complain(e)
         return EXIT_FAILURE
+
+
+def _complain(error: AcrnDmError) -> None:
+    print(f"{PROGRAM}: {escaped(str(error))}", file=sys.stderr)
 
 
 def _main(arguments: argparse.Namespace) -> int:
@@ -90,7 +97,9 @@ def _main(arguments: argparse.Namespace) -> int:
     if arguments.socket_path is None and arguments.fd is None:
         raise ConfigError("--socket-path=PATH or --fd=FDNUM is needed", usage=True)
     level = logging.DEBUG if arguments.verbose else logging.WARNING
-    logging.basicConfig(level=level, format=f"{PROGRAM}: %(levelname)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(f"{PROGRAM}: %(levelname)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     loop = IoLoop("main")
     exported = ExportedDevice(make_device(KINDS[arguments.kind], arguments.options), loop)
     try:

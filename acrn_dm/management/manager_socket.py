@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from acrn_dm.base.private_files import make_folder
 from acrn_dm.errors import AcrnDmError, HostError
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import manager_message
@@ -34,7 +35,7 @@ class ManagerSocket:
         """Make the directory, too. Raises ConfigError and HostError."""
         self.controls = controls
         try:
-            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_folder(directory)
         except OSError as e:
             raise HostError.from_os(f"making {directory}", e) from e
         path = socket_path(directory, name)

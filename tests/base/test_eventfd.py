@@ -4,7 +4,6 @@ import errno
 import os
 import select
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest

@@ -290,10 +290,10 @@ def test_client_that_comes_and_goes_costs_an_absent_listener_no_memory(tmp_path:
         c.bring_up()
         assert c.device.control is not None
         while c.driver.queue(2).in_flight:  # the driver's buffers are used up
-            c.device.control.connection_changed(c.device.ports[0])
+            c.device.control.connection_changed(c.device.ports[0], connected=False)
             c.messages()
         for _ in range(500):
-            c.device.control.connection_changed(c.device.ports[0])
+            c.device.control.connection_changed(c.device.ports[0], connected=False)
         assert len(c.device.control._waiting) == 1
         c.post_control(2)
         assert c.messages() == [(0, PORT_OPEN, 0, b"")]

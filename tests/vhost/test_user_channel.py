@@ -1,5 +1,6 @@
 """Messages out of a stream, however it is cut."""
 
+import contextlib
 import os
 import resource
 import socket
@@ -160,7 +161,7 @@ def test_socket_that_the_peer_fills_and_makes_blocking_is_not_waited_for(pair: P
     channel, peer = pair
     with socket.socket(fileno=os.dup(channel.fd)) as same:
         same.setblocking(False)
-        with pytest.raises(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):
             while True:
                 same.send(bytes(4096))
         os.set_blocking(channel.fd, True)

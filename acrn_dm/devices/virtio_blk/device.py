@@ -20,6 +20,7 @@ from pathlib import Path
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.claims import Claim
 from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
@@ -30,6 +31,7 @@ from acrn_dm.ioloop import IoLoop
 from acrn_dm.resources import Resources
 from acrn_dm.types import DeviceContext
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.features import VERSION_1
 from acrn_dm.virtio.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -128,6 +130,10 @@ class BlkDevice(VirtioDevice):
         """Whether the image can be used."""
         why = medium.problem(self.config) if self.config.vhost_user is None else None
         return [] if why is None else [f"{self.name}: {why}"]
+
+    def claims(self) -> Sequence[Claim]:
+        """The image."""
+        return medium.claims(self.config)
 
     def realize(self, resources: Resources) -> None:
         """Open the image. Raises ConfigError or HostError."""
@@ -247,7 +253,7 @@ class BlkDevice(VirtioDevice):
 
     def _current_limits(self) -> Limits:
         """Without the types that the driver did not accept."""
-        limits = self._limits
+        limits = attrs.evolve(self._limits, legacy=not self._features & VERSION_1)
         if not self._features & DISCARD and limits.discard_segments:
             limits = attrs.evolve(limits, discard_segments=0)
         if not self._features & WRITE_ZEROES and limits.zeroes_segments:

@@ -17,18 +17,25 @@ from acrn_dm.ioloop import READ
 log = logging.getLogger(__name__)
 
 RECONNECT_S = 1.0
+INPUT_KEPT = 1 << 20  # bytes that clients sent before they left, until the guest reads
 LATER = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)  # nobody listens yet
 
 
 class SocketBackend(PortBackend):
-    """What server and client have in common: a connection that comes and goes."""
+    """What server and client have in common: a connection that comes and goes.
 
+    A peer that leaves is let go at once, whether the guest reads or not: the next one waits for its place. What it had
+    sent is kept for the guest.
+    """
+
+    leaves = True
     pause_s: ClassVar[float] = 0.0  # between the end of a connection and the next one
 
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label)
         self.path = path
         self._connection: socket.socket | None = None
+        self._left = bytearray()  # input of peers that are gone
         self._fd_lock = threading.Lock()  # the connection's descriptor stays open while a vCPU writes to it
 
     def use(self, connection: socket.socket) -> None:
@@ -37,6 +44,14 @@ class SocketBackend(PortBackend):
         self._connection = connection
         self.read_fd = self.write_fd = connection.fileno()
         self.set_connected(True)
+
+    def receive(self, limit: int) -> bytes:
+        """First what came before."""
+        if not self._left:
+            return super().receive(limit)
+        data = bytes(self._left[:limit])
+        del self._left[:limit]
+        return data
 
     def ended(self) -> None:
         """The peer closed: both directions end, as its half-closed socket would never be noticed otherwise."""
@@ -49,6 +64,7 @@ class SocketBackend(PortBackend):
     def drop(self) -> None:
         """Close the connection and be ready for the next one."""
         super().drop()
+        self._keep_input()
         self._close_connection()
         self.begin_soon(self.pause_s)
 
@@ -64,6 +80,15 @@ class SocketBackend(PortBackend):
         """Close the connection."""
         super().close()
         self._close_connection()
+
+    def _keep_input(self) -> None:
+        """Read what the peer left, up to the bound."""
+        with contextlib.suppress(OSError):
+            while self._connection is not None and (room := INPUT_KEPT - len(self._left)) > 0:
+                data = self._connection.recv(room)
+                if not data:
+                    return
+                self._left += data
 
     def _close_connection(self) -> None:
         with self._fd_lock:

@@ -5,8 +5,9 @@ always as many as for 16 ports, like in the original, however many are configure
 the backends.
 """
 
+import functools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -121,7 +122,7 @@ class ConsoleDevice(VirtioDevice):
             port.backend.open()
         for port in self.ports:
             port.again = guarded(self, port.pump)
-            port.backend.attach(self._loop, port.again, guarded(self, self._notifier(port)))
+            port.backend.attach(self._loop, port.again, functools.partial(self._changed, port))
         if self.ports:
             self._size = self.ports[0].backend.window_size() or DEFAULT_SIZE
 
@@ -204,13 +205,15 @@ class ConsoleDevice(VirtioDevice):
         if self.control is not None:
             self.control.size_changed(port, columns, rows)
 
-    def _notifier(self, port: Port) -> Callable[[], None]:
-        def connection_changed() -> None:
+    def _changed(self, port: Port, connected: bool) -> None:
+        """The host side of *port* came or went; on the loop, after whatever noticed it has returned."""
+
+        def follow() -> None:
             if self.control is not None:
-                self.control.connection_changed(port)
+                self.control.connection_changed(port, connected=connected)
             port.pump()
 
-        return connection_changed
+        guarded(self, follow)()
 
     def _rest(self) -> None:
         """No driver: the host's bytes wait where they are."""
