@@ -1,14 +1,14 @@
 # cython: auto_pickle=False, autotestdict=False
 """Eventfds signalled by the kernel: as the completion of a Linux AIO request that does nothing.
 
-``write`` waits for room where an eventfd is full and its file is a blocking one, which whoever shares it can bring about
-between any look and the write. The kernel's own ``eventfd_signal`` never waits; a completed request with
+``write`` waits for room where an eventfd is full and its file is a blocking one, which whoever shares it can bring
+about between any look and the write. The kernel's own ``eventfd_signal`` never waits; a completed request with
 IOCB_FLAG_RESFD calls it. Writing no bytes to /dev/null completes within ``io_submit``.
 """
 
 from cpython.exc cimport PyErr_SetFromErrno
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int16_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.fcntl cimport O_CLOEXEC, O_WRONLY, open as c_open
 from posix.time cimport timespec
@@ -82,13 +82,13 @@ cdef class KernelSignal:
         """Add 1 to the count, up to the highest there is, and wake whoever waits. Raises OSError (EBADF, EINVAL)."""
         cdef iocb request
         cdef iocb *requests = &request
-        cdef int attempt
+        cdef int _attempt
         memset(&request, 0, sizeof(request))
         request.aio_lio_opcode = IOCB_CMD_PWRITE
         request.aio_fildes = <uint32_t>self._null
         request.aio_flags = IOCB_FLAG_RESFD
         request.aio_resfd = <uint32_t>eventfd
-        for attempt in range(4):
+        for _attempt in range(4):
             if self._unread >= SLOTS // 2:
                 self._read_completions()
             if syscall(SYS_io_submit, self._context, <long>1, &requests) == 1:
