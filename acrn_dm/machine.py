@@ -30,7 +30,7 @@ from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import Controls, Management, PowerState
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
-from acrn_dm.parts import EventFdHooks, check_terminal, do_all, find_hypervisor, make_function
+from acrn_dm.parts import EventFdHooks, check_claims, check_terminal, do_all, find_hypervisor, make_function
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options
@@ -150,6 +150,7 @@ class Machine:
         checks: list[Callable[[], list[str]]] = [lambda: loader.check(self.boot_plan()), self.platform.check]
         checks += [functools.partial(self._check, f) for f in self.functions]
         checks.append(lambda: check_terminal(self.platform, self.functions))
+        checks.append(lambda: check_claims(self.platform, self.functions))
         for check in checks:
             try:
                 lines += check()

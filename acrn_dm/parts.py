@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
+from acrn_dm.base.claims import Claimant, conflicts
 from acrn_dm.config import MachineConfig
 from acrn_dm.devices.platform import Platform
 from acrn_dm.errors import AcrnDmError, ConfigError
@@ -100,6 +101,13 @@ def check_terminal(platform: Platform, functions: Iterable[PciFunction]) -> list
     users += [f.name for f in functions if f.uses_terminal]
     text = "standard input and output can be used by one device only, not by"
     return [f"{text} {', '.join(users)}"] if len(users) > 1 else []
+
+
+def check_claims(platform: Platform, functions: Iterable[PciFunction]) -> list[str]:
+    """One line for each thing of the host that two parts of the machine want and only one can have."""
+    users: list[tuple[str, object]] = [(f"-l {port.name.lower()}", port) for port in platform.uarts]
+    users += [(f.name, f.device if isinstance(f, VirtioPci) else f) for f in functions]
+    return conflicts((name, claim) for name, user in users if isinstance(user, Claimant) for claim in user.claims())
 
 
 def do_all(steps: Iterable[Callable[[], object]]) -> None:

@@ -110,6 +110,10 @@ class VirtioDevice:
     def write_config(self, offset: int, data: bytes) -> None:
         """The driver wrote *data*; read-only fields ignore it."""
 
+    def write_legacy_config(self, offset: int, data: bytes) -> None:
+        """A legacy driver wrote *data*: the same, unless there are fields that only such a driver may write."""
+        self.write_config(offset, data)
+
     def loop_name(self, queue: int) -> str:
         """Name of the I/O loop that serves queue number *queue*; ``io`` is shared by all who do not care."""
         return "io"

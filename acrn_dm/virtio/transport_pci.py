@@ -182,6 +182,22 @@ class VirtioPci(PciFunction):
             self.data_plane.stop()
             raise
 
+    def join_queues(self) -> None:
+        """The enabled queues that do not run yet run with the others."""
+        resources = self._resources
+        assert resources is not None
+        enabled = [queue for queue in self.core.queues if queue.enabled]
+        try:
+            self.data_plane.join(resources, self.msix, enabled, self._kick_address)
+        except Exception:
+            self.data_plane.stop()
+            raise
+
+    def device_config(self) -> bytes:
+        """The device's configuration space, as whoever moves its data knows it."""
+        size = self.device.config_size
+        return self.data_plane.backend.read_config(0, size) if size else b""
+
     def stop_queues(self) -> None:
         """Stop the backend and forget every binding."""
         self.data_plane.stop()

@@ -20,6 +20,7 @@ from pathlib import Path
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.claims import Claim
 from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
@@ -129,6 +130,10 @@ class BlkDevice(VirtioDevice):
         """Whether the image can be used."""
         why = medium.problem(self.config) if self.config.vhost_user is None else None
         return [] if why is None else [f"{self.name}: {why}"]
+
+    def claims(self) -> Sequence[Claim]:
+        """The image."""
+        return medium.claims(self.config)
 
     def realize(self, resources: Resources) -> None:
         """Open the image. Raises ConfigError or HostError."""
