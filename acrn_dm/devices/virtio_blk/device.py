@@ -66,6 +66,7 @@ class Job:
     request: Request
     views: list[memoryview]
     durable: bool
+    began: int = 0  # after how many releases of what is held
     status: Status = Status.OK
     error: str = ""
     err: int = 0
@@ -312,7 +313,11 @@ class BlkDevice(VirtioDevice):
         elif request.op is Op.WRITE:
             views = chain.readable(HEADER.size)
         pool = self._pools[queue.index]
-        pool.submit(Job(pool, chain, request, views, durable=not self._mode.writeback))
+        self._submit(Job(pool, chain, request, views, durable=not self._mode.writeback))
+
+    def _submit(self, job: Job) -> None:
+        job.began, job.status, job.error, job.err = self._held.releases, Status.OK, "", 0
+        job.pool.submit(job)
 
     def _execute(self, job: Job) -> None:
         """On a worker thread. A failure of the host is an answer to the guest, never the end of the request."""
@@ -338,12 +343,12 @@ class BlkDevice(VirtioDevice):
         """On the main loop: everything that is held is done again, each by its queue's loop."""
         self._held.release()
         for pool in tuple(self._pools.values()):
-            pool.loop.call_soon(functools.partial(self._held.again, functools.partial(_is_for, pool), _submit))
+            pool.loop.call_soon(functools.partial(self._held.again, functools.partial(_is_for, pool), self._submit))
 
     def _finisher(self, queue: Queue) -> Callable[[list[Job]], None]:
         def finish(jobs: list[Job]) -> None:
             for job in jobs:
-                if job.err and self._held.keep(job):
+                if job.err and self._held.keep(job, job.began, self._submit):
                     continue
                 if job.error:
                     self._report(job)
@@ -378,11 +383,6 @@ class BlkDevice(VirtioDevice):
 
 def _is_for(pool: WorkerPool[Job], job: Job) -> bool:
     return job.pool is pool
-
-
-def _submit(job: Job) -> None:
-    job.status, job.error, job.err = Status.OK, "", 0
-    job.pool.submit(job)
 
 
 def execute(image: Image, request: Request, views: list[memoryview], *, durable: bool) -> None:

@@ -18,6 +18,7 @@ class Held(Generic[J]):
     """*pause* asks for the guest to stand still, because of the job it gets, and says whether it will."""
 
     pause: Callable[[J], bool]
+    releases: int = attrs.field(default=0, init=False)
     _jobs: list[J] = attrs.field(factory=list, init=False)
     _going: list[J] = attrs.field(factory=list, init=False)  # released, and waiting for their loop
     _closed: bool = attrs.field(default=True, init=False)  # nothing is kept while the device is stopped
@@ -28,10 +29,18 @@ class Held(Generic[J]):
         with self._lock:
             self._closed = False
 
-    def keep(self, job: J) -> bool:
-        """Keep *job* until ``release``; False where that would be for ever. The first one asks for the pause."""
+    def keep(self, job: J, began: int, submit: Callable[[J], None]) -> bool:
+        """Keep *job* until ``release``; False where that would be for ever. The first one asks for the pause.
+
+        One that *began* before the last of the ``releases`` failed by what has been mended since: *submit* it again.
+        """
         with self._lock:
-            if self._closed or (not self._jobs and not self.pause(job)):
+            if self._closed:
+                return False
+            if began != self.releases:
+                submit(job)
+                return True
+            if not self._jobs and not self.pause(job):
                 return False
             self._jobs.append(job)
             return True
@@ -39,6 +48,7 @@ class Held(Generic[J]):
     def release(self) -> None:
         """The guest is resumed: what is kept may be done ``again``; what fails then asks for a pause anew."""
         with self._lock:
+            self.releases += 1
             self._going += self._jobs
             self._jobs = []
 

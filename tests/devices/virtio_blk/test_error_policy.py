@@ -32,6 +32,7 @@ from tests.devices.blk_rig import (
     header,
     image,
     segment,
+    slow_medium,
 )
 
 CHANGES = (Op.WRITE, Op.FLUSH, Op.DISCARD, Op.WRITE_ZEROES)
@@ -258,6 +259,23 @@ def test_what_fails_again_asks_again(tmp_path: Path, machine: Machine) -> None:
             d.machine.settle()
         assert len(machine.faults) == 2
         assert answers(d) == [(token, OK)]
+
+
+def test_failure_from_before_the_guest_was_resumed_asks_no_more(tmp_path: Path, machine: Machine) -> None:
+    """It comes late, from a thread that began before somebody made room: it is done again at once."""
+    with disk(f"{image(tmp_path)},werror=stop") as d:
+        machine.serve(d)
+        fails(d, errno.ENOSPC, errno.ENOSPC)
+        tokens = [send(d, OUT, 5)]
+        with slow_medium(d) as gate:
+            tokens.append(d.queue.send([header(OUT, 6), bytes(512)], [1]))
+            d.queue.kick()
+            d.machine.io_loops["io"].step()
+            machine.faults[0].resumed()
+            gate.set()
+            d.machine.settle()
+        assert sorted(answers(d)) == [(token, OK) for token in tokens]
+        assert len(machine.faults) == 1
 
 
 def test_queue_that_fails_again_asks_though_another_has_not_begun(tmp_path: Path, machine: Machine) -> None:
