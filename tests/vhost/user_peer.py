@@ -65,7 +65,8 @@ Answer = Callable[[Connection, Received], None]
 class Peer:
     """Listens at *path* and serves one connection after another on a thread. *answers* replace the good ones.
 
-    An answer that raises ``ConnectionError`` ends the connection, as does silence of *patience* seconds. ``seen`` are all requests so far.
+    An answer that raises ``ConnectionError`` ends the connection, as does silence of *patience* seconds.
+    ``seen`` are all requests so far.
     """
 
     def __init__(
