@@ -76,7 +76,7 @@ def parts(firmware: Firmware, files: KeptFiles) -> tuple[Part, ...]:
     for image in images:
         if len(image.data) % PAGE:
             raise image.error(f"no firmware image: {len(image.data)} bytes, which is not a multiple of {PAGE}")
-    if len(set(images[-1].data[-VECTOR:])) == 1:  # all 0, or all ones as in erased flash
+    if set(images[-1].data[-VECTOR:]) in ({0}, {0xFF}):  # erased flash is all ones
         raise images[-1].error(f"no firmware image: its last {VECTOR} bytes, where the processor starts, are empty")
     placed, gpa = [], END - total
     for file in images:
