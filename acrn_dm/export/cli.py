@@ -46,7 +46,8 @@ KINDS = {  # by the names of QEMU's VhostUserBackendType
     "console": Kind(
         device="virtio-console",
         default="@stdio:console",
-        help="ports as for -s virtio-console: [@]TYPE:PORTNAME[=PATH][:server|client],... (default: @stdio:console)",
+        help="ports as for -s virtio-console: [@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait],... "
+        "(default: @stdio:console)",
     ),
 }
 

@@ -22,7 +22,7 @@ from acrn_dm.pci.msix import Msix
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.vhost import user
 from acrn_dm.vhost.user_message import Request
-from tests.vhost.test_export_client import Client
+from tests.vhost.export_rig import Client
 from tests.vhost.test_interrupt_accounting import running
 from tests.vhost.test_user_relay import NO_NOTES, Shadow
 from tests.vhost.user_peer import Peer

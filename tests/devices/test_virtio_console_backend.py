@@ -125,7 +125,7 @@ def test_pty_reader_comes_goes_and_comes_again(capfd: pytest.CaptureFixture[str]
 
 
 def test_pty_reader_that_leaves_while_output_waits_is_noticed(capfd: pytest.CaptureFixture[str]) -> None:
-    with console("pty:con", features=0) as c:
+    with console("pty:con:wait", features=0) as c:
         reader = os.open(capfd.readouterr().err.strip().rpartition(" ")[2], os.O_RDWR | os.O_NOCTTY)
         c.wait(lambda: c.device.ports[0].backend.connected)
         for _ in range(50):
