@@ -17,6 +17,7 @@ import attrs
 
 from acrn_dm import parts
 from acrn_dm.boot import loader
+from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.boot.registers import BootRegisters
 from acrn_dm.boot.wake import wake_registers
@@ -61,7 +62,8 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
 
     Without *threads* nothing runs by itself: tests step the loops.
     """
-    config = with_chips(config)
+    files = KeptFiles()
+    config = with_chips(config, files)
     bus = PciBus()
     providers: dict[Bdf, str] = {}
     for resolved in resolve_devices(config, plugins):
@@ -78,6 +80,7 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
         hypervisor=hypervisor,
         problem=problem,
         threads=threads,
+        files=files,
     )
     plugins.observe("acrn_dm_machine_built", machine=machine)
     return machine
@@ -94,6 +97,7 @@ class Machine:
     hypervisor: HypervisorType | None
     problem: str | None = None  # why the hypervisor can't be opened here
     threads: bool = True
+    files: KeptFiles = attrs.field(factory=KeptFiles, repr=False)  # kernel, ramdisk and firmware
     ranges: tuple[MemoryRange, ...] = attrs.field(repr=False)
     pio: Bus = attrs.field(factory=pio_bus, init=False, repr=False)
     mmio: Bus = attrs.field(factory=mmio_bus, init=False, repr=False)
@@ -128,7 +132,7 @@ class Machine:
             debug_exit=lambda code: self.request_stop(StopReason.DEBUG_EXIT, f"code {code:#x}"),
             quit=self.press_power_button,
         )
-        self.firmware = FirmwareSupport(self.config.firmware)
+        self.firmware = FirmwareSupport(self.config.firmware, self.files)
         self.platform = Platform(
             callbacks,
             uarts=self.config.uarts,
@@ -147,17 +151,11 @@ class Machine:
 
     def check(self) -> list[str]:
         """What is missing on this host, one line each; opens and changes nothing."""
-        lines = [] if self.problem is None else [self.problem]
-        checks: list[Callable[[], list[str]]] = [lambda: loader.check(self.boot_plan()), self.platform.check]
+        checks: list[Callable[[], list[str]]] = [lambda: [] if self.problem is None else [self.problem]]
+        checks += [lambda: loader.check(self.boot_plan()), self.firmware.check, self.platform.check]
         checks += [functools.partial(self._check, f) for f in self.functions]
-        checks.append(lambda: parts.check_terminal(self.platform, self.functions))
-        checks.append(lambda: parts.check_claims(self.platform, self.functions))
-        for check in checks:
-            try:
-                lines += check()
-            except ConfigError as e:
-                lines.append(str(e))
-        return lines
+        checks.append(lambda: parts.check_shared(self.platform, self.functions, self.firmware))
+        return parts.all_problems(checks)
 
     def describe(self) -> MachineReport:
         """The machine as a record for ``--dry-run``."""
@@ -167,7 +165,9 @@ class Machine:
     def boot_plan(self) -> loader.BootPlan:
         """What the loader is to put into memory."""
         ids = tuple(range(self.config.vcpus)) if self.vm is None else self.vm.apic_ids
-        return boot_plan(self.config, self.bus, self.platform, self.ranges, apic_ids=ids, power=self._power)
+        return boot_plan(
+            self.config, self.bus, self.platform, self.ranges, apic_ids=ids, files=self.files, power=self._power
+        )
 
     def realize(self) -> None:
         """Open hypervisor, memory and devices. On an error everything opened so far is closed by ``close``."""

@@ -35,7 +35,9 @@ class CommandMonitor:
         self.may_destroy = may_destroy
         self.listener: Connection | None = None  # who wants the events
         self.standing: Sequence[Event] = ()  # those that still hold, for who begins to listen
-        self._server = UnixServer(loop, path, lambda client: _Session(self, client), most=MAX_CLIENTS)
+        self._server = UnixServer(
+            loop, path, lambda client: _Session(self, client), most=MAX_CLIENTS, option="--cmd_monitor"
+        )
 
     def send_event(self, event: Event) -> None:
         """Tell who wants to know; nobody may."""
@@ -100,5 +102,6 @@ class _Session:
             if self.monitor.listener is not None:
                 return False
             self.monitor.listener = self.client
+            self.client.waits = True
             return True
         raise ValueError(f"unknown command {wanted.name[:32]!r}")

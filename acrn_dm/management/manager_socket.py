@@ -39,7 +39,9 @@ class ManagerSocket:
         except OSError as e:
             raise HostError.from_os(f"making {directory}", e) from e
         path = socket_path(directory, name)
-        self._server = UnixServer(loop, path, lambda client: _Session(controls, client), most=MAX_CLIENTS)
+        self._server = UnixServer(
+            loop, path, lambda client: _Session(controls, client), most=MAX_CLIENTS, option="manager's socket"
+        )
 
     @property
     def path(self) -> Path:
