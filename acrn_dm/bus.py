@@ -1,13 +1,16 @@
 """Address dispatch: which handler answers a guest's access to a port or a physical address.
 
-A bus holds non-atomic ranges with a priority; a change computes a flat, sorted, immutable table, so that the look-up
-of a vCPU thread needs no lock. A handler runs after the look-up, outside any lock of the bus; it may still be called
-once after its range was removed by another vCPU and must tolerate that (devices do, under their own lock).
+A bus holds ranges with a priority, which may overlap, in a flat, sorted, immutable table: stretches that do not
+overlap, each with all ranges that cover it. A look-up of a vCPU thread is one bisection and needs no lock; a change
+computes those stretches anew that it touches, so that a guest that switches one BAR pays for what lies there and not
+for the whole bus. A handler runs after the look-up, outside any lock of the bus; it may still be called once after its
+range was removed by another vCPU and must tolerate that (devices do, under their own lock).
 """
 
 import bisect
 import itertools
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import attrs
@@ -35,11 +38,21 @@ class Range:
     handler: Handler
     name: str
     priority: int = PLATFORM
+    order: int = 0  # of registration
 
     @property
     def end(self) -> int:
         """First address behind the range."""
         return self.base + self.size
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The lowest among ranges that overlap answers."""
+        return self.priority, self.order
+
+
+Holders = tuple[Range, ...]  # the ranges that cover a stretch, by rank
+Stretch = tuple[int, int, Holders]  # start, end, holders; one without holders is not kept
 
 
 @attrs.define(eq=False)
@@ -49,26 +62,29 @@ class Bus:
     name: str
     limit: int
     unclaimed: int = 0  # accesses nobody answered: reads give all ones, writes vanish
-    _ranges: tuple[Range, ...] = ()
-    _table: tuple[tuple[int, ...], tuple[tuple[int, int, Range], ...]] = (
-        (),
-        (),
-    )  # swapped as one: readers take no lock
+    _ranges: dict[Range, None] = attrs.field(factory=dict)
+    _table: tuple[tuple[int, ...], tuple[Stretch, ...]] = ((), ())  # swapped as one: readers take no lock
+    _orders: "itertools.count[int]" = attrs.field(factory=itertools.count, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
 
     def register(self, base: int, size: int, handler: Handler, name: str, priority: int = PLATFORM) -> Range:
         """Claim [base, base + size); overlaps are legal, lower *priority* wins, then the earlier registration."""
         if size <= 0 or base < 0 or base + size > self.limit:
             raise ValueError(f"{self.name}: range {base:#x}+{size:#x} is outside the address space")
-        claimed = Range(base=base, size=size, handler=handler, name=name, priority=priority)
         with self._lock:
-            self._rebuild((*self._ranges, claimed))
+            claimed = Range(
+                base=base, size=size, handler=handler, name=name, priority=priority, order=next(self._orders)
+            )
+            self._ranges[claimed] = None
+            self._change(claimed, lambda holders: _with(holders, claimed))
         return claimed
 
     def unregister(self, claimed: Range) -> None:
         """Release a range; releasing twice is harmless."""
         with self._lock:
-            self._rebuild(tuple(r for r in self._ranges if r is not claimed))
+            if claimed in self._ranges:
+                del self._ranges[claimed]
+                self._change(claimed, lambda holders: _without(holders, claimed))
 
     def find(self, addr: int, size: int) -> tuple[Range, int] | None:
         """Return the range that answers at *addr*, if it holds all of the access, and the offset of *addr* in it.
@@ -76,12 +92,13 @@ class Bus:
         The first byte decides, as on hardware: a 4-byte access to 0xCF8 is the PCI address port's, although the byte
         at 0xCF9 belongs to the reset control register. None when nobody answers.
         """
-        starts, flat = self._table
+        starts, stretches = self._table
         i = bisect.bisect_right(starts, addr) - 1
         if i < 0:
             return None
-        start, end, claimed = flat[i]
-        if start <= addr < end and addr + size <= claimed.end:
+        _, end, holders = stretches[i]
+        claimed = holders[0]
+        if addr < end and addr + size <= claimed.end:
             return claimed, addr - claimed.base
         return None
 
@@ -103,25 +120,65 @@ class Bus:
         claimed, offset = found
         claimed.handler.write(offset, size, value)
 
+    @property
+    def stretches(self) -> int:
+        """How many stretches the table has: at most twice as many as there are ranges."""
+        return len(self._table[1])
+
     def ranges(self) -> tuple[Range, ...]:
         """All registered ranges, by address."""
         return tuple(sorted(self._ranges, key=lambda r: (r.base, r.priority)))
 
-    def _rebuild(self, ranges: tuple[Range, ...]) -> None:
-        edges = sorted({edge for r in ranges for edge in (r.base, r.end)})
-        order = {id(r): i for i, r in enumerate(ranges)}
-        flat: list[tuple[int, int, Range]] = []
-        for start, end in itertools.pairwise(edges):
-            holders = [r for r in ranges if r.base <= start and end <= r.end]
-            if not holders:
-                continue
-            best = min(holders, key=lambda r: (r.priority, order[id(r)]))
-            if flat and flat[-1][2] is best and flat[-1][1] == start:
-                flat[-1] = (flat[-1][0], end, best)
-            else:
-                flat.append((start, end, best))
-        self._ranges = ranges
-        self._table = (tuple(f[0] for f in flat), tuple(flat))
+    def _change(self, claimed: Range, change: Callable[[Holders], Holders]) -> None:
+        """Apply *change* to the holders of each stretch inside *claimed*."""
+        starts, stretches = self._table
+        first = bisect.bisect_left(starts, claimed.base) - 1
+        if first < 0 or stretches[first][1] < claimed.base:  # one that ends there may become one with what follows
+            first += 1
+        behind = bisect.bisect_right(starts, claimed.end)
+        pieces = _cut(stretches[first:behind], claimed.base, claimed.end)
+        new = _merged(
+            (start, end, change(holders) if claimed.base <= start < claimed.end else holders)
+            for start, end, holders in pieces
+        )
+        self._table = (
+            (*starts[:first], *(start for start, _, _ in new), *starts[behind:]),
+            (*stretches[:first], *new, *stretches[behind:]),
+        )
+
+
+def _with(holders: Holders, claimed: Range) -> Holders:
+    at = bisect.bisect(holders, claimed.rank, key=lambda r: r.rank)
+    return (*holders[:at], claimed, *holders[at:])
+
+
+def _without(holders: Holders, claimed: Range) -> Holders:
+    at = bisect.bisect_left(holders, claimed.rank, key=lambda r: r.rank)
+    return (*holders[:at], *holders[at + 1 :])
+
+
+def _cut(stretches: Iterable[Stretch], base: int, end: int) -> Iterator[Stretch]:
+    """Cut *stretches* at *base* and *end*, and fill the gaps in between with stretches that nobody holds."""
+    at = base
+    for start, stop, holders in stretches:
+        if at < min(start, end):
+            yield at, min(start, end), ()
+        edges = sorted({start, stop, min(max(start, base), stop), min(max(start, end), stop)})
+        yield from ((low, high, holders) for low, high in itertools.pairwise(edges))
+        at = max(at, stop)
+    if at < end:
+        yield at, end, ()
+
+
+def _merged(stretches: Iterable[Stretch]) -> list[Stretch]:
+    """Join neighbours with the same holders, and leave out what nobody holds."""
+    merged: list[Stretch] = []
+    for start, end, holders in stretches:
+        if merged and merged[-1][1:] == (start, holders):
+            merged[-1] = (merged[-1][0], end, holders)
+        elif holders:
+            merged.append((start, end, holders))
+    return merged
 
 
 def pio_bus() -> Bus:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import attrs
 
+from acrn_dm.base.private_files import make_folder
 from acrn_dm.errors import HostError
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class HugePages:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            self.lock.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.lock.parent)
             fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as e:
             raise HostError.from_os(f"opening {self.lock}", e, "run as root") from e

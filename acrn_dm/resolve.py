@@ -1,6 +1,6 @@
 """From a device as the user wrote it to its type, its options and its place. Opens nothing.
 
-Also knows the names of the original's devices, so that a launch script is told which plugin it needs.
+Also knows the names of the original's devices, so that a launch script is told which emulation is missing.
 """
 
 from typing import Any
@@ -13,20 +13,15 @@ from acrn_dm.errors import ConfigError
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.types import DeviceContext, DeviceType
 
-# Emulations of the original device model that are not built in, by the distribution that is expected to bring them.
-ORIGINAL_DEVICES = {
-    name: f"acrn-dm-{name}"
-    for name in (
-        *("ahci", "dummy", "igd-lpc", "ivshmem", "passthru", "uart"),
+# Emulations of the original device model that are not built in. No distribution is named that would bring them: whoever
+# registers such a name first would be installed.
+ORIGINAL_DEVICES = frozenset(
+    {
+        *("ahci", "ahci-cd", "ahci-hd", "dummy", "igd-lpc", "ivshmem", "passthru", "uart", "vhost-vsock"),
         *("virtio-audio", "virtio-gpio", "virtio-gpu", "virtio-heci", "virtio-hyper_dmabuf", "virtio-i2c"),
-        *("virtio-input", "virtio-ipu", "virtio-rpmb", "wdt-i6300esb", "xhci"),
-    )
-} | {
-    "ahci-hd": "acrn-dm-ahci",
-    "ahci-cd": "acrn-dm-ahci",
-    "virtio-rnd": "acrn-dm-rng",
-    "vhost-vsock": "acrn-dm-vsock",
-}
+        *("virtio-input", "virtio-ipu", "virtio-rnd", "virtio-rpmb", "wdt-i6300esb", "xhci"),
+    }
+)
 
 # The original prints that it ignores these and then exits; they are really ignored here.
 OBSOLETE_DEVICES = frozenset({"npk", "pci-gvt", "virtio-coreu", "virtio-hdcp"})
@@ -105,7 +100,6 @@ def _unknown(spec: DeviceSpec, types: dict[str, DeviceType]) -> ConfigError:
     if spec.kind in OBSOLETE_DEVICES:
         return ConfigError(f"the device {spec.kind!r} is obsolete", option=where)
     if spec.kind in ORIGINAL_DEVICES:
-        install = f"install {ORIGINAL_DEVICES[spec.kind]} or another plugin that does"
-        return ConfigError(f"no plugin provides the device {spec.kind!r}; {install}", option=where)
+        return ConfigError(f"the original's emulation of {spec.kind!r} is missing: no plugin provides it", option=where)
     hint = options.did_you_mean(spec.kind, {*types, *ORIGINAL_DEVICES})
     return ConfigError(f"there is no device {spec.kind!r}; {hint}see '-s help'", option=where)

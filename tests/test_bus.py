@@ -1,8 +1,12 @@
 """acrn_dm.bus: which range answers an address."""
 
+import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from acrn_dm.bus import BAR, Bus
+from acrn_dm.bus import BAR, PLATFORM, Bus, Range
+from tests.work import instructions
 
 
 class Recorder:
@@ -81,3 +85,71 @@ def test_earlier_registration_wins_among_equals(bus: Bus) -> None:
 def test_range_outside_the_space_is_refused(bus: Bus, base: int, size: int) -> None:
     with pytest.raises(ValueError, match="outside"):
         bus.register(base, size, Recorder(), "device")
+
+
+def test_pieces_of_a_covered_range_join_again_when_the_upper_ones_leave(bus: Bus) -> None:
+    bus.register(0x100, 0x100, Recorder(), "lower", BAR)
+    uppers = [bus.register(0x110 + 8 * i, 4, Recorder(), "upper") for i in range(4)]
+    before = bus.stretches
+    for upper in uppers:
+        bus.unregister(upper)
+    assert (before, bus.stretches) == (9, 1)
+
+
+def test_change_on_a_full_bus_costs_what_one_on_an_empty_bus_does(bus: Bus) -> None:
+    def toggle() -> None:
+        bus.unregister(bus.register(0x8000, 0x10, Recorder(), "toggled", BAR))
+
+    empty = instructions(toggle)
+    for i in range(200):
+        bus.register(0x20 * i, 0x10, Recorder(), "below", BAR)
+        bus.register(0x9000 + 0x20 * i, 0x10, Recorder(), "above", BAR)
+    assert instructions(toggle) <= 1.1 * empty
+
+
+def test_change_among_ranges_all_at_one_place_is_cheap(bus: Bus) -> None:
+    """A guest may move every BAR on top of one another."""
+
+    def toggle() -> None:
+        bus.unregister(bus.register(0x100, 0x10, Recorder(), "toggled", BAR))
+
+    few = [bus.register(0x100, 0x10, Recorder(), "same", BAR) for _ in range(10)]
+    cost = instructions(toggle)
+    few += [bus.register(0x100, 0x10, Recorder(), "same", BAR) for _ in range(390)]
+    assert instructions(toggle) <= 2 * cost
+    assert bus.find(0x108, 1) == (few[0], 8)
+
+
+@attrs.define
+class Model:
+    """All ranges in a list, looked through at each access."""
+
+    ranges: list[Range] = attrs.field(factory=list)
+
+    def find(self, addr: int) -> Range | None:
+        holders = [r for r in self.ranges if r.base <= addr < r.end]
+        return min(holders, key=lambda r: (r.priority, self.ranges.index(r)), default=None)
+
+
+CHANGES = st.lists(
+    st.one_of(
+        st.tuples(st.integers(0, 30), st.integers(1, 12), st.sampled_from([PLATFORM, BAR])),
+        st.integers(0, 20),  # leave
+    ),
+    max_size=40,
+)
+
+
+@given(changes=CHANGES)
+def test_any_sequence_of_changes_leaves_what_looking_through_all_ranges_finds(changes: list[object]) -> None:
+    bus, model = Bus(name="test", limit=64), Model()
+    for change in changes:
+        if isinstance(change, tuple):
+            base, size, priority = change
+            model.ranges.append(bus.register(base, size, Recorder(), "range", priority))
+        elif isinstance(change, int) and change < len(model.ranges):
+            bus.unregister(model.ranges.pop(change))
+    found = [bus.find(addr, 1) for addr in range(64)]
+    assert [claimed and claimed[0] for claimed in found] == [model.find(addr) for addr in range(64)]
+    assert set(bus.ranges()) == set(model.ranges)
+    assert bus.stretches <= 2 * len(model.ranges)

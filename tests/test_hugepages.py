@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 import attrs
@@ -122,3 +123,13 @@ def test_guest_memory_in_real_huge_pages_and_the_pool_as_before() -> None:
 
 def test_piece_shows_its_place_in_hex() -> None:
     assert repr(Piece(gpa=GIB, size=SMALL, page=SMALL)) == "Piece(gpa=0x40000000, size=0x200000, page=2097152)"
+
+
+def test_folder_of_the_lock_is_private_whatever_the_umask(host: Host) -> None:
+    host.pool(SMALL, 1)
+    before = os.umask(0)
+    try:
+        pieces(host, (0, SMALL))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((host.folder / "lock").stat().st_mode) == 0o700

@@ -9,8 +9,11 @@ ROOT = Path(__file__).resolve().parents[1] / "acrn_dm"
 
 # Bottom first. A module may import its own layer and the ones below.
 LAYERS = (
-    ("errors", "validators", "hugepages", "_fastring", "boot.registers", "boot.processors", "boot.layout"),
-    ("bus", "irq", "memory", "ioloop"),
+    (
+        *("errors", "validators", "hugepages", "_fastring", "boot.registers", "boot.processors", "boot.layout"),
+        *("base.log_text", "base.private_files", "base.privileges"),
+    ),
+    ("bus", "irq", "memory", "ioloop", "base"),
     ("resources", "types", "report"),
     ("options", "config", "hookspecs", "hypervisors.base", "hypervisors._kvm", "hypervisors._hsm"),
     ("plugins", "pci"),

@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
+from acrn_dm.base import privileges
+from acrn_dm.base.log_text import escaped
 from acrn_dm.cli import help as help_texts
 from acrn_dm.cli import report, toml
 from acrn_dm.cli.arguments import Setting, parse_arguments, understood
@@ -70,6 +72,7 @@ def main(
 
     *make_manager* and *build* are for embedding: where plugins come from and what makes the machine. Raises nothing.
     """
+    privileges.no_new_privileges()
     args = list(sys.argv[1:] if argv is None else argv)
     _fill_standard_files()
     try:
@@ -213,7 +216,7 @@ def _traceback_if_asked() -> bool:
 def _complain(text: str) -> None:
     """One line on stderr, whatever is in *text*."""
     with contextlib.suppress(OSError, ValueError):  # nobody is left to tell
-        print(_encodable(f"acrn-dm: {' '.join(text.split())}", sys.stderr), file=sys.stderr)
+        print(_encodable(f"acrn-dm: {escaped(' '.join(text.split()))}", sys.stderr), file=sys.stderr)
 
 
 def _show(text: str) -> None:

@@ -83,10 +83,13 @@ def render_devices(plugins: PluginManager) -> str:
     rows = sorted((", ".join(names[key]), kind.summary, str(plugins.provider(kind))) for key, kind in kinds.items())
     lines = ["Devices for -s SLOT,DEVICE[,OPTIONS]; '-s DEVICE,help' shows the options of one"]
     lines += [_entry(name, f"{summary} [{provider}]") for name, summary, provider in rows]
-    absent = sorted(ORIGINAL_DEVICES.keys() - types.keys())
+    absent = sorted(ORIGINAL_DEVICES - types.keys())
     if absent:
-        lines += ["", "Not provided by any plugin here, with the distribution that would"]
-        lines += [_entry(name, ORIGINAL_DEVICES[name]) for name in absent]
+        lines += [
+            "",
+            "Emulations of the original that are missing: no plugin provides them",
+            *(f"  {a}" for a in absent),
+        ]
     return "\n".join(lines)
 
 

@@ -9,7 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
+from acrn_dm.base.log_text import LineFormatter, escaped
+from acrn_dm.base.private_files import make_folder, open_log
 from acrn_dm.cli.values import LogSettings
 
 NOTICE = 25  # between logging's INFO and WARNING; one number for plugins that want it
@@ -35,7 +38,7 @@ class KernelLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write *record*, cut to one line; a full or vanished log is no reason to stop."""
         priority = next((p for level, p in self.PRIORITIES if record.levelno >= level), 7)
-        text = " ".join(record.getMessage().split())[:MAX_LINE]
+        text = escaped(" ".join(record.getMessage().split()))[:MAX_LINE]
         with contextlib.suppress(OSError):
             os.write(self._fd, f"<{priority}>acrn_dm: {text}\n".encode(errors="backslashreplace"))
 
@@ -89,13 +92,20 @@ def _with_note(record: logging.LogRecord, left_out: int) -> logging.LogRecord:
     return record
 
 
-class DiskFormatter(logging.Formatter):
+class DiskFormatter(LineFormatter):
     """Wall-clock and monotonic time before each line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """``2026-01-31 12:00:00 [1234.567890] LEVEL logger: message``."""
         wall = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         return f"{wall} [{time.monotonic():.6f}] {super().format(record)}"
+
+
+class PrivateFiles(logging.handlers.RotatingFileHandler):
+    """Rotates files that are for this user only; none is reached by a symbolic link."""
+
+    def _open(self) -> TextIO:  # type: ignore[override]
+        return open(open_log(self.baseFilename), "a", encoding=self.encoding, errors=self.errors)
 
 
 @contextlib.contextmanager
@@ -125,7 +135,7 @@ def logging_to(settings: LogSettings, name: str | None, folder: Path | None = No
 
 def _console(level: int) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("acrn-dm: %(levelname)s: %(message)s"))
+    handler.setFormatter(LineFormatter("acrn-dm: %(levelname)s: %(message)s"))
     handler.setLevel(LEVELS[level])
     return handler
 
@@ -143,7 +153,7 @@ def _files(settings: LogSettings, name: str, folder: Path) -> Iterator[logging.H
         try:
             disk = _disk(name, folder)
         except OSError as e:
-            log.warning("--logger_setting: disk: %s: %s", folder, e.strerror)
+            log.warning("--logger_setting: disk: %s: %s", e.filename or folder, e.strerror)
         else:
             disk.setLevel(LEVELS[settings.disk])
             yield disk
@@ -151,8 +161,8 @@ def _files(settings: LogSettings, name: str, folder: Path) -> Iterator[logging.H
 
 def _disk(name: str, folder: Path) -> logging.Handler:
     """Eight files of 2 MiB: ``NAME_log_0`` is written to, higher numbers are older."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(
+    make_folder(folder)
+    handler = PrivateFiles(
         folder / f"{name}_log_0", maxBytes=FILE_SIZE, backupCount=FILES - 1, encoding="utf-8", errors="backslashreplace"
     )
     handler.namer = _numbered

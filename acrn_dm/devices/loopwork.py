@@ -4,6 +4,7 @@ Work of a device's own may pop chains at any time: whoever called ``handle_queue
 comes after.
 """
 
+import select
 from collections.abc import Callable
 
 import attrs
@@ -23,6 +24,13 @@ def guarded(device: VirtioDevice, work: Callable[[], object]) -> Callable[[], No
             device.fail(e.with_traceback(None))  # whose frames may refer to guest memory
 
     return run
+
+
+def poll(fd: int, wanted: int = select.POLLIN) -> int:
+    """What *fd* is ready for at the moment, of *wanted*; POLLHUP and POLLERR come unasked."""
+    poller = select.poll()
+    poller.register(fd, wanted)
+    return sum(events for _, events in poller.poll(0))
 
 
 @attrs.define(eq=False)

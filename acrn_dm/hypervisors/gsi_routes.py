@@ -15,6 +15,7 @@ from acrn_dm.irq import MsiMessage
 IOAPIC_PINS = 24
 PIC_PINS = 8  # each of two
 TIMER_GSI, TIMER_PIN = 0, 2
+SPARE_ROUTES = 64  # that nobody uses, beside as many as are used
 
 
 @attrs.frozen(kw_only=True)
@@ -42,47 +43,61 @@ def pin_routes(chips: Chips) -> list[tuple[int, int, int]]:
 class MsiRoutes:
     """GSIs that stand for MSI messages; one GSI a message, shared by its users.
 
-    ``install`` hands all (gsi, addr, data) to the kernel after a change; when it raises, the change is taken back.
-    Not locked: the owner is.
+    ``install`` hands all (gsi, addr, data) to the kernel after a change, which costs the more the more there are; when
+    it raises, the change is taken back. So a route whose last user has left stays for a while: a guest that masks and
+    unmasks a vector, or switches a function off and on, comes back to the same message; one that moves its interrupts
+    about makes new ones, which take the place of the oldest. Not locked: the owner is.
     """
 
     limit: int  # GSIs the kernel can route, pins included
     install: Callable[[list[tuple[int, int, int]]], None]
     _gsis: dict[MsiMessage, int] = attrs.field(factory=dict, init=False)
     _users: dict[MsiMessage, int] = attrs.field(factory=dict, init=False)
+    _idle: dict[MsiMessage, None] = attrs.field(factory=dict, init=False)  # without users, the longest first
+    _next: int = attrs.field(default=IOAPIC_PINS, init=False)  # the first GSI that was never used
 
     def acquire(self, message: MsiMessage) -> int:
         """Return the GSI of *message*, routed; each call needs a ``release``. Raises HostError."""
         if message not in self._gsis:
-            self._gsis[message] = self._free_gsi()
-            try:
-                self._install()
-            except HostError:
-                del self._gsis[message]
-                raise
+            self._route(message)
+        self._idle.pop(message, None)
         self._users[message] = self._users.get(message, 0) + 1
         return self._gsis[message]
 
     def release(self, message: MsiMessage) -> None:
-        """Take one use of *message* back; with the last the route goes."""
+        """Take one use of *message* back."""
         self._users[message] -= 1
-        if self._users[message]:
-            return
-        del self._users[message]
-        del self._gsis[message]
-        self._install()
+        if not self._users[message]:
+            del self._users[message]
+            self._idle[message] = None
 
     def gsi(self, message: MsiMessage) -> int:
-        """Return the GSI of a *message* in use."""
+        """Return the GSI of a *message* in use. Raises KeyError for one that is not."""
+        if message not in self._users:
+            raise KeyError(message)
         return self._gsis[message]
 
-    def _install(self) -> None:
-        self.install([(gsi, message.addr, message.data) for message, gsi in self._gsis.items()])
+    def _route(self, message: MsiMessage) -> None:
+        """Give *message* a GSI that no message has, or else the one that has been idle for longest."""
+        spare = len(self._idle) > SPARE_ROUTES + len(self._users)
+        if self._next < self.limit and not spare:
+            self._gsis[message] = self._next
+            self._install(message, None)
+            self._next += 1
+            return
+        idle = next(iter(self._idle), None)
+        if idle is None:
+            hint = "fewer queues with a vector of their own"
+            raise HostError(f"all {self.limit} interrupt routes of KVM are in use", err=errno.ENOSPC, hint=hint)
+        self._gsis[message] = self._gsis.pop(idle)
+        self._install(message, idle)
+        del self._idle[idle]
 
-    def _free_gsi(self) -> int:
-        taken = set(self._gsis.values())
-        for gsi in range(IOAPIC_PINS, self.limit):
-            if gsi not in taken:
-                return gsi
-        hint = "fewer queues with a vector of their own"
-        raise HostError(f"all {self.limit} interrupt routes of KVM are in use", err=errno.ENOSPC, hint=hint)
+    def _install(self, new: MsiMessage, instead_of: MsiMessage | None) -> None:
+        try:
+            self.install([(gsi, message.addr, message.data) for message, gsi in self._gsis.items()])
+        except HostError:
+            gsi = self._gsis.pop(new)
+            if instead_of is not None:
+                self._gsis[instead_of] = gsi
+            raise

@@ -5,16 +5,16 @@ A binding keeps a duplicate of the eventfd, as the kernel keeps a reference: clo
 
 import errno
 import os
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import attrs
 
+from acrn_dm.base.eventfd import drain, signal
 from acrn_dm.errors import HostError
+from acrn_dm.hypervisors.kick_index import ANY_LENGTH, KickIndex
 from acrn_dm.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
 
-ANY_LENGTH = 0  # an ioeventfd of this length takes a write of any length
 LENGTHS = (ANY_LENGTH, 1, 2, 4, 8)
 
 
@@ -44,30 +44,30 @@ def own_eventfd(fd: int, call: str) -> int:
 
 def consume(fd: int) -> bool:
     """Read the eventfd if it is signalled, without waiting whatever its flags are; return whether it was."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    if not poll.poll(0):
-        return False
-    os.eventfd_read(fd)
-    return True
+    return bool(drain(fd))
 
 
 @attrs.define(eq=False)
 class KickTable:
     """The ioeventfds of a machine."""
 
-    bindings: list[IoEventFd] = attrs.field(factory=list)  # in the order of registration
-    _own: dict[IoEventFd, int] = attrs.field(factory=dict, init=False)
+    _own: dict[IoEventFd, int] = attrs.field(factory=dict, init=False)  # in the order of registration
+    _index: KickIndex = attrs.field(factory=KickIndex, init=False)
+
+    @property
+    def bindings(self) -> list[IoEventFd]:
+        """In the order of registration."""
+        return list(self._own)
 
     def assign(self, binding: IoEventFd) -> None:
         """Register. Raises HostError: EINVAL, EBADF, EEXIST."""
         problem = _malformed(binding)
         if problem is not None:
             raise HostError("ioeventfd", err=errno.EINVAL, hint=problem)
-        if any(_collide(binding, other) for other in self.bindings):
+        if self._index.collides(binding):
             raise HostError("ioeventfd", err=errno.EEXIST, hint="an ioeventfd claims this address already")
         self._own[binding] = own_eventfd(binding.fd, "ioeventfd")
-        self.bindings.append(binding)
+        self._index.add(binding)
 
     def deassign(self, binding: IoEventFd) -> None:
         """Unregister exactly this binding. Raises HostError: ENOENT, EBADF for an fd that was closed too early."""
@@ -78,20 +78,20 @@ class KickTable:
 
     def signal(self, space: Space, addr: int, size: int, value: int) -> bool:
         """Signal the eventfd that claims this write, if any; return whether one does."""
-        for binding, fd in self._own.items():
-            if _matches(binding, space, addr, size, value):
-                os.eventfd_write(fd, 1)
-                return True
-        return False
+        binding = self._index.find(space, addr, size, value)
+        if binding is None:
+            return False
+        signal(self._own[binding])
+        return True
 
     def clear(self) -> None:
         """Forget all bindings."""
-        for binding in tuple(self.bindings):
+        for binding in tuple(self._own):
             self._drop(binding)
 
     def _drop(self, binding: IoEventFd) -> None:
         os.close(self._own.pop(binding))
-        self.bindings.remove(binding)
+        self._index.remove(binding)
 
 
 def _malformed(binding: IoEventFd) -> str | None:
@@ -102,22 +102,6 @@ def _malformed(binding: IoEventFd) -> str | None:
     if binding.addr + binding.len > 1 << 64:
         return "the range wraps around"
     return None
-
-
-def _collide(a: IoEventFd, b: IoEventFd) -> bool:
-    """Could one write match both? The eventfds do not matter (ioeventfd_check_collision)."""
-    if (a.space, a.addr) != (b.space, b.addr):
-        return False
-    if ANY_LENGTH in (a.len, b.len):
-        return True
-    return a.len == b.len and (a.datamatch is None or b.datamatch is None or a.datamatch == b.datamatch)
-
-
-def _matches(binding: IoEventFd, space: Space, addr: int, size: int, value: int) -> bool:
-    """The address exactly, the length exactly unless any, the value exactly if there is one (ioeventfd_in_range)."""
-    if (binding.space, binding.addr) != (space, addr) or binding.len not in (ANY_LENGTH, size):
-        return False
-    return binding.datamatch is None or binding.datamatch == value
 
 
 @attrs.define(eq=False)
@@ -131,11 +115,17 @@ class InterruptController:
     pins: int
     msis: list[MsiMessage] = attrs.field(factory=list)  # every MSI ever delivered
     changes: list[LineChange] = attrs.field(factory=list)
-    bindings: list[IrqFd] = attrs.field(factory=list)  # in the order of registration
-    _own: dict[IrqFd, tuple[int, int | None]] = attrs.field(factory=dict, init=False)  # our fd, our resample fd
+    # In the order of registration: our fd, our resample fd.
+    _own: dict[IrqFd, tuple[int, int | None]] = attrs.field(factory=dict, init=False)
+    _by_fd: dict[int, IrqFd] = attrs.field(factory=dict, init=False)
     _pending: list[MsiMessage] = attrs.field(factory=list, init=False)
     _set: set[int] = attrs.field(factory=set, init=False)  # GSIs asserted by set_line
     _held: set[int] = attrs.field(factory=set, init=False)  # GSIs asserted by an irqfd until the guest's EOI
+
+    @property
+    def bindings(self) -> list[IrqFd]:
+        """In the order of registration."""
+        return list(self._own)
 
     def deliver(self, message: MsiMessage) -> None:
         """Take an MSI."""
@@ -167,11 +157,11 @@ class InterruptController:
             self._held.discard(gsi)
         for binding, (_, resample) in self._own.items():
             if binding.target == IntxLine(gsi=gsi) and resample is not None:
-                os.eventfd_write(resample, 1)
+                signal(resample)
 
     def assign(self, binding: IrqFd) -> None:
         """Register. Raises HostError: EBUSY for an eventfd in use, EINVAL, EBADF."""
-        if any(other.fd == binding.fd for other in self.bindings):
+        if binding.fd in self._by_fd:
             raise HostError("irqfd", err=errno.EBUSY, hint="the eventfd is bound to an interrupt already")
         own = own_eventfd(binding.fd, "irqfd")
         try:
@@ -180,38 +170,38 @@ class InterruptController:
             os.close(own)
             raise
         self._own[binding] = (own, resample)
-        self.bindings.append(binding)
+        self._by_fd[binding.fd] = binding
 
     def deassign(self, binding: IrqFd) -> None:
         """Unregister; a signal that arrived before is delivered. Raises HostError: ENOENT, EBADF as for kicks."""
         require_eventfd(binding.fd, "irqfd")
-        found = next((b for b in self.bindings if (b.fd, b.target) == (binding.fd, binding.target)), None)
-        if found is None:
+        found = self._by_fd.get(binding.fd)
+        if found is None or found.target != binding.target:
             raise HostError("irqfd", err=errno.ENOENT, hint="no irqfd like this is registered")
         self._look_at(found)
         self._drop(found)
 
     def poll(self) -> None:
         """Look at every irqfd and take what was signalled."""
-        for binding in self.bindings:
+        for binding in self._own:
             self._look_at(binding)
 
     def clear(self) -> None:
         """As after power-on: no bindings, no levels, nothing pending. What was recorded stays."""
-        for binding in tuple(self.bindings):
+        for binding in tuple(self._own):
             self._drop(binding)
         self._pending.clear()
         self._set.clear()
         self._held.clear()
 
     def _drop(self, binding: IrqFd) -> None:
-        self.bindings.remove(binding)
+        del self._by_fd[binding.fd]
         for fd in self._own.pop(binding):
             if fd is not None:
                 os.close(fd)
         target = binding.target
         if isinstance(target, IntxLine) and not any(
-            b.target == target and b.resample_fd is not None for b in self.bindings
+            b.target == target and b.resample_fd is not None for b in self._own
         ):
             with self._edge(target.gsi):
                 self._held.discard(target.gsi)

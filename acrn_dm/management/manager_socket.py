@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from acrn_dm.base.private_files import make_folder
 from acrn_dm.errors import AcrnDmError, HostError
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import manager_message
@@ -34,11 +35,13 @@ class ManagerSocket:
         """Make the directory, too. Raises ConfigError and HostError."""
         self.controls = controls
         try:
-            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_folder(directory)
         except OSError as e:
             raise HostError.from_os(f"making {directory}", e) from e
         path = socket_path(directory, name)
-        self._server = UnixServer(loop, path, lambda client: _Session(controls, client), most=MAX_CLIENTS)
+        self._server = UnixServer(
+            loop, path, lambda client: _Session(controls, client), most=MAX_CLIENTS, option="manager's socket"
+        )
 
     @property
     def path(self) -> Path:
@@ -91,7 +94,7 @@ class _Session:
                 controls.press_power_button()
             return True
         if request.number == MessageId.RESUME:
-            return controls.wake()
+            return controls.resume()
         if request.number == MessageId.BLKRESCAN:
             controls.insert_medium(*parse_rescan(request.text))
             return True

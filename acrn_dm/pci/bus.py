@@ -6,6 +6,8 @@ aligned; ECAM splits 8 bytes in two. Anything else, and any access to a function
 or is dropped.
 """
 
+from collections import Counter
+
 import attrs
 
 from acrn_dm.bus import PLATFORM
@@ -109,9 +111,9 @@ class PciBus:
                 high = bar.kind is BarKind.MEM64 and bar.size > MEM64_BELOW_4G
                 allocator = io if bar.is_io else mem64 if high else mem32
                 function.place_bar(bar, allocator.take(bar.size, function), prefetchable=high)
-        slots = [number >> 3 for number in self._functions]
+        slots = Counter(number >> 3 for number in self._functions)
         for number, function in self._functions.items():
-            multi = cs.MULTI_FUNCTION if slots.count(number >> 3) > 1 else 0
+            multi = cs.MULTI_FUNCTION if slots[number >> 3] > 1 else 0
             function.config.set_power_on(cs.HEADER_TYPE, 1, multi)
 
     def route(self, ioapic_pins: int) -> None:

@@ -33,7 +33,7 @@ class MessageVectors:
         self._sink: InterruptSink | None = None
         self._messages: list[MsiMessage | None] = [None] * vectors
         self._pending = 0  # bit n: vector n was raised while it could not be delivered
-        self._watches: tuple[Watch, ...] = ()
+        self._watches: dict[int, dict[Watch, None]] = {}  # by vector, in the order of registration
 
     def connect(self, sink: InterruptSink) -> None:
         """Deliver through *sink* from now on."""
@@ -79,13 +79,16 @@ class MessageVectors:
         """Call *callback* after each change of ``message(vector)``: on the writing thread, the leaf lock not held."""
         watch = Watch(vector=vector, callback=callback)
         with self._lock:
-            self._watches = (*self._watches, watch)
+            self._watches.setdefault(vector, {})[watch] = None
         return watch
 
     def unwatch(self, watch: Watch) -> None:
         """Never call it again; doing so twice is harmless."""
         with self._lock:
-            self._watches = tuple(w for w in self._watches if w is not watch)
+            of_vector = self._watches.get(watch.vector, {})
+            of_vector.pop(watch, None)
+            if not of_vector:
+                self._watches.pop(watch.vector, None)
 
     def _compose(self, vector: int) -> MsiMessage | None:
         """The message of *vector* by the registers as they are; None while not deliverable."""
@@ -100,11 +103,10 @@ class MessageVectors:
     def _changed(self, vectors: Iterable[int]) -> None:
         """Registers of *vectors* were written: send what was waiting and tell the watchers of messages that differ."""
         with self._lock:
-            changed = {v for v in vectors if self._refresh(v)}
-            watches = self._watches
+            changed = [v for v in vectors if self._refresh(v)]
+            watches = [watch for v in changed for watch in self._watches.get(v, ())]
         for watch in watches:
-            if watch.vector in changed:
-                watch.callback()
+            watch.callback()
 
     def _refresh(self, vector: int) -> bool:
         message = self._compose(vector)

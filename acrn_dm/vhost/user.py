@@ -117,6 +117,13 @@ class VhostUser(Proxy):
             if self._link.connected:
                 self._converse(user_talk.set_config(self._peer, field.offset, data))
 
+    def write_legacy_config(self, offset: int, data: bytes) -> None:
+        """Where it is not the other process's configuration, the device's."""
+        if self._remote_config:
+            self.write_config(offset, data)
+        else:
+            super().write_legacy_config(offset, data)
+
     def queues_away(self, features: int) -> list[int]:
         """Without those that do not exist for the driver: it may enable them, the back-end need not serve them."""
         there = user_features.queues_there(self._id, len(self.device.queue_sizes), features, self._config)

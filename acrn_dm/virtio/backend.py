@@ -111,6 +111,10 @@ class Backend:
         """The driver wrote *data* into the configuration space."""
         self.device.write_config(offset, data)
 
+    def write_legacy_config(self, offset: int, data: bytes) -> None:
+        """A legacy driver wrote *data*."""
+        self.device.write_legacy_config(offset, data)
+
     def start(self, session: Session) -> None:
         """Serve the queues. Raises GuestError (bad rings) or HostError; ``stop`` is called then, too."""
         raise NotImplementedError

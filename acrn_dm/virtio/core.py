@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 FEATURE_WORDS = 4  # 2.2: feature bits 0 to 127
 WORD = 0xFFFF_FFFF
+MAX_UNKNOWN_WORDS = 64  # past the last one: as many as are remembered
+TOO_MANY = -1  # stands for the others
 
 
 @attrs.define(eq=False)
@@ -50,6 +52,9 @@ class QueueConfig:
 class CoreHost(Protocol):
     """The transport, as far as the core needs it."""
 
+    def negotiated(self) -> None:
+        """FEATURES_OK was accepted: the driver's features are fixed. Never raises."""
+
     def start_queues(self) -> None:
         """DRIVER_OK: let the backend run the enabled queues. Raises what that raises; then nothing is left half-way."""
 
@@ -58,6 +63,14 @@ class CoreHost(Protocol):
 
     def kick(self, queue: int) -> None:
         """The driver notified *queue* and no ioeventfd took it. Ignored for queues that do not run."""
+
+    def join_queues(self) -> None:
+        """More queues are enabled than run: let those run too, the others go on where they are. Raises what a backend
+        raises; then ``stop_queues`` cleans up.
+        """
+
+    def device_config(self) -> bytes:
+        """The whole of the device's configuration space as it is now. Raises what the device raises."""
 
     def vector_changed(self, queue: QueueConfig) -> None:
         """The driver mapped *queue* to another vector."""
@@ -89,6 +102,7 @@ class VirtioCore:
         self.running = False  # between start_queues and stop_queues
         self.epoch = 0  # counts resets: what an earlier driver caused does not reach the next one
         self.early_start = False  # a legacy driver used the device before DRIVER_OK
+        self._started: frozenset[int] = frozenset()  # queues that run
         self._generation_lock = threading.Lock()
         self._power_on()
 
@@ -96,12 +110,13 @@ class VirtioCore:
         self.device_feature_select = 0
         self.driver_feature_select = 0
         self.driver_features = 0
-        self.accepts_unknown = False  # the driver set a bit past the last feature word
+        self._unknown_words: set[int] = set()  # past the last feature word, those in which the driver set a bit
         self.config_vector = NO_VECTOR
         self.queue_select = 0
         self.early_start = False
         self._generation = 0
         self._generation_seen = True
+        self._shown: bytes | None = None  # configuration space as the driver saw it last
         for queue in self.queues:
             queue.reset()
         self.status = 0
@@ -135,9 +150,18 @@ class VirtioCore:
             return
         select = self.driver_feature_select
         if select >= FEATURE_WORDS:
-            self.accepts_unknown |= value != 0
+            self._note_unknown(select, bool(value))
             return
         self.driver_features = self.driver_features & ~(WORD << 32 * select) | value << 32 * select
+
+    def _note_unknown(self, select: int, accepted: bool) -> None:
+        """Bits of words that nobody defined count until the driver clears them. One that sets them in more words than
+        are remembered gets rid of them by its reset only.
+        """
+        if not accepted:
+            self._unknown_words.discard(select)
+        elif select not in self._unknown_words:
+            self._unknown_words.add(select if len(self._unknown_words) < MAX_UNKNOWN_WORDS else TOO_MANY)
 
     def write_legacy_features(self, value: int) -> None:
         """Take the low word of a legacy driver; the rest counts as not accepted (4.1.4.8)."""
@@ -146,7 +170,7 @@ class VirtioCore:
 
     def _features_ok(self) -> bool:
         why = features.refusal(self.device_id, self.offered, self.driver_features)
-        if self.accepts_unknown:
+        if self._unknown_words:
             why = "accepts bits that nobody defined"
         if why is not None:
             log.debug("FEATURES_OK refused: %s", why)
@@ -170,15 +194,22 @@ class VirtioCore:
             return
         before = self.status
         self.status = next_status(before, value, features_ok=self._features_ok, legacy=legacy)
-        if self.status & ~before & Status.DRIVER_OK and not self.running:
+        if self.status & ~before & Status.FEATURES_OK:
+            self.host.negotiated()
+        if self.status & ~before & Status.DRIVER_OK:
             self._run(legacy)
 
     def _run(self, legacy: bool) -> None:
-        if legacy and not self.status & Status.FEATURES_OK:
+        """Run the enabled queues, those that do not run yet."""
+        enabled = frozenset(queue.index for queue in self.queues if queue.enabled)
+        if self.running and enabled == self._started:
+            return
+        if legacy and not self.running and not self.status & Status.FEATURES_OK:
             self.driver_features = features.prune(self.device_id, self.driver_features & self.legacy_offered)
+        start = self.host.join_queues if self.running else self.host.start_queues
         try:
-            self.running = True
-            self.host.start_queues()
+            self.running, self._started = True, enabled
+            start()
         except Exception as e:  # whatever a device or backend raises, the driver's write has to return
             self.running = False
             self.needs_reset(e)
@@ -202,17 +233,31 @@ class VirtioCore:
 
     # Configuration generation
 
+    def device_config(self) -> bytes:
+        """The device's configuration space as the driver is about to see it; empty if the device raises, which costs
+        its driver a reset.
+
+        Other threads change a configuration first and say so afterwards. So each look is compared with the last one:
+        no driver finds changed bytes under the generation of those before (4.1.4.3.1), whatever was said by then.
+        """
+        try:
+            now = self.host.device_config()
+        except Exception as e:  # whatever a device raises, the driver's access has to return
+            self.needs_reset(e)
+            now = b""
+        with self._generation_lock:
+            if self._shown is not None and now != self._shown:
+                self._advance_generation()
+            self._shown, self._generation_seen = now, True
+        return now
+
     @property
     def config_generation(self) -> int:
         """Counts changes of the device's configuration, modulo 256."""
+        self.device_config()
         with self._generation_lock:
-            self._generation_seen = True
+            self._generation_seen = True  # a change may have been announced since
             return self._generation
-
-    def config_was_read(self) -> None:
-        """The driver looked at the device's configuration."""
-        with self._generation_lock:
-            self._generation_seen = True
 
     def bump_generation(self) -> None:
         """The device's configuration changed. Any thread.
@@ -222,8 +267,11 @@ class VirtioCore:
         """
         with self._generation_lock:
             if self._generation_seen:
-                self._generation = (self._generation + 1) & 0xFF
-                self._generation_seen = False
+                self._advance_generation()
+
+    def _advance_generation(self) -> None:
+        self._generation = (self._generation + 1) & 0xFF
+        self._generation_seen = False
 
     # Queues
 
@@ -256,13 +304,14 @@ class VirtioCore:
     def write_queue_pfn(self, value: int) -> None:
         """Legacy: place the selected queue at page *value* and enable it; 0 disables it.
 
-        Taking away a queue that runs resets the device: its driver is about to free the memory, and no legacy register
-        could bring one queue back alone.
+        A driver that uses some queues before DRIVER_OK may still set up others (3.1.2), which run from DRIVER_OK or
+        their first kick on. Taking away a queue that runs resets the device: its driver is about to free the memory,
+        and no legacy register could bring one queue back alone.
         """
         queue = self.selected
         if queue is None:
             return
-        if self._frozen:
+        if self._frozen and (not self._early or queue.index in self._started):
             if value == 0 and queue.enabled:
                 self.reset()
             return
@@ -291,11 +340,16 @@ class VirtioCore:
         """
         if queue >= len(self.queues):
             return
-        if legacy and self.queues[queue].enabled and self._may_start_early:
+        if legacy and self.queues[queue].enabled and (self._early or self._may_start_early):
             self.early_start = True
             self._run(legacy=True)
         if self.running:
             self.host.kick(queue)
+
+    @property
+    def _early(self) -> bool:
+        """Queues run, and the driver has not said DRIVER_OK."""
+        return self.running and not self.status & (Status.DRIVER_OK | Status.NEEDS_RESET)
 
     @property
     def _may_start_early(self) -> bool:

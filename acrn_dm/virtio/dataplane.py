@@ -57,32 +57,46 @@ class DataPlane:
         What comes before the backend waits in the eventfds. Raises what the backend raises; then ``stop`` cleans up.
         """
         self._started = True
-        session_queues = []
-        for queue in queues:
-            call = CallEvent(resources.eventfds, msix, self._without_msix, self._refused)
-            try:
-                kick = KickEvent(resources.eventfds, self._refused)
-            except HostError:
-                call.close()
-                raise
-            self._events[queue.index] = _Events(kick, call)
-            kick.bind(self._bindable(address(queue.index)))
-            call.set_vector(queue.vector)
-            session_queues.append(
-                SessionQueue(
-                    index=queue.index,
-                    size=queue.size,
-                    desc=queue.desc,
-                    avail=queue.avail,
-                    used=queue.used,
-                    kick=kick,
-                    call=call,
-                )
-            )
-        self._session = Session(
-            features=negotiated, queues=tuple(session_queues), resources=resources, poll_ns=self._poll_ns
-        )
+        session_queues = tuple(self._open(resources, msix, queue, address) for queue in queues)
+        self._session = Session(features=negotiated, queues=session_queues, resources=resources, poll_ns=self._poll_ns)
         self.backend.start(self._session)
+
+    def join(
+        self, resources: Resources, msix: Msix | None, queues: Iterable[QueueConfig], address: NotifyAddress
+    ) -> None:
+        """Let those of *queues* run that do not yet; the others go on where they were. Raises as ``start``."""
+        if self._session is None:
+            return
+        paused_before = self._paused is not None
+        self.pause()
+        more = [self._open(resources, msix, queue, address) for queue in queues if queue.index not in self._events]
+        all_queues = sorted((*self._session.queues, *more), key=lambda queue: queue.index)
+        self._session = attrs.evolve(self._session, queues=tuple(all_queues))
+        if not paused_before:
+            self.resume()
+
+    def _open(
+        self, resources: Resources, msix: Msix | None, queue: QueueConfig, address: NotifyAddress
+    ) -> SessionQueue:
+        """Make a queue's eventfds and bind them. Raises HostError."""
+        call = CallEvent(resources.eventfds, msix, self._without_msix, self._refused)
+        try:
+            kick = KickEvent(resources.eventfds, self._refused)
+        except HostError:
+            call.close()
+            raise
+        self._events[queue.index] = _Events(kick, call)
+        kick.bind(self._bindable(address(queue.index)))
+        call.set_vector(queue.vector)
+        return SessionQueue(
+            index=queue.index,
+            size=queue.size,
+            desc=queue.desc,
+            avail=queue.avail,
+            used=queue.used,
+            kick=kick,
+            call=call,
+        )
 
     def stop(self) -> Mapping[int, int]:
         """Stop the backend, then close the eventfds; returns where each queue was. Idempotent, never raises."""

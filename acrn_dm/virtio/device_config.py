@@ -25,21 +25,19 @@ class DeviceConfig:
         length = self._clip(offset, size)
         if length == 0:
             return 0
-        self._core.config_was_read()
-        try:
-            data = self._backend().read_config(offset, length)
-        except Exception as e:
-            self._core.needs_reset(e)
-            return 0
-        return int.from_bytes(data[:length], "little")
+        return int.from_bytes(self._core.device_config()[offset : offset + length], "little")
 
-    def write(self, offset: int, size: int, value: int) -> None:
-        """Write *size* bytes at *offset*, little-endian."""
+    def write(self, offset: int, size: int, value: int, *, legacy: bool = False) -> None:
+        """Write *size* bytes at *offset*, little-endian. Through which registers counts together with what was
+        negotiated: only a *legacy* driver may write what only it may.
+        """
         length = self._clip(offset, size)
         if length == 0:
             return
+        backend = self._backend()
+        write = backend.write_legacy_config if legacy and self._core.legacy else backend.write_config
         try:
-            self._backend().write_config(offset, value.to_bytes(size, "little")[:length])
+            write(offset, value.to_bytes(size, "little")[:length])
         except Exception as e:
             self._core.needs_reset(e)
 

@@ -67,7 +67,7 @@ class LegacyBar:
         """Write as the driver does."""
         start = self._config_start()
         if offset >= start:
-            self._config.write(offset - start, size, value)
+            self._config.write(offset - start, size, value, legacy=True)
         else:
             HEADER.write(self._core, offset, size, value)
 

@@ -169,6 +169,13 @@ class VirtioPci(PciFunction):
 
     # CoreHost: called with the lock held.
 
+    def negotiated(self) -> None:
+        """The device may show another configuration from now on."""
+        try:
+            self.device.negotiated(self.core.driver_features)
+        except Exception as e:  # a plugin's fault; the driver's write has to return
+            self.core.needs_reset(e)
+
     def start_queues(self) -> None:
         """Take kicks where the driver sends them, and let the backend run every enabled queue."""
         resources = self._resources
@@ -181,6 +188,22 @@ class VirtioPci(PciFunction):
         except Exception:
             self.data_plane.stop()
             raise
+
+    def join_queues(self) -> None:
+        """The enabled queues that do not run yet run with the others."""
+        resources = self._resources
+        assert resources is not None
+        enabled = [queue for queue in self.core.queues if queue.enabled]
+        try:
+            self.data_plane.join(resources, self.msix, enabled, self._kick_address)
+        except Exception:
+            self.data_plane.stop()
+            raise
+
+    def device_config(self) -> bytes:
+        """The device's configuration space, as whoever moves its data knows it."""
+        size = self.device.config_size
+        return self.data_plane.backend.read_config(0, size) if size else b""
 
     def stop_queues(self) -> None:
         """Stop the backend and forget every binding."""

@@ -3,6 +3,7 @@
 import pytest
 
 from acrn_dm.cli.option_table import OPTIONS
+from acrn_dm.resolve import ORIGINAL_DEVICES
 from tests.cli.fakes import Cli
 
 
@@ -36,8 +37,21 @@ def test_device_list_has_names_providers_and_what_is_not_there(cli: Cli) -> None
     lines = out.splitlines()
     assert "  toy, plaything              a toy for tests [plugin fakes (given by the caller)]" in lines
     assert "  virtio-net                  network card on a tap [plugin devices.virtio_net (built in)]" in lines
-    assert "  passthru                    acrn-dm-passthru" in lines
+    assert "  passthru" in lines[lines.index("Emulations of the original that are missing: no plugin provides them") :]
     assert sum("plaything" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("name", sorted(ORIGINAL_DEVICES))
+def test_missing_emulation_is_named_and_no_distribution_suggested(cli: Cli, name: str) -> None:
+    """A distribution that nobody has made is one that anybody could register."""
+    _, out, _ = cli("-s", "help")
+    code, _, err = cli("-s", f"7,{name}", "vm")
+    assert (code, err) == (
+        78,
+        f"acrn-dm: -s 7,{name}: the original's emulation of {name!r} is missing: no plugin provides it\n",
+    )
+    assert f"\n  {name}\n" in f"{out}\n"
+    assert "acrn-dm-" not in out
 
 
 def test_device_help_has_options_with_defaults_and_grammar(cli: Cli) -> None:

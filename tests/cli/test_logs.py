@@ -1,6 +1,8 @@
 """acrn_dm.cli.logs: levels and destinations of --logger_setting."""
 
 import logging
+import os
+import stat
 import threading
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,45 @@ def test_disk_log_keeps_eight_files_of_limited_size(tmp_path: Path, monkeypatch:
     assert [f.name for f in files] == [f"vm1_log_{n}" for n in range(8)]
     assert all(f.stat().st_size <= 200 for f in files)
     assert "line 49" in files[0].read_text()
+
+
+def test_disk_logs_are_private_whatever_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "FILE_SIZE", 200)
+    before = os.umask(0)
+    try:
+        with logging_to(LogSettings(console=1, disk=5), "vm1", tmp_path / "a" / "logs"):
+            for number in range(50):
+                log.debug("line %d", number)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(f.stat().st_mode) for f in (tmp_path / "a" / "logs").iterdir()} == {0o600}
+    assert [stat.S_IMODE((tmp_path / p).stat().st_mode) for p in ("a", "a/logs")] == [0o700, 0o700]
+
+
+def test_symbolic_link_in_the_place_of_a_log_is_a_warning_and_not_written_through(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "vm1_log_0").symlink_to(tmp_path / "precious")
+    with logging_to(LogSettings(console=2, disk=5), "vm1", tmp_path):
+        log.error("text")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert f"--logger_setting: disk: {tmp_path}/vm1_log_0: Too many levels of symbolic links" in capsys.readouterr().err
+
+
+def test_control_characters_are_escaped_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "kmsg").touch()
+    monkeypatch.setattr(logs, "KMSG", tmp_path / "kmsg")
+    with logging_to(LogSettings(console=5, kmsg=5, disk=5), "vm1", tmp_path):
+        log.error("guest says %s", "\x1b[2J\x9b\n")
+    shown = "guest says \\x1b[2J\\x9b"
+    assert (tmp_path / "kmsg").read_text() == f"<3>acrn_dm: {shown}\n"
+    assert capsys.readouterr().err == f"acrn-dm: ERROR: {shown}\\n\n"
+    assert (tmp_path / "vm1_log_0").read_text().endswith(f"ERROR acrn_dm.some.module: {shown}\\n\n")
+
+
+def test_errors_that_end_the_program_are_escaped_too(cli: Cli) -> None:
+    assert cli("-k", "/k", "-s", "3,virtio-blq,/\x1b[2J", "vm")[2].startswith("acrn-dm: -s 3,virtio-blq,/\\x1b[2J: ")
 
 
 def test_dry_run_opens_no_log_files(tmp_path: Path) -> None:

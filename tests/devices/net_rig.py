@@ -1,10 +1,9 @@
 """A machine with one network card, whose tap is one end of a socket pair; the test holds the other end."""
 
-import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import attrs
@@ -57,13 +56,21 @@ def looped_tap(vnet_header: bool) -> FakeTap:
 
 @attrs.define(eq=False)
 class Card:
-    """The machine, the device, its driver and the peer's socket."""
+    """The machine, the device, its driver, and of each pair the tap and the peer's socket."""
 
     machine: SimMachine
     device: NetDevice
     driver: VirtioDriver
-    peer: socket.socket
-    tap: FakeTap
+    peers: list[socket.socket]
+    taps: list[FakeTap]
+
+    @property
+    def peer(self) -> socket.socket:
+        return self.peers[0]
+
+    @property
+    def tap(self) -> FakeTap:
+        return self.taps[0]
 
     @property
     def rx(self) -> DriverQueue:
@@ -102,17 +109,22 @@ def card(
     *, features: int | None = None, vnet_header: bool = True, legacy: bool = False, text: str = "tap=t0", **machine: Any
 ) -> Iterator[Card]:
     """A started card in slot 3."""
-    near, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    near.setblocking(False)
-    peer.setblocking(False)
-    tap = FakeTap(os.dup(near.fileno()), vnet_header)
-    near.close()
+    taps: list[FakeTap] = []
+    peers: list[socket.socket] = []
+
+    def open_tap(name: str) -> FakeTap:
+        near, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        near.setblocking(False)
+        peer.setblocking(False)
+        taps.append(FakeTap(near.detach(), vnet_header))
+        peers.append(stack.enter_context(peer))
+        return taps[-1]
 
     def create(context: DeviceContext) -> NetDevice:
-        return NetDevice(NetConfig.from_string(text), context, lambda name: tap)
+        return NetDevice(NetConfig.from_string(text), context, open_tap)
 
-    with peer, SimMachine(**machine) as m:
+    with ExitStack() as stack, SimMachine(**machine) as m:
         function = m.add(create, slot=3)
         driver = m.driver_legacy(3) if legacy else m.driver(3)
         driver.start(features)
-        yield Card(m, function.device, driver, peer, tap)  # type: ignore[attr-defined]
+        yield Card(m, function.device, driver, peers, taps)  # type: ignore[attr-defined]

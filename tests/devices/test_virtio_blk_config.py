@@ -42,6 +42,30 @@ def test_nodisk_needs_no_path() -> None:
     assert BlkConfig.from_string("nodisk") == BlkConfig(nodisk=True)
 
 
+def test_options_of_a_slot_without_a_disk_are_read_like_all_others() -> None:
+    expected = BlkConfig(nodisk=True, mq=2, ro=True, sectorsize=SectorSize(logical=4096, physical=4096))
+    assert BlkConfig.from_string("mq=2,nodisk,ro,sectorsize=4096") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("nodisk,r0=1,foo,bar=baz", "unknown option 'r0'"),
+        ("nodisk,sectorsize=300", "300"),
+        ("nodisk,/img", "/img"),
+        ("/img,nodisk", "nodisk"),
+    ],
+)
+def test_wrong_option_of_a_slot_without_a_disk_is_named(text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        BlkConfig.from_string(text)
+
+
+def test_table_with_nodisk_and_a_path_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nodisk and the path of an image exclude each other"):
+        from_mapping(BlkConfig, {"nodisk": True, "path": "/img"}, "virtio-blk")
+
+
 def test_path_with_nodisk_in_its_name_is_a_path() -> None:
     assert BlkConfig.from_string("/img/nodisk.img").path == Path("/img/nodisk.img")
 

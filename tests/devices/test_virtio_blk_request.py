@@ -166,8 +166,20 @@ def test_blk_zoned_and_other_types_that_are_not_offered_are_unsupported(raw: Dis
     assert raw.request(kind, 0, room=512).data[-1] == UNSUPP
 
 
-def test_legacy_barrier_bit_is_ignored(raw: Disk) -> None:
-    assert raw.request(IN | 1 << 31, 5, room=512).data[:8] == struct.pack("<Q", 5)
+def test_legacy_barrier_bit_is_ignored(path: Path) -> None:
+    with disk(str(path), legacy=True) as d:
+        assert d.request(IN | 1 << 31, 5, room=512).data[:8] == struct.pack("<Q", 5)
+
+
+@pytest.mark.parametrize("kind", [IN, OUT, FLUSH, DISCARD, WRITE_ZEROES])
+def test_d_blk_status_values_barrier_bit_of_a_modern_driver_is_an_unknown_type(
+    raw: Disk, path: Path, kind: int
+) -> None:
+    """Row d.blk.status.values: types that are not supported give UNSUPP; BARRIER is a legacy driver's."""
+    before = path.read_bytes()
+    data = {OUT: b"b" * 512, DISCARD: segment(1, 1), WRITE_ZEROES: segment(1, 1)}.get(kind, b"")
+    assert raw.request(kind | 1 << 31, 1, data, 512 if kind == IN else 0).data[-1] == UNSUPP
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("cuts", [[1] * 529, [16, 512, 1], [8, 8, 256, 256, 1], [15, 514]])

@@ -379,13 +379,24 @@ def test_configuration_is_address_and_link() -> None:
         assert c.driver.read_config(0, 8) == bytes.fromhex("021122334455") + b"\1\0"
 
 
-def test_address_a_driver_wrote_is_stored_until_reset() -> None:
+def test_address_a_legacy_driver_wrote_is_stored_until_reset() -> None:
     with card(text="tap=t0,mac=02:11:22:33:44:55", legacy=True) as c:
         for i in range(7):
             c.driver.registers.write_config(i, 1, 0x66)
         assert c.driver.read_config(0, 8) == b"\x66" * 6 + b"\1\0"
         c.driver.reset()
         assert c.driver.read_config(0, 6) == bytes.fromhex("021122334455")
+
+
+def test_d_net_cfg_ro() -> None:
+    """d.net.cfg.ro: nothing in the configuration changes by a modern driver's writes, through whichever registers."""
+    with card(text="tap=t0,mac=02:11:22:33:44:55,mq=2") as c:
+        before = c.driver.read_config(0, 10)
+        for size in (1, 2, 4):
+            for offset in range(10):
+                c.driver.registers.write_config(offset, size, 0x6666_6666 & (1 << 8 * size) - 1)
+                c.machine.driver_legacy(3).registers.write_config(offset, size, 0x66)
+        assert c.driver.read_config(0, 10) == before
 
 
 def test_vhost_is_refused_while_there_is_no_such_backend() -> None:

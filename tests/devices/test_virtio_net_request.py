@@ -11,6 +11,7 @@ from acrn_dm.devices.virtio_net.request import (
     GUEST_CSUM,
     GUEST_ECN,
     GUEST_TSO4,
+    GUEST_TSO6,
     HOST_ECN,
     HOST_TSO4,
     HOST_TSO6,
@@ -22,6 +23,7 @@ from acrn_dm.devices.virtio_net.request import (
 from acrn_dm.virtio.features import VERSION_1
 from tests.devices.net_rig import DATA_VALID, ECN, NEEDS_CSUM, TCPV4, TCPV6, vnet
 
+RECEIVES_ALL = GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN
 ALL = CSUM | HOST_TSO4 | HOST_TSO6 | HOST_ECN
 EDGES = [0, 1, 13, 58, 59, 60, 61, 0x7FFF, 0xFFFE, 0xFFFF]
 
@@ -80,23 +82,39 @@ def test_plain_checksum_request_carries_no_segmentation_fields() -> None:
 
 
 def test_net_rx_flags_zero_without_guest_csum() -> None:
-    assert receive_flags(DATA_VALID, 0, 0) == 0
+    assert receive_flags(vnet(DATA_VALID), 0) == 0
 
 
 def test_net_rx_full_csum_frame_without_checksum_is_not_passed_on() -> None:
-    assert receive_flags(NEEDS_CSUM, 0, 0) is None
+    assert receive_flags(vnet(NEEDS_CSUM), 0) is None
 
 
 @pytest.mark.parametrize("flags", [0, NEEDS_CSUM, DATA_VALID, 0xFF])
 def test_net_rx_rsc_absent_and_no_tunnel_csum_flags_are_cleared(flags: int) -> None:
-    assert receive_flags(flags, 0, GUEST_CSUM) == flags & 3
+    assert receive_flags(vnet(flags), GUEST_CSUM) == flags & 3
 
 
 @pytest.mark.parametrize("gso", [TCPV4, TCPV6, 3, 5, TCPV4 | 0x20, TCPV4 | 0x40, TCPV4 | ECN])
 def test_net_rx_gso_none_and_no_type_that_was_not_negotiated(gso: int) -> None:
-    assert receive_flags(NEEDS_CSUM, gso, GUEST_CSUM) is None
+    assert receive_flags(vnet(NEEDS_CSUM, gso, gso_size=1448), GUEST_CSUM) is None
 
 
 def test_net_rx_ecn_mark_needs_its_feature() -> None:
-    assert receive_flags(NEEDS_CSUM, TCPV4 | ECN, GUEST_CSUM | GUEST_TSO4) is None
-    assert receive_flags(NEEDS_CSUM, TCPV4 | ECN, GUEST_CSUM | GUEST_TSO4 | GUEST_ECN) == NEEDS_CSUM
+    header = vnet(NEEDS_CSUM, TCPV4 | ECN, gso_size=1448)
+    assert receive_flags(header, GUEST_CSUM | GUEST_TSO4) is None
+    assert receive_flags(header, GUEST_CSUM | GUEST_TSO4 | GUEST_ECN) == NEEDS_CSUM
+
+
+@pytest.mark.parametrize("gso", [TCPV4, TCPV6, TCPV4 | ECN])
+@pytest.mark.parametrize("flags", [0, DATA_VALID])
+def test_net_rx_gso_needs_csum(gso: int, flags: int) -> None:
+    """net.rx.gso.needs_csum: segmentation without NEEDS_CSUM does not reach the driver."""
+    assert receive_flags(vnet(flags, gso, 54, 1448, 34, 16), RECEIVES_ALL) is None
+    assert receive_flags(vnet(NEEDS_CSUM, gso, 54, 1448, 34, 16), RECEIVES_ALL) == NEEDS_CSUM
+
+
+@pytest.mark.parametrize("gso", [TCPV4, TCPV6, TCPV4 | ECN])
+def test_net_rx_gso_size(gso: int) -> None:
+    """net.rx.gso.size: segmentation without a segment size does not reach the driver."""
+    assert receive_flags(vnet(NEEDS_CSUM, gso, 54, 0, 34, 16), RECEIVES_ALL) is None
+    assert receive_flags(vnet(NEEDS_CSUM, gso, 54, 1, 34, 16), RECEIVES_ALL) == NEEDS_CSUM

@@ -53,6 +53,8 @@ IRQFD = struct.Struct("<iIQQ")
 
 PAGE = 4096
 
+ASYNCHRONOUS_KICKS = 64  # ACRN's hypervisor, ACRN_ASYNCIO_MAX
+
 
 @attrs.frozen
 class Call:
@@ -362,6 +364,9 @@ class FakeHsm:
             return -errno.EINVAL
         if flags & 8 and not vm.asyncio:
             return -errno.ENODEV
+        if flags & 8 and sum(bool(k.flags & 8) for k in vm.kicks) >= ASYNCHRONOUS_KICKS:
+            self.violations.append("IOEVENTFD: the hypervisor has no room for one more asynchronous kick")
+            return -errno.EINVAL
         match = data if flags & 2 else None
         for k in vm.kicks:
             same = self._eventfd(k.fd) == inode and (k.addr, k.pio) == (addr, bool(flags & 1))

@@ -10,6 +10,10 @@ MASTER, SLAVE, IOAPIC = 0, 1, 2
 A, B, C = (MsiMessage(addr=0xFEE0_0000 + (i << 12), data=0x40 + i) for i in range(3))
 
 
+def refuse(_: object) -> None:
+    raise HostError("KVM_SET_GSI_ROUTING")
+
+
 @pytest.fixture
 def installed() -> list[list[tuple[int, int, int]]]:
     return []
@@ -45,14 +49,37 @@ def test_one_message_has_one_gsi_until_its_last_user_leaves(routes: MsiRoutes, i
     assert routes.gsi(A) == 24
     assert len(installed) == 1
     routes.release(A)
-    assert installed[-1] == []
+    assert len(installed) == 1
 
 
-def test_freed_gsi_is_used_again(routes: MsiRoutes) -> None:
+def test_message_that_comes_back_costs_the_kernel_nothing(routes: MsiRoutes, installed: list[object]) -> None:
+    routes.acquire(A)
+    for _ in range(100):
+        routes.release(A)
+        assert routes.acquire(A) == 24
+    assert len(installed) == 1
+
+
+def test_gsi_idle_for_longest_is_used_again_when_none_is_left(
+    routes: MsiRoutes, installed: list[list[tuple[int, int, int]]]
+) -> None:
+    routes.acquire(A)
+    routes.acquire(B)
+    routes.release(B)
+    routes.release(A)
+    assert routes.acquire(C) == 25
+    assert sorted(installed[-1]) == [(24, A.addr, A.data), (25, C.addr, C.data)]
+    assert routes.acquire(A) == 24
+
+
+def test_idle_route_stays_when_the_kernel_refuses_its_successor(routes: MsiRoutes) -> None:
     routes.acquire(A)
     routes.acquire(B)
     routes.release(A)
-    assert routes.acquire(C) == 24
+    routes.install = refuse
+    with pytest.raises(HostError):
+        routes.acquire(C)
+    assert routes.acquire(A) == 24
 
 
 def test_no_gsi_left_is_a_host_error_and_changes_nothing(routes: MsiRoutes, installed: list[object]) -> None:
@@ -64,9 +91,6 @@ def test_no_gsi_left_is_a_host_error_and_changes_nothing(routes: MsiRoutes, inst
 
 
 def test_refused_table_is_taken_back() -> None:
-    def refuse(_: object) -> None:
-        raise HostError("KVM_SET_GSI_ROUTING")
-
     routes = MsiRoutes(26, refuse)
     with pytest.raises(HostError):
         routes.acquire(A)

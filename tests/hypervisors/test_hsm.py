@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from acrn_dm.base.eventfd import drain
 from acrn_dm.boot.processors import CState, ProcessorPower, PState, Register
 from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.hypervisors import hsm as plugin
@@ -15,7 +16,7 @@ from acrn_dm.hypervisors.acrn_cpus import MADT, host_lapic_ids, parse_madt, plac
 from acrn_dm.hypervisors.base import VmEvent
 from acrn_dm.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.memory import GuestMemory, MemoryRange
-from acrn_dm.pci.eventfds import drain, make_eventfd
+from acrn_dm.pci.eventfds import make_eventfd
 from acrn_dm.plugins import make_plugin_manager
 from acrn_dm.types import HypervisorOptions
 from tests.hypervisors.fake_hsm import FakeHsm
@@ -354,6 +355,45 @@ def test_kick_that_cannot_be_asynchronous_is_an_ordinary_one(eventfd: EventFd, e
         r.vm.ioeventfd(binding, True)
         r.vm.ioeventfd(binding, False)
         assert flags_of_kicks(r) == [8, 0, 4]
+
+
+def modern_kick(n: int, eventfd: EventFd) -> IoEventFd:
+    return kick(eventfd(), 0x8000_3000 + 4 * n, 2, None, Space.MMIO)
+
+
+def test_kick_past_what_the_hypervisor_has_room_for_is_an_ordinary_one_and_says_so(
+    eventfd: EventFd, caplog: pytest.LogCaptureFixture
+) -> None:
+    with rig(acrn_kernel=True) as r:
+        for n in range(67):
+            r.vm.ioeventfd(modern_kick(n, eventfd), True)
+        assert flags_of_kicks(r) == [8] * 64 + [0] * 3
+        assert r.hsm.violations == []
+    said = [m for m in caplog.messages if "asynchronous kicks are all in use" in m]
+    assert len(said) == 1
+    assert "0x80003100" in said[0]
+
+
+def test_place_of_an_asynchronous_kick_that_leaves_is_used_again(eventfd: EventFd) -> None:
+    with rig(acrn_kernel=True) as r:
+        kicks = [modern_kick(n, eventfd) for n in range(66)]
+        for binding in kicks[:65]:
+            r.vm.ioeventfd(binding, True)
+        r.vm.ioeventfd(kicks[0], False)
+        r.vm.ioeventfd(kicks[65], True)
+        assert flags_of_kicks(r)[-2:] == [8 | 4, 8]
+
+
+def test_asynchronous_kicks_count_anew_after_a_reset(eventfd: EventFd) -> None:
+    with rig(acrn_kernel=True) as r:
+        r.boot()
+        for _ in range(2):
+            for n in range(64):
+                r.vm.ioeventfd(modern_kick(n, eventfd), True)
+            r.vm.pause()
+            r.vm.reset()
+        assert set(flags_of_kicks(r)) == {8, 8 | 4}
+        assert r.hsm.violations == []
 
 
 @pytest.mark.parametrize("call", ["SETUP_ASYNCIO", "SETUP_VM_EVENT_RING"])

@@ -167,9 +167,9 @@ def creation(host: Host) -> dict[str, Any]:
 
 # Lines that end before there is a virtual machine
 
-PASSTHROUGH = "-s 2,passthru,0/2/0: no plugin provides the device 'passthru'; install acrn-dm-passthru or"
-DMABUF = "-s 6,virtio-hyper_dmabuf: no plugin provides the device 'virtio-hyper_dmabuf'; install acrn-dm-virtio-hyper_d"
-CDROM = "-s 5,ahci,cd:./Windows10.iso: no plugin provides the device 'ahci'; install acrn-dm-ahci or"
+PASSTHROUGH = "-s 2,passthru,0/2/0: the original's emulation of 'passthru' is missing: no plugin provides it"
+DMABUF = "-s 6,virtio-hyper_dmabuf: the original's emulation of 'virtio-hyper_dmabuf' is missing: no plugin provides it"
+CDROM = "-s 5,ahci,cd:./Windows10.iso: the original's emulation of 'ahci' is missing: no plugin provides it"
 OLD_TAP = "-s 4,virtio-net,tap0"
 NO_AFFINITY = "--cpu_affinity: ACRN needs the host CPUs of each virtual CPU; this host's LAPIC ids: 0,1"
 MENDED = TUTORIAL.changed(("win10-ltsc.img\n", "win10-ltsc.img \\\n"))

@@ -1,6 +1,7 @@
 """The socket that acrnctl and acrnd talk to, with messages made byte by byte."""
 
 import os
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,3 +129,14 @@ def test_directory_that_can_not_be_made_is_a_host_error(loop: IoLoop, tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="making"):
         ManagerSocket(loop, tmp_path / "file" / "mngr", "vm1", machine.controls())
+
+
+def test_directory_that_is_made_is_private_whatever_the_umask(
+    loop: IoLoop, tmp_path: Path, machine: FakeMachine
+) -> None:
+    before = os.umask(0)
+    try:
+        ManagerSocket(loop, tmp_path / "a" / "mngr", "vm1", machine.controls()).close()
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / p).stat().st_mode) for p in ("a", "a/mngr")] == [0o700, 0o700]

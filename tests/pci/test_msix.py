@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from acrn_dm.irq import MsiMessage
 from acrn_dm.pci.msix import Msix, bar_size, pba_offset
 from tests.pci.parts import COMMAND, Interrupts, Probe, Setup
+from tests.work import instructions
 
 ENABLE, FUNCTION_MASK = 0x8000, 0x4000
 MESSAGE = MsiMessage(addr=0xFEE0_1000, data=0x41)
@@ -398,3 +399,15 @@ def test_any_access_is_bounded_and_never_raises(accesses: list[tuple[int, int, i
     for offset, size, value in accesses:
         rig.write(offset, value & ((1 << (8 * size)) - 1), size)
         assert 0 <= rig.read(offset, size) < 1 << (8 * size)
+
+
+def test_write_of_an_entry_looks_at_its_own_watchers_only() -> None:
+    rig = Rig(1024)
+    told: list[int] = []
+    rig.msix.watch(0, lambda: told.append(0))
+    alone = instructions(lambda: rig.program(0))
+    for vector in range(1, 1024):
+        rig.msix.watch(vector, lambda v=vector: told.append(v))  # type: ignore[misc]
+    again = instructions(lambda: rig.program(0, MsiMessage(addr=0xFEE0_2000, data=0x42)))
+    assert again <= 1.3 * alone
+    assert set(told) == {0}

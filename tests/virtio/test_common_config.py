@@ -7,6 +7,7 @@ import pytest
 
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.register_access import COMMON, ModernRegisters
+from acrn_dm.virtio.core import MAX_UNKNOWN_WORDS
 from tests.virtio.parts import SLOT, Echo, device_of, machine_with
 
 NO_VECTOR = 0xFFFF
@@ -76,6 +77,51 @@ def test_features_ok_refuses_bits_past_the_last_word(driver: VirtioDriver) -> No
     driver.registers.write("driver_feature", 1)
     driver.status = 11
     assert not driver.status & FEATURES_OK
+
+
+@pytest.mark.parametrize("word", [4, 5, 31, 1 << 20, 0xFFFF_FFFF])
+def test_feat_accept_valid_subset(driver: VirtioDriver, word: int) -> None:
+    """feat.accept_valid_subset: a bit past the last word that was set and cleared again is not accepted: what is
+    left is a valid subset.
+    """
+    driver.reset()
+    driver.status = 3
+    driver.registers.accept(1 << 32)
+    for value in (1, 0x8000_0000, 0):
+        driver.registers.write("driver_feature_select", word)
+        driver.registers.write("driver_feature", value)
+    driver.status = 11
+    assert driver.status & FEATURES_OK
+
+
+def test_feat_accept_valid_subset_after_a_refusal(driver: VirtioDriver) -> None:
+    """feat.accept_valid_subset: a driver that was refused may take the bit back and try again."""
+    driver.reset()
+    driver.status = 3
+    driver.registers.accept(1 << 32)
+    driver.registers.write("driver_feature_select", 4)
+    driver.registers.write("driver_feature", 2)
+    driver.status = 11
+    assert not driver.status & FEATURES_OK
+    driver.registers.write("driver_feature", 0)
+    driver.status = 11
+    assert driver.status & FEATURES_OK
+
+
+def test_bits_in_more_words_than_are_remembered_are_refused_until_the_reset(
+    machine: SimMachine, driver: VirtioDriver
+) -> None:
+    driver.reset()
+    driver.status = 3
+    driver.registers.accept(1 << 32)
+    for value in (1, 0):
+        for word in range(4, 4 + 2 * MAX_UNKNOWN_WORDS):
+            driver.registers.write("driver_feature_select", word)
+            driver.registers.write("driver_feature", value)
+            assert len(machine.bus.functions[0].core._unknown_words) <= MAX_UNKNOWN_WORDS + 1  # type: ignore[attr-defined]
+    driver.status = 11
+    assert not driver.status & FEATURES_OK
+    assert driver.start()
 
 
 def test_same_negotiation_succeeds_again_after_each_reset(driver: VirtioDriver) -> None:

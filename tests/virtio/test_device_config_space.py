@@ -131,3 +131,57 @@ def test_change_signalled_before_a_reset_does_not_reach_the_next_driver(machine:
     driver.driver_ok()
     machine.settle()
     assert driver.config_interrupts == 0
+
+
+class Switching(Echo):
+    """Its configuration changes under the driver's hands, as another thread's work does it: first the bytes, then the
+    word that they changed, which may come much later.
+    """
+
+    config = bytes(8)
+
+    def switch(self) -> None:
+        self.config = bytes(255 - byte for byte in self.config)
+
+
+def test_d_cfg_generation_of_changed_bytes_is_new_before_the_device_says_so() -> None:
+    """d.cfg.generation: the bytes changed, ``config_changed`` comes later; who reads in between finds out."""
+    with machine_with(Switching) as machine:
+        driver, device = machine.driver(SLOT), device_of(machine)
+        driver.start()
+        before = driver.registers.read("config_generation")
+        first = driver.registers.read_config(0, 4)
+        device.switch()  # type: ignore[attr-defined]
+        second = driver.registers.read_config(4, 4)
+        assert (first, second) == (0, 0xFFFF_FFFF), "a torn value, which the generation has to betray"
+        assert driver.registers.read("config_generation") != before
+
+
+def test_pci_common_config_generation() -> None:
+    """pci.common.config_generation: once the driver has read a changed value the generation differs, each time."""
+    with machine_with(Switching) as machine:
+        driver, device = machine.driver(SLOT), device_of(machine)
+        driver.start()
+        for _ in range(300):  # past the wrap of its eight bits
+            before = driver.registers.read("config_generation")
+            device.switch()  # type: ignore[attr-defined]
+            assert driver.registers.read("config_generation") == (before + 1) & 0xFF
+            driver.registers.read_config(0, 4)
+            assert driver.registers.read("config_generation") == (before + 1) & 0xFF
+            device.config_changed()  # late: it may count once more, and must not undo
+            machine.settle()
+
+
+def test_pci_common_config_generation_seen_without_reading_it_first() -> None:
+    """pci.common.config_generation: reading the value alone counts as having seen it."""
+    with machine_with(Switching) as other:
+        driver, device = other.driver(SLOT), device_of(other)
+        driver.start()
+        driver.registers.read_config(0, 1)
+        before = driver.registers.read("config_generation")
+        device.switch()  # type: ignore[attr-defined]
+        device.switch()  # type: ignore[attr-defined]
+        assert driver.registers.read("config_generation") == before, "nobody could see that"
+        device.switch()  # type: ignore[attr-defined]
+        driver.registers.read_config(7, 1)
+        assert driver.registers.read("config_generation") != before

@@ -116,7 +116,7 @@ def test_pfn_outside_ram_needs_a_reset(machine: SimMachine, driver: VirtioDriver
 
 
 def test_device_can_be_used_before_driver_ok(machine: SimMachine, driver: VirtioDriver) -> None:
-    """Row legacy.init.use_before_driver_ok: Linux before 3.18 reads the partition table while it probes."""
+    """Linux before 3.18 reads the partition table while it probes."""
     driver.negotiate()
     driver.setup_queue(0)
     assert driver.queue(0).transfer([b"early"], [5]).data == b"ylrae"
@@ -124,6 +124,76 @@ def test_device_can_be_used_before_driver_ok(machine: SimMachine, driver: Virtio
     driver.driver_ok()
     assert driver.queue(0).transfer([b"late"], [4]).data == b"etal"
     assert device_of(machine).calls == ["start"]
+
+
+@pytest.mark.parametrize("kicked", [True, False], ids=["kicked before", "at DRIVER_OK"])
+@pytest.mark.parametrize("backend", ["vbs-u", "vhost"])
+def test_legacy_init_use_before_driver_ok(kicked: bool, backend: str) -> None:
+    """legacy.init.use_before_driver_ok: a queue that is set up after another one was used works, too, from its first
+    kick or from DRIVER_OK on, and the first goes on where it was.
+    """
+    with machine_with(backend=backend) as machine:
+        driver = machine.driver_legacy(SLOT)
+        driver.negotiate()
+        driver.setup_queue(0)
+        for text in (b"early", b"twice"):
+            assert driver.queue(0).transfer([text], [5]).data == text[::-1]
+        driver.setup_queue(1)
+        if kicked:
+            assert driver.queue(1).transfer([b"other"], [5]).data == b"rehto"
+        driver.driver_ok()
+        assert not driver.status & 64
+        for index in (1, 0, 1):
+            assert driver.queue(index).transfer([b"late"], [4]).data == b"etal"
+        assert device_of(machine).calls == ["start", "stop", "start"]
+        assert [q.index for q in device_of(machine).queues] == ([0, 1] if backend == "vbs-u" else [])
+
+
+def test_legacy_queue_set_up_early_is_served_from_driver_ok_without_a_kick(
+    machine: SimMachine, driver: VirtioDriver
+) -> None:
+    driver.negotiate()
+    driver.setup_queue(0)
+    driver.queue(0).transfer([b"early"], [5])
+    queue = driver.setup_queue(1)
+    queue.send([b"waits"], [5])
+    machine.settle()
+    assert queue.completed() == []
+    driver.driver_ok()
+    machine.settle()
+    assert [done.data for done in queue.completed()] == [b"stiaw"]
+
+
+def test_queue_in_use_before_driver_ok_keeps_its_place_and_gives_it_up_by_a_reset_only(
+    machine: SimMachine, driver: VirtioDriver
+) -> None:
+    driver.negotiate()
+    driver.setup_queue(0)
+    driver.queue(0).transfer([b"early"], [5])
+    before = driver.registers.read("queue_address")
+    driver.registers.write("queue_address", before + 5)
+    assert driver.registers.read("queue_address") == before
+    driver.registers.write("queue_select", 1)
+    for pfn in (7, 0):  # one that does not run yet may come and go
+        driver.registers.write("queue_address", pfn)
+        assert driver.registers.read("queue_address") == pfn
+    assert driver.status == 3
+    driver.registers.write("queue_select", 0)
+    driver.registers.write("queue_address", 0)
+    assert driver.status == 0
+
+
+def test_queue_set_up_late_at_an_impossible_place_asks_for_a_reset(machine: SimMachine, driver: VirtioDriver) -> None:
+    driver.negotiate()
+    driver.setup_queue(0)
+    driver.queue(0).transfer([b"early"], [5])
+    driver.registers.write("queue_select", 1)
+    driver.registers.write("queue_address", 0xFFFF_FFFF)
+    driver.registers.notify(1)
+    assert driver.status & 64
+    assert len(machine.failures) == 1
+    driver.start()
+    assert driver.queue(1).transfer([b"again"], [5]).data == b"niaga"
 
 
 @pytest.mark.parametrize("status", [0, 1 | 2 | 128, 1 | 2 | 64])

@@ -1,12 +1,15 @@
 """What is behind a serial port: ``stdio``, ``tcp:PORT``, a tty's path, or nothing."""
 
 import os
+import select
 import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from acrn_dm.base.acceptor import Acceptor
+from acrn_dm.devices.loopwork import poll
 from acrn_dm.devices.terminal import EscapeFilter, RawMode, Terminal
 from acrn_dm.devices.uart.stream import Stream
 from acrn_dm.devices.uart.uart16550 import Uart16550
@@ -87,8 +90,7 @@ class TcpBackend:
         except OSError as e:
             self._server.close()
             raise HostError.from_os(f"listening on {HOST}:{port} for a serial port", e) from e
-        self._server.setblocking(False)
-        loop.add(self._server.fileno(), self._accept)
+        self._acceptor = Acceptor(loop, self._server, f"{HOST}:{port}", self._accepted)
 
     @property
     def port(self) -> int:
@@ -97,25 +99,24 @@ class TcpBackend:
 
     def close(self) -> None:
         """Stop listening and hang up."""
-        if self._server.fileno() >= 0:
-            self._loop.remove(self._server.fileno())
-            self._server.close()
+        self._acceptor.close()
+        self._server.close()
         self._hang_up()
 
-    def _accept(self) -> None:
-        try:
-            client, _ = self._server.accept()
-        except OSError:
-            return  # it has gone again
-        if self._client is not None:
+    def _accepted(self, client: socket.socket) -> None:
+        if self._client is not None and not self._has_left(self._client):
             client.close()
             return
-        client.setblocking(False)
+        self._hang_up()
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client = client
         fd = client.fileno()
         self._stream = Stream(self._uart, self._loop, rx=fd, tx=fd, on_end=self._hang_up)
         self._uart.line = self._stream
+
+    def _has_left(self, client: socket.socket) -> bool:
+        """Whether *client* sends no more, which is not noticed while the guest does not read what it sent before."""
+        return bool(poll(client.fileno(), select.POLLRDHUP))
 
     def _hang_up(self) -> None:
         if self._client is not None and self._stream is not None:

@@ -27,12 +27,11 @@ class DirectImage(Image):
     buffered_fd: int = attrs.field(kw_only=True)
     alignment: int = attrs.field(kw_only=True)
 
-    def read(self, views: Views, offset: int) -> None:
-        """Fill *views*."""
+    def _read(self, views: Views, offset: int) -> None:
         if not self._aligned(views, offset):
             self._buffered(lambda part, at: os.preadv(self.buffered_fd, part, at), views, offset)
             return
-        if not self._refused(lambda: Image.read(self, views, offset)):
+        if not self._refused(lambda: Image._read(self, views, offset)):
             return
         bounce = memoryview(mmap.mmap(-1, min(total(views), BOUNCE_BYTES)))
         while length := min(total(views), BOUNCE_BYTES):
@@ -42,13 +41,13 @@ class DirectImage(Image):
             offset += length
             views = after(views, length)
 
-    def write(self, views: Views, offset: int, *, durable: bool) -> None:
-        """Write *views*; O_DIRECT alone doesn't make it durable: the medium has a cache of its own."""
+    def _write(self, views: Views, offset: int, *, durable: bool) -> None:
+        # O_DIRECT alone doesn't make it durable: the medium has a cache of its own.
         flags = os.RWF_DSYNC if durable else 0
         if not self._aligned(views, offset):
             self._buffered(lambda part, at: os.pwritev(self.buffered_fd, part, at, os.RWF_DSYNC), views, offset)
             return
-        if not self._refused(lambda: Image.write(self, views, offset, durable=durable)):
+        if not self._refused(lambda: Image._write(self, views, offset, durable=durable)):
             return
         bounce = memoryview(mmap.mmap(-1, min(total(views), BOUNCE_BYTES)))
         while length := min(total(views), BOUNCE_BYTES):

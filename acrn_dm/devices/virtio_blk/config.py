@@ -169,7 +169,23 @@ class BlkConfig:
         help="Logical and physical block size shown to the guest.",
     )
     range: Range | None = option(
-        default=None, converter=_range, metavar="STARTLBA/SIZE", help="Show only this part of the image, and lock it."
+        default=None, converter=_range, metavar="STARTLBA/SIZE", help="Show, and lock, only this part of the image."
+    )
+    share: bool = option(
+        default=False, help="Others may write the image, too, if they say the same; something else keeps them apart."
+    )
+    werror: str = option(
+        default="enospc",
+        validator=_one_of("enospc", "report", "stop"),
+        metavar="enospc|report|stop",
+        help="When the host fails a write: report it to the guest, or stop the guest until it is resumed (command "
+        "monitor, acrnctl), which tries again; enospc stops it if the host's disk is full and reports the rest.",
+    )
+    rerror: str = option(
+        default="report",
+        validator=_one_of("report", "stop"),
+        metavar="report|stop",
+        help="When the host fails a read: report it to the guest, or stop the guest until it is resumed.",
     )
     aio: str = option(
         default="threads",
@@ -181,6 +197,8 @@ class BlkConfig:
     def __attrs_post_init__(self) -> None:
         if self.path is None and not self.nodisk and self.vhost_user is None:
             raise ValueError("the path of an image is missing (or nodisk, or vhost-user=SOCKET)")
+        if self.path is not None and self.nodisk:
+            raise ValueError("nodisk and the path of an image exclude each other")
         if self.vhost_user is not None:
             self._refuse_medium_options()
 
@@ -194,8 +212,6 @@ class BlkConfig:
     def from_string(cls, text: str) -> "BlkConfig":
         """Read the original's grammar. Raises ConfigError."""
         tokens = text.split(",")
-        if "nodisk" in tokens:
-            return cls(nodisk=True)
         values: dict[str, Any] = {}
         while tokens and tokens[0].partition("=")[0] in ("iothread", "mq", "vhost-user", "vhost_user"):
             key, eq, value = tokens.pop(0).partition("=")
@@ -204,13 +220,15 @@ class BlkConfig:
             return from_mapping(cls, values, WHAT)
         if not tokens or not tokens[0]:
             raise ConfigError("the path of an image is missing", option=WHAT, value=text)
-        values["path"] = tokens.pop(0)
+        place = tokens.pop(0)
+        values |= {"nodisk": True} if place == "nodisk" else {"path": place}
         for token in tokens:
             key, eq, value = token.partition("=")
             if key in ("writeback", "writethru"):
                 values["cache"] = key  # the last one counts, as in the original
             elif key in ("iothread", "mq", "path", "nodisk", "cache") or not key:
-                known = "writeback, writethru, ro, nocache, no_bst_block, discard, sectorsize, range, aio"
+                known = "writeback, writethru, ro, nocache, no_bst_block, discard, sectorsize, range, "
+                known += "share, werror, rerror, aio"
                 raise ConfigError(f"unknown option {key!r} behind the path; known: {known}", option=WHAT, value=text)
             elif key == "aio" and not eq:
                 continue  # bare: the default

@@ -1,4 +1,4 @@
-"""Finds out what an image is, and opens it: sizes, read-only, O_DIRECT, the lock of a range."""
+"""Finds out what an image is, and opens it: sizes, read-only, O_DIRECT, locks."""
 
 import contextlib
 import errno
@@ -8,51 +8,109 @@ import stat
 import struct
 from pathlib import Path
 
+from acrn_dm.base.claims import Claim, path_key
+from acrn_dm.base.file_locks import Access, holder, is_free, take
 from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.backend_direct import DirectImage, probe_alignment
 from acrn_dm.devices.virtio_blk.config import SECTOR, WHAT, BlkConfig, Range, SectorSize
-from acrn_dm.errors import ConfigError, HostError
+from acrn_dm.errors import AcrnDmError, ConfigError, HostError
 
 BLKPBSZGET = 0x127B  # linux/fs.h: physical block size
-FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux: type, whence, start, len, pid
+LINKED = "mounted, or part of something that is"
 
 
 def problem(config: BlkConfig) -> str | None:
-    """Why the image can't be used, as one line; opens nothing."""
-    path = config.path
-    if path is None:
+    """Why the image can't be used, as one line; looks at it as ``open_image`` does, and takes nothing."""
+    if config.path is None:
         return None
-    if not path.exists():
-        return f"image {path} does not exist"
-    kind = path.stat().st_mode
-    if not stat.S_ISREG(kind) and not stat.S_ISBLK(kind):
-        return f"image {path} is neither a regular file nor a block device"
-    if not os.access(path, os.R_OK | (0 if config.ro else os.W_OK)):
-        return f"image {path} is not {'readable' if config.ro else 'writable; give the option ro for a read-only disk'}"
-    return None
+    try:
+        fd = _open(config, os.O_RDONLY)
+        try:
+            _examine(fd, config.path, config)
+            return None if is_free(fd, access(config)) else _in_use(fd, config.path)
+        finally:
+            os.close(fd)
+    except AcrnDmError as e:
+        return str(e.args[0]) if isinstance(e, ConfigError) else str(e)
+    except OSError as e:
+        return str(HostError.from_os(f"examining image {config.path}", e))
 
 
 def open_image(config: BlkConfig) -> Image:
-    """Open the image of *config*; unlike the original never falls back to read-only. Raises ConfigError, HostError."""
+    """Open and lock the image of *config*; unlike the original never falls back to read-only. Raises ConfigError,
+    HostError.
+    """
     path = config.path
     assert path is not None
-    if why := problem(config):
-        raise ConfigError(why, option=WHAT)
-    mode = (os.O_RDONLY if config.ro else os.O_RDWR) | os.O_CLOEXEC
-    try:
-        fd = os.open(path, mode | (os.O_DIRECT if config.nocache else 0))
-    except OSError as e:
-        hint = "nocache needs a file system with O_DIRECT" if config.nocache and e.errno == errno.EINVAL else None
-        raise HostError.from_os(f"opening image {path}", e, hint) from e
+    mode = os.O_RDONLY if config.ro else os.O_RDWR
+    fd = _open(config, mode)
     try:
         image = _examine(fd, path, config)
-        return _bypass_cache(image, mode) if config.nocache else image
+        if not take(fd, access(config)):
+            raise ConfigError(_in_use(fd, path), option=WHAT)
+        return _bypass_cache(image, mode | os.O_CLOEXEC) if config.nocache else image
     except OSError as e:
         os.close(fd)
         raise HostError.from_os(f"examining image {path}", e) from e
     except BaseException:
         os.close(fd)
         raise
+
+
+def access(config: BlkConfig) -> Access:
+    """How the image is used, of a ``range`` that part only."""
+    part, block = config.range, SECTOR if config.sectorsize is None else config.sectorsize.logical
+    extent = None if part is None else (part.start * block, part.size * block)
+    return Access(writes=not config.ro, shares=config.share, part=extent)
+
+
+def claims(config: BlkConfig) -> list[Claim]:
+    """The image, whatever it is called."""
+    if config.path is None:
+        return []
+    hint = "give ro to both, or share=on to those that keep their writes apart by themselves"
+    return [Claim(key=path_key(config.path), what=f"image {config.path}", access=access(config), hint=hint)]
+
+
+def _open(config: BlkConfig, mode: int) -> int:
+    """Open the image. Raises ConfigError where the user can help it, else HostError."""
+    path = config.path
+    assert path is not None
+    try:
+        kind = path.stat().st_mode
+    except OSError as e:
+        text = "does not exist" if e.errno == errno.ENOENT else f"can't be looked at: {e.strerror}"
+        raise ConfigError(f"image {path} {text}", option=WHAT) from e
+    if not stat.S_ISREG(kind) and not stat.S_ISBLK(kind):
+        raise ConfigError(f"image {path} is neither a regular file nor a block device", option=WHAT)
+    if not os.access(path, os.R_OK | (0 if config.ro else os.W_OK)):
+        text = "readable" if config.ro else "writable; give the option ro for a read-only disk"
+        raise ConfigError(f"image {path} is not {text}", option=WHAT)
+    # Of a block device O_EXCL asks the kernel, which has mounted it perhaps, and tells it that it is used.
+    alone = stat.S_ISBLK(kind) and not config.ro and not config.share and config.range is None
+    flags = mode | os.O_CLOEXEC | (os.O_DIRECT if config.nocache else 0) | (os.O_EXCL if alone else 0)
+    try:
+        return os.open(path, flags)
+    except OSError as e:
+        if alone and e.errno == errno.EBUSY:
+            raise ConfigError(_busy(path), option=WHAT) from e
+        hint = "nocache needs a file system with O_DIRECT" if config.nocache and e.errno == errno.EINVAL else None
+        raise HostError.from_os(f"opening image {path}", e, hint) from e
+
+
+def _busy(path: Path) -> str:
+    """Why the kernel lets nobody open block device *path* for himself: another machine has it, or the host."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return f"image {path} is in use by the host: {LINKED}" if holder(fd) is None else _in_use(fd, path)
+    finally:
+        os.close(fd)
+
+
+def _in_use(fd: int, path: Path) -> str:
+    who = holder(fd)
+    text = f"image {path} is in use" + (f" by {who}" if who is not None else "")
+    return f"{text}; ro on both sides, or share=on where something keeps the writes apart, allows that"
 
 
 def _bypass_cache(image: Image, mode: int) -> DirectImage:
@@ -76,30 +134,20 @@ def _examine(fd: int, path: Path, config: BlkConfig) -> Image:
     sectors = config.sectorsize or SectorSize(logical=SECTOR, physical=_power_of_two(physical))
     if size < SECTOR or size % sectors.logical:
         text = f"image {path} has {size} bytes, which is not a multiple of {sectors.logical}"
-        raise ConfigError(text if size else f"image {path} is empty", option=WHAT)
+        grow = "" if is_block_device else f"; to extend it: truncate -s %{sectors.logical} {path}"
+        raise ConfigError(text + grow if size else f"image {path} is empty", option=WHAT)
     start = 0
     if config.range is not None:
         start, size = _visible_part(config.range, sectors.logical, size, path)
-        _lock(fd, start, size, path, exclusive=not config.ro)
     return Image(fd=fd, size=size, sectors=sectors, is_block_device=is_block_device, start=start)
 
 
 def _visible_part(part: Range, block: int, size: int, path: Path) -> tuple[int, int]:
     start, length = part.start * block, part.size * block
     if start + length > size:
-        text = f"ends behind image {path}, which has {size // block} blocks of {block} bytes"
-        raise ConfigError(text, option=f"{WHAT} range", value=f"{part.start}/{part.size}")
+        text = f"range {part.start}/{part.size} ends behind image {path}"
+        raise ConfigError(f"{text}, which has {size // block} blocks of {block} bytes", option=WHAT)
     return start, length
-
-
-def _lock(fd: int, start: int, length: int, path: Path, *, exclusive: bool) -> None:
-    """Lock the range for as long as *fd* is open, against other ranges of the same image, of this process too."""
-    lock = FLOCK.pack(fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK, os.SEEK_SET, start, length, 0)
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
-    except OSError as e:
-        hint = "another disk uses an overlapping range" if e.errno in (errno.EAGAIN, errno.EACCES) else None
-        raise HostError.from_os(f"locking the range of image {path}", e, hint) from e
 
 
 def _block_size(fd: int, request: int) -> int:

@@ -15,7 +15,7 @@ from acrn_dm.errors import GuestError
 
 HEADER = struct.Struct("<IIQ")  # type, reserved (ioprio), sector
 SEGMENT = struct.Struct("<QII")  # sector, num_sectors, flags: one range of a discard or write-zeroes request (5.2.6)
-BARRIER = 1 << 31  # legacy, never offered: a driver that sets it anyway gets the plain request
+BARRIER = 1 << 31  # legacy, never offered: a legacy driver that sets it anyway gets the plain request, as from QEMU
 UNMAP = 1  # segment flag
 
 
@@ -72,6 +72,7 @@ class Limits:
     """What requests are checked against. Sectors are of 512 bytes; 0 segments: that type is not on offer."""
 
     capacity: int
+    legacy: bool = False  # the driver's kind: for it a type may carry BARRIER
     readonly: bool = False
     discard_segments: int = 0
     discard_sectors: int = 0
@@ -90,7 +91,7 @@ def parse(chain: Chain, limits: Limits) -> Request | Status:
     if len(header) < HEADER.size:
         return Status.IOERR
     kind, _, sector = HEADER.unpack(header)
-    op = TYPES.get(kind & ~BARRIER)
+    op = TYPES.get(kind & ~BARRIER if limits.legacy else kind)
     if op is None:
         return Status.UNSUPP
     if limits.readonly and op in CHANGES_MEDIUM:

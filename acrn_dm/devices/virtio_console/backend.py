@@ -1,7 +1,8 @@
 """Where a port's bytes come from and go to on the host: stdio, pty, tty, file. Knows no descriptor and no guest.
 
 All of it is non-blocking and lives on one I/O loop. A backend is *connected* or not; it tells its port when that
-changes. While it is not, output is thrown away, as on a serial line with nothing plugged in.
+changes, and never in the middle of a call of the port's, which works on what would change. While it is not connected,
+output is thrown away, as on a serial line with nothing plugged in.
 """
 
 import contextlib
@@ -17,24 +18,32 @@ import tty
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from acrn_dm.devices.loopwork import FdWatch
+from acrn_dm.devices.loopwork import FdWatch, poll
 from acrn_dm.devices.terminal import RawMode, Terminal
 from acrn_dm.errors import HostError
 from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
 
 log = logging.getLogger(__name__)
 
-PTY_POLL_S = 0.25  # nothing tells a pty's master that somebody opened the other end
+READER_POLL_S = 0.25  # nothing tells a pty's master, or a FIFO's writer, that somebody opened the other end
+HANG_UP = select.EPOLLRDHUP  # asks for a peer's shutdown; a hang-up is reported to whoever asks for anything
 WINSIZE = struct.Struct("HHHH")  # rows, columns, pixels
 
-Changed = Callable[[], None]
+Ready = Callable[[], None]
+Changed = Callable[[bool], None]
 
 
 class PortBackend:
     """Base: two descriptors, which may be one. Subclasses set them in ``open``.
 
+    *leaves*: the other side can go, which is noticed also while nobody reads or writes. *absent*: what ``poll`` says of
+    the descriptor while nobody is at the other end; 0 where somebody always is, or is accepted.
+
     ``open``, ``window_size`` and ``close`` run on control threads, everything else on the loop's.
     """
+
+    leaves: bool = False
+    absent: int = 0
 
     def __init__(self, label: str) -> None:
         self.label = label  # for messages: what and where
@@ -42,8 +51,8 @@ class PortBackend:
         self.write_fd = -1
         self.connected = False
         self._loop: IoLoop | None = None
-        self._ready: Changed = lambda: None
-        self._changed: Changed = lambda: None
+        self._ready: Ready = lambda: None
+        self._changed: Changed = lambda connected: None
         self._watches: dict[int, FdWatch] = {}
         self._wanted = (False, False)
         self._timer: Timer | None = None
@@ -52,19 +61,26 @@ class PortBackend:
     def open(self) -> None:
         """Open the host side. Raises HostError."""
 
-    def attach(self, loop: IoLoop, ready: Changed, changed: Changed) -> None:
-        """From now on call *ready* when what ``want`` asked for is there, and *changed* when ``connected`` changed."""
+    def attach(self, loop: IoLoop, ready: Ready, changed: Changed) -> None:
+        """From now on call *ready* when what ``want`` asked for is there, and *changed* with what ``connected`` became:
+        each change in turn, and from the loop.
+        """
         self._loop, self._ready, self._changed = loop, ready, changed
         self.begin_soon(0.0)
 
     def begin_soon(self, seconds: float) -> None:
         """Call ``begin`` on the loop in *seconds*, unless closed by then."""
         assert self._loop is not None
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._loop.call_later(seconds, lambda: None if self._closed else self.begin())
 
     def begin(self) -> None:
-        """First thing on the loop: connect, or wait for a connection."""
-        self.set_connected(self.write_fd >= 0)
+        """First thing on the loop, and after each end: connect, or look again while nobody is there."""
+        if self.absent and poll(self.write_fd) & self.absent:
+            self.begin_soon(READER_POLL_S)
+        else:
+            self.set_connected(self.write_fd >= 0)
 
     def want(self, *, read: bool, write: bool) -> None:
         """Watch for input, for room for output, or neither."""
@@ -103,20 +119,24 @@ class PortBackend:
 
     def lost(self, error: OSError) -> None:
         """The host side failed: not connected any more."""
-        log.warning("%s: %s", self.label, error)
+        if not self.absent:  # where somebody else may come it is no trouble
+            log.warning("%s: %s", self.label, error)
         self.drop()
 
     def drop(self) -> None:
-        """Forget the connection."""
+        """Forget the connection, and wait for the next one if there can be one."""
         for fd in list(self._watches):
             self._unwatch(fd)
         self.set_connected(False)
+        if self.absent:
+            self.begin_soon(0.0)
 
     def set_connected(self, connected: bool) -> None:
-        """Change ``connected`` and tell the port."""
+        """Change ``connected``; the port hears of it in the next turn: it may be in the middle of ``send``."""
         if connected != self.connected:
             self.connected = connected
-            self._changed()
+            if self._loop is not None:
+                self._loop.call_soon(lambda: self._changed(connected))
         self._follow()
 
     def window_size(self) -> tuple[int, int] | None:
@@ -138,7 +158,7 @@ class PortBackend:
     def close(self) -> None:
         """Stop watching: the loop does nothing for us any more. Subclasses then close what they opened. Idempotent."""
         self._closed = True
-        self._changed = lambda: None
+        self._changed = lambda connected: None
         if self._loop is not None:
             self._loop.barrier()
         if self._timer is not None:
@@ -156,6 +176,7 @@ class PortBackend:
         events = {self.read_fd: 0, self.write_fd: 0}
         events[self.read_fd] |= READ if read else 0
         events[self.write_fd] |= WRITE if write else 0
+        events[self.write_fd] |= HANG_UP if self.leaves and self.connected else 0
         for fd, wanted in events.items():
             if fd >= 0 and (wanted or fd in self._watches):
                 if fd not in self._watches:
@@ -181,7 +202,13 @@ class PortBackend:
         return self._wanted[0]
 
     def on_ready(self) -> None:
-        """Something that is wanted is there."""
+        """Something that is wanted is there; or the other side has gone, and nobody reads what it left."""
+        if self.leaves:
+            events = poll(self.write_fd, select.POLLIN | select.POLLRDHUP)
+            gone = events & (select.POLLHUP | select.POLLRDHUP | select.POLLERR)
+            if gone and not (events & select.POLLIN and self.reading):
+                self.ended()
+                return
         self._ready()
 
 
@@ -212,6 +239,8 @@ class StdioBackend(PortBackend):
 
 class TtyBackend(PortBackend):
     """A terminal device, made raw and given back as it was."""
+
+    leaves = True
 
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label)
@@ -248,6 +277,9 @@ class TtyBackend(PortBackend):
 class PtyBackend(PortBackend):
     """A new pseudo-terminal, connected while somebody has the other end open; its path is told on stderr."""
 
+    leaves = True
+    absent = select.POLLHUP
+
     def __init__(self, label: str) -> None:
         super().__init__(label)
         self.path = ""
@@ -267,25 +299,9 @@ class PtyBackend(PortBackend):
         self.read_fd = self.write_fd = master
         print(f"{self.label}: {self.path}", file=sys.stderr, flush=True)
 
-    def begin(self) -> None:
-        """Look whether somebody opened the other end, now and then while nobody has."""
-        if poll(self.read_fd) & select.POLLHUP:
-            self.begin_soon(PTY_POLL_S)
-        else:
-            self.set_connected(True)
-
     def ended(self) -> None:
         """As a terminal that was hung up."""
         self.drop()
-
-    def lost(self, error: OSError) -> None:
-        """EIO: the reader left, another may come."""
-        self.drop()
-
-    def drop(self) -> None:
-        """Wait for the next reader."""
-        super().drop()
-        self.begin()
 
     def close(self) -> None:
         """Close the pair."""
@@ -294,17 +310,9 @@ class PtyBackend(PortBackend):
         if fd >= 0:
             os.close(fd)
 
-    def on_ready(self) -> None:
-        """A reader that left is noticed here, and only here while nobody reads its input."""
-        events = poll(self.read_fd)
-        if events & select.POLLHUP and not (events & select.POLLIN and self.reading):
-            self.drop()
-        else:
-            super().on_ready()
-
 
 class FileBackend(PortBackend):
-    """Output is appended to a file; there is no input."""
+    """Output is appended to a file, or goes to whoever reads a FIFO; there is no input."""
 
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label)
@@ -317,6 +325,12 @@ class FileBackend(PortBackend):
             self.write_fd = os.open(self.path, flags, 0o644)
         except OSError as e:
             raise HostError.from_os(f"opening {self.path}", e) from e
+        self.leaves = stat.S_ISFIFO(os.fstat(self.write_fd).st_mode)
+        self.absent = select.POLLERR if self.leaves else 0
+
+    def ended(self) -> None:
+        """A FIFO's reader left, another may come."""
+        self.drop()
 
     def close(self) -> None:
         """Close the file."""
@@ -324,17 +338,3 @@ class FileBackend(PortBackend):
         fd, self.write_fd = self.write_fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def poll(fd: int) -> int:
-    """What *fd* is ready for at the moment: POLLIN, POLLHUP."""
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    return sum(events for _, events in poller.poll(0))
-
-
-def is_socket(path: Path) -> bool:
-    """Whether *path* is a socket that was left behind."""
-    with contextlib.suppress(OSError):
-        return stat.S_ISSOCK(path.lstat().st_mode)
-    return False

@@ -59,12 +59,12 @@ class ControlQueues:
         self._send()
         return changed
 
-    def connection_changed(self, port: Port) -> None:
+    def connection_changed(self, port: Port, *, connected: bool) -> None:
         """The host side of *port* came or went. What still waits about that is out of date."""
         if port.ready:
             states = [message(Event.PORT_OPEN, port.index, value) for value in (0, 1)]
             self._waiting = deque(m for m in self._waiting if m not in states)
-            self._waiting.append(states[port.backend.connected])
+            self._waiting.append(states[connected])
             self._send()
 
     def size_changed(self, port: Port, columns: int, rows: int) -> None:

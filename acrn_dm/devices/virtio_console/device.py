@@ -5,8 +5,9 @@ always as many as for 16 ports, like in the original, however many are configure
 the backends.
 """
 
+import functools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -121,7 +122,7 @@ class ConsoleDevice(VirtioDevice):
             port.backend.open()
         for port in self.ports:
             port.again = guarded(self, port.pump)
-            port.backend.attach(self._loop, port.again, guarded(self, self._notifier(port)))
+            port.backend.attach(self._loop, port.again, functools.partial(self._changed, port))
         if self.ports:
             self._size = self.ports[0].backend.window_size() or DEFAULT_SIZE
 
@@ -147,7 +148,8 @@ class ConsoleDevice(VirtioDevice):
         for port in self.ports if multiport else self.ports[:1]:
             first = 2 * port.index + 2 if port.index else 0
             port.guest_open = port.guest_open or not multiport
-            port.start(by_index.get(first), by_index.get(first + 1))
+            console = port.config.console or not multiport
+            port.start(by_index.get(first), by_index.get(first + 1), console=console)
 
     def handle_queue(self, queue: Queue) -> None:
         """Buffers or bytes of a port, or control messages."""
@@ -178,6 +180,9 @@ class ConsoleDevice(VirtioDevice):
     def close(self) -> None:
         """Close all backends; terminals become what they were."""
         self.stop()
+        with self._held():
+            for port in self.ports:
+                port.last_words()
         for port in self.ports:
             port.backend.close()
 
@@ -204,16 +209,20 @@ class ConsoleDevice(VirtioDevice):
         if self.control is not None:
             self.control.size_changed(port, columns, rows)
 
-    def _notifier(self, port: Port) -> Callable[[], None]:
-        def connection_changed() -> None:
+    def _changed(self, port: Port, connected: bool) -> None:
+        """The host side of *port* came or went; on the loop, after whatever noticed it has returned."""
+
+        def follow() -> None:
+            if not connected:
+                port.reader_left()
             if self.control is not None:
-                self.control.connection_changed(port)
+                self.control.connection_changed(port, connected=connected)
             port.pump()
 
-        return connection_changed
+        guarded(self, follow)()
 
     def _rest(self) -> None:
-        """No driver: the host's bytes wait where they are."""
+        """No driver: the host's bytes wait where they are, a slow reader may take what is kept for it."""
         for port in self.ports:
             if port.rx is None and port.tx is None:
-                port.backend.want(read=False, write=False)
+                port.pump()

@@ -137,6 +137,9 @@ class NetDevice(VirtioDevice):
         return CONFIG.pack(self._mac, self._link, self.config.mq)[offset : offset + size]
 
     def write_config(self, offset: int, data: bytes) -> None:
+        """Read-only for a modern driver (5.1.4)."""
+
+    def write_legacy_config(self, offset: int, data: bytes) -> None:
         """Legacy drivers may write the address (5.1.4.1): it is stored until the reset and means nothing to us."""
         mac = bytearray(self._mac)
         room = max(0, len(mac) - offset)
@@ -148,14 +151,15 @@ class NetDevice(VirtioDevice):
 
         The queues of the pairs are missing where somebody else moves the frames.
         """
+        wanted = features if self._offloads is None else features & ~GUEST_OFFLOADS | self._offloads
         if self._link and self.taps:
             self._header_bytes = header_bytes(features)
-            offloads = features & GUEST_OFFLOADS if self._offloads is None else self._offloads
-            self._configure(offloads)
+            self._configure(wanted & GUEST_OFFLOADS)
             self._attach(self._pairs_used)
         count = self._pairs(features)
         for i, pair in enumerate(self.pairs[:count]):
-            pair.start([q for q in queues if q.index // 2 == i], features, up=bool(self._link))
+            own = [q for q in queues if q.index // 2 == i]
+            pair.start(own, wanted, up=bool(self._link), resting=i >= self._pairs_used)
         control = [q for q in queues if features & CTRL_VQ and q.index == 2 * count]
         if control:
             self._control = Control(control[0], features, self.config.mq, self._set_pairs, self._set_offloads)
@@ -201,15 +205,20 @@ class NetDevice(VirtioDevice):
 
     def _set_pairs(self, pairs: int, done: Done) -> None:
         """The driver's VQ_PAIRS_SET. The interface's queues decide where frames go, whoever moves them; without an
-        interface the other process does, which is told.
+        interface the other process does, which is told. What was read for a pair that is switched off is forgotten: the
+        driver gets nothing by it from the acknowledgement on (5.1.6.5.5).
         """
         assert self._control is not None
         assert self.transport is not None
+        for pair in self.pairs[pairs:]:
+            pair.rest()
         loop, told = self._control.queue.loop, self._told(lambda: self._attach(pairs))
         if told:
             self._pairs_used = pairs
         else:
             self._told(lambda: self._attach(self._pairs_used))
+        for pair in self.pairs[: self._pairs_used]:
+            pair.go_on()
         answer = guarded(self, lambda: done(told))
         self.transport.queues_changed(lambda: loop.call_soon(answer))
 
@@ -217,6 +226,8 @@ class NetDevice(VirtioDevice):
         told = self._told(lambda: self._configure(offloads))
         if told:
             self._offloads = offloads
+            for pair in self.pairs:
+                pair.limit(offloads)
         return told
 
     def _told(self, step: Callable[[], None]) -> bool:

@@ -15,7 +15,10 @@ from acrn_dm.virtio.queue import Queue
 
 @attrs.define(eq=False)
 class Pair:
-    """From DRIVER_OK to reset. *gone* is told when the interface was deleted; *guard* reports a GuestError."""
+    """From DRIVER_OK to reset. *gone* is told when the interface was deleted; *guard* reports a GuestError.
+
+    A pair that the driver does not use at the moment rests: nothing is read for it. What it still sends is sent.
+    """
 
     tap: PacketFile
     gone: Callable[[OSError], None] = attrs.field(repr=False)
@@ -23,11 +26,12 @@ class Pair:
     rx: Receiver | None = attrs.field(default=None, init=False)
     tx: Transmitter | None = attrs.field(default=None, init=False)
     up: bool = attrs.field(default=True, init=False)
+    resting: bool = attrs.field(default=False, init=False)
     _watch: FdWatch | None = attrs.field(default=None, init=False)
 
-    def start(self, queues: Iterable[Queue], features: int, *, up: bool) -> None:
+    def start(self, queues: Iterable[Queue], features: int, *, up: bool, resting: bool) -> None:
         """Serve those of its two queues that are enabled; the first look at the rings is what watches the tap."""
-        self.up = up
+        self.up, self.resting = up, resting
         for queue in queues:
             if queue.index % 2 == 0:
                 self.rx = Receiver(queue, self.tap, features)
@@ -42,14 +46,36 @@ class Pair:
             self._watch.close()
         self._watch = self.rx = self.tx = None
 
+    def rest(self) -> None:
+        """When this returns no frame goes to the driver any more, not even one that has been read. Control queue."""
+        if self._watch is None or self.resting:
+            return
+        with self._watch.loop.held():
+            self.resting = True
+            if self.rx is not None:
+                self.rx.forget()
+            self._follow()
+
+    def go_on(self) -> None:
+        """The driver uses the pair again, and may have posted buffers meanwhile. Control queue."""
+        if self._watch is not None and self.resting:
+            self.resting = False
+            self._watch.loop.call_soon(self.guard(self._ready))
+
+    def limit(self, offloads: int) -> None:
+        """When this returns no frame that needs other *offloads* goes to the driver. Control queue."""
+        if self._watch is not None:
+            with self._watch.loop.held():
+                if self.rx is not None:
+                    self.rx.limit(offloads)
+
     def handle(self, queue: Queue) -> None:
         """Buffers for frames that may wait, or frames to send."""
         try:
             if not self.up:
                 self._discard()
             elif queue.index % 2 == 0:
-                if self.rx is not None:
-                    self.rx.pump()
+                self._receive()
             elif self.tx is not None and not self.tx.blocked:
                 self.tx.pump()
         except OSError as e:
@@ -61,8 +87,7 @@ class Pair:
         try:
             if self.tx is not None and self.tx.blocked:
                 self.tx.pump()
-            if self.rx is not None:
-                self.rx.pump()
+            self._receive()
         except OSError as e:
             self._gone(e)
         except GuestError:
@@ -74,9 +99,13 @@ class Pair:
     def _follow(self) -> None:
         """Watch the tap for what the queues wait for."""
         if self._watch is not None:
-            events = READ if self.up and self.rx is not None and self.rx.reads else 0
+            events = READ if self.up and not self.resting and self.rx is not None and self.rx.reads else 0
             events |= WRITE if self.up and self.tx is not None and self.tx.blocked else 0
             self._watch.want(events)
+
+    def _receive(self) -> None:
+        if self.rx is not None and not self.resting:
+            self.rx.pump()
 
     def _gone(self, error: OSError) -> None:
         self.up = False

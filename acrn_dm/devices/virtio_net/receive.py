@@ -1,7 +1,8 @@
 """From the tap to the guest.
 
 Frames wait in the kernel while the guest has no buffers: then the tap is not read, and not watched either, until the
-driver kicks. One frame at most waits here, because its length is known only once it is read.
+driver kicks. One frame at most waits here, because its length is known only once it is read; what the driver says
+meanwhile holds for it, too.
 """
 
 import struct
@@ -10,7 +11,15 @@ import attrs
 
 from acrn_dm._fastring import Chain
 from acrn_dm.devices.virtio_net.backend import PacketFile
-from acrn_dm.devices.virtio_net.request import LONG_HEADER, MAX_FRAME, MIN_FRAME, MRG_RXBUF, header_bytes, receive_flags
+from acrn_dm.devices.virtio_net.request import (
+    GUEST_OFFLOADS,
+    LONG_HEADER,
+    MAX_FRAME,
+    MIN_FRAME,
+    MRG_RXBUF,
+    header_bytes,
+    receive_flags,
+)
 from acrn_dm.errors import GuestError
 from acrn_dm.virtio.queue import Queue
 
@@ -56,14 +65,29 @@ class Receiver:
         if not MIN_FRAME <= frame <= MAX_FRAME:
             self.dropped += 1
             return True
-        if self.tap.vnet_header:
-            flags = receive_flags(self._buffer[0], self._buffer[1], self.features)
-            if flags is None:
-                self.dropped += 1
-                return True
-            self._buffer[0] = flags
         self._waiting = self._header + frame
+        if self.tap.vnet_header:
+            self._judge()
         return True
+
+    def limit(self, offloads: int) -> None:
+        """From now on the driver takes frames that need *offloads*, GUEST_* bits, and no others (5.1.6.5.6)."""
+        self.features = self.features & ~GUEST_OFFLOADS | offloads
+        if self._waiting and self.tap.vnet_header:
+            self._judge()
+
+    def forget(self) -> None:
+        """The driver does not want what has been read."""
+        self.dropped += self._waiting > 0
+        self._waiting = 0
+
+    def _judge(self) -> None:
+        """Drop the waiting frame if the driver can't take it."""
+        flags = receive_flags(self._buffer, self.features)
+        if flags is None:
+            self.forget()
+        else:
+            self._buffer[0] = flags
 
     def _deliver(self) -> bool:
         """Put the waiting frame into the guest's buffers; False when there are too few."""

@@ -65,15 +65,19 @@ def transmit_header(header: bytes, frame_bytes: int, features: int) -> bytes | N
     return clean + bytes(len(header) - SHORT_HEADER)
 
 
-def receive_flags(flags: int, gso_type: int, features: int) -> int | None:
-    """Return the flags the guest gets for a frame of the tap's; None when it can't take the frame as it is (5.1.6.4.1).
+def receive_flags(header: bytes | memoryview, features: int) -> int | None:
+    """Return the flags the guest gets with a packet *header* of the tap's; None when it can't take the frame as it is.
 
-    The tap obeys what we set at DRIVER_OK, but frames that were queued before come with the offloads of then.
+    The tap obeys what we set, but frames that were queued before come with the offloads of then, and those of another
+    virtual machine with what that wrote. Segmentation goes with NEEDS_CSUM and a segment size (5.1.6.4.1).
     """
+    flags, gso_type, _, gso_size, _, _ = FIELDS.unpack_from(header)
     if not gso_allowed(gso_type, features, GUEST_TSO4, GUEST_TSO6, GUEST_ECN):
         return None
+    if gso_type != GSO_NONE and not (flags & NEEDS_CSUM and gso_size):
+        return None
     if features & GUEST_CSUM:
-        return flags & (NEEDS_CSUM | DATA_VALID)
+        return int(flags & (NEEDS_CSUM | DATA_VALID))
     return None if flags & NEEDS_CSUM else 0
 
 

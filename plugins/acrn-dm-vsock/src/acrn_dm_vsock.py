@@ -22,7 +22,7 @@ from acrn_dm import (
     option,
 )
 
-SEQPACKET = 1 << 1  # 5.10.3
+STREAM, SEQPACKET, NO_IMPLIED_STREAM = 1 << 0, 1 << 1, 1 << 2  # 5.10.3
 QUEUE_SIZE = 128
 EVENT_QUEUE = 2
 CID_BYTES = 8  # struct virtio_vsock_config: le64 guest_cid
@@ -54,8 +54,12 @@ class VsockDevice(VirtioDevice):
 
     @property
     def features(self) -> int:
-        """Sequenced packets, where the kernel has them."""
-        return SEQPACKET
+        """Streams, which every kernel has and none has a bit for, and sequenced packets, where the kernel has them.
+
+        With NO_IMPLIED_STREAM a driver can leave streams out. It is the driver's word not to open any: the kernel can't
+        be told.
+        """
+        return STREAM | SEQPACKET | NO_IMPLIED_STREAM
 
     @property
     def queue_sizes(self) -> Sequence[int]:

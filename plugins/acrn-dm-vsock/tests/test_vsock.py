@@ -162,6 +162,22 @@ def test_offer_is_what_the_kernel_has_without_its_own_bits(driver: VirtioDriver)
     assert not offered & 1 << 26
 
 
+def test_vsock_feat_no_implied(driver: VirtioDriver, kernel: Kernel) -> None:
+    """vsock.feat.no_implied: offered with the bit for streams; the kernel, which knows neither, is not told."""
+    own = acrn_dm_vsock.STREAM | acrn_dm_vsock.NO_IMPLIED_STREAM
+    assert driver.registers.offered() & own == own
+    assert driver.start() & own == own
+    assert kernel.nodes[0].acked & 0xFF == acrn_dm_vsock.SEQPACKET
+    assert echo(driver) == b"ba"
+
+
+@pytest.mark.parametrize("accepted", [0, 1, 2, 4, 6, 7])
+def test_every_subset_of_socket_types_is_accepted(driver: VirtioDriver, accepted: int) -> None:
+    driver.start(accepted)
+    assert driver.features & 7 == accepted
+    assert echo(driver) == b"ba"
+
+
 def test_old_kernel_without_sequenced_packets() -> None:
     kernel = Kernel(features=FEATURES & ~acrn_dm_vsock.SEQPACKET)
     with SimMachine(plugins=[DEVICE, kernel]) as m:

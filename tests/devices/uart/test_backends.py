@@ -251,6 +251,20 @@ def test_tcp_client_may_come_again(uart: Uart16550, loop: IoLoop, tcp: Tcp) -> N
     assert again.recv(1) == b"x"
 
 
+def test_tcp_client_that_left_while_the_guest_read_nothing_gives_way(uart: Uart16550, loop: IoLoop, tcp: Tcp) -> None:
+    first = tcp.connect()
+    while uart.room():
+        first.sendall(bytes(BACKLOG))
+        loop.step(1)
+    first.sendall(b"unread")
+    loop.run_until_idle()
+    first.close()
+    loop.run_until_idle()
+    second = tcp.connect()
+    send(uart, b"x")
+    assert second.recv(1) == b"x"
+
+
 def test_tcp_port_in_use_is_a_host_error(uart: Uart16550, loop: IoLoop, tcp: Tcp) -> None:
     with pytest.raises(HostError, match="listening on"):
         TcpBackend(uart, loop, tcp.backend.port)

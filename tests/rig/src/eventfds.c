@@ -51,6 +51,14 @@ static void bind_in_kvm(struct vm *vm, struct ioeventfd *p) {
     p->in_kvm = vm->vm_fd >= 0 && !number_setting("RIG_SLOW", 0) && kvm_ioeventfd(vm, p, true) == 0;
 }
 
+static int asynchronous_kicks(const struct vm *vm) {
+    int found = 0;
+
+    for (int i = 0; i < vm->ioeventfds_used; i++)
+        found += vm->ioeventfds[i].asyncio;
+    return found;
+}
+
 static long assign_ioeventfd(struct vm *vm, const struct acrn_ioeventfd *args, uint64_t id) {
     struct ioeventfd *p = &vm->ioeventfds[vm->ioeventfds_used];
     struct ioeventfd wanted = {
@@ -71,6 +79,10 @@ static long assign_ioeventfd(struct vm *vm, const struct acrn_ioeventfd *args, u
     if (wanted.asyncio && vm->kick_ring == NULL) {
         violation("IOEVENTFD: asynchronous before SETUP_ASYNCIO");
         return set_failed(ENODEV);
+    }
+    if (wanted.asyncio && asynchronous_kicks(vm) == ASYNCIO_MAX) {
+        violation("IOEVENTFD: the hypervisor has no room for one more asynchronous kick");
+        return set_failed(EINVAL);
     }
     for (int i = 0; i < vm->ioeventfds_used; i++) {
         const struct ioeventfd *other = &vm->ioeventfds[i];

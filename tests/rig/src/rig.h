@@ -44,6 +44,7 @@
 #define PIC_PINS 16
 #define MAX_MEMSEGS 256
 #define MAX_BINDINGS 256
+#define ASYNCIO_MAX 64 /* the hypervisor's, of one virtual machine */
 
 enum vm_state { VM_POWEROFF, VM_CREATED, VM_RUNNING, VM_PAUSED }; /* the hypervisor's, not the module's */
 

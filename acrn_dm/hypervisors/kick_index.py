@@ -1,0 +1,52 @@
+"""Kicks by the write that makes them: found, and checked against one another, without a look at all of them.
+
+Two bindings collide where one write could match both; their eventfds do not matter (Linux virt/kvm/eventfd.c,
+ioeventfd_check_collision and ioeventfd_in_range). So there is at most one for a write.
+"""
+
+import attrs
+
+from acrn_dm.irq import IoEventFd, Space
+
+ANY_LENGTH = 0
+
+_Match = tuple[int, int | None]  # length and value of the write
+
+
+@attrs.define(eq=False)
+class KickIndex:
+    """Not locked: the owner is."""
+
+    _places: dict[tuple[Space, int], dict[_Match, IoEventFd]] = attrs.field(factory=dict)
+
+    def collides(self, binding: IoEventFd) -> bool:
+        """Whether a write could match *binding* and one that is here."""
+        here = self._places.get((binding.space, binding.addr))
+        if here is None:
+            return False
+        if binding.len == ANY_LENGTH or (ANY_LENGTH, None) in here:
+            return True
+        if binding.datamatch is None:
+            return any(length == binding.len for length, _ in here)
+        return (binding.len, None) in here or (binding.len, binding.datamatch) in here
+
+    def add(self, binding: IoEventFd) -> None:
+        """Take *binding*, which collides with none."""
+        here = self._places.setdefault((binding.space, binding.addr), {})
+        here[binding.len, binding.datamatch] = binding
+
+    def remove(self, binding: IoEventFd) -> None:
+        """Forget *binding*, which is here."""
+        place = (binding.space, binding.addr)
+        del self._places[place][binding.len, binding.datamatch]
+        if not self._places[place]:
+            del self._places[place]
+
+    def find(self, space: Space, addr: int, size: int, value: int) -> IoEventFd | None:
+        """The one that a write of *size* bytes matches."""
+        here = self._places.get((space, addr), {})
+        return here.get((size, value)) or here.get((size, None)) or here.get((ANY_LENGTH, None))
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._places.clear()

@@ -1,0 +1,142 @@
+"""``--dry-run`` and the start refuse the same, with the same line and the same exit code."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+import pytest
+
+from acrn_dm.cli import main
+from acrn_dm.devices.virtio_blk.medium import open_image
+from acrn_dm.hypervisors import sim
+from acrn_dm.machine import Machine, StopReason
+from acrn_dm.plugins import PluginManager, make_plugin_manager
+from acrn_dm.types import HypervisorType
+from tests.boot.samples import make_bzimage
+from tests.cli.fakes import plugin
+from tests.devices.blk_rig import config
+
+CONFIG = 78
+
+
+def brief() -> ModuleType:
+    """A hypervisor whose guests power off as soon as they are started."""
+
+    def started(machine: Machine) -> None:
+        machine.request_stop(StopReason.POWEROFF)
+
+    kind = HypervisorType(name="brief", summary="for tests", probe=lambda: None, open=sim.open_vm, rank=1000)
+    return plugin("brief", acrn_dm_hypervisor_types=lambda: [kind], acrn_dm_machine_started=started)
+
+
+def make_manager(**arguments: Any) -> PluginManager:
+    return make_plugin_manager(entry_points=False, extra=[brief()])
+
+
+@attrs.frozen
+class Both:
+    """Runs a command line twice: as a dry run and as a start. The options that every machine needs are added."""
+
+    folder: Path
+    capsys: Any
+
+    def dry(self, *args: str) -> tuple[int, list[str]]:
+        """Exit code and the lines on stderr."""
+        return self._run(*args, "--dry-run")
+
+    def start(self, *args: str) -> tuple[int, list[str]]:
+        return self._run(*args)
+
+    def __call__(self, *args: str) -> tuple[int, list[str]]:
+        """Of both, which are the same."""
+        found = self.dry(*args)
+        assert self.start(*args) == found
+        return found
+
+    def _run(self, *args: str) -> tuple[int, list[str]]:
+        needed = ["-m", "128M", "-k", str(self.folder / "kernel"), "--manager-directory", str(self.folder / "mngr")]
+        code = main([*needed, *args, "vm"], make_manager=make_manager)
+        return code, self.capsys.readouterr().err.splitlines()
+
+
+@pytest.fixture
+def both(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Both:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kernel").write_bytes(make_bzimage())
+    (tmp_path / "a.img").write_bytes(bytes(8192))
+    (tmp_path / "link.img").symlink_to("a.img")
+    os.link("a.img", "hard.img")
+    (tmp_path / "odd.img").write_bytes(bytes(1_000_001))
+    (tmp_path / "empty.img").touch()
+    return Both(tmp_path, capsys)
+
+
+def test_machine_without_fault_passes_both(both: Both) -> None:
+    assert both("-s", "3,virtio-blk,a.img") == (0, [])
+
+
+TWICE = "give ro to both, or share=on to those that keep their writes apart by themselves"
+# Arguments, and the line that both say behind "acrn-dm: ".
+REFUSED = [
+    (["-s", "3,virtio-blk,none.img"], "virtio-blk-3:0: image none.img does not exist"),
+    (["-s", "3,virtio-blk,."], "virtio-blk-3:0: image . is neither a regular file nor a block device"),
+    (["-s", "3,virtio-blk,empty.img"], "virtio-blk-3:0: image empty.img is empty"),
+    (["-s", "3,virtio-blk,odd.img"],
+     "virtio-blk-3:0: image odd.img has 1000001 bytes, which is not a multiple of 512; "
+     "to extend it: truncate -s %512 odd.img"),
+    (["-s", "3,virtio-blk,a.img,range=8/9"],
+     "virtio-blk-3:0: range 8/9 ends behind image a.img, which has 16 blocks of 512 bytes"),
+    (["-s", "3,virtio-blk,a.img,sectorsize=16384"],
+     "virtio-blk-3:0: image a.img has 8192 bytes, which is not a multiple of 16384; "
+     "to extend it: truncate -s %16384 a.img"),
+    (["-s", "3,virtio-blk,a.img", "-s", "4,virtio-blk,a.img"],
+     f"virtio-blk-4:0: image a.img is used by virtio-blk-3:0 already; {TWICE}"),
+    (["-s", "3,virtio-blk,a.img", "-s", "4,virtio-blk,./link.img,ro"],
+     f"virtio-blk-4:0: image link.img is used by virtio-blk-3:0, as image a.img, already; {TWICE}"),
+    (["-s", "3,virtio-blk,hard.img", "-s", "4,virtio-blk,a.img,share=on"],
+     f"virtio-blk-4:0: image a.img is used by virtio-blk-3:0, as image hard.img, already; {TWICE}"),
+    (["-s", "3,virtio-blk,a.img,range=0/8", "-s", "4,virtio-blk,a.img"],
+     f"virtio-blk-4:0: image a.img is used by virtio-blk-3:0 already; {TWICE}"),
+    (["-s", "3,virtio-blk,a.img,range=0/8", "-s", "4,virtio-blk,a.img,range=7/2"],
+     f"virtio-blk-4:0: image a.img is used by virtio-blk-3:0 already; {TWICE}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("args", "line"), REFUSED)
+def test_same_line_and_exit_code_from_dry_run_and_start(both: Both, args: list[str], line: str) -> None:
+    assert both(*args) == (CONFIG, [f"acrn-dm: {line}"])
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["-s", "3,virtio-blk,a.img,ro", "-s", "4,virtio-blk,link.img,ro"],
+        ["-s", "3,virtio-blk,a.img,share=on", "-s", "4,virtio-blk,hard.img,share=on"],
+        ["-s", "3,virtio-blk,a.img,range=0/8", "-s", "4,virtio-blk,a.img,range=8/8"],
+    ],
+)
+def test_both_accept(both: Both, args: list[str]) -> None:
+    assert both(*args) == (0, [])
+
+
+@contextmanager
+def image_in_use(path: Path) -> Iterator[None]:
+    opened = open_image(config(str(path)))
+    try:
+        yield
+    finally:
+        opened.close()
+
+
+def test_image_of_a_second_machine(both: Both) -> None:
+    with image_in_use(both.folder / "a.img"):
+        code, lines = both("-s", "3,virtio-blk,a.img")
+    assert code == CONFIG
+    assert lines == [
+        "acrn-dm: virtio-blk-3:0: image a.img is in use by this process; "
+        "ro on both sides, or share=on where something keeps the writes apart, allows that"
+    ]
