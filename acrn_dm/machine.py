@@ -434,23 +434,17 @@ class Machine:
 
     def _guest_powers_off(self, sci_kept: bool) -> None:
         assert self.vm is not None
-        acpi_on = self.platform.pm.acpi_enabled
-        if self.vm.fault_powers_off and self.faults.in_disguise(acpi_on=acpi_on, sci_kept=sci_kept):
+        if self.vm.fault_powers_off and self.faults.in_disguise(self.platform.pm.acpi_enabled, sci_kept):
             self._vm_event(VmEvent.TRIPLE_FAULT, "")
         else:
             self.request_stop(StopReason.POWEROFF)
 
     def _vm_event(self, event: VmEvent, detail: str) -> None:
-        text: str | None = f"{event.value}: {detail}" if detail else event.value
-        if event is VmEvent.TRIPLE_FAULT:
-            text = self.faults.happened(detail)
-            if self.management is not None:
-                self.main_loop.call_soon(self.management.triple_fault)
-        if text is None:
-            log.warning("triple fault: the guest is reset")
-            self.request_stop(StopReason.RESET, "triple fault")
-        else:
-            self.request_stop(StopReason.ERROR, text)
+        if event is VmEvent.TRIPLE_FAULT and self.management is not None:
+            self.main_loop.call_soon(self.management.triple_fault)
+        failure = self.faults.failure(event, detail)
+        reset = (StopReason.RESET, "triple fault")
+        self.request_stop(*(reset if failure is None else (StopReason.ERROR, failure)))
 
     def _device_failed(self, device: object, error: Exception) -> None:
         # Observers are promised the main thread; devices report from wherever they were.

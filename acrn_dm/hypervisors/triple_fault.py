@@ -10,10 +10,15 @@ that register (ACPI 6.5, 4.8.3.2.1), and the hypervisor's write does not have it
 but for one right after the start.
 """
 
+import logging
 import time
 from collections.abc import Callable
 
 import attrs
+
+from acrn_dm.hypervisors.base import VmEvent
+
+log = logging.getLogger(__name__)
 
 EARLY_S = 1.0
 
@@ -30,15 +35,19 @@ class TripleFaults:
         """The guest runs its first instruction now."""
         self._started_at, self._happened = self.clock(), False
 
-    def happened(self, detail: str) -> str | None:
-        """The guest had one: return what is to be said of it when it can't run, None when it wants to be reset."""
-        self._happened = True
-        after = self.clock() - self._started_at
-        if after >= EARLY_S:
-            return None
-        return f"triple fault {after * 1000:.0f} ms after its start" + (f": {detail}" if detail else "")
+    def failure(self, event: VmEvent, detail: str) -> str | None:
+        """What is to be said of a vCPU that can't go on; None for a triple fault that is a reset."""
+        what = event.value
+        if event is VmEvent.TRIPLE_FAULT:
+            self._happened = True
+            after = self.clock() - self._started_at
+            if after >= EARLY_S:
+                log.warning("triple fault: the guest is reset")
+                return None
+            what = f"{what} {after * 1000:.0f} ms after its start"
+        return f"{what}: {detail}" if detail else what
 
-    def in_disguise(self, *, acpi_on: bool, sci_kept: bool) -> bool:
+    def in_disguise(self, acpi_on: bool, sci_kept: bool) -> bool:
         """Whether a write of S5 was one, on a hypervisor that writes S5 for them."""
         if self._happened:
             return True
