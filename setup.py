@@ -17,6 +17,7 @@ MODULES = {
     "acrn_dm._fastring": "acrn_dm/_fastring.pyx",
     "acrn_dm.hypervisors._kvm": "acrn_dm/hypervisors/_kvm.pyx",
     "acrn_dm.vhost._vhost": "acrn_dm/vhost/_vhost.pyx",
+    "acrn_dm.devices.terminal._rescue": "acrn_dm/devices/terminal/_rescue.pyx",
     "acrn_dm.hypervisors._hsm": "acrn_dm/hypervisors/_hsm.pyx",
 }
 

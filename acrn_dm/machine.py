@@ -199,6 +199,7 @@ class Machine:
             main_loop=self.main_loop,
             io_loop=self.io_loop,
             device_failed=self._device_failed,
+            quit=self.press_power_button,
         )
         self.platform.realize(resources)
         self.bus.attach(resources)

@@ -24,3 +24,4 @@ class Resources:
     main_loop: IoLoop  # control: timers, signals, error reports
     io_loop: Callable[[str], IoLoop]  # data: the loop of that name, made and started on first use; "io" is shared
     device_failed: Callable[[object, Exception], None]  # tells observers; never raises
+    quit: Callable[[], None] = lambda: None  # whoever sits at this process's terminal wants the guest off; any thread

@@ -95,7 +95,7 @@ class ConsoleConfig:
         default=None,
         converter=_ports,
         metavar="[@]TYPE:PORTNAME[=PATH][:server|client],...",
-        help="Ports; TYPE is stdio, tty, pty, file or socket, '@' makes a console (hvcN) of it.",
+        help="Ports; TYPE is stdio, tty, pty, file or socket, '@' makes a console (hvcN) of it. Ctrl-a x on stdio ends it.",
     )
     vhost_user: Path | None = vhost_user_option()
 
