@@ -444,8 +444,7 @@ class Machine:
         if event is VmEvent.TRIPLE_FAULT and self.management is not None:
             self.main_loop.call_soon(self.management.triple_fault)
         failure = self.faults.failure(event, detail)
-        reset = (StopReason.RESET, "triple fault")
-        self.request_stop(*(reset if failure is None else (StopReason.ERROR, failure)))
+        self.request_stop(StopReason.ERROR if failure else StopReason.RESET, failure or "triple fault")
 
     def _device_failed(self, device: object, error: Exception) -> None:
         # Observers are promised the main thread; devices report from wherever they were.
