@@ -428,10 +428,8 @@ class Machine:
         self._pressed = True
         log.info("power button pressed; the guest has %g s", self.config.shutdown_timeout_s)
         self.platform.press_power_button()
-        self.main_loop.call_later(
-            self.config.shutdown_timeout_s,
-            lambda: self.request_stop(StopReason.FORCED, "the guest did not power off in time"),
-        )
+        late = "the guest did not power off in time"
+        self.main_loop.call_later(self.config.shutdown_timeout_s, lambda: self.request_stop(StopReason.FORCED, late))
 
     def _guest_powers_off(self, sci_kept: bool) -> None:
         assert self.vm is not None
