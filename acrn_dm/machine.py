@@ -8,6 +8,7 @@ until it is off; ``Machine.close`` gives everything back in reverse order, whate
 import enum
 import functools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -43,6 +44,9 @@ from acrn_dm.virtio.transport_pci import VirtioPci
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.005
+STOP_S = 5.0  # a host that does not finish what is in flight keeps a machine that goes off no longer
+TELL_S = 1.0  # what is waited for longer than this is worth a line
 EARLY_S = 1.0  # a triple fault sooner than this after the boot is no reboot, it is a kernel that can't run
 
 
@@ -254,6 +258,9 @@ class Machine:
         self.vm.pause()
         self._taken(StopReason.RESET)
         self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.RESET.value)
+        self._quiesce()
+        if self.reason is not None:  # it is stopped for good before the host was done
+            return
         self._reset_devices()
         self.firmware.save(self.memory)
         self.vm.reset(full=self._power_cycle)
@@ -300,6 +307,7 @@ class Machine:
         """
         steps: list[Callable[[], object]] = [] if self.vm is None else [self.vm.stop]
         steps += [self.management.close] if self.management is not None else []
+        steps += [lambda: self._quiesce(STOP_S), *(f.prepare_close for f in self.functions)]
         steps += [f.close for f in reversed(self.functions)]
         steps += [
             self.firmware.close,
@@ -307,11 +315,34 @@ class Machine:
             *(loop.close for loop in self.io_loops.values()),
             self.main_loop.close,
         ]
-        steps += [part.close for part in (self.vm, self.memory) if part is not None]
+        steps += [] if self.vm is None else [self.vm.close]
+        steps += [] if self.memory is None else [functools.partial(self._release, self.memory)]
         try:
             do_all(steps)
         finally:
             self.io_loops, self.vm, self.memory = {}, None, None
+
+    def _quiesce(self, seconds: float = math.inf) -> None:
+        """Begin to reset all devices and wait until none has anything in flight: *seconds* at most, and only while
+        nobody stops the machine for good. The main loop goes on.
+        """
+        began, told, reason = time.monotonic(), False, self.reason
+        while waiting := [f for f in self.functions if not f.quiesce()]:
+            waited = time.monotonic() - began
+            if waited >= seconds or self.reason is not reason:
+                return
+            if waited >= TELL_S and not told:
+                told = True
+                log.warning("waiting for what the host has in flight: %s", ", ".join(f.name for f in waiting))
+            self.main_loop.step(LOOK_S)
+
+    def _release(self, memory: GuestMemory) -> None:
+        stuck = [f.name for f in self.functions if f.busy]
+        if stuck:
+            log.error("left behind, with the guest's memory, until the process ends: %s", ", ".join(stuck))
+            memory.abandon()
+        else:
+            memory.close()
 
     def _controls(self) -> Controls:
         return Controls(
@@ -366,6 +397,7 @@ class Machine:
         self.vm.stop()
         if self.reason is StopReason.POWEROFF and not self.detail and self.management is not None:
             self.management.powered_off()
+        self._quiesce(STOP_S)
         self._reset_devices()
         self.firmware.save(self.memory)
         text = self.detail if self.reason is StopReason.ERROR else self.reason.value
@@ -385,6 +417,10 @@ class Machine:
         self.vm.pause()
         self._taken(StopReason.SUSPEND)
         self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.SUSPEND.value)
+        self._quiesce()
+        if self.reason is not None:  # as in ``reset``
+            self.asleep = False
+            return
         for function in self.functions:
             with function.lock:
                 function.reset()

@@ -14,6 +14,7 @@ import logging
 import os
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,11 +23,13 @@ import attrs
 from acrn_dm._fastring import Chain
 from acrn_dm.base.claims import Claim
 from acrn_dm.devices.virtio_blk import medium
+from acrn_dm.devices.virtio_blk.apart import Apart
 from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
+from acrn_dm.devices.virtio_blk.pieces import given_up_unless
 from acrn_dm.devices.virtio_blk.request import HEADER, Limits, Op, Request, Status, parse
 from acrn_dm.devices.virtio_blk.workers import WorkerPool
-from acrn_dm.errors import ConfigError
+from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.resources import Resources
 from acrn_dm.types import DeviceContext
@@ -48,6 +51,8 @@ CONFIG = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")  # struct virtio_blk_config up
 MAX_ID_TEXT = 256  # of the option text, this much goes into the serial number
 BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop; what is left gets another turn
 CACHED_READ_BYTES = 128 << 10  # larger reads would keep the loop busy copying
+PAUSE_S = 10.0  # a pause waits for what is in flight
+FLUSH_S = 10.0  # the last flush
 ERRORS_LOGGED = 10  # per start of the device
 
 
@@ -55,6 +60,7 @@ ERRORS_LOGGED = 10  # per start of the device
 class Job:
     """A request on its way through the worker threads."""
 
+    pool: "WorkerPool[Job]"
     chain: Chain
     request: Request
     views: list[memoryview]
@@ -87,6 +93,9 @@ class BlkDevice(VirtioDevice):
         self._mode_chosen = False  # by the driver, through the configuration space
         self._limits = Limits(capacity=0)
         self._pools: dict[int, WorkerPool[Job]] = {}
+        self._left: tuple[WorkerPool[Job], ...] = ()  # of the last session
+        self._flusher: threading.Thread | None = None
+        self._flush_by = 0.0
 
     @property
     def features(self) -> int:
@@ -208,29 +217,70 @@ class BlkDevice(VirtioDevice):
             self._accept(queue, queue.pop_batch(BATCH))
             queue.flush()
 
-    def stop(self) -> None:
-        """Let everything in flight be executed; the driver that asked for it is gone."""
+    def cancel(self) -> None:
+        """Requests that have begun end at their next piece; the others are dropped."""
         for pool in self._pools.values():
-            pool.drain()
-            pool.close()
-        self._pools = {}
+            pool.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is in the host's kernel for a request that was given up."""
+        return any(pool.busy for pool in (*self._pools.values(), *self._left))
+
+    def stop(self) -> None:
+        """Unless cancelled, let everything in flight be executed, and answer it. Raises HostError if that takes longer
+        than PAUSE_S; then it is cancelled.
+        """
+        pools, self._pools = tuple(self._pools.values()), {}
+        self._left = (*self._left, *pools)
+        try:
+            for pool in pools:
+                if not pool.cancelled:
+                    pool.finish(pool.drain(PAUSE_S))
+        except HostError:
+            for pool in pools:
+                pool.cancel()
+            raise
+        finally:
+            for pool in pools:
+                pool.close()
+            self._left = tuple(pool for pool in self._left if pool.busy)
         self._features = 0
         self._writeback = self.config.cache == "writeback"
         self._mode_chosen = False
 
+    def prepare_close(self) -> None:
+        """Begin to put what write-back mode still holds on the medium."""
+        if self.image is not None and not self.config.ro and self._flusher is None:
+            self._flusher = threading.Thread(
+                target=self._flush, args=(self.image,), name=f"{self.name}-flush", daemon=True
+            )
+            self._flush_by = time.monotonic() + FLUSH_S
+            self._flusher.start()
+
     def close(self) -> None:
-        """Close the image; what write-back mode still holds goes to the medium first."""
+        """Close the image, flushed. One that the host does not let go of stays open until the process ends; what a
+        guest's flushes promised is on the medium all the same.
+        """
+        self.cancel()
         self.stop()
+        self.prepare_close()
+        flusher, self._flusher = self._flusher, None
         image, self.image = self.image, None
+        if flusher is not None:
+            flusher.join(max(0.0, self._flush_by - time.monotonic()))
         if image is None:
             return
+        if self.busy or (flusher is not None and flusher.is_alive()):
+            log.error("%s: %s is stuck in the host; it is left as it is", self.name, self.config.path)
+        else:
+            image.close()
+
+    def _flush(self, image: Image) -> None:
         try:
-            if not self.config.ro:
-                image.flush()
+            image.flush()
         except OSError as e:
             log.error("%s: flushing %s: %s", self.name, self.config.path, e)
-        finally:
-            image.close()
 
     def _adopt(self, image: Image) -> None:
         """Make *image* the medium: capacity and limits follow from it."""
@@ -289,16 +339,21 @@ class BlkDevice(VirtioDevice):
                 return
         elif request.op is Op.WRITE:
             views = chain.readable(HEADER.size)
-        self._pools[queue.index].submit(Job(chain, request, views, self._durable()))
+        pool = self._pools[queue.index]
+        pool.submit(Job(pool, chain, request, views, self._durable()))
 
     def _execute(self, job: Job) -> None:
         """On a worker thread. A failure of the host is an answer to the guest, never the end of the request."""
         assert self.image is not None
+        pool = job.pool
+        image = self.image if self._features & VERSION_1 else Apart(self.image, pool.still_wanted)
         try:
-            execute(self.image, job.request, job.views, durable=job.durable)
+            with given_up_unless(lambda: not pool.cancelled):
+                execute(image, job.request, job.views, durable=job.durable)
         except OSError as e:
             job.status = Status.UNSUPP if e.errno == errno.EOPNOTSUPP else Status.IOERR
-            self._report(job.request, e)
+            if not pool.cancelled:
+                self._report(job.request, e)
         except Exception:
             job.status = Status.IOERR
             log.exception("%s: executing %s", self.name, job.request)
@@ -336,7 +391,7 @@ class BlkDevice(VirtioDevice):
             queue.loop.call_soon(lambda: pin_current_thread(self.name, queue.loop, cpus))
 
 
-def execute(image: Image, request: Request, views: list[memoryview], *, durable: bool) -> None:
+def execute(image: Image | Apart, request: Request, views: list[memoryview], *, durable: bool) -> None:
     """Do *request* on *image*. Raises OSError."""
     if request.op is Op.READ:
         image.read(views, request.extents[0].offset)
