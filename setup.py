@@ -15,6 +15,7 @@ WARNINGS = ["-Wall", "-Wno-unused-function"]
 
 MODULES = {
     "acrn_dm._fastring": "acrn_dm/_fastring.pyx",
+    "acrn_dm.base._aio": "acrn_dm/base/_aio.pyx",
     "acrn_dm.hypervisors._kvm": "acrn_dm/hypervisors/_kvm.pyx",
     "acrn_dm.vhost._vhost": "acrn_dm/vhost/_vhost.pyx",
     "acrn_dm.hypervisors._hsm": "acrn_dm/hypervisors/_hsm.pyx",

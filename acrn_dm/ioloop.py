@@ -13,13 +13,14 @@ import itertools
 import logging
 import os
 import select
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
 import attrs
+
+from acrn_dm.base.eventfd import SIGNALLED, drain
 
 log = logging.getLogger(__name__)
 
@@ -31,30 +32,6 @@ FINE_S = 0.01  # timers sooner than this are waited for in microseconds
 FD_SETSIZE = 1024  # select(2) takes no larger descriptor
 
 Callback = Callable[[], object]
-
-
-def drain(eventfd: int) -> int:
-    """Read an eventfd's count and leave it at 0. Never blocks, even if another process that shares it made it so."""
-    count = bytearray(8)
-    try:
-        os.preadv(eventfd, (count,), -1, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return 0
-    return int.from_bytes(count, sys.byteorder)
-
-
-def signal(eventfd: int) -> None:
-    """Add 1 to an eventfd's count, or leave it alone if it is full, when it is readable anyway.
-
-    For eventfds that another process shares: it may have filled it and made it a blocking one, to keep us waiting.
-    There is no write that can't block whatever the flags are, so they are set, and the room looked for, just before.
-    """
-    os.set_blocking(eventfd, False)
-    poller = select.poll()
-    poller.register(eventfd, select.POLLOUT)
-    if poller.poll(0):
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_write(eventfd, 1)
 
 
 @attrs.define(eq=False)
@@ -95,14 +72,14 @@ class IoLoop:
         self._epoll.register(self._wake, READ)
 
     def add(self, fd: int, callback: Callback, *, events: int = READ, eventfd: bool = False) -> None:
-        """Call *callback* whenever *fd* is ready; with *eventfd* its counter is read to zero first.
+        """Call *callback* whenever *fd* is ready. With *eventfd*, once it has been written; its count is read first.
 
         Raises OSError where *fd* can't be watched (plain files) or is watched already; then nothing has changed.
         """
         before = self._handlers.get(fd)
         self._handlers[fd] = (callback, eventfd)  # first: it may be ready at once
         try:
-            self._epoll.register(fd, events)
+            self._epoll.register(fd, SIGNALLED if eventfd else events)
         except BaseException:
             if before is None:
                 del self._handlers[fd]

@@ -5,7 +5,8 @@ import threading
 
 import attrs
 
-from acrn_dm.ioloop import IoLoop, signal
+from acrn_dm.base.eventfd import signal
+from acrn_dm.ioloop import IoLoop
 from acrn_dm.vhost.user_message import PeerError
 from acrn_dm.virtio.defs import MAX_QUEUE_SIZE, is_power_of_two
 
@@ -105,9 +106,8 @@ class Vring:
 
 
 def check_eventfd(fd: int) -> int:
-    """Return *fd*, made non-blocking. Raises PeerError, with *fd* closed, if it is something else than an eventfd."""
+    """Return *fd*. Raises PeerError, with *fd* closed, if it is something else than an eventfd."""
     if os.readlink(f"/proc/self/fd/{fd}") != EVENTFD:
         os.close(fd)
         raise PeerError("the descriptor that came along is no eventfd")
-    os.set_blocking(fd, False)
     return fd

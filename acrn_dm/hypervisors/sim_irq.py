@@ -5,12 +5,12 @@ A binding keeps a duplicate of the eventfd, as the kernel keeps a reference: clo
 
 import errno
 import os
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import attrs
 
+from acrn_dm.base.eventfd import drain, signal
 from acrn_dm.errors import HostError
 from acrn_dm.hypervisors.kick_index import ANY_LENGTH, KickIndex
 from acrn_dm.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
@@ -44,12 +44,7 @@ def own_eventfd(fd: int, call: str) -> int:
 
 def consume(fd: int) -> bool:
     """Read the eventfd if it is signalled, without waiting whatever its flags are; return whether it was."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    if not poll.poll(0):
-        return False
-    os.eventfd_read(fd)
-    return True
+    return bool(drain(fd))
 
 
 @attrs.define(eq=False)
@@ -86,7 +81,7 @@ class KickTable:
         binding = self._index.find(space, addr, size, value)
         if binding is None:
             return False
-        os.eventfd_write(self._own[binding], 1)
+        signal(self._own[binding])
         return True
 
     def clear(self) -> None:
@@ -162,7 +157,7 @@ class InterruptController:
             self._held.discard(gsi)
         for binding, (_, resample) in self._own.items():
             if binding.target == IntxLine(gsi=gsi) and resample is not None:
-                os.eventfd_write(resample, 1)
+                signal(resample)
 
     def assign(self, binding: IrqFd) -> None:
         """Register. Raises HostError: EBUSY for an eventfd in use, EINVAL, EBADF."""

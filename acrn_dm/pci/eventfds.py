@@ -16,8 +16,9 @@ from collections.abc import Callable
 
 import attrs
 
+from acrn_dm.base.eventfd import SIGNALLED, UNWATCHED, drain, signal
 from acrn_dm.errors import HostError
-from acrn_dm.ioloop import READ, IoLoop, drain, signal
+from acrn_dm.ioloop import IoLoop
 from acrn_dm.irq import EventFdRegistry, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.pci.msix import Msix
 from acrn_dm.pci.vectors import NO_VECTOR, Watch
@@ -161,7 +162,7 @@ class CallEvent:
             if self._loop is loop:
                 return
             self._loop = loop
-            loop.add(self.fd, self._forward, events=0 if self._binding is not None else READ)
+            loop.add(self.fd, self._forward, events=UNWATCHED if self._binding is not None else SIGNALLED)
 
     def close(self) -> None:
         """Unbind and close; nothing is delivered afterwards, not even what was signalled before. Idempotent."""
@@ -197,7 +198,7 @@ class CallEvent:
             self._refused(e)
         else:
             self._binding = binding
-            self._listen(0)  # whoever it is bound to may leave the count as it is: the loop would spin
+            self._listen(UNWATCHED)  # whoever it is bound to may leave the count as it is: the loop would spin
 
     def _release(self) -> None:
         if self._binding is not None:
@@ -209,7 +210,7 @@ class CallEvent:
         if self._binding is not None:
             binding, self._binding = self._binding, None
             _unregister(lambda: self._registry.irqfd(binding, False))
-            self._listen(READ)
+            self._listen(SIGNALLED)
 
     def _listen(self, events: int) -> None:
         if self._loop is not None:

@@ -1,7 +1,8 @@
 """A vhost-user socket: whole messages out of a byte stream, with bounds on everything the peer can choose.
 
 A stream has no message boundaries: what one ``recvmsg`` returns may be half a header. Header and payload are read
-separately and exactly, which is also what tells to which message descriptors belong. Nothing here blocks.
+separately and exactly, which is also what tells to which message descriptors belong. Nothing here blocks, even on a
+socket that the peer sent along and makes a blocking one: each call says MSG_DONTWAIT itself.
 """
 
 import array
@@ -19,6 +20,7 @@ from acrn_dm.vhost.user_message import Message, PeerError, PeerGone
 
 FD_SIZE = array.array("i").itemsize
 ANCILLARY = socket.CMSG_SPACE(wire.MAX_REGIONS * FD_SIZE)
+RECEIVE_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
 def problem(path: Path) -> str | None:
@@ -66,7 +68,7 @@ class Channel:
         data = wire.encode(code, payload, flags)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
-            sent = self._socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+            sent = self._socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = -1
         except OSError as e:
@@ -115,7 +117,7 @@ class Channel:
     def _read(self, missing: int) -> bool:
         """Read up to *missing* bytes and what comes with them; False when nothing is there."""
         try:
-            data, ancillary, flags, _ = self._socket.recvmsg(missing, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, flags, _ = self._socket.recvmsg(missing, ANCILLARY, RECEIVE_FLAGS)
         except BlockingIOError:
             return False
         except OSError as e:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.eventfd import SIGNALLED, drain, signal
 from acrn_dm.errors import HostError
-from acrn_dm.ioloop import READ, drain, signal
 from acrn_dm.vhost.user_message import PeerError
 from acrn_dm.vhost.user_shadow import ShadowArea, ShadowRing
 from acrn_dm.virtio.backend import Session
@@ -49,7 +49,7 @@ class RelayQueue:
             self._ring = ShadowRing(area, self.queue.index, self.queue.size)
             self._ring.add(self.in_flight)
             self._kick_fd, self._call_fd = place.kick_fd, place.call_fd
-            self.queue.loop.add(place.call_fd, self._called, events=READ)
+            self.queue.loop.add(place.call_fd, self._called, events=SIGNALLED)
 
     def disconnect(self) -> None:
         """Nobody uses the shadow ring any more."""

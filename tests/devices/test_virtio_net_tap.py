@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from acrn_dm.devices.virtio_net import acrn_dm_device_types, backend
+from acrn_dm.devices.virtio_net import acrn_dm_device_types, backend, tap_settings
 from acrn_dm.devices.virtio_net.backend import open_tap
+from acrn_dm.devices.virtio_net.tap_settings import TapSettings
 from acrn_dm.errors import HostError
 from acrn_dm.testing import SimMachine, VirtioDriver
 from tests.devices.net_rig import GUEST_CSUM, MRG_RXBUF, NEEDS_CSUM, PLAIN, frame, vnet
@@ -182,13 +183,13 @@ def test_detached_descriptor_gets_its_settings_when_it_is_attached(monkeypatch: 
     """A detached tap refuses them with EBADFD; a macvtap keeps the header's length for each descriptor."""
     calls: list[tuple[int, object]] = []
     monkeypatch.setattr("fcntl.ioctl", lambda fd, request, argument: calls.append((request, argument)))
-    tap = backend.Tap(fd=-1, vnet_header=True, name="t0")
+    tap = backend.Tap(fd=-1, vnet_header=True, name="t0", found=TapSettings(header_bytes=10, offloads=0))
     tap.attach(False)
     calls.clear()
     tap.configure(header_bytes=12, offloads=0)
     assert calls == []
     tap.attach(True)
-    settings = [(backend.TUNSETVNETHDRSZ, b"\x0c\0\0\0"), (backend.TUNSETOFFLOAD, 0)]
+    settings = [(tap_settings.TUNSETVNETHDRSZ, b"\x0c\0\0\0"), (tap_settings.TUNSETOFFLOAD, 0)]
     assert calls[1:] == settings
     tap.configure(header_bytes=12, offloads=0)
     assert calls[3:] == settings

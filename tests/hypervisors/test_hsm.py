@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from acrn_dm.base.eventfd import drain
 from acrn_dm.boot.processors import CState, ProcessorPower, PState, Register
 from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.hypervisors import hsm as plugin
@@ -15,7 +16,7 @@ from acrn_dm.hypervisors.acrn_cpus import MADT, host_lapic_ids, parse_madt, plac
 from acrn_dm.hypervisors.base import VmEvent
 from acrn_dm.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.memory import GuestMemory, MemoryRange
-from acrn_dm.pci.eventfds import drain, make_eventfd
+from acrn_dm.pci.eventfds import make_eventfd
 from acrn_dm.plugins import make_plugin_manager
 from acrn_dm.types import HypervisorOptions
 from tests.hypervisors.fake_hsm import FakeHsm

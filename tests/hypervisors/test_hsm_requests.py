@@ -9,9 +9,10 @@ from collections import Counter
 
 import pytest
 
+from acrn_dm.base.eventfd import drain
 from acrn_dm.hypervisors.base import VmEvent
 from acrn_dm.irq import IoEventFd, Space
-from acrn_dm.pci.eventfds import drain, make_eventfd
+from acrn_dm.pci.eventfds import make_eventfd
 from tests.hypervisors.fake_acrn_vm import HANDLED, PROCESSING, REQUEST, SLOT, STATE, FakeVm
 from tests.hypervisors.hsm_rig import FLAT, Rig, last_access, rig
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import attrs
 import pytest
 
+from acrn_dm.base.eventfd import signal
 from acrn_dm.memory import MIB
 from acrn_dm.testing import DriverRing, RingLayout
 from acrn_dm.vhost.user_message import PROTOCOL_FEATURES, ProtocolFeature, Request
-from tests.vhost.user_rig import Daemon
+from tests.vhost.user_rig import EVENTFD_FULL, Daemon
 
 HEADER = struct.Struct("<III")
 NEED_REPLY = 8
@@ -221,6 +222,29 @@ def test_with_status_agreed_rings_wait_for_driver_ok(client: Client) -> None:
     assert ring.used_idx() == 0
     client.must(Request.SET_STATUS, struct.pack("<Q", 15))
     wait_used(ring, 1)
+
+
+def cpu_seconds(daemon: Daemon) -> float:
+    assert daemon.process is not None
+    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_full_semaphore_as_kick_works_and_burns_no_cpu(daemon: Daemon, client: Client) -> None:
+    """It is readable for 2^64 reads."""
+    client.negotiate()
+    client.share_memory()
+    ring, _, _ = client.ring(1)
+    kick = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+    client.opened.append(kick)
+    os.eventfd_write(kick, EVENTFD_FULL)
+    client.must(Request.SET_VRING_KICK, struct.pack("<Q", 1), (kick,))
+    say(client, ring, b"x")
+    signal(kick)  # as the kernel does for a guest
+    wait_used(ring, 1)
+    before = cpu_seconds(daemon)
+    time.sleep(0.5)  # the time that is measured
+    assert cpu_seconds(daemon) - before < 0.25
 
 
 @attrs.define

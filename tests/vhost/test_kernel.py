@@ -250,6 +250,7 @@ def command(card: VhostCard, index: int, group: int, number: int, data: bytes) -
 def test_each_pair_has_its_own_node_and_tap() -> None:
     with vhost_card("tap=t0,vhost,mq=3") as card:
         card.driver.start()
+        assert command(card, 6, 4, 0, b"\x03\x00") == ACK_OK
         assert len(card.kernel.nodes) == len(card.taps) == 3
         for node, tap in zip(card.kernel.nodes, card.taps, strict=True):
             assert [(index, ring.backend) for index, ring in sorted(node.rings.items())] == [(0, tap.fd), (1, tap.fd)]
@@ -276,6 +277,30 @@ def test_driver_chooses_how_many_pairs_are_used() -> None:
         card.driver.reset()
         card.driver.start()
         assert [tap.attached for tap in card.taps] == [True, False, False]
+
+
+def test_net_mq_limit_in_the_kernel() -> None:
+    """net.mq.limit: the receive queue of a pair that rests has no tap, so what the kernel has read goes nowhere."""
+    with vhost_card("tap=t0,vhost,mq=3") as card:
+        card.driver.start()
+        for used in (1, 3, 2, 1):
+            assert command(card, 6, 4, 0, used.to_bytes(2, "little")) == ACK_OK
+            for pair, (node, tap) in enumerate(zip(card.kernel.nodes, card.taps, strict=True)):
+                joined = {index: ring.backend for index, ring in node.rings.items()}
+                assert joined == {0: tap.fd if pair < used else -1, 1: tap.fd}
+        card.driver.reset()
+        assert card.nothing_is_left
+
+
+def test_kernel_that_does_not_switch_a_pair_costs_a_reset() -> None:
+    with vhost_card("tap=t0,vhost,mq=2") as card:
+        card.driver.start()
+        card.kernel.fail(errno.EBADFD, call="NET_SET_BACKEND 0")
+        command(card, 4, 4, 0, b"\x02\x00")
+        card.machine.settle()
+        assert card.driver.status & NEEDS_RESET
+        card.driver.start()
+        assert card.driver.status & NEEDS_RESET == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Messages out of a stream, however it is cut."""
 
+import contextlib
 import os
 import resource
 import socket
@@ -12,7 +13,7 @@ import pytest
 from acrn_dm.errors import HostError
 from acrn_dm.vhost.user_channel import Channel, connect
 from acrn_dm.vhost.user_message import Message, PeerError, PeerGone
-from tests.vhost.user_rig import open_descriptors
+from tests.vhost.user_rig import open_descriptors, returns
 
 HEADER = struct.Struct("<III")
 
@@ -153,3 +154,22 @@ def test_sending_to_a_peer_that_is_gone(pair: Pair) -> None:
     peer.close()
     with pytest.raises(PeerGone):
         channel.send(5)
+
+
+def test_socket_that_the_peer_fills_and_makes_blocking_is_not_waited_for(pair: Pair) -> None:
+    """One that came in SET_BACKEND_REQ_FD is the peer's, flags and all."""
+    channel, peer = pair
+    with socket.socket(fileno=os.dup(channel.fd)) as same:
+        same.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                same.send(bytes(4096))
+        os.set_blocking(channel.fd, True)
+
+        def send() -> None:
+            with pytest.raises(PeerError, match="does not read"):
+                channel.send(1)
+
+        assert returns(send)
+        assert returns(channel.receive)
+        peer.shutdown(socket.SHUT_RDWR)  # lets those go who wait

@@ -9,11 +9,11 @@ from pathlib import Path
 import attrs
 import pytest
 
+from acrn_dm.base.eventfd import drain
 from acrn_dm.devices import virtio_net
 from acrn_dm.devices.virtio_net.control import ACK_ERROR, ACK_OK
 from acrn_dm.devices.virtio_net.request import CTRL_GUEST_OFFLOADS, CTRL_VQ, MAC, MQ, MRG_RXBUF, STATUS
 from acrn_dm.errors import HostError
-from acrn_dm.ioloop import drain
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NEEDS_RESET, VERSION_1
 from acrn_dm.vhost import user, user_link

@@ -48,6 +48,14 @@ class Shadow:
         count = struct.unpack_from("<H", self.memory, self.avail + 2)[0]
         return list(struct.unpack_from(f"<{count}H", self.memory, self.avail + 4))
 
+    def available(self) -> int:
+        """The index behind what is available."""
+        return int(struct.unpack_from("<H", self.memory, self.avail + 2)[0])
+
+    def head(self, number: int) -> int:
+        """Entry *number*, counted from the start."""
+        return int(struct.unpack_from("<H", self.memory, self.avail + 4 + 2 * (number % self.size))[0])
+
     def answer(self, number: int, head: int, written: int, index: int | None = None) -> None:
         """Put an element into the used ring and move its index behind it, or to *index*."""
         struct.pack_into("<II", self.memory, self.used + 4 + 8 * (number % self.size), head, written)

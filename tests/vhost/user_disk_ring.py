@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import attrs
 
-from acrn_dm.ioloop import drain
+from acrn_dm.base.eventfd import drain
 from acrn_dm.testing.driver_ring import (
     DESC,
     DESC_F_NEXT,

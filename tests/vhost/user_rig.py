@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.ioloop import drain
+from acrn_dm.base.eventfd import drain
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import DriverQueue
 from acrn_dm.testing.driver_ring import DriverRing

@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
+from acrn_dm.base.eventfd import signal
 from acrn_dm.errors import HostError
 from acrn_dm.hypervisors.sim import SimVm
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
-from tests.vhost.user_rig import jammed, returns
+from tests.vhost.user_rig import EVENTFD_FULL, jammed, returns
 
 ENABLE = 0x8000
 HERE = KickAddress(space=Space.MMIO, addr=0x1000, len=2)
@@ -129,6 +130,20 @@ def test_call_that_an_outside_writer_made_blocking_and_full_does_not_stop_us(rig
     rig.call.forward(loop)
     with jammed(rig.call.fd):
         assert returns(rig.call.signal)
+    rig.call.close()
+    loop.close()
+
+
+def test_call_at_its_highest_count_that_a_hypervisor_leaves_alone_keeps_no_loop_busy(rig: Rig) -> None:
+    """As ACRN's HSM does; only the kernel's own signal gets there, or a process that has it do so."""
+    loop = IoLoop("io")
+    rig.call.forward(loop)
+    rig.mask(True)
+    rig.registry.irqfd = lambda binding, assign: None  # type: ignore[method-assign]
+    os.eventfd_write(rig.call.fd, EVENTFD_FULL)
+    signal(rig.call.fd)
+    rig.mask(False)  # epoll looks at the count when it is told to watch for something else
+    assert loop.run_until_idle(limit=100) <= 1
     rig.call.close()
     loop.close()
 

@@ -9,6 +9,7 @@ host's work. A macvtap is the same behind a character device of its own.
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import struct
 from collections.abc import Sequence
@@ -16,13 +17,16 @@ from pathlib import Path
 
 import attrs
 
+from acrn_dm.devices.virtio_net import tap_settings
 from acrn_dm.devices.virtio_net.request import GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6
+from acrn_dm.devices.virtio_net.tap_settings import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TapSettings
 from acrn_dm.errors import ConfigError, HostError
 
-TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ, TUNSETQUEUE = 0x400454CA, 0x400454D0, 0x400454D8, 0x400454D9
+log = logging.getLogger(__name__)
+
+TUNSETIFF, TUNSETQUEUE = 0x400454CA, 0x400454D9
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100  # linux/if_tun.h
 IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE = 0x0200, 0x0400
-TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN = 1, 2, 4, 8
 IFREQ = struct.Struct("16sH22x")
 TUN_OFFLOADS = {
     GUEST_CSUM: TUN_F_CSUM,
@@ -73,15 +77,17 @@ class PacketFile:
 
 @attrs.define(eq=False)
 class Tap(PacketFile):
-    """A tap or macvtap."""
+    """A tap or macvtap. It was there before us and outlives us, so it is left as it was *found*."""
 
     name: str
+    found: TapSettings
     _attached: bool = attrs.field(default=True, init=False)
-    _settings: tuple[int, int] | None = attrs.field(default=None, init=False)  # header bytes, TUN_F_*
+    _settings: TapSettings | None = attrs.field(default=None, init=False)
 
     def configure(self, *, header_bytes: int, offloads: int) -> None:
         """See PacketFile. A tap's detached descriptor takes no settings (EBADFD): it gets them when it is attached."""
-        self._settings = (header_bytes, sum(bit for f, bit in TUN_OFFLOADS.items() if offloads & f))
+        wanted = sum(bit for feature, bit in TUN_OFFLOADS.items() if offloads & feature)
+        self._settings = TapSettings(header_bytes=header_bytes, offloads=wanted)
         if self._attached:
             self._apply()
 
@@ -98,13 +104,24 @@ class Tap(PacketFile):
         if attached:
             self._apply()
 
+    def close(self) -> None:
+        """Put back what was changed, and close the descriptor."""
+        settings, self._settings = self._settings, None
+        try:
+            # A detached descriptor can't, but the first pair's never is, and the settings are the interface's.
+            if settings is not None and self._attached:
+                tap_settings.write(self.fd, self.found)
+        except OSError as e:
+            if e.errno not in GONE:
+                log.warning("tap %s is left with our offloads: %s", self.name, e)
+        finally:
+            super().close()
+
     def _apply(self) -> None:
         if self._settings is None:
             return
-        header_bytes, offloads = self._settings
         try:
-            fcntl.ioctl(self.fd, TUNSETVNETHDRSZ, struct.pack("i", header_bytes))
-            fcntl.ioctl(self.fd, TUNSETOFFLOAD, offloads)
+            tap_settings.write(self.fd, self._settings)
         except OSError as e:
             raise HostError.from_os(f"setting the offloads of {self.name}", e) from e
 
@@ -140,7 +157,8 @@ def open_tap(name: str) -> Tap:
         os.close(fd)
         hint = "another process uses it" if e.errno == errno.EBUSY else None
         raise HostError.from_os(f"attaching to tap {name}", e, hint) from e
-    return Tap(fd=fd, vnet_header=True, name=name)
+    found = tap_settings.read(fd, name, macvtap=node != TUN_DEVICE)
+    return Tap(fd=fd, vnet_header=True, name=name, found=found)
 
 
 def _tun_flags(name: str) -> int:

@@ -1,13 +1,21 @@
-"""virtio-net on the kernel's vhost-net: one node for each queue pair, and the pair's tap as its backend."""
+"""virtio-net on the kernel's vhost-net: one node for each queue pair, and the pair's tap as its backend.
+
+The receive queue of a pair that rests has no backend: the kernel reads frames from a tap in advance, and what it has
+read would reach the driver after its VQ_PAIRS_SET (5.1.6.5.5). Taking the backend away gives them back to the tap.
+"""
 
 import contextlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.devices.virtio_net.request import MRG_RXBUF
+from acrn_dm.errors import HostError
+from acrn_dm.vhost._vhost import NodeFile
 from acrn_dm.vhost.kernel import KernelVhost
 from acrn_dm.vhost.kernel_node import VhostNode, VhostQueue
+from acrn_dm.virtio.device import VirtioDevice
 
 
 class NetVhost(KernelVhost):
@@ -21,6 +29,11 @@ class NetVhost(KernelVhost):
     resets_owner = True
     kernel_features = MRG_RXBUF
 
+    def __init__(self, device: VirtioDevice, open_node: Callable[[str], VhostNode] = NodeFile) -> None:
+        super().__init__(device, open_node)
+        self._lock = threading.Lock()  # control threads run and halt, the control queue's loop switches
+        self._receivers: dict[int, tuple[VhostNode, VhostQueue]] = {}  # receive queues that run, by index
+
     @property
     def node_count(self) -> int:
         """One for each pair."""
@@ -28,12 +41,29 @@ class NetVhost(KernelVhost):
 
     def run(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """Join each queue with the pair's descriptor of the tap."""
-        taps = cast(NetDevice, self.device).taps
-        for queue in queues:
-            node.net_set_backend(queue.local, taps[queue.index // 2].fd)
+        with self._lock:
+            self._receivers |= {queue.index: (node, queue) for queue in queues if queue.index % 2 == 0}
+            for queue in queues:
+                self._join(node, queue)
 
     def halt(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """Part them, all of them even if one fails; the kernel waits for what is in flight."""
-        with contextlib.ExitStack() as stack:
+        with self._lock, contextlib.ExitStack() as stack:
             for queue in reversed(queues):
+                self._receivers.pop(queue.index, None)
                 stack.callback(node.net_set_backend, queue.local, -1)
+
+    def queues_changed(self, done: Callable[[], None]) -> None:
+        """See the module. What can't be switched any more costs the driver a reset."""
+        with self._lock:
+            try:
+                for node, queue in self._receivers.values():
+                    self._join(node, queue)
+            except HostError as e:
+                self.device.fail(e)
+        done()
+
+    def _join(self, node: VhostNode, queue: VhostQueue) -> None:
+        device = cast(NetDevice, self.device)
+        rests = queue.index % 2 == 0 and not device.wants_queue(queue.index)
+        node.net_set_backend(queue.local, -1 if rests else device.taps[queue.index // 2].fd)

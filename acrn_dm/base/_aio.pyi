@@ -1,0 +1,6 @@
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class KernelSignal:
+    def __init__(self) -> None: ...
+    def signal(self, eventfd: int) -> None: ...
