@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 
 import attrs
 
+from acrn_dm import parts
 from acrn_dm.boot import loader
 from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.boot.registers import BootRegisters
@@ -31,22 +32,19 @@ from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import Controls, Management, PowerState
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
-from acrn_dm.parts import EventFdHooks, check_claims, check_terminal, do_all, find_hypervisor, make_function
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.pci.quiesce import left_behind, quiesce
 from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.report import MachineReport
 from acrn_dm.resolve import resolve_devices
 from acrn_dm.resources import Resources
 from acrn_dm.types import Bdf, HypervisorType
-from acrn_dm.virtio.transport_pci import VirtioPci
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.005
 STOP_S = 5.0  # a host that does not finish what is in flight keeps a machine that goes off no longer
-TELL_S = 1.0  # what is waited for longer than this is worth a line
 EARLY_S = 1.0  # a triple fault sooner than this after the boot is no reboot, it is a kernel that can't run
 
 
@@ -70,10 +68,10 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
     bus = PciBus()
     providers: dict[Bdf, str] = {}
     for resolved in resolve_devices(config, plugins):
-        bus.add(make_function(resolved, plugins))
+        bus.add(parts.make_function(resolved, plugins))
         providers[resolved.spec.bdf] = str(plugins.provider(resolved.type))
     bus.assign()
-    hypervisor, problem = find_hypervisor(config, plugins)
+    hypervisor, problem = parts.find_hypervisor(config, plugins)
     bus.route(hypervisor.ioapic_pins if hypervisor is not None else 24)
     machine = Machine(
         config=config,
@@ -153,8 +151,8 @@ class Machine:
         lines = [] if self.problem is None else [self.problem]
         checks: list[Callable[[], list[str]]] = [lambda: loader.check(self.boot_plan()), self.platform.check]
         checks += [functools.partial(self._check, f) for f in self.functions]
-        checks.append(lambda: check_terminal(self.platform, self.functions))
-        checks.append(lambda: check_claims(self.platform, self.functions))
+        checks.append(lambda: parts.check_terminal(self.platform, self.functions))
+        checks.append(lambda: parts.check_claims(self.platform, self.functions))
         for check in checks:
             try:
                 lines += check()
@@ -199,7 +197,7 @@ class Machine:
             pio=self.pio,
             mmio=self.mmio,
             interrupts=self.vm,
-            eventfds=EventFdHooks(self.plugins, self.vm),
+            eventfds=parts.EventFdHooks(self.plugins, self.vm),
             main_loop=self.main_loop,
             io_loop=self.io_loop,
             device_failed=self._device_failed,
@@ -255,11 +253,7 @@ class Machine:
         assert self.vm is not None
         assert self.memory is not None
         log.info("the guest resets: %s", self.detail or "by its own request")
-        self.vm.pause()
-        self._taken(StopReason.RESET)
-        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.RESET.value)
-        self._quiesce()
-        if self.reason is not None:  # it is stopped for good before the host was done
+        if not self._halt(StopReason.RESET):
             return
         self._reset_devices()
         self.firmware.save(self.memory)
@@ -293,14 +287,6 @@ class Machine:
                 self.dispatch.hold = hold
         self.main_loop.call_soon(lambda: None)
 
-    def insert_medium(self, bdf: Bdf, text: str) -> None:
-        """Put the medium *text* into the empty slot of the device at *bdf*. Raises ConfigError, HostError."""
-        function = next((f for f in self.functions if f.context.bdf == bdf), None)
-        if not isinstance(function, VirtioPci):
-            raise ConfigError(f"there is no virtio device at {bdf}", value=text)
-        with function.lock:
-            function.device.insert_medium(text)
-
     def close(self) -> None:
         """Give everything back, in reverse order; goes on after errors and raises the first one at the end.
         Idempotent.
@@ -316,40 +302,25 @@ class Machine:
             self.main_loop.close,
         ]
         steps += [] if self.vm is None else [self.vm.close]
-        steps += [] if self.memory is None else [functools.partial(self._release, self.memory)]
+        if self.memory is not None:
+            memory = self.memory
+            steps.append(lambda: memory.abandon() if left_behind(self.functions) else memory.close())
         try:
-            do_all(steps)
+            parts.do_all(steps)
         finally:
             self.io_loops, self.vm, self.memory = {}, None, None
 
-    def _quiesce(self, seconds: float = math.inf) -> None:
-        """Begin to reset all devices and wait until none has anything in flight: *seconds* at most, and only while
-        nobody stops the machine for good. The main loop goes on.
-        """
-        began, told, reason = time.monotonic(), False, self.reason
-        while waiting := [f for f in self.functions if not f.quiesce()]:
-            waited = time.monotonic() - began
-            if waited >= seconds or self.reason is not reason:
-                return
-            if waited >= TELL_S and not told:
-                told = True
-                log.warning("waiting for what the host has in flight: %s", ", ".join(f.name for f in waiting))
-            self.main_loop.step(LOOK_S)
-
-    def _release(self, memory: GuestMemory) -> None:
-        stuck = [f.name for f in self.functions if f.busy]
-        if stuck:
-            log.error("left behind, with the guest's memory, until the process ends: %s", ", ".join(stuck))
-            memory.abandon()
-        else:
-            memory.close()
+    def _quiesce(self, seconds: float = math.inf) -> bool:
+        """Wait for the devices, *seconds* at most and while nobody stops the machine for good; the loop goes on."""
+        reason = self.reason
+        return quiesce(self.functions, self.main_loop.step, seconds=seconds, go_on=lambda: self.reason is reason)
 
     def _controls(self) -> Controls:
         return Controls(
             state=self._power_state,
             press_power_button=lambda: None if self._pressed else self._press(),
             power_off=lambda who: self.request_stop(StopReason.POWEROFF, who),
-            insert_medium=self.insert_medium,
+            insert_medium=functools.partial(parts.insert_medium, self.functions),
             wake=self._resume,
         )
 
@@ -414,16 +385,10 @@ class Machine:
         assert self.memory is not None
         log.info("the guest sleeps")
         self.asleep = True
-        self.vm.pause()
-        self._taken(StopReason.SUSPEND)
-        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.SUSPEND.value)
-        self._quiesce()
-        if self.reason is not None:  # as in ``reset``
+        if not self._halt(StopReason.SUSPEND):
             self.asleep = False
             return
-        for function in self.functions:
-            with function.lock:
-                function.reset()
+        parts.reset_all(self.functions)
         self.platform.sleep()
         self.bus.reset()
         while self.asleep and self.reason is None:
@@ -439,10 +404,16 @@ class Machine:
             log.error("%s; it boots anew", e)
             self.request_stop(StopReason.RESET, str(e))
 
+    def _halt(self, reason: StopReason) -> bool:
+        """vCPUs and devices stop; False if somebody stops the machine for good before the host is done."""
+        assert self.vm is not None
+        self.vm.pause()
+        self._taken(reason)
+        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=reason.value)
+        return self._quiesce()
+
     def _reset_devices(self) -> None:
-        for function in self.functions:
-            with function.lock:
-                function.reset()
+        parts.reset_all(self.functions)
         self.platform.reset()
         self.bus.reset()
 

@@ -15,7 +15,7 @@ from acrn_dm.pci.function import PciFunction
 from acrn_dm.plan import unprovided
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.resolve import ResolvedDevice
-from acrn_dm.types import HypervisorType
+from acrn_dm.types import Bdf, HypervisorType
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.transport_pci import VirtioPci
 
@@ -108,6 +108,22 @@ def check_claims(platform: Platform, functions: Iterable[PciFunction]) -> list[s
     users: list[tuple[str, object]] = [(f"-l {port.name.lower()}", port) for port in platform.uarts]
     users += [(f.name, f.device if isinstance(f, VirtioPci) else f) for f in functions]
     return conflicts((name, claim) for name, user in users if isinstance(user, Claimant) for claim in user.claims())
+
+
+def insert_medium(functions: Iterable[PciFunction], bdf: Bdf, text: str) -> None:
+    """Put the medium *text* into the empty slot of the device at *bdf*. Raises ConfigError, HostError."""
+    function = next((f for f in functions if f.context.bdf == bdf), None)
+    if not isinstance(function, VirtioPci):
+        raise ConfigError(f"there is no virtio device at {bdf}", value=text)
+    with function.lock:
+        function.device.insert_medium(text)
+
+
+def reset_all(functions: Iterable[PciFunction]) -> None:
+    """Machine reset: every function as after power-on."""
+    for function in functions:
+        with function.lock:
+            function.reset()
 
 
 def do_all(steps: Iterable[Callable[[], object]]) -> None:
