@@ -5,7 +5,6 @@
 until it is off; ``Machine.close`` gives everything back in reverse order, whatever happened before.
 """
 
-import enum
 import functools
 import logging
 import math
@@ -18,6 +17,7 @@ import attrs
 
 from acrn_dm import parts
 from acrn_dm.boot import loader
+from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.boot.registers import BootRegisters
 from acrn_dm.boot.wake import wake_registers
@@ -30,7 +30,7 @@ from acrn_dm.errors import ConfigError, GuestError
 from acrn_dm.firmware import FirmwareSupport, with_chips
 from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
 from acrn_dm.ioloop import IoLoop
-from acrn_dm.management import Controls, Management, PowerState
+from acrn_dm.management import Controls, Management, Standstill, StopReason, power_state
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
@@ -39,8 +39,10 @@ from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.report import MachineReport
 from acrn_dm.resolve import resolve_devices
-from acrn_dm.resources import Resources
+from acrn_dm.resources import HostFault, Resources
 from acrn_dm.types import Bdf, HypervisorType
+
+__all__ = ("Machine", "StopReason", "build")
 
 log = logging.getLogger(__name__)
 
@@ -48,23 +50,13 @@ STOP_S = 5.0  # a host that does not finish what is in flight keeps a machine th
 EARLY_S = 1.0  # a triple fault sooner than this after the boot is no reboot, it is a kernel that can't run
 
 
-class StopReason(enum.Enum):
-    """Why the vCPUs stopped."""
-
-    POWEROFF = "poweroff"
-    RESET = "reset"
-    SUSPEND = "suspend"
-    DEBUG_EXIT = "debug-exit"
-    FORCED = "forced off"
-    ERROR = "error"
-
-
 def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True) -> "Machine":
     """Make all devices, give them addresses and interrupt lines, open nothing. Raises ConfigError, PluginError.
 
     Without *threads* nothing runs by itself: tests step the loops.
     """
-    config = with_chips(config)
+    files = KeptFiles()
+    config = with_chips(config, files)
     bus = PciBus()
     providers: dict[Bdf, str] = {}
     for resolved in resolve_devices(config, plugins):
@@ -81,6 +73,7 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
         hypervisor=hypervisor,
         problem=problem,
         threads=threads,
+        files=files,
     )
     plugins.observe("acrn_dm_machine_built", machine=machine)
     return machine
@@ -97,6 +90,7 @@ class Machine:
     hypervisor: HypervisorType | None
     problem: str | None = None  # why the hypervisor can't be opened here
     threads: bool = True
+    files: KeptFiles = attrs.field(factory=KeptFiles, repr=False)  # kernel, ramdisk and firmware
     ranges: tuple[MemoryRange, ...] = attrs.field(repr=False)
     pio: Bus = attrs.field(factory=pio_bus, init=False, repr=False)
     mmio: Bus = attrs.field(factory=mmio_bus, init=False, repr=False)
@@ -108,6 +102,7 @@ class Machine:
     platform: Platform = attrs.field(init=False, repr=False)
     dispatch: MachineDispatch = attrs.field(init=False, repr=False)
     management: Management | None = attrs.field(default=None, init=False, repr=False)
+    standstill: Standstill = attrs.field(init=False, repr=False)
     reason: StopReason | None = attrs.field(default=None, init=False)
     detail: str = attrs.field(default="", init=False)
     reboots: int = attrs.field(default=0, init=False)
@@ -130,7 +125,7 @@ class Machine:
             debug_exit=lambda code: self.request_stop(StopReason.DEBUG_EXIT, f"code {code:#x}"),
             quit=self.press_power_button,
         )
-        self.firmware = FirmwareSupport(self.config.firmware)
+        self.firmware = FirmwareSupport(self.config.firmware, self.files)
         self.platform = Platform(
             callbacks,
             uarts=self.config.uarts,
@@ -139,6 +134,7 @@ class Machine:
             pit=self.hypervisor is not None and self.hypervisor.needs_pit,
         )
         self.platform.pm.on_alarm(self.wake)
+        self.standstill = Standstill(self.main_loop)
         self.dispatch = MachineDispatch(self.pio, self.mmio, self.bus, self._vm_event)
 
     @property
@@ -148,17 +144,11 @@ class Machine:
 
     def check(self) -> list[str]:
         """What is missing on this host, one line each; opens and changes nothing."""
-        lines = [] if self.problem is None else [self.problem]
-        checks: list[Callable[[], list[str]]] = [lambda: loader.check(self.boot_plan()), self.platform.check]
+        checks: list[Callable[[], list[str]]] = [lambda: [] if self.problem is None else [self.problem]]
+        checks += [lambda: loader.check(self.boot_plan()), self.firmware.check, self.platform.check]
         checks += [functools.partial(self._check, f) for f in self.functions]
-        checks.append(lambda: parts.check_terminal(self.platform, self.functions))
-        checks.append(lambda: parts.check_claims(self.platform, self.functions))
-        for check in checks:
-            try:
-                lines += check()
-            except ConfigError as e:
-                lines.append(str(e))
-        return lines
+        checks.append(lambda: parts.check_shared(self.platform, self.functions, self.firmware))
+        return parts.all_problems(checks)
 
     def describe(self) -> MachineReport:
         """The machine as a record for ``--dry-run``."""
@@ -168,7 +158,9 @@ class Machine:
     def boot_plan(self) -> loader.BootPlan:
         """What the loader is to put into memory."""
         ids = tuple(range(self.config.vcpus)) if self.vm is None else self.vm.apic_ids
-        return boot_plan(self.config, self.bus, self.platform, self.ranges, apic_ids=ids, power=self._power)
+        return boot_plan(
+            self.config, self.bus, self.platform, self.ranges, apic_ids=ids, files=self.files, power=self._power
+        )
 
     def realize(self) -> None:
         """Open hypervisor, memory and devices. On an error everything opened so far is closed by ``close``."""
@@ -201,6 +193,7 @@ class Machine:
             main_loop=self.main_loop,
             io_loop=self.io_loop,
             device_failed=self._device_failed,
+            pause_guest=self._pause_guest,
         )
         self.platform.realize(resources)
         self.bus.attach(resources)
@@ -243,6 +236,7 @@ class Machine:
     def _start(self, registers: BootRegisters) -> None:
         assert self.vm is not None
         self.dispatch.hold = False
+        self.standstill.clear()
         self.vm.set_boot_registers(registers)
         self.plugins.observe("acrn_dm_machine_started", machine=self)
         self._booted_at = time.monotonic()
@@ -317,24 +311,17 @@ class Machine:
 
     def _controls(self) -> Controls:
         return Controls(
-            state=self._power_state,
+            state=lambda: power_state(self.reason, paused=self.asleep or self.standstill.standing),
             press_power_button=lambda: None if self._pressed else self._press(),
             power_off=lambda who: self.request_stop(StopReason.POWEROFF, who),
             insert_medium=functools.partial(parts.insert_medium, self.functions),
-            wake=self._resume,
+            resume=self._resume,
         )
 
     def _resume(self) -> bool:
         asleep = self.asleep
         self.wake()
-        return asleep
-
-    def _power_state(self) -> PowerState:
-        if self.asleep:
-            return PowerState.SUSPENDED
-        if self.reason is None:
-            return PowerState.RUNNING
-        return PowerState.SYSTEM_RESET if self.reason is StopReason.RESET else PowerState.POWEROFF
+        return self.standstill.resume() or asleep
 
     def _check(self, function: PciFunction) -> list[str]:
         with self._blame(function):
@@ -352,7 +339,25 @@ class Machine:
     def _wait(self) -> StopReason:
         while self.reason is None:
             self.main_loop.step(None)
+            if self.standstill.wanted and self.reason is None:
+                self._stand_still()
         return self.reason
+
+    def _stand_still(self) -> None:
+        assert self.vm is not None
+        assert self.management is not None
+        self.vm.pause()
+        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason="paused")
+        if self.standstill.hold(self.management, lambda: self.reason is not None):
+            self.plugins.observe("acrn_dm_machine_started", machine=self)
+            self.vm.resume()
+
+    def _pause_guest(self, fault: HostFault) -> bool:
+        pauses = self.hypervisor is not None and self.hypervisor.resumes
+        if not pauses or self.management is None or not self.management.can_resume:
+            return False
+        self.standstill.ask(fault)
+        return True
 
     def _taken(self, reason: StopReason) -> None:
         """What was asked for before the vCPUs stood still is being done; a reason to stop for good stays."""

@@ -95,19 +95,29 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
     )
 
 
-def check_terminal(platform: Platform, functions: Iterable[PciFunction]) -> list[str]:
-    """One line when more than one device wants this process's terminal."""
-    users = [f"-l {port.name.lower()}" for port in platform.uarts if port.uses_terminal]
-    users += [f.name for f in functions if f.uses_terminal]
-    text = "standard input and output can be used by one device only, not by"
-    return [f"{text} {', '.join(users)}"] if len(users) > 1 else []
-
-
-def check_claims(platform: Platform, functions: Iterable[PciFunction]) -> list[str]:
+def check_shared(platform: Platform, functions: Iterable[PciFunction], firmware: Claimant) -> list[str]:
     """One line for each thing of the host that two parts of the machine want and only one can have."""
-    users: list[tuple[str, object]] = [(f"-l {port.name.lower()}", port) for port in platform.uarts]
+    functions = tuple(functions)
+    terminal = [f"-l {port.name.lower()}" for port in platform.uarts if port.uses_terminal]
+    terminal += [f.name for f in functions if f.uses_terminal]
+    text = "standard input and output can be used by one device only, not by"
+    lines = [f"{text} {', '.join(terminal)}"] if len(terminal) > 1 else []
+    users: list[tuple[str, object]] = [("--ovmf", firmware)]
+    users += [(f"-l {port.name.lower()}", port) for port in platform.uarts]
     users += [(f.name, f.device if isinstance(f, VirtioPci) else f) for f in functions]
-    return conflicts((name, claim) for name, user in users if isinstance(user, Claimant) for claim in user.claims())
+    claims = [(name, claim) for name, user in users if isinstance(user, Claimant) for claim in user.claims()]
+    return lines + conflicts(claims)
+
+
+def all_problems(checks: Iterable[Callable[[], list[str]]]) -> list[str]:
+    """The lines of all *checks*; one that raises ConfigError has that line."""
+    lines: list[str] = []
+    for check in checks:
+        try:
+            lines += check()
+        except ConfigError as e:
+            lines.append(str(e))
+    return lines
 
 
 def insert_medium(functions: Iterable[PciFunction], bdf: Bdf, text: str) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from acrn_dm.boot.acpi.inputs import AcpiInputs
+from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.loader import BootPlan
 from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.config import MachineConfig
@@ -75,6 +76,7 @@ def boot_plan(
     ranges: Sequence[MemoryRange],
     *,
     apic_ids: tuple[int, ...],
+    files: KeptFiles,
     power: tuple[ProcessorPower, ...] = (),
 ) -> BootPlan:
     """What the loader is to put into memory."""
@@ -98,6 +100,7 @@ def boot_plan(
         memory_ranges=ranges,
         acpi=acpi,
         disks=boot_disks(config, bus),
+        files=files,
     )
 
 

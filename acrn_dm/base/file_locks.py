@@ -90,6 +90,33 @@ def is_free(fd: int, access: Access) -> bool:
     return True
 
 
+def take_content(fd: int, *, writes: bool) -> bool:
+    """Lock a file whose content is taken as it is now, or *writes* for one that is written back; else as ``take``.
+
+    The original's way with firmware, a read lock or a write lock on everything, but for the bytes that QEMU locks: it
+    may read a file that others read.
+    """
+    try:
+        _set(fd, *_content(writes))
+    except OSError as e:
+        if e.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        if e.errno not in NOT_PROVIDED:
+            raise
+    return take(fd, Access()) if writes else True
+
+
+def content_is_free(fd: int, *, writes: bool) -> bool:
+    """Whether ``take_content`` would succeed now; takes nothing. Raises OSError."""
+    try:
+        if _held(fd, *_content(writes)):
+            return False
+    except OSError as e:
+        if e.errno not in NOT_PROVIDED:
+            raise
+    return is_free(fd, Access()) if writes else True
+
+
 def holder(fd: int) -> str | None:
     """Who has a lock on the file that is open as *fd*, in words; None where that can't be told.
 
@@ -166,6 +193,10 @@ def _lock_of(access: Access, part: tuple[int, int]) -> tuple[int, int, int]:
     """Type, start and length of the lock of *part*."""
     start, end = max(part[0], FIRST), part[0] + part[1]
     return fcntl.F_WRLCK if access.writes else fcntl.F_RDLCK, start, end - start
+
+
+def _content(writes: bool) -> tuple[int, int, int]:
+    return fcntl.F_WRLCK if writes else fcntl.F_RDLCK, FIRST, 0
 
 
 def _set(fd: int, kind: int, start: int, length: int) -> None:

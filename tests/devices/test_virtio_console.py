@@ -284,7 +284,7 @@ def test_receive_buffer_without_room_comes_back_empty(two: Console, tmp_path: Pa
 
 
 def test_output_waits_while_the_host_is_slow_and_none_is_lost(tmp_path: Path) -> None:
-    with console(f"socket:chan={tmp_path}/sock", memory=32 << 20, features=0) as c:
+    with console(f"socket:chan={tmp_path}/sock:wait", memory=32 << 20, features=0) as c:
         client = connect(tmp_path)
         c.machine.settle()
         data = bytes(i % 253 for i in range(60_000))

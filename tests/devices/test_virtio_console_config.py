@@ -35,6 +35,19 @@ def test_path_may_hold_colons() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "config"),
+    [
+        ("pty:p", PortConfig(type="pty", name="p", slow=None)),
+        ("pty:p:wait", PortConfig(type="pty", name="p", slow="wait")),
+        ("socket:s=/s:client:drop", PortConfig(type="socket", name="s", path=Path("/s"), role="client", slow="drop")),
+        ("file:f=/a:wait:x", PortConfig(type="file", name="f", path=Path("/a:wait:x"))),
+    ],
+)
+def test_slow_reader_costs_output_or_time_as_chosen(text: str, config: PortConfig) -> None:
+    assert ports(text) == (config,)
+
+
+@pytest.mark.parametrize(
     "table",
     [
         {"ports": "@pty:a,socket:b=/s:client"},
@@ -63,6 +76,7 @@ def test_toml_table_gives_the_same_as_text(table: dict[str, object]) -> None:
         ("file:a", "file:a=PATH"),
         ("socket:a", "socket:a=PATH"),
         ("socket:a:peer", "peer"),
+        ("pty:a:linger", "'linger': expected server, client, drop, wait"),
         ("pty:a,pty:a", "twice"),
         ("stdio:a,stdio:b", "only one"),
         (",".join(f"pty:p{i}" for i in range(17)), "16"),

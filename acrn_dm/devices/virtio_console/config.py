@@ -1,5 +1,5 @@
-"""Options of ``virtio-console``: a comma list of ``[@]TYPE:PORTNAME[=PATH][:server|client]``, one item per port; or
-``vhost-user=SOCKET``.
+"""Options of ``virtio-console``: a comma list of ``[@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait]``, one item per
+port; or ``vhost-user=SOCKET``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ MAX_NAME = 64
 TYPES = ("stdio", "tty", "pty", "file", "socket")
 WITH_PATH = ("tty", "file", "socket")
 ROLES = ("server", "client")
+SLOW = ("drop", "wait")
 
 
 def _type(instance: object, attribute: "attrs.Attribute[str]", value: str) -> None:
@@ -33,15 +34,25 @@ def _role(instance: object, attribute: "attrs.Attribute[str]", value: str) -> No
         raise ValueError(f"socket role {value!r}: expected {' or '.join(ROLES)}")
 
 
+def _slow(instance: object, attribute: "attrs.Attribute[str | None]", value: str | None) -> None:
+    if value is not None and value not in SLOW:
+        raise ValueError(f"slow reader {value!r}: expected {' or '.join(SLOW)}")
+
+
 @attrs.frozen(kw_only=True)
 class PortConfig:
-    """One port. *console* makes it an hvc console in the guest, otherwise it is a named serial port."""
+    """One port. *console* makes it an hvc console in the guest, otherwise it is a named serial port.
+
+    *slow*: what a reader that does not keep up costs: ``drop`` the oldest output, or the guest has to ``wait``. By
+    default consoles drop, as their driver spins while it waits, and others wait.
+    """
 
     type: str = attrs.field(validator=_type)
     name: str = attrs.field(validator=_name)
     path: Path | None = None
     console: bool = False
     role: str = attrs.field(default="server", validator=_role)
+    slow: str | None = attrs.field(default=None, validator=_slow)
 
     def __attrs_post_init__(self) -> None:
         if self.type in WITH_PATH and self.path is None:
@@ -49,21 +60,30 @@ class PortConfig:
 
     @classmethod
     def from_string(cls, text: str) -> "PortConfig":
-        """Read one item. The type is not case-sensitive; a path may hold colons, the last before a role ends it."""
+        """Read one item. The type is not case-sensitive; a path may hold colons, the last before a word that may follow
+        ends it.
+        """
         console = text.startswith("@")
         kind, _, rest = text.removeprefix("@").partition(":")
-        role = "server"
-        head, colon, tail = rest.rpartition(":")
-        if colon and (tail in ROLES or "=" not in head):
-            rest, role = head, tail
+        rest, slow = _last_word(rest, SLOW)
+        rest, role = _last_word(rest, ROLES)
+        if "=" not in rest and ":" in rest:
+            raise ValueError(f"{rest.partition(':')[2]!r}: expected {', '.join(ROLES + SLOW)}")
         name, eq, path = rest.partition("=")
         return cls(
             type=kind.lower(),
             name=name,
             path=Path(path).expanduser() if eq and path else None,
             console=console,
-            role=role,
+            role=role or "server",
+            slow=slow,
         )
+
+
+def _last_word(text: str, words: Sequence[str]) -> tuple[str, str | None]:
+    """Split off ``:WORD``, one of *words*, from the end of *text*."""
+    head, _, tail = text.rpartition(":")
+    return (head, tail) if tail in words else (text, None)
 
 
 def _ports(value: Any) -> tuple[PortConfig, ...]:
@@ -73,7 +93,7 @@ def _ports(value: Any) -> tuple[PortConfig, ...]:
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, Sequence) or not value:
-        raise ValueError("at least one port is needed: [@]TYPE:PORTNAME[=PATH][:server|client]")
+        raise ValueError("at least one port is needed: [@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait]")
     return tuple(_port(item) for item in value)
 
 
@@ -89,19 +109,23 @@ def _port(item: Any) -> PortConfig:
 class ConsoleConfig:
     """See the module. Port 0 is the first; drivers without MULTIPORT see only that one."""
 
-    GRAMMAR: ClassVar[str] = "[@]TYPE:PORTNAME[=PATH][:server|client][,...] or vhost-user=SOCKET"
+    GRAMMAR: ClassVar[str] = "[@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait][,...] or vhost-user=SOCKET"
 
     ports: tuple[PortConfig, ...] = option(
         default=None,
         converter=_ports,
-        metavar="[@]TYPE:PORTNAME[=PATH][:server|client],...",
-        help="Ports; TYPE is stdio, tty, pty, file or socket, '@' makes a console (hvcN) of it.",
+        metavar="[@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait],...",
+        help="Ports; TYPE is stdio, tty, pty, file or socket, '@' makes a console (hvcN) of it. For a reader that is "
+        "too slow a console keeps 256 KiB, lets the guest wait 0.25 s and then drops the oldest; on other ports the "
+        "guest waits. ':drop' and ':wait' choose.",
     )
     vhost_user: Path | None = vhost_user_option()
 
     def __attrs_post_init__(self) -> None:
         if bool(self.ports) == (self.vhost_user is not None):
-            raise ValueError("expected either ports ([@]TYPE:PORTNAME[=PATH][:server|client],...) or vhost-user=SOCKET")
+            raise ValueError(
+                "expected either ports ([@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait],...) or vhost-user=SOCKET"
+            )
         if len(self.ports) > MAX_PORTS:
             raise ValueError(f"{len(self.ports)} ports: there can be {MAX_PORTS}")
         names = [port.name for port in self.ports]

@@ -148,7 +148,8 @@ class ConsoleDevice(VirtioDevice):
         for port in self.ports if multiport else self.ports[:1]:
             first = 2 * port.index + 2 if port.index else 0
             port.guest_open = port.guest_open or not multiport
-            port.start(by_index.get(first), by_index.get(first + 1))
+            console = port.config.console or not multiport
+            port.start(by_index.get(first), by_index.get(first + 1), console=console)
 
     def handle_queue(self, queue: Queue) -> None:
         """Buffers or bytes of a port, or control messages."""
@@ -179,6 +180,9 @@ class ConsoleDevice(VirtioDevice):
     def close(self) -> None:
         """Close all backends; terminals become what they were."""
         self.stop()
+        with self._held():
+            for port in self.ports:
+                port.last_words()
         for port in self.ports:
             port.backend.close()
 
@@ -209,6 +213,8 @@ class ConsoleDevice(VirtioDevice):
         """The host side of *port* came or went; on the loop, after whatever noticed it has returned."""
 
         def follow() -> None:
+            if not connected:
+                port.reader_left()
             if self.control is not None:
                 self.control.connection_changed(port, connected=connected)
             port.pump()
@@ -216,7 +222,7 @@ class ConsoleDevice(VirtioDevice):
         guarded(self, follow)()
 
     def _rest(self) -> None:
-        """No driver: the host's bytes wait where they are."""
+        """No driver: the host's bytes wait where they are, a slow reader may take what is kept for it."""
         for port in self.ports:
             if port.rx is None and port.tx is None:
-                port.backend.want(read=False, write=False)
+                port.pump()

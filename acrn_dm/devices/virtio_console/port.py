@@ -1,18 +1,25 @@
 """One port: its two queues, its backend, and who may send when.
 
-Guest to host: what the host does not take waits in the guest's ring; while no host side is connected it is thrown away
-and counted. Host to guest: what the guest has no buffers for, or has not opened the port for, waits on the host's side.
+Guest to host, when the reader is slow: what a console says is kept as ``devices.backlog`` has it, and its chains come
+back, because its driver spins until they do; on other ports, and where ``wait`` is asked for, it waits in the guest's
+ring. While no host side is connected it is thrown away and counted. Host to guest: what the guest has no buffers for,
+or has not opened the port for, waits on the host's side.
 """
 
+import logging
 from collections.abc import Callable
 
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.devices.backlog import Backlog
 from acrn_dm.devices.virtio_console.backend import PortBackend
 from acrn_dm.devices.virtio_console.config import PortConfig
 from acrn_dm.errors import GuestError
+from acrn_dm.ioloop import Timer
 from acrn_dm.virtio.queue import Queue
+
+log = logging.getLogger(__name__)
 
 CHUNK = 4096  # of host input at once
 BATCH = 32  # chains per turn of the loop
@@ -34,24 +41,40 @@ class Port:
     ready: bool = attrs.field(default=False, init=False)  # the driver said PORT_READY
     guest_open: bool = attrs.field(default=False, init=False)
     discarded: int = attrs.field(default=0, init=False)  # bytes the guest sent to nobody
+    backlog: Backlog = attrs.field(factory=Backlog, init=False)  # for a slow reader, of a console
+    _keeps: bool = attrs.field(default=False, init=False)  # what a slow reader leaves, instead of waiting for it
+    _dropped: int = attrs.field(default=0, init=False)  # bytes dropped since its reader had everything
+    _timer: Timer | None = attrs.field(default=None, init=False, repr=False)  # ends the guest's waiting
     _pending: Chain | None = attrs.field(default=None, init=False)  # partly written
     _written: int = attrs.field(default=0, init=False)  # of the pending chain; after stop, of the next one
     _reading: bool = attrs.field(default=False, init=False)
     _blocked: bool = attrs.field(default=False, init=False)
 
-    def start(self, rx: Queue | None, tx: Queue | None) -> None:
-        """Take the driver's queues, for the first time or again."""
+    def start(self, rx: Queue | None, tx: Queue | None, *, console: bool) -> None:
+        """Take the driver's queues, for the first time or again. *console*: that is what the driver makes of it."""
         self.rx, self.tx = rx, tx
+        self._keeps = console if self.config.slow is None else self.config.slow == "drop"
 
     def stop(self) -> None:
         """Let go of the queues. The chain that was half written comes again, and only the rest of it is written."""
         self.rx = self.tx = self._pending = None
         self._reading = self._blocked = False
+        self._stop_timer()
 
     def reset(self) -> None:
         """Forget the driver. The chain that was half written went to the host as far as it went."""
         self.ready = self.guest_open = False
         self._written = 0
+
+    def reader_left(self) -> None:
+        """Nobody will ask for what is kept."""
+        self.discarded += self.backlog.clear()
+        self._dropped = 0
+
+    def last_words(self) -> None:
+        """The machine ends: the reader may still take what is kept, now or never. Not on the loop."""
+        if self.backend.connected:
+            self.backlog.write(self.backend.send)
 
     def pump(self) -> None:
         """Move what can be moved in both directions, up to a budget. Raises GuestError."""
@@ -66,7 +89,9 @@ class Port:
             self.backend.want(read=self._reading, write=self._blocked)
 
     def _pump_tx(self) -> None:
-        self._blocked = False
+        self._stop_timer()
+        self._empty_backlog()
+        self._blocked = len(self.backlog) > 0
         if self.tx is None or self.tx.closed:  # closed: broken by the driver, its chains are dead
             self._pending = None
             return
@@ -91,11 +116,45 @@ class Port:
             if not self.backend.connected:
                 self.discarded += chain.readable_bytes - self._written
                 return True
-            taken = self.backend.send(chain.readable(self._written)[:IOV_MAX])
+            taken = 0 if self.backlog else self.backend.send(chain.readable(self._written)[:IOV_MAX])
             self._written += taken
+            self.backlog.took(taken)
             if not taken and self.backend.connected:
-                return False
+                return self._keep(chain)
         return True
+
+    def _keep(self, chain: Chain) -> bool:
+        """Keep the rest of *chain*; False while the guest has to wait with it."""
+        if not self._keeps:
+            return False
+        rest = chain.readable_bytes - self._written
+        if rest > self.backlog.room and (patience := self.backlog.patience()):
+            assert self.tx is not None
+            self._timer = self.tx.loop.call_later(patience, self.again)
+            return False
+        before, skipped = self._dropped, max(0, rest - self.backlog.limit)
+        self._dropped += skipped
+        for view in chain.readable(self._written + skipped):
+            self._dropped += self.backlog.append(view)
+        self._written = chain.readable_bytes
+        self._blocked = True
+        if self._dropped and not before:
+            log.warning("%s: its reader is too slow: the oldest output is dropped", self.backend.label)
+        return True
+
+    def _empty_backlog(self) -> None:
+        """Give the reader what it takes of what is kept."""
+        if not self.backlog or not self.backend.connected:
+            return
+        self.backlog.write(self.backend.send)
+        if not self.backlog and self._dropped:
+            log.warning("%s: %d bytes were dropped for its slow reader", self.backend.label, self._dropped)
+            self._dropped = 0
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _pump_rx(self) -> None:
         self._reading = False

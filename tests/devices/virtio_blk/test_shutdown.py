@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from acrn_dm import machine as machine_module
-from acrn_dm.devices.virtio_blk import device as device_module
+from acrn_dm.devices.virtio_blk import last_flush
 from acrn_dm.devices.virtio_blk.pieces import PIECE_BYTES
 from acrn_dm.machine import StopReason
 from acrn_dm.testing.driver_ring import DESC_F_NEXT, DESC_F_WRITE
@@ -152,7 +152,7 @@ def test_wait_for_the_host_is_told(
 def test_last_flush_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(device_module, "FLUSH_S", 0.01)
+    monkeypatch.setattr(last_flush, "FLUSH_S", 0.01)
     host = Stuck()
 
     def fdatasync(fd: int) -> None:
@@ -162,12 +162,12 @@ def test_last_flush_is_bounded(
         d.write(0, bytes(SECTOR))
         monkeypatch.setattr(os, "fdatasync", fdatasync)
         d.device.prepare_close()
-        thread = d.device._flusher
+        flush = d.device._flush
         d.machine.machine.close()
         assert "is stuck in the host" in caplog.text
         host.release.set()
-        assert thread is not None
-        thread.join(WAIT_S)
+        assert flush is not None
+        flush.thread.join(WAIT_S)
 
 
 PROGRAM = """
