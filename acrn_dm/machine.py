@@ -290,12 +290,8 @@ class Machine:
         steps += [self.management.close] if self.management is not None else []
         steps += [lambda: self._quiesce(STOP_S), *(f.prepare_close for f in self.functions)]
         steps += [f.close for f in reversed(self.functions)]
-        steps += [
-            self.firmware.close,
-            self.platform.close,
-            *(loop.close for loop in self.io_loops.values()),
-            self.main_loop.close,
-        ]
+        loops = [loop.close for loop in self.io_loops.values()]
+        steps += [self.firmware.close, self.platform.close, *loops, self.main_loop.close]
         steps += [] if self.vm is None else [self.vm.close]
         if self.memory is not None:
             memory = self.memory
