@@ -144,6 +144,14 @@ def plugin_choice(settings: Sequence[Setting], documents: Sequence[toml.Document
     return {"only": values.get("plugins")}
 
 
+def _refuse_without_guests(config: MachineConfig, plugins: PluginManager) -> None:
+    """Raise ConfigError for a hypervisor in which nothing would ever happen; ``auto`` takes none of that kind."""
+    kind = plugins.hypervisor_types().get(config.hypervisor)
+    if kind is not None and not kind.runs_guests:
+        text = f"no guest runs in it ({kind.summary}); it is for --dry-run and for tests"
+        raise ConfigError(text, option="--hypervisor", value=config.hypervisor)
+
+
 def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, build: Build) -> int:
     name = None if command.dry_run else config.name
     with logging_to(command.logging, name), _closing(build(config, plugins)) as machine:
@@ -155,6 +163,8 @@ def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, 
             _complain(line)
         if missing:
             return EXIT_CONFIG
+        if not command.dry_run:
+            _refuse_without_guests(config, plugins)
         return EXIT_OFF if command.dry_run else _run(machine)
 
 
