@@ -31,7 +31,7 @@ from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import Controls, Management, PowerState
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
-from acrn_dm.parts import EventFdHooks, all_problems, check_shared, do_all, find_hypervisor, make_function
+from acrn_dm.parts import EventFdHooks, all_problems, check_whole, do_all, find_hypervisor, make_function
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options
@@ -153,13 +153,12 @@ class Machine:
         checks: list[Callable[[], list[str]]] = [lambda: [] if self.problem is None else [self.problem]]
         checks += [lambda: loader.check(self.boot_plan()), self.firmware.check, self.platform.check]
         checks += [functools.partial(self._check, f) for f in self.functions]
-        checks.append(lambda: check_shared(self.platform, self.functions, self.firmware))
+        checks.append(lambda: check_whole(self.config, self.bus, self.platform, self.firmware))
         return all_problems(checks)
 
     def describe(self) -> MachineReport:
         """The machine as a record for ``--dry-run``."""
-        name = self.hypervisor.name if self.hypervisor is not None else "none"
-        return describe(self.config, self.bus, self.platform, name, self.providers)
+        return describe(self.config, self.bus, self.platform, self.hypervisor, self.providers)
 
     def boot_plan(self) -> loader.BootPlan:
         """What the loader is to put into memory."""

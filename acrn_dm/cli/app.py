@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
 from acrn_dm.base import privileges
+from acrn_dm.base.descriptors import raise_limit
 from acrn_dm.base.log_text import escaped
 from acrn_dm.cli import help as help_texts
 from acrn_dm.cli import report, toml
@@ -163,9 +164,10 @@ def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, 
             _complain(line)
         if missing:
             return EXIT_CONFIG
-        if not command.dry_run:
-            _refuse_without_guests(config, plugins)
-        return EXIT_OFF if command.dry_run else _run(machine)
+        if command.dry_run:
+            return EXIT_OFF
+        _refuse_without_guests(config, plugins)
+        return _run(machine)
 
 
 @contextlib.contextmanager
@@ -186,6 +188,7 @@ def _run(machine: Machine) -> int:
     """Run *machine* until it is off. Raises AcrnDmError when it did not end well."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    raise_limit()
     try:
         with signals_to(machine):
             machine.realize()
