@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 
 import attrs
 
+from acrn_dm import parts
 from acrn_dm.boot import loader
 from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.processors import ProcessorPower
@@ -29,18 +30,20 @@ from acrn_dm.errors import ConfigError, GuestError
 from acrn_dm.firmware import FirmwareSupport, with_chips
 from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
 from acrn_dm.ioloop import IoLoop
-from acrn_dm.management import Controls, Management, PowerState
+from acrn_dm.management import Controls, Management, PowerState, Standstill
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
+<<<<<<< HEAD
 from acrn_dm.parts import EventFdHooks, all_problems, check_whole, do_all, find_hypervisor, make_function
+=======
+>>>>>>> main
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.report import MachineReport
 from acrn_dm.resolve import resolve_devices
-from acrn_dm.resources import Resources
+from acrn_dm.resources import HostFault, Resources
 from acrn_dm.types import Bdf, HypervisorType
-from acrn_dm.virtio.transport_pci import VirtioPci
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +71,10 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
     bus = PciBus()
     providers: dict[Bdf, str] = {}
     for resolved in resolve_devices(config, plugins):
-        bus.add(make_function(resolved, plugins))
+        bus.add(parts.make_function(resolved, plugins))
         providers[resolved.spec.bdf] = str(plugins.provider(resolved.type))
     bus.assign()
-    hypervisor, problem = find_hypervisor(config, plugins)
+    hypervisor, problem = parts.find_hypervisor(config, plugins)
     bus.route(hypervisor.ioapic_pins if hypervisor is not None else 24)
     machine = Machine(
         config=config,
@@ -110,6 +113,7 @@ class Machine:
     platform: Platform = attrs.field(init=False, repr=False)
     dispatch: MachineDispatch = attrs.field(init=False, repr=False)
     management: Management | None = attrs.field(default=None, init=False, repr=False)
+    standstill: Standstill = attrs.field(init=False, repr=False)
     reason: StopReason | None = attrs.field(default=None, init=False)
     detail: str = attrs.field(default="", init=False)
     reboots: int = attrs.field(default=0, init=False)
@@ -141,6 +145,7 @@ class Machine:
             pit=self.hypervisor is not None and self.hypervisor.needs_pit,
         )
         self.platform.pm.on_alarm(self.wake)
+        self.standstill = Standstill(self.main_loop)
         self.dispatch = MachineDispatch(self.pio, self.mmio, self.bus, self._vm_event)
 
     @property
@@ -153,8 +158,13 @@ class Machine:
         checks: list[Callable[[], list[str]]] = [lambda: [] if self.problem is None else [self.problem]]
         checks += [lambda: loader.check(self.boot_plan()), self.firmware.check, self.platform.check]
         checks += [functools.partial(self._check, f) for f in self.functions]
+<<<<<<< HEAD
         checks.append(lambda: check_whole(self.config, self.bus, self.platform, self.firmware))
         return all_problems(checks)
+=======
+        checks.append(lambda: parts.check_shared(self.platform, self.functions, self.firmware))
+        return parts.all_problems(checks)
+>>>>>>> main
 
     def describe(self) -> MachineReport:
         """The machine as a record for ``--dry-run``."""
@@ -194,10 +204,11 @@ class Machine:
             pio=self.pio,
             mmio=self.mmio,
             interrupts=self.vm,
-            eventfds=EventFdHooks(self.plugins, self.vm),
+            eventfds=parts.EventFdHooks(self.plugins, self.vm),
             main_loop=self.main_loop,
             io_loop=self.io_loop,
             device_failed=self._device_failed,
+            pause_guest=self._pause_guest,
         )
         self.platform.realize(resources)
         self.bus.attach(resources)
@@ -240,6 +251,7 @@ class Machine:
     def _start(self, registers: BootRegisters) -> None:
         assert self.vm is not None
         self.dispatch.hold = False
+        self.standstill.clear()
         self.vm.set_boot_registers(registers)
         self.plugins.observe("acrn_dm_machine_started", machine=self)
         self._booted_at = time.monotonic()
@@ -285,14 +297,6 @@ class Machine:
                 self.dispatch.hold = hold
         self.main_loop.call_soon(lambda: None)
 
-    def insert_medium(self, bdf: Bdf, text: str) -> None:
-        """Put the medium *text* into the empty slot of the device at *bdf*. Raises ConfigError, HostError."""
-        function = next((f for f in self.functions if f.context.bdf == bdf), None)
-        if not isinstance(function, VirtioPci):
-            raise ConfigError(f"there is no virtio device at {bdf}", value=text)
-        with function.lock:
-            function.device.insert_medium(text)
-
     def close(self) -> None:
         """Give everything back, in reverse order; goes on after errors and raises the first one at the end.
         Idempotent.
@@ -308,7 +312,7 @@ class Machine:
         ]
         steps += [part.close for part in (self.vm, self.memory) if part is not None]
         try:
-            do_all(steps)
+            parts.do_all(steps)
         finally:
             self.io_loops, self.vm, self.memory = {}, None, None
 
@@ -317,17 +321,17 @@ class Machine:
             state=self._power_state,
             press_power_button=lambda: None if self._pressed else self._press(),
             power_off=lambda who: self.request_stop(StopReason.POWEROFF, who),
-            insert_medium=self.insert_medium,
-            wake=self._resume,
+            insert_medium=functools.partial(parts.insert_medium, self.functions),
+            resume=self._resume,
         )
 
     def _resume(self) -> bool:
         asleep = self.asleep
         self.wake()
-        return asleep
+        return self.standstill.resume() or asleep
 
     def _power_state(self) -> PowerState:
-        if self.asleep:
+        if self.asleep or self.standstill.standing:  # acrnctl says "paused", and offers to resume
             return PowerState.SUSPENDED
         if self.reason is None:
             return PowerState.RUNNING
@@ -349,7 +353,25 @@ class Machine:
     def _wait(self) -> StopReason:
         while self.reason is None:
             self.main_loop.step(None)
+            if self.standstill.wanted and self.reason is None:
+                self._stand_still()
         return self.reason
+
+    def _stand_still(self) -> None:
+        assert self.vm is not None
+        assert self.management is not None
+        self.vm.pause()
+        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason="paused")
+        if self.standstill.hold(self.management, lambda: self.reason is not None):
+            self.plugins.observe("acrn_dm_machine_started", machine=self)
+            self.vm.resume()
+
+    def _pause_guest(self, fault: HostFault) -> bool:
+        pauses = self.hypervisor is not None and self.hypervisor.resumes
+        if not pauses or self.management is None or not self.management.can_resume:
+            return False
+        self.standstill.ask(fault)
+        return True
 
     def _taken(self, reason: StopReason) -> None:
         """What was asked for before the vCPUs stood still is being done; a reason to stop for good stays."""
@@ -384,9 +406,7 @@ class Machine:
         self.vm.pause()
         self._taken(StopReason.SUSPEND)
         self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.SUSPEND.value)
-        for function in self.functions:
-            with function.lock:
-                function.reset()
+        parts.reset_all(self.functions)
         self.platform.sleep()
         self.bus.reset()
         while self.asleep and self.reason is None:
@@ -403,9 +423,7 @@ class Machine:
             self.request_stop(StopReason.RESET, str(e))
 
     def _reset_devices(self) -> None:
-        for function in self.functions:
-            with function.lock:
-                function.reset()
+        parts.reset_all(self.functions)
         self.platform.reset()
         self.bus.reset()
 

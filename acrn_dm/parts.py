@@ -16,7 +16,7 @@ from acrn_dm.pci.function import PciFunction
 from acrn_dm.plan import check_descriptors, unprovided
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.resolve import ResolvedDevice
-from acrn_dm.types import HypervisorType
+from acrn_dm.types import Bdf, HypervisorType
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.transport_pci import VirtioPci
 
@@ -122,6 +122,22 @@ def all_problems(checks: Iterable[Callable[[], list[str]]]) -> list[str]:
         except ConfigError as e:
             lines.append(str(e))
     return lines
+
+
+def insert_medium(functions: Iterable[PciFunction], bdf: Bdf, text: str) -> None:
+    """Put the medium *text* into the empty slot of the device at *bdf*. Raises ConfigError, HostError."""
+    function = next((f for f in functions if f.context.bdf == bdf), None)
+    if not isinstance(function, VirtioPci):
+        raise ConfigError(f"there is no virtio device at {bdf}", value=text)
+    with function.lock:
+        function.device.insert_medium(text)
+
+
+def reset_all(functions: Iterable[PciFunction]) -> None:
+    """Machine reset: every function as after power-on."""
+    for function in functions:
+        with function.lock:
+            function.reset()
 
 
 def do_all(steps: Iterable[Callable[[], object]]) -> None:

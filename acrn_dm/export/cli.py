@@ -19,9 +19,10 @@ import attrs
 from acrn_dm import options
 from acrn_dm.base import privileges
 from acrn_dm.base.log_text import LineFormatter, escaped
+from acrn_dm.base.unix_listener import UnixListener
 from acrn_dm.errors import AcrnDmError, ConfigError
 from acrn_dm.export.device import ExportedDevice
-from acrn_dm.export.server import Server, inherited, listen_at
+from acrn_dm.export.server import Server, inherited
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.plugins import make_plugin_manager
 from acrn_dm.types import Bdf, DeviceContext, DeviceType
@@ -129,7 +130,8 @@ def _options(device_type: DeviceType, text: str) -> Any:
 def _serve(exported: ExportedDevice, path: Path | None, fd: int | None) -> None:
     """Serve until SIGTERM or SIGINT, or until the one client of a connected socket is gone."""
     loop = exported.main_loop
-    given = listen_at(path) if path is not None else inherited(-1 if fd is None else fd)
+    listener = UnixListener(path, "--socket-path") if path is not None else None
+    given = inherited(-1 if fd is None else fd) if listener is None else listener.socket
     server = None
 
     def end(number: int = 0, frame: FrameType | None = None) -> None:
@@ -148,9 +150,9 @@ def _serve(exported: ExportedDevice, path: Path | None, fd: int | None) -> None:
             signal.signal(number, handler)
         if server is not None:
             server.close()
+        if listener is not None:
+            listener.close()
         given.close()
-        if path is not None:
-            path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -2,5 +2,6 @@
 
 from acrn_dm.management.controls import Controls, PowerState
 from acrn_dm.management.service import Management
+from acrn_dm.management.standstill import Standstill
 
-__all__ = ["Controls", "Management", "PowerState"]
+__all__ = ["Controls", "Management", "PowerState", "Standstill"]

@@ -29,7 +29,9 @@ class Controls:
     press_power_button: Callable[[], None]  # the guest decides; pressing again changes nothing
     power_off: Callable[[str], None]  # at once; the text says who wanted it
     insert_medium: Callable[[Bdf, str], None]  # into an empty slot; raises AcrnDmError
-    wake: Callable[[], bool]  # leave S3; False when the guest is not asleep
+    resume: Callable[
+        [], bool
+    ]  # leave S3, or go on after a pause; False when the guest does neither sleep nor stand still
 
 
 def parse_rescan(text: str) -> tuple[Bdf, str]:

@@ -52,6 +52,9 @@ class QueueConfig:
 class CoreHost(Protocol):
     """The transport, as far as the core needs it."""
 
+    def negotiated(self) -> None:
+        """FEATURES_OK was accepted: the driver's features are fixed. Never raises."""
+
     def start_queues(self) -> None:
         """DRIVER_OK: let the backend run the enabled queues. Raises what that raises; then nothing is left half-way."""
 
@@ -191,6 +194,8 @@ class VirtioCore:
             return
         before = self.status
         self.status = next_status(before, value, features_ok=self._features_ok, legacy=legacy)
+        if self.status & ~before & Status.FEATURES_OK:
+            self.host.negotiated()
         if self.status & ~before & Status.DRIVER_OK:
             self._run(legacy)
 

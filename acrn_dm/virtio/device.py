@@ -114,6 +114,11 @@ class VirtioDevice:
         """A legacy driver wrote *data*: the same, unless there are fields that only such a driver may write."""
         self.write_config(offset, data)
 
+    def negotiated(self, features: int) -> None:
+        """FEATURES_OK: the driver accepted *features*. A legacy driver has no such moment; ``start`` is the first that
+        is heard of what it accepted.
+        """
+
     def loop_name(self, queue: int) -> str:
         """Name of the I/O loop that serves queue number *queue*; ``io`` is shared by all who do not care."""
         return "io"

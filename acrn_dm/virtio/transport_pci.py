@@ -169,6 +169,13 @@ class VirtioPci(PciFunction):
 
     # CoreHost: called with the lock held.
 
+    def negotiated(self) -> None:
+        """The device may show another configuration from now on."""
+        try:
+            self.device.negotiated(self.core.driver_features)
+        except Exception as e:  # a plugin's fault; the driver's write has to return
+            self.core.needs_reset(e)
+
     def start_queues(self) -> None:
         """Take kicks where the driver sends them, and let the backend run every enabled queue."""
         resources = self._resources

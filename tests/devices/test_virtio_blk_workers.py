@@ -65,12 +65,13 @@ def test_results_that_are_ready_together_end_together(loop: IoLoop, gate: thread
     pool.close()
 
 
-def test_drain_waits_and_drops_what_was_not_collected(loop: IoLoop, gate: threading.Event) -> None:
+def test_drain_waits_and_hands_over_what_was_not_collected(loop: IoLoop, gate: threading.Event) -> None:
     done: list[Job] = []
     pool = WorkerPool("w", loop, execute, done.extend)
-    pool.submit(Job(gate))
+    job = Job(gate)
+    pool.submit(job)
     threading.Timer(0.02, gate.set).start()
-    pool.drain()
+    assert pool.drain() == [job]
     assert gate.is_set()
     loop.run_until_idle()
     assert (done, loop.in_flight) == ([], 0)

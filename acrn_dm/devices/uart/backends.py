@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from acrn_dm.base.acceptor import Acceptor
 from acrn_dm.devices.loopwork import poll
 from acrn_dm.devices.terminal import EscapeFilter, RawMode, Terminal
 from acrn_dm.devices.uart.stream import Stream
@@ -89,8 +90,7 @@ class TcpBackend:
         except OSError as e:
             self._server.close()
             raise HostError.from_os(f"listening on {HOST}:{port} for a serial port", e) from e
-        self._server.setblocking(False)
-        loop.add(self._server.fileno(), self._accept)
+        self._acceptor = Acceptor(loop, self._server, f"{HOST}:{port}", self._accepted)
 
     @property
     def port(self) -> int:
@@ -99,21 +99,15 @@ class TcpBackend:
 
     def close(self) -> None:
         """Stop listening and hang up."""
-        if self._server.fileno() >= 0:
-            self._loop.remove(self._server.fileno())
-            self._server.close()
+        self._acceptor.close()
+        self._server.close()
         self._hang_up()
 
-    def _accept(self) -> None:
-        try:
-            client, _ = self._server.accept()
-        except OSError:
-            return  # it has gone again
+    def _accepted(self, client: socket.socket) -> None:
         if self._client is not None and not self._has_left(self._client):
             client.close()
             return
         self._hang_up()
-        client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client = client
         fd = client.fileno()

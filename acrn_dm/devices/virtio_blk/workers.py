@@ -40,18 +40,20 @@ class WorkerPool(Generic[J]):
             self._start_thread()
         self._jobs.put(job)
 
-    def drain(self) -> None:
-        """Wait until everything submitted is executed, and drop the results that ``finish`` did not get yet.
+    def drain(self) -> list[J]:
+        """Wait until everything submitted is executed; return the results that ``finish`` did not get yet.
 
-        No ``submit`` may run meanwhile. When this returns ``finish`` is neither running nor will it.
+        No ``submit`` may run meanwhile. When this returns the loop neither runs ``finish`` nor will it.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._unfinished == 0)
-            dropped = len(self._done)
+            left = self._done.copy()
             self._done.clear()
-        if dropped:
-            self.loop.call_soon(lambda: self._returned(dropped))
+        if left:
+            count = len(left)
+            self.loop.call_soon(lambda: self._returned(count))
         self.loop.barrier()
+        return left
 
     def close(self) -> None:
         """End the threads, after the jobs they have."""

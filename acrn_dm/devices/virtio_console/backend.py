@@ -338,10 +338,3 @@ class FileBackend(PortBackend):
         fd, self.write_fd = self.write_fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def is_socket(path: Path) -> bool:
-    """Whether *path* is a socket that was left behind."""
-    with contextlib.suppress(OSError):
-        return stat.S_ISSOCK(path.lstat().st_mode)
-    return False
