@@ -32,10 +32,6 @@ from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import Controls, Management, PowerState, Standstill
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
-<<<<<<< HEAD
-from acrn_dm.parts import EventFdHooks, all_problems, check_whole, do_all, find_hypervisor, make_function
-=======
->>>>>>> main
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options
@@ -158,13 +154,8 @@ class Machine:
         checks: list[Callable[[], list[str]]] = [lambda: [] if self.problem is None else [self.problem]]
         checks += [lambda: loader.check(self.boot_plan()), self.firmware.check, self.platform.check]
         checks += [functools.partial(self._check, f) for f in self.functions]
-<<<<<<< HEAD
-        checks.append(lambda: check_whole(self.config, self.bus, self.platform, self.firmware))
-        return all_problems(checks)
-=======
-        checks.append(lambda: parts.check_shared(self.platform, self.functions, self.firmware))
+        checks.append(lambda: parts.check_whole(self.config, self.bus, self.platform, self.firmware))
         return parts.all_problems(checks)
->>>>>>> main
 
     def describe(self) -> MachineReport:
         """The machine as a record for ``--dry-run``."""
