@@ -38,6 +38,7 @@ class Resources:
     main_loop: IoLoop  # control: timers, signals, error reports
     io_loop: Callable[[str], IoLoop]  # data: the loop of that name, made and started on first use; "io" is shared
     device_failed: Callable[[object, Exception], None]  # tells observers; never raises
+    quit: Callable[[], None] = lambda: None  # whoever sits at this process's terminal wants the guest off; any thread
     # Stops the vCPUs until somebody lets them go on; False where nobody could: then the guest has to be told. Any
     # thread.
     pause_guest: Callable[[HostFault], bool] = _nobody_resumes
