@@ -83,11 +83,10 @@ def test_machine_without_fault_passes_both(both: Both) -> None:
 
 
 TWICE = "give ro to both, or share=on to those that keep their writes apart by themselves"
-# Arguments, and the line that both say behind "acrn-dm: ".
+# Arguments, and the line that both say behind "acrn-dm: ", or its beginning.
 REFUSED = [
     (["-s", "3,virtio-blk,nodisk,r0=1,foo,bar=baz"],
-     "-s 3,virtio-blk,nodisk,r0=1,foo,bar=baz: virtio-blk: unknown option 'r0'; known: path, nodisk, vhost_user, "
-     "iothread, mq, cache, ro, nocache, no_bst_block, discard, sectorsize, range, share, aio"),
+     "-s 3,virtio-blk,nodisk,r0=1,foo,bar=baz: virtio-blk: unknown option 'r0'; known: path, nodisk, vhost_user, ..."),
     (["--ovmf", "text"], "--ovmf: 'text': no firmware image: 6 bytes, which is not a multiple of 4096"),
     (["-s", "3,virtio-blk,none.img"], "virtio-blk-3:0: image none.img does not exist"),
     (["-s", "3,virtio-blk,."], "virtio-blk-3:0: image . is neither a regular file nor a block device"),
@@ -115,7 +114,10 @@ REFUSED = [
 
 @pytest.mark.parametrize(("args", "line"), REFUSED)
 def test_same_line_and_exit_code_from_dry_run_and_start(both: Both, args: list[str], line: str) -> None:
-    assert both(*args) == (CONFIG, [f"acrn-dm: {line}"])
+    code, lines = both(*args)
+    beginning = f"acrn-dm: {line}".removesuffix("...")
+    shown = lines[0][: len(beginning)] if line.endswith("...") else lines[0]
+    assert (code, len(lines), shown) == (CONFIG, 1, beginning)
 
 
 @pytest.mark.parametrize(
