@@ -147,13 +147,12 @@ class Machine:
         checks: list[Callable[[], list[str]]] = [lambda: [] if self.problem is None else [self.problem]]
         checks += [lambda: loader.check(self.boot_plan()), self.firmware.check, self.platform.check]
         checks += [functools.partial(self._check, f) for f in self.functions]
-        checks.append(lambda: parts.check_shared(self.platform, self.functions, self.firmware))
+        checks.append(lambda: parts.check_whole(self.config, self.bus, self.platform, self.firmware))
         return parts.all_problems(checks)
 
     def describe(self) -> MachineReport:
         """The machine as a record for ``--dry-run``."""
-        name = self.hypervisor.name if self.hypervisor is not None else "none"
-        return describe(self.config, self.bus, self.platform, name, self.providers)
+        return describe(self.config, self.bus, self.platform, self.hypervisor, self.providers)
 
     def boot_plan(self) -> loader.BootPlan:
         """What the loader is to put into memory."""

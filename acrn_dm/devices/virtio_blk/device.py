@@ -147,6 +147,7 @@ class BlkDevice(VirtioDevice):
     def check(self) -> list[str]:
         """Whether the image can be used."""
         why = medium.problem(self.config) if self.config.vhost_user is None else None
+        self._say_remarks(self.config)
         return [] if why is None else [f"{self.name}: {why}"]
 
     def claims(self) -> Sequence[Claim]:
@@ -172,6 +173,7 @@ class BlkDevice(VirtioDevice):
         if config.path is None:
             raise ConfigError("the path of an image is missing", option=self.name, value=text)
         image = medium.open_image(config)
+        self._say_remarks(config)
         self.config = attrs.evolve(config, mq=self.config.mq, iothread=self.config.iothread)
         self._mode.option = config.cache == "writeback"  # from the next reset on
         self._adopt(image)
@@ -295,6 +297,10 @@ class BlkDevice(VirtioDevice):
             log.error("%s: %s is stuck in the host; it is left as it is", self.name, self.config.path)
         else:
             image.close()
+
+    def _say_remarks(self, config: BlkConfig) -> None:
+        for line in medium.remarks(config):
+            log.warning("%s: %s", self.name, line)
 
     def _adopt(self, image: Image) -> None:
         """Make *image* the medium: capacity and limits follow from it."""
