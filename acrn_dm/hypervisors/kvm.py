@@ -235,6 +235,8 @@ class KvmVm:
         """Let them go on; nothing happens unless they are paused."""
         with self._control:
             if self._life.state is State.PAUSED:
+                for vcpu in self._vcpus:
+                    vcpu.was_paused()
                 self._start_threads()
 
     def reset(self, *, full: bool = False) -> None:
