@@ -12,12 +12,12 @@ import os
 import select
 import stat
 import struct
-import sys
 import termios
 import tty
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from acrn_dm.base.stderr import say
 from acrn_dm.devices.loopwork import FdWatch, poll
 from acrn_dm.devices.terminal import RawMode, Terminal
 from acrn_dm.errors import HostError
@@ -297,7 +297,7 @@ class PtyBackend(PortBackend):
             os.close(other)
         os.set_blocking(master, False)
         self.read_fd = self.write_fd = master
-        print(f"{self.label}: {self.path}", file=sys.stderr, flush=True)
+        say(f"{self.label}: {self.path}")
 
     def ended(self) -> None:
         """As a terminal that was hung up."""
