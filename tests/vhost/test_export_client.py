@@ -30,7 +30,7 @@ REPLY_ACK, STATUS, SLOTS = ProtocolFeature.REPLY_ACK, ProtocolFeature.STATUS, Pr
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("daemon")
     argv = [sys.executable, "-m", "acrn_dm.export.cli", "console", f"--socket-path={folder / 's'}"]
-    daemon = Daemon([*argv, f"file:port0={folder / 'out'}"], folder / "s", folder / "log")
+    daemon = Daemon([*argv, f"file:port0={folder / 'out'},max_ports=16"], folder / "s", folder / "log")
     daemon.start()
     yield daemon
     daemon.kill()
