@@ -298,7 +298,8 @@ def open_vm(options: HypervisorOptions) -> SimVm:
 def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
     """Offer ``sim``, never chosen automatically: no guest runs in it."""
     summary = "no vCPUs: a test in this process is the guest"
-    return [HypervisorType(name="sim", summary=summary, probe=lambda: None, open=open_vm, rank=-1)]
+    sim = HypervisorType(name="sim", summary=summary, probe=lambda: None, open=open_vm, runs_guests=False, rank=-1)
+    return [sim]
 
 
 @hookimpl

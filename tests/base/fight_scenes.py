@@ -22,7 +22,7 @@ from acrn_dm.pci.msix import Msix
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.vhost import user
 from acrn_dm.vhost.user_message import Request
-from tests.vhost.test_export_client import Client
+from tests.vhost.export_rig import Client
 from tests.vhost.test_interrupt_accounting import running
 from tests.vhost.test_user_relay import NO_NOTES, Shadow
 from tests.vhost.user_peer import Peer
@@ -147,7 +147,7 @@ def relay_kick() -> Iterator[Scene]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "image").write_bytes(bytes(1 << 20))
-        peer = stack.enter_context(Peer(folder / "s", protocol=NO_NOTES))
+        peer = stack.enter_context(Peer(folder / "s", protocol=NO_NOTES, patience=None))
         machine = stack.enter_context(SimMachine(plugins=[virtio_blk, user]))
         machine.add("virtio-blk", f"vhost-user={peer.path}", slot=3)
         machine.add("virtio-blk", str(folder / "image"), slot=4)

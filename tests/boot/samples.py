@@ -156,5 +156,6 @@ def lab_kernel() -> Path | None:
 
 def make_firmware(size: int = 256 << 10, *, for_qemu: bool = True, fill: bytes = b"\xf4") -> bytes:
     """A firmware image: *fill*, and at the end what says that it is made for QEMU."""
-    end = (UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le if for_qemu else bytes(16)) + bytes(32)
+    end = (UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le if for_qemu else bytes(16)) + bytes(16)
+    end += b"\xeb\xfe".ljust(16, b"\x90")  # at the reset vector: a jump to itself
     return fill * (size - len(end)) + end

@@ -15,7 +15,7 @@ import pytest
 from acrn_dm.testing import DriverRing, RingLayout
 from acrn_dm.vhost.user_message import PROTOCOL_FEATURES, ProtocolFeature, Request
 from tests.devices.console_rig import DEVICE_ADD, DEVICE_READY, PORT_NAME, PORT_OPEN, PORT_READY
-from tests.vhost.test_export_client import MEMORY, REPLY_ACK, SLOTS, STATUS, USER, VERSION_1, Client, wait_used
+from tests.vhost.export_rig import MEMORY, REPLY_ACK, SLOTS, STATUS, USER, VERSION_1, Client, wait_used
 from tests.vhost.user_rig import Daemon, listens
 
 MULTIPORT = 1 << 1

@@ -32,13 +32,12 @@ class Stream:
         rx: int | None,
         tx: int | None,
         on_end: Callable[[], None] = lambda: None,
-        take: Callable[[bytes], bytes] = bytes,
     ) -> None:
-        """*take* filters input; *on_end* is called once, on the loop, when the other side has gone."""
+        """*on_end* is called once, on the loop, when the other side has gone."""
         self._uart = uart
         self._loop = loop
         self._rx, self._tx = rx, tx
-        self._on_end, self._take = on_end, take
+        self._on_end = on_end
         self._out = Backlog(limit=OUTPUT_LIMIT)
         self._lock = threading.Lock()
         self._paused = self._ended = self._gone = False
@@ -175,7 +174,7 @@ class Stream:
         except OSError:
             data = b""
         if data:
-            self._uart.receive(self._take(data))
+            self._uart.receive(data)
         else:
             self._input_ended()
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from acrn_dm.devices.loopwork import guarded
+from acrn_dm.devices.terminal.size import Size
 from acrn_dm.devices.virtio_console.backend import FileBackend, PortBackend, PtyBackend, StdioBackend, TtyBackend
 from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerBackend
 from acrn_dm.devices.virtio_console.config import ConsoleConfig, PortConfig
@@ -63,6 +64,7 @@ class ConsoleDevice(VirtioDevice):
         self.control: ControlQueues | None = None
         self._loop: IoLoop | None = None
         self._size = DEFAULT_SIZE
+        self._sizes: dict[int, Size] = {}  # of the ports' terminals, as last seen
 
     @property
     def features(self) -> int:
@@ -122,6 +124,8 @@ class ConsoleDevice(VirtioDevice):
             port.backend.open()
         for port in self.ports:
             port.again = guarded(self, port.pump)
+            port.backend.on_quit = resources.quit
+            port.backend.on_resize = functools.partial(self._resized, port)
             port.backend.attach(self._loop, port.again, functools.partial(self._changed, port))
         if self.ports:
             self._size = self.ports[0].backend.window_size() or DEFAULT_SIZE
@@ -197,9 +201,14 @@ class ConsoleDevice(VirtioDevice):
     def window_changed(self) -> None:
         """This process's terminal changed its size (SIGWINCH): look at all terminals. Any thread."""
         for port in self.ports:
-            size = port.backend.window_size()
-            if size is not None:
-                self.resize(port.index, *size)
+            self._resized(port)
+
+    def _resized(self, port: Port) -> None:
+        """The terminal behind *port* may have another size."""
+        size = port.backend.window_size()
+        if size is not None and size != self._sizes.get(port.index):
+            self._sizes[port.index] = size
+            self.resize(port.index, *size)
 
     def _held(self) -> AbstractContextManager[None]:
         """Keep the loop waiting: backends call their ports at any time."""

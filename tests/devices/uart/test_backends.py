@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from acrn_dm.devices import terminal
 from acrn_dm.devices.backlog import PATIENCE_S
-from acrn_dm.devices.terminal import EscapeFilter, RawMode, Terminal, open_output
+from acrn_dm.devices.terminal.stdio import Terminal
 from acrn_dm.devices.uart.backends import HOST, StdioBackend, TcpBackend, TtyBackend, check_backend, open_backend
 from acrn_dm.devices.uart.stream import OUTPUT_LIMIT, Stream
 from acrn_dm.devices.uart.uart16550 import BACKLOG, Uart16550
@@ -359,63 +358,6 @@ def test_stdio_uses_the_terminal_raw_and_gives_it_back(uart: Uart16550, loop: Io
     backend.close()
     backend.close()
     assert termios.tcgetattr(theirs) == before
-
-
-def test_stdio_has_one_user_at_a_time(pty: tuple[int, int]) -> None:
-    theirs = pty[1]
-    first = Terminal("-l com1", stdin=theirs, stdout=theirs)
-    with pytest.raises(ConfigError, match=r"-l com2: 'stdio': .*already used by -l com1"):
-        Terminal("-l com2", stdin=theirs, stdout=theirs)
-    first.close()
-    Terminal("-l com2", stdin=theirs, stdout=theirs).close()
-
-
-def test_stdio_that_is_closed_is_a_host_error_and_taken_by_nobody(pty: tuple[int, int]) -> None:
-    _, theirs = pty
-    with pytest.raises(HostError, match="-l com1: opening stdio"):
-        Terminal("-l com1", stdin=theirs, stdout=1 << 19)
-    Terminal("-l com2", stdin=theirs, stdout=theirs).close()
-
-
-def test_terminal_of_another_foreground_group_is_left_alone(
-    pty: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    theirs = pty[1]
-    before = termios.tcgetattr(theirs)
-    monkeypatch.setattr(terminal.os, "tcgetpgrp", lambda fd: os.getpgrp() + 1)
-    raw = RawMode(theirs)
-    raw.enter()
-    assert termios.tcgetattr(theirs) == before
-    raw.leave()
-
-
-def test_output_to_a_plain_file_appends_where_it_was(tmp_path: Any) -> None:
-    with open(tmp_path / "log", "wb") as log:
-        log.write(b"first ")
-        log.flush()
-        fd = open_output(log.fileno())
-        os.write(fd, b"second")
-        os.close(fd)
-    assert (tmp_path / "log").read_bytes() == b"first second"
-
-
-@pytest.mark.parametrize(
-    ("chunks", "passed", "quits"),
-    [
-        ([b"abc"], b"abc", 0),
-        ([b"\x01x"], b"\x01", 1),
-        ([b"\x01", b"x"], b"\x01", 1),
-        ([b"\x01a"], b"\x01a", 0),
-        ([b"\x01\x01x"], b"\x01\x01", 1),
-        ([b"\x01ax"], b"\x01ax", 0),
-        ([b"x"], b"x", 0),
-    ],
-)
-def test_escape_filter(chunks: list[bytes], passed: bytes, quits: int) -> None:
-    seen: list[int] = []
-    escape = EscapeFilter(lambda: seen.append(1))
-    assert b"".join(escape(chunk) for chunk in chunks) == passed
-    assert len(seen) == quits
 
 
 def test_guest_that_waits_for_room_is_interrupted(loop: IoLoop, pipe: tuple[int, int], clock: StoppedClock) -> None:
