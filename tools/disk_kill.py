@@ -160,7 +160,9 @@ def serve(path: Path, mode: str, seed: int, ledger: Ledger) -> None:
     """What the process does that is killed."""
     options, chosen, power = MODES[mode]
     if power:
-        backend.os = trust.os = PowerCut()  # type: ignore[attr-defined]
+        cut = PowerCut()
+        for module in (backend, trust):
+            vars(module)["os"] = cut
     with SimMachine(vcpus=QUEUES) as machine:
         machine.add(acrn_dm_device_types()[0], f"mq={QUEUES},{path},{options}", slot=3)
         driver = machine.driver(3)

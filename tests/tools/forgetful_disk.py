@@ -1,4 +1,4 @@
-"""``python -m tests.tools.forgetful_disk MODE FAULT``: ``tools.disk_kill`` with a disk that forgets; prints what is lost.
+"""``python -m tests.tools.forgetful_disk MODE FAULT``: ``tools.disk_kill`` with a disk that forgets; prints the losses.
 
 A process of its own, because the tool forks and a test's process has threads.
 """

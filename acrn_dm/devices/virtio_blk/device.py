@@ -96,6 +96,7 @@ class BlkDevice(VirtioDevice):
         self.serial = serial_number(context.text or str(config.path or "nodisk"))
         self.image: Image | None = None
         self.errors = 0  # requests that the host failed
+        self._unpausable = False  # that was said
         self._queues = max(1, min(config.mq, context.vcpus))
         self._features = 0
         self._mode = CacheMode(config.cache == "writeback")
@@ -382,7 +383,11 @@ class BlkDevice(VirtioDevice):
     def _pause(self, job: Job) -> bool:
         assert self._resources is not None
         fault = HostFault(device=self.name, operation=job.request.op.name.lower(), err=job.err, resumed=self._resumed)
-        return self._resources.pause_guest(fault)
+        pauses = self._resources.pause_guest(fault)
+        if not pauses and not self._unpausable:
+            self._unpausable = True
+            log.warning("%s: errors are reported to the guest: nobody could resume it if it was paused", self.name)
+        return pauses
 
     def _resumed(self) -> None:
         """On the main loop: everything that is held is done again, each by its queue's loop."""
