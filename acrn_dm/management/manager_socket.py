@@ -94,7 +94,7 @@ class _Session:
                 controls.press_power_button()
             return True
         if request.number == MessageId.RESUME:
-            return controls.wake()
+            return controls.resume()
         if request.number == MessageId.BLKRESCAN:
             controls.insert_medium(*parse_rescan(request.text))
             return True

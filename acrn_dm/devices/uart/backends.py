@@ -1,6 +1,5 @@
 """What is behind a serial port: ``stdio``, ``tcp:PORT``, a tty's path, or nothing."""
 
-import os
 import select
 import socket
 import stat
@@ -10,7 +9,8 @@ from typing import Protocol
 
 from acrn_dm.base.acceptor import Acceptor
 from acrn_dm.devices.loopwork import poll
-from acrn_dm.devices.terminal import EscapeFilter, RawMode, Terminal
+from acrn_dm.devices.terminal.line import open_terminal
+from acrn_dm.devices.terminal.stdio import Terminal
 from acrn_dm.devices.uart.stream import Stream
 from acrn_dm.devices.uart.uart16550 import Uart16550
 from acrn_dm.errors import ConfigError, HostError
@@ -39,8 +39,9 @@ class StdioBackend:
 
     def __init__(self, uart: Uart16550, loop: IoLoop, terminal: Terminal, on_quit: Callable[[], None]) -> None:
         self._terminal = terminal
-        self._stream = Stream(uart, loop, rx=terminal.input, tx=terminal.output, take=EscapeFilter(on_quit))
+        self._stream = Stream(uart, loop, rx=terminal.input, tx=terminal.output)
         uart.line = self._stream
+        terminal.start(loop, on_quit=on_quit)
 
     def close(self) -> None:
         """Stop, then restore the terminal."""
@@ -57,21 +58,17 @@ class TtyBackend:
         if problem is not None:
             raise ConfigError(problem, option="-l", value=path)
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            self._line = open_terminal(path, path)
         except OSError as e:
             raise HostError.from_os(f"opening {path} for a serial port", e) from e
-        self._raw = RawMode(self._fd)
-        self._raw.enter()
-        self._stream = Stream(uart, loop, rx=self._fd, tx=self._fd)
+        self._stream = Stream(uart, loop, rx=self._line.input, tx=self._line.output)
         uart.line = self._stream
+        self._line.start(loop)
 
     def close(self) -> None:
         """Stop, restore and close the terminal."""
         self._stream.close()
-        if self._fd >= 0:
-            self._raw.leave()
-            os.close(self._fd)
-            self._fd = -1
+        self._line.close()
 
 
 class TcpBackend:
