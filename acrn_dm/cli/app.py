@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
 from acrn_dm.base import privileges
+from acrn_dm.base.descriptors import raise_limit
 from acrn_dm.base.log_text import escaped
+from acrn_dm.base.stderr import say
 from acrn_dm.cli import help as help_texts
 from acrn_dm.cli import report, toml
 from acrn_dm.cli.arguments import Setting, parse_arguments, understood
@@ -145,6 +147,14 @@ def plugin_choice(settings: Sequence[Setting], documents: Sequence[toml.Document
     return {"only": values.get("plugins")}
 
 
+def _refuse_without_guests(config: MachineConfig, plugins: PluginManager) -> None:
+    """Raise ConfigError for a hypervisor in which nothing would ever happen; ``auto`` takes none of that kind."""
+    kind = plugins.hypervisor_types().get(config.hypervisor)
+    if kind is not None and not kind.runs_guests:
+        text = f"no guest runs in it ({kind.summary}); it is for --dry-run and for tests"
+        raise ConfigError(text, option="--hypervisor", value=config.hypervisor)
+
+
 def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, build: Build, *, last: bool) -> int:
     name = None if command.dry_run else config.name
     with logging_to(command.logging, name), contextlib.ExitStack() as stack:
@@ -160,7 +170,10 @@ def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, 
             _complain(line)
         if missing:
             return EXIT_CONFIG
-        return EXIT_OFF if command.dry_run else _run(machine)
+        if command.dry_run:
+            return EXIT_OFF
+        _refuse_without_guests(config, plugins)
+        return _run(machine)
 
 
 @contextlib.contextmanager
@@ -181,6 +194,7 @@ def _run(machine: Machine) -> int:
     """Run *machine* until it is off. Raises AcrnDmError when it did not end well."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    raise_limit()
     try:
         machine.realize()
         reason = machine.run()
@@ -219,8 +233,7 @@ def _traceback_if_asked() -> bool:
 
 def _complain(text: str) -> None:
     """One line on stderr, whatever is in *text*."""
-    with contextlib.suppress(OSError, ValueError):  # nobody is left to tell
-        print(_encodable(f"acrn-dm: {escaped(' '.join(text.split()))}", sys.stderr), file=sys.stderr)
+    say(f"acrn-dm: {escaped(' '.join(text.split()))}")
 
 
 def _show(text: str) -> None:

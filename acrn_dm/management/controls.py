@@ -21,6 +21,29 @@ class PowerState(enum.IntEnum):
     SUSPENDED = 4
 
 
+class StopReason(enum.Enum):
+    """Why the vCPUs stopped."""
+
+    POWEROFF = "poweroff"
+    RESET = "reset"
+    SUSPEND = "suspend"
+    DEBUG_EXIT = "debug-exit"
+    FORCED = "forced off"
+    ERROR = "error"
+
+
+def power_state(reason: StopReason | None, *, paused: bool) -> PowerState:
+    """What a machine tells that stops because of *reason*, if any, and sleeps or stands still (*paused*), or not.
+
+    acrnctl says "paused" of both, and offers to resume.
+    """
+    if paused:
+        return PowerState.SUSPENDED
+    if reason is None:
+        return PowerState.RUNNING
+    return PowerState.SYSTEM_RESET if reason is StopReason.RESET else PowerState.POWEROFF
+
+
 @attrs.frozen(kw_only=True)
 class Controls:
     """What can be done to the machine. All are called on the main loop's thread."""

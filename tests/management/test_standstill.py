@@ -356,7 +356,7 @@ def test_guest_without_sockets_is_told_of_the_full_disk(small: Path, start: Star
 
 
 @pytest.mark.process
-def test_paused_guest_is_destroyed_and_reset_by_command(small: Path, start: Start) -> None:
+def test_paused_guest_is_destroyed_by_command(small: Path, start: Start) -> None:
     running = start(small / "disk")
     monitor = running.monitor()
     write_all(running, running.driver())

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import logging
 import os
-import struct
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,14 +22,19 @@ import attrs
 from acrn_dm._fastring import Chain
 from acrn_dm.base.claims import Claim
 from acrn_dm.devices.virtio_blk import medium
+from acrn_dm.devices.virtio_blk.apart import Apart
 from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.cache_mode import CONFIG_WCE, FLUSH, CacheMode
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
+from acrn_dm.devices.virtio_blk.config_space import LAYOUT, QUEUE_SIZE, WRITEBACK_OFFSET, config_space
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
+from acrn_dm.devices.virtio_blk.execute import execute
 from acrn_dm.devices.virtio_blk.held import Held
+from acrn_dm.devices.virtio_blk.last_flush import LastFlush
+from acrn_dm.devices.virtio_blk.pieces import given_up_unless
 from acrn_dm.devices.virtio_blk.request import HEADER, Limits, Op, Request, Status, parse
 from acrn_dm.devices.virtio_blk.workers import WorkerPool
-from acrn_dm.errors import ConfigError
+from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.resources import HostFault, Resources
 from acrn_dm.types import DeviceContext
@@ -44,14 +48,11 @@ SEG_MAX, RO, BLK_SIZE = 1 << 2, 1 << 5, 1 << 6  # feature bits, 5.2.3
 TOPOLOGY = 1 << 10
 MQ, DISCARD, WRITE_ZEROES = 1 << 12, 1 << 13, 1 << 14
 
-QUEUE_SIZE = 256
-SEGMENTS = QUEUE_SIZE - 2  # data buffers of one request where the driver has no indirect descriptors
-WRITEBACK_OFFSET = 32
 ZEROES_SECTORS = 1 << 16  # 32 MiB, because a medium without fallocate has it written out
-CONFIG = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")  # struct virtio_blk_config up to unused1: 60 bytes, 5.2.4
 MAX_ID_TEXT = 256  # of the option text, this much goes into the serial number
 BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop; what is left gets another turn
 CACHED_READ_BYTES = 128 << 10  # larger reads would keep the loop busy copying
+PAUSE_S = 10.0  # a pause waits for what is in flight
 ERRORS_LOGGED = 10  # per start of the device
 
 
@@ -91,11 +92,14 @@ class BlkDevice(VirtioDevice):
         self.serial = serial_number(context.text or str(config.path or "nodisk"))
         self.image: Image | None = None
         self.errors = 0  # requests that the host failed
+        self._unpausable = False  # that was said
         self._queues = max(1, min(config.mq, context.vcpus))
         self._features = 0
         self._mode = CacheMode(config.cache == "writeback")
         self._limits = Limits(capacity=0)
         self._pools: dict[int, WorkerPool[Job]] = {}
+        self._left: tuple[WorkerPool[Job], ...] = ()  # of the last session
+        self._flush: LastFlush | None = None
         self._resources: Resources | None = None
         self._held: Held[Job] = Held(self._pause)
 
@@ -118,7 +122,7 @@ class BlkDevice(VirtioDevice):
     @property
     def config_size(self) -> int:
         """Up to write_zeroes_may_unmap and its padding."""
-        return CONFIG.size
+        return LAYOUT.size
 
     @property
     def backend_name(self) -> str:
@@ -140,6 +144,7 @@ class BlkDevice(VirtioDevice):
     def check(self) -> list[str]:
         """Whether the image can be used."""
         why = medium.problem(self.config) if self.config.vhost_user is None else None
+        self._say_remarks(self.config)
         return [] if why is None else [f"{self.name}: {why}"]
 
     def claims(self) -> Sequence[Claim]:
@@ -165,6 +170,7 @@ class BlkDevice(VirtioDevice):
         if config.path is None:
             raise ConfigError("the path of an image is missing", option=self.name, value=text)
         image = medium.open_image(config)
+        self._say_remarks(config)
         self.config = attrs.evolve(config, mq=self.config.mq, iothread=self.config.iothread)
         self._mode.option = config.cache == "writeback"  # from the next reset on
         self._adopt(image)
@@ -172,22 +178,14 @@ class BlkDevice(VirtioDevice):
         self.config_changed()
 
     def read_config(self, offset: int, size: int) -> bytes:
-        """5.2.4; sizes in sectors of 512 bytes unless named otherwise."""
-        logical, physical = self._block_sizes()
-        blocks_exp = (physical // logical).bit_length() - 1
+        """5.2.4."""
         discard = self.config.discard if not self.config.ro else None
-        limits = self._limits
-        space = CONFIG.pack(
-            limits.capacity,
-            0,  # size_max: not offered
-            SEGMENTS,
-            *(0, 0, 0),  # geometry: not offered
-            logical,
-            *(blocks_exp, 0, 0, 0),  # topology: physical_block_exp, alignment_offset, min_io_size, opt_io_size
-            self._mode.writeback,
-            self._queues,
-            *(limits.discard_sectors, limits.discard_segments, discard.alignment if discard else 0),
-            *(limits.zeroes_sectors, limits.zeroes_segments, limits.zeroes_segments > 0),  # zeroing may deallocate
+        space = config_space(
+            self._limits,
+            self.image.sectors if self.image is not None else self.config.sectorsize,
+            writeback=self._mode.writeback,
+            queues=self._queues,
+            discard_alignment=discard.alignment if discard else 0,
         )
         return space[offset : offset + size]
 
@@ -231,35 +229,67 @@ class BlkDevice(VirtioDevice):
             self._accept(queue, queue.pop_batch(BATCH))
             queue.flush()
 
+    def cancel(self) -> None:
+        """Requests that have begun end at their next piece; the others are dropped."""
+        self._held.close()
+        for pool in self._pools.values():
+            pool.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is in the host's kernel for a request that was given up."""
+        return any(pool.busy for pool in (*self._pools.values(), *self._left))
+
     def stop(self) -> None:
-        """Let everything in flight be executed, and answer it: after a pause a queue goes on behind what was taken from
-        it, whichever of that was answered.
+        """Unless cancelled, let everything in flight be executed, and answer it: after a pause a queue goes on behind
+        what was taken from it, whichever of that was answered. Raises HostError if that takes longer than PAUSE_S; then
+        it is cancelled.
         """
         held = self._held.close()
-        for pool in self._pools.values():
-            pool.finish(pool.drain())
-            pool.finish([job for job in held if job.pool is pool])
-            pool.close()
-        self._pools = {}
+        pools, self._pools = tuple(self._pools.values()), {}
+        self._left = (*self._left, *pools)
+        try:
+            for pool in pools:
+                if not pool.cancelled:
+                    pool.finish(pool.drain(PAUSE_S))
+                    pool.finish([job for job in held if job.pool is pool])
+        except HostError:
+            for pool in pools:
+                pool.cancel()
+            raise
+        finally:
+            for pool in pools:
+                pool.close()
+            self._left = tuple(pool for pool in self._left if pool.busy)
         self._features = 0
 
     def reset(self) -> None:
         """The next driver begins with the cache mode of the option."""
         self._mode.reset()
 
+    def prepare_close(self) -> None:
+        """Begin to put what write-back mode still holds on the medium."""
+        if self.image is not None and not self.config.ro and self._flush is None:
+            self._flush = LastFlush(self.name, self.image)
+
     def close(self) -> None:
-        """Close the image; what write-back mode still holds goes to the medium first."""
+        """Close the image, flushed. One that the host does not let go of stays open until the process ends."""
+        self.cancel()
         self.stop()
+        self.prepare_close()
+        flush, self._flush = self._flush, None
         image, self.image = self.image, None
+        flushed = flush is None or flush.wait()
         if image is None:
             return
-        try:
-            if not self.config.ro:
-                image.flush()
-        except OSError as e:
-            log.error("%s: flushing %s: %s", self.name, self.config.path, e)
-        finally:
+        if self.busy or not flushed:
+            log.error("%s: %s is stuck in the host; it is left as it is", self.name, self.config.path)
+        else:
             image.close()
+
+    def _say_remarks(self, config: BlkConfig) -> None:
+        for line in medium.remarks(config):
+            log.warning("%s: %s", self.name, line)
 
     def _adopt(self, image: Image) -> None:
         """Make *image* the medium: capacity and limits follow from it."""
@@ -275,10 +305,6 @@ class BlkDevice(VirtioDevice):
             zeroes_segments=int(writable),
             zeroes_sectors=min(ZEROES_SECTORS, capacity) if writable else 0,
         )
-
-    def _block_sizes(self) -> tuple[int, int]:
-        sizes = self.image.sectors if self.image is not None else self.config.sectorsize
-        return (SECTOR, SECTOR) if sizes is None else (sizes.logical, max(sizes.logical, sizes.physical))
 
     def _current_limits(self) -> Limits:
         """Without the types that the driver did not accept."""
@@ -322,12 +348,16 @@ class BlkDevice(VirtioDevice):
     def _execute(self, job: Job) -> None:
         """On a worker thread. A failure of the host is an answer to the guest, never the end of the request."""
         assert self.image is not None
+        pool = job.pool
+        image = self.image if self._features & VERSION_1 else Apart(self.image, pool.still_wanted)
         try:
-            execute(self.image, job.request, job.views, durable=job.durable)
+            with given_up_unless(lambda: not pool.cancelled):
+                execute(image, job.request, job.views, durable=job.durable)
         except OSError as e:
             job.status = Status.UNSUPP if e.errno == errno.EOPNOTSUPP else Status.IOERR
             job.error = str(e)  # the text only: the error refers to frames, they to guest memory
-            job.err = e.errno or errno.EIO if stops_guest(self.config, job.request.op, e) else 0
+            stops = stops_guest(self.config, job.request.op, e) and not pool.cancelled
+            job.err = e.errno or errno.EIO if stops else 0
         except Exception:
             job.status = Status.IOERR
             log.exception("%s: executing %s", self.name, job.request)
@@ -337,7 +367,11 @@ class BlkDevice(VirtioDevice):
     def _pause(self, job: Job) -> bool:
         assert self._resources is not None
         fault = HostFault(device=self.name, operation=job.request.op.name.lower(), err=job.err, resumed=self._resumed)
-        return self._resources.pause_guest(fault)
+        pauses = self._resources.pause_guest(fault)
+        if not pauses and not self._unpausable:
+            self._unpausable = True
+            log.warning("%s: errors are reported to the guest: nobody could resume it if it was paused", self.name)
+        return pauses
 
     def _resumed(self) -> None:
         """On the main loop: everything that is held is done again, each by its queue's loop."""
@@ -383,22 +417,6 @@ class BlkDevice(VirtioDevice):
 
 def _is_for(pool: WorkerPool[Job], job: Job) -> bool:
     return job.pool is pool
-
-
-def execute(image: Image, request: Request, views: list[memoryview], *, durable: bool) -> None:
-    """Do *request* on *image*. Raises OSError."""
-    if request.op is Op.READ:
-        image.read(views, request.extents[0].offset)
-    elif request.op is Op.WRITE:
-        image.write(views, request.extents[0].offset, durable=durable)
-    elif request.op is Op.FLUSH:
-        image.flush()
-    elif request.op is Op.DISCARD:
-        for extent in request.extents:
-            image.discard(extent.offset, extent.length)
-    elif request.op is Op.WRITE_ZEROES:
-        for extent in request.extents:
-            image.write_zeroes(extent.offset, extent.length, unmap=extent.unmap, durable=durable)
 
 
 def pin_current_thread(name: str, loop: IoLoop, cpus: CpuSet) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
+from acrn_dm.cli.app import main
 from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
 from acrn_dm.devices.virtio_blk.request import Op
@@ -75,6 +76,39 @@ def test_words_that_are_none_of_them_are_refused(text: str) -> None:
 def test_disk_of_another_process_has_its_policy_there(text: str) -> None:
     with pytest.raises(ConfigError):
         config(f"vhost-user=/s,{text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("werror=ignore", "virtio-blk: werror 'ignore': expected enospc or report or stop"),
+        ("rerror=enospc", "virtio-blk: rerror 'enospc': expected report or stop"),
+    ],
+)
+def test_dry_run_names_option_value_and_what_is_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    disk_text = f"3,virtio-blk,{image(tmp_path)},{text}"
+    assert main(["--dry-run", "-s", "0:0,hostbridge", "-s", disk_text, "vm"]) == 78
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["enospc", "report", "stop"])
+def test_policy_stands_in_a_toml_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str) -> None:
+    file = tmp_path / "vm.toml"
+    file.write_text(f'[[device]]\nslot = "3"\ntype = "virtio-blk"\npath = "{image(tmp_path)}"\nwerror = "{word}"\n')
+    main(["--dry-run", "--config", str(file), "vm"])
+    assert "werror" not in capsys.readouterr().err
+    file.write_text(file.read_text().replace(word, "ignore"))
+    assert main(["--dry-run", "--config", str(file), "vm"]) == 78
+    assert "werror" in capsys.readouterr().err
+
+
+def test_help_of_the_disk_names_the_policies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-s", "virtio-blk,help"]) == 0
+    text = capsys.readouterr().out
+    assert "werror=enospc|report|stop" in text
+    assert "rerror=report|stop" in text
 
 
 # The device
@@ -201,11 +235,12 @@ def test_error_that_nobody_could_resume_from_is_reported(tmp_path: Path, machine
         assert d.device.errors == 1
 
 
-def test_machine_without_sockets_reports(tmp_path: Path) -> None:
+def test_machine_without_sockets_reports_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with disk(f"{image(tmp_path)},werror=stop") as d:
-        fails(d, errno.ENOSPC)
-        token = send(d, OUT)
-        assert answers(d) == [(token, IOERR)]
+        fails(d, errno.ENOSPC, errno.ENOSPC)
+        tokens = [send(d, OUT) for _ in range(2)]
+        assert answers(d) == [(token, IOERR) for token in tokens]
+    assert caplog.text.count("nobody could resume it") == 1
 
 
 @pytest.mark.parametrize("kind", [IN, OUT, DISCARD, WRITE_ZEROES])
