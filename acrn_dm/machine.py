@@ -9,7 +9,6 @@ import functools
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -29,6 +28,7 @@ from acrn_dm.dispatch import MachineDispatch
 from acrn_dm.errors import ConfigError, GuestError
 from acrn_dm.firmware import FirmwareSupport, with_chips
 from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
+from acrn_dm.hypervisors.triple_fault import TripleFaults
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import Controls, Management, Standstill, StopReason, power_state
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
@@ -47,7 +47,6 @@ __all__ = ("Machine", "StopReason", "build")
 log = logging.getLogger(__name__)
 
 STOP_S = 5.0  # a host that does not finish what is in flight keeps a machine that goes off no longer
-EARLY_S = 1.0  # a triple fault sooner than this after the boot is no reboot, it is a kernel that can't run
 
 
 def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True) -> "Machine":
@@ -109,7 +108,7 @@ class Machine:
     _power: tuple[ProcessorPower, ...] = attrs.field(default=(), init=False, repr=False)
     asleep: bool = attrs.field(default=False, init=False)  # in S3
     _power_cycle: bool = attrs.field(default=True, init=False)  # of a reset that is asked for
-    _booted_at: float = attrs.field(default=0.0, init=False)
+    faults: TripleFaults = attrs.field(factory=TripleFaults, init=False)
     _pressed: bool = attrs.field(default=False, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
@@ -119,7 +118,7 @@ class Machine:
 
     def __attrs_post_init__(self) -> None:
         callbacks = PlatformCallbacks(
-            poweroff=lambda: self.request_stop(StopReason.POWEROFF),
+            poweroff=self._guest_powers_off,
             reset=self._guest_resets,
             suspend=lambda: self.request_stop(StopReason.SUSPEND, hold=True),
             debug_exit=lambda code: self.request_stop(StopReason.DEBUG_EXIT, f"code {code:#x}"),
@@ -239,7 +238,7 @@ class Machine:
         self.standstill.clear()
         self.vm.set_boot_registers(registers)
         self.plugins.observe("acrn_dm_machine_started", machine=self)
-        self._booted_at = time.monotonic()
+        self.faults.started()
         self.vm.run(self.dispatch)
 
     def reset(self) -> None:
@@ -428,18 +427,21 @@ class Machine:
         self._pressed = True
         log.info("power button pressed; the guest has %g s", self.config.shutdown_timeout_s)
         self.platform.press_power_button()
-        self.main_loop.call_later(
-            self.config.shutdown_timeout_s,
-            lambda: self.request_stop(StopReason.FORCED, "the guest did not power off in time"),
-        )
+        late = "the guest did not power off in time"
+        self.main_loop.call_later(self.config.shutdown_timeout_s, lambda: self.request_stop(StopReason.FORCED, late))
+
+    def _guest_powers_off(self, sci_kept: bool) -> None:
+        assert self.vm is not None
+        if self.vm.fault_powers_off and self.faults.in_disguise(self.platform.pm.acpi_enabled, sci_kept):
+            self._vm_event(VmEvent.TRIPLE_FAULT, "")
+        else:
+            self.request_stop(StopReason.POWEROFF)
 
     def _vm_event(self, event: VmEvent, detail: str) -> None:
         if event is VmEvent.TRIPLE_FAULT and self.management is not None:
             self.main_loop.call_soon(self.management.triple_fault)
-        if event is VmEvent.TRIPLE_FAULT and time.monotonic() - self._booted_at >= EARLY_S:
-            self.request_stop(StopReason.RESET, "triple fault")
-        else:
-            self.request_stop(StopReason.ERROR, f"{event.value}: {detail}" if detail else event.value)
+        failure = self.faults.failure(event, detail)
+        self.request_stop(StopReason.ERROR if failure else StopReason.RESET, failure or "triple fault")
 
     def _device_failed(self, device: object, error: Exception) -> None:
         # Observers are promised the main thread; devices report from wherever they were.

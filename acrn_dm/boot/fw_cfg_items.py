@@ -9,8 +9,6 @@ from acrn_dm.boot.image import low_memory_end
 from acrn_dm.boot.loader import BootPlan
 from acrn_dm.devices.platform import fw_cfg
 
-SECTOR = 512
-
 
 def items(current: Callable[[], BootPlan]) -> dict[int, fw_cfg.Item]:
     """Return the items by number. Raises ConfigError.
@@ -46,7 +44,7 @@ def _kernel(plan: BootPlan) -> dict[int, bytes]:
         return {}
     room = low_memory_end(plan.memory_ranges)
     kernel = plan.files.read(plan.kernel, "-k", room)
-    setup_size = (bzimage.parse_header(kernel).setup_sectors + 1) * SECTOR
+    setup_size = bzimage.parse_header(kernel).setup_size
     setup, rest = kernel.data[:setup_size], kernel.data[setup_size:]
     ramdisk = b"" if plan.ramdisk is None else plan.files.read(plan.ramdisk, "-r", room).data
     line = plan.bootargs.encode() + b"\0"

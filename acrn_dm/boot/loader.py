@@ -5,7 +5,7 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.boot import bzimage, elf, multiboot, ovmf, pvh
+from acrn_dm.boot import bios_area, bzimage, elf, multiboot, ovmf, pvh
 from acrn_dm.boot.acpi.build import RSDP_GPA, build_acpi
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.files import ImageFile, KeptFiles
@@ -21,8 +21,8 @@ class BootPlan:
     """What is to be booted in which machine.
 
     ``firmware`` (``--ovmf``) runs first, if there is any; a kernel is then the firmware's to start.
-    ``kernel`` (``-k``) a bzImage, or an ELF vmlinux with a PVH note; ``elf`` (``-E``) a 32-bit multiboot image, or a
-    64-bit vmlinux with a PVH note; exactly one of the two. ``memory_ranges`` the guest's RAM, of which one starts at 0.
+    ``kernel`` (``-k``) a bzImage, or an ELF vmlinux with a PVH note; ``elf`` (``-E``) a multiboot image, or a 64-bit
+    vmlinux with a PVH note; exactly one of the two. ``memory_ranges`` the guest's RAM, of which one starts at 0.
     ``disks`` slot and function on bus 0 of each disk, in the order in which firmware is to look for a boot loader.
     ``files`` the contents of all these files, once they have been read: the machine's.
     """
@@ -79,7 +79,7 @@ def prepare(plan: BootPlan) -> BootImage:
         image.check([*plan.memory_ranges, ovmf.region(plan.firmware, plan.files)])
     else:
         assert file is not None
-        image = _kernel_image(plan, file, setup).with_pieces(tables)
+        image = bios_area.add(_kernel_image(plan, file, setup).with_pieces(tables), plan.acpi.uarts)
         image.check(plan.memory_ranges)
     return image
 
@@ -100,10 +100,24 @@ def _boot_file(plan: BootPlan, room: int) -> ImageFile | None:
 
 def _kernel_image(plan: BootPlan, file: ImageFile, setup: GuestSetup) -> BootImage:
     if file.data[:4] == elf.MAGIC:
-        parsed = elf.parse(file)
-        if plan.kernel is not None or parsed.bits == 64:
-            return pvh.prepare(file, parsed, setup)
-        return multiboot.prepare(file, parsed, setup)
+        return _elf_image(file, elf.parse(file), setup, as_kernel=plan.kernel is not None)
     if plan.kernel is None:
         raise file.error("not an ELF image; a bzImage is given with -k")
     return bzimage.prepare(file, setup)
+
+
+def _elf_image(file: ImageFile, parsed: elf.ElfImage, setup: GuestSetup, *, as_kernel: bool) -> BootImage:
+    """``-k`` takes the PVH entry only; ``-E`` prefers it in 64-bit images, and multiboot in 32-bit ones."""
+    entry = pvh.entry_point(file, parsed)
+    if entry is not None and (as_kernel or parsed.bits == 64):
+        return pvh.prepare(file, parsed, entry, setup)
+    has_header = multiboot.header_flags(file) is not None
+    if not as_kernel and (has_header or parsed.bits == 32):
+        return multiboot.prepare(file, parsed, setup)
+    if has_header:
+        raise file.error("this ELF image has no PVH entry note, but a multiboot header: give it with -E")
+    missing = "no PVH entry note" if as_kernel else "neither a PVH entry note nor a multiboot header"
+    raise file.error(
+        f"this ELF image has {missing}, so nothing tells how to start it; of Linux, a vmlinux made with CONFIG_PVH "
+        "has the note, and any bzImage is taken with -k"
+    )

@@ -26,7 +26,7 @@ GUEST = (
     Option(name="ovmf", metavar="[w,]FILE", group=Group.GUEST, parse=platform.ovmf, field="firmware",
            help="boot firmware: one image, or [w,]code=FILE,vars=FILE; with w the guest's variables are kept"),
     Option(name="elf_file", short="E", metavar="PATH", group=Group.GUEST, parse=values.path, field="elf",
-           help="multiboot ELF image to boot instead of a kernel"),
+           help="multiboot ELF image (32 or 64 bits) to boot instead of a kernel"),
 )  # fmt: skip
 
 DEVICES = (

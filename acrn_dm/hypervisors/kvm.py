@@ -96,6 +96,7 @@ class KvmVm:
     vcpus: int = attrs.field(init=False)
     ioapic_pins: int = attrs.field(default=IOAPIC_PINS, init=False)
     pins_memory: bool = attrs.field(default=False, init=False)
+    fault_powers_off: bool = attrs.field(default=False, init=False)
     _vm: _kvm.Vm = attrs.field(init=False, repr=False)
     _vcpus: list[_kvm.Vcpu] = attrs.field(factory=list, init=False, repr=False)
     _routes: MsiRoutes = attrs.field(init=False, repr=False)

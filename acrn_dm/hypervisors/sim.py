@@ -42,6 +42,7 @@ class SimVm:
     vcpus: int = 1
     ioapic_pins: int = 24
     pins_memory: bool = False
+    fault_powers_off: bool = False
     calls: list[Call] = attrs.field(factory=list, init=False, repr=False)
     regions: list[MemoryRegion] = attrs.field(factory=list, init=False)
     boot_registers: BootRegisters | None = attrs.field(default=None, init=False)
