@@ -6,7 +6,6 @@ import errno
 import logging
 import logging.handlers
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TextIO
 from acrn_dm.base import one_user
 from acrn_dm.base.log_text import LineFormatter, escaped
 from acrn_dm.base.private_files import make_folder, open_log
+from acrn_dm.base.stderr import StderrHandler
 from acrn_dm.cli.values import LogSettings
 
 NOTICE = 25  # between logging's INFO and WARNING; one number for plugins that want it
@@ -141,8 +141,7 @@ def logging_to(settings: LogSettings, name: str | None, folder: Path | None = No
 
 
 def _console(level: int) -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter("acrn-dm: %(levelname)s: %(message)s"))
+    handler = StderrHandler("acrn-dm")
     handler.setLevel(LEVELS[level])
     return handler
 
