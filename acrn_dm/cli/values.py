@@ -11,6 +11,7 @@ from uuid import UUID
 
 import attrs
 
+from acrn_dm.base.unix_listener import path_problem
 from acrn_dm.boot.layout import MIB
 from acrn_dm.config import DeviceSpec, UartSpec
 from acrn_dm.types import Bdf
@@ -80,6 +81,15 @@ def path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # pathlib's raises for an unknown ~user
 
 
+def socket_path(text: str) -> Path:
+    """Read a UNIX socket's path."""
+    value = path(text)
+    why = path_problem(value)
+    if why is not None:
+        raise ValueError(why)
+    return value
+
+
 def directory(text: str) -> Path | None:
     """Read a directory's path, or ``none``."""
     return None if text == "none" else path(text)
@@ -90,6 +100,13 @@ def hugepages(text: str) -> str:
     if text not in ("on", "off", "auto"):
         raise ValueError("expected on, off or auto")
     return text
+
+
+def on_off(text: str) -> bool:
+    """Read ``--dump-guest-core``."""
+    if text not in ("on", "off"):
+        raise ValueError("expected on or off")
+    return text == "on"
 
 
 def word(text: str) -> str:

@@ -1,8 +1,8 @@
 """virtio-console (virtio 5.3): joins ports, control queues and the configuration space.
 
 Queues: port 0 has 0 (to the guest) and 1; 2 and 3 are the control queues; port n > 0 has 2n + 2 and 2n + 3. There are
-always as many as for 16 ports, like in the original, however many are configured. All of them share one I/O loop with
-the backends.
+as many as the ports need, not for 16 ports always as in the original: each costs the driver a vector and the hypervisor
+a kick. All of them share one I/O loop with the backends.
 """
 
 import functools
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from acrn_dm.base.claims import Claim, socket_claim
 from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.terminal.size import Size
+from acrn_dm.devices.virtio_console import host
 from acrn_dm.devices.virtio_console.backend import FileBackend, PortBackend, PtyBackend, StdioBackend, TtyBackend
 from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerBackend
-from acrn_dm.devices.virtio_console.config import MAX_PORTS, ConsoleConfig, PortConfig
+from acrn_dm.devices.virtio_console.config import ConsoleConfig, PortConfig
 from acrn_dm.devices.virtio_console.control import ControlQueues
 from acrn_dm.devices.virtio_console.port import Port
 from acrn_dm.ioloop import IoLoop
@@ -76,7 +78,7 @@ class ConsoleDevice(VirtioDevice):
     @property
     def queue_sizes(self) -> Sequence[int]:
         """See the module."""
-        return (QUEUE_SIZE,) * (2 + 2 * MAX_PORTS)
+        return (QUEUE_SIZE,) * (2 + 2 * self.config.queue_ports)
 
     @property
     def config_size(self) -> int:
@@ -106,16 +108,15 @@ class ConsoleDevice(VirtioDevice):
         return any(port.type == "stdio" for port in self.config.ports)
 
     def check(self) -> list[str]:
-        """Whether terminals and directories are there."""
-        lines = []
-        for port in self.config.ports:
-            if port.path is None:
-                continue
-            if port.type == "tty" and not port.path.exists():
-                lines.append(f"{self.name}: port {port.name}: terminal {port.path} does not exist")
-            elif not port.path.parent.is_dir():
-                lines.append(f"{self.name}: port {port.name}: directory {port.path.parent} does not exist")
-        return lines
+        """Whether all ports can be opened."""
+        found = [(port, host.problem(port)) for port in self.config.ports]
+        return [f"{self.name}: port {port.name}: {why}" for port, why in found if why is not None]
+
+    def claims(self) -> Sequence[Claim]:
+        """The ports' terminals, files and sockets, or the other process's socket."""
+        if self.config.vhost_user is not None:
+            return [socket_claim(self.config.vhost_user)]
+        return [claim for port in self.config.ports for claim in host.claims(port)]
 
     def realize(self, resources: Resources) -> None:
         """Open all backends; those that wait for a connection begin to. Raises ConfigError or HostError."""
@@ -132,7 +133,7 @@ class ConsoleDevice(VirtioDevice):
 
     def read_config(self, offset: int, size: int) -> bytes:
         """cols and rows are port 0's."""
-        return CONFIG.pack(*self._size, MAX_PORTS, 0)[offset : offset + size]
+        return CONFIG.pack(*self._size, self.config.queue_ports, 0)[offset : offset + size]
 
     def write_config(self, offset: int, data: bytes) -> None:
         """emerg_wr: the low byte goes out on port 0, whatever state the device is in (5.3.4.1)."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from acrn_dm.devices.backlog import PATIENCE_S
 from acrn_dm.devices.terminal.stdio import Terminal
 from acrn_dm.devices.uart.backends import HOST, StdioBackend, TcpBackend, TtyBackend, check_backend, open_backend
 from acrn_dm.devices.uart.stream import OUTPUT_LIMIT, Stream
@@ -15,6 +16,7 @@ from acrn_dm.devices.uart.uart16550 import BACKLOG, Uart16550
 from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.ioloop import IoLoop
 from tests.devices.platform.parts import Level
+from tests.devices.stopped_clock import StoppedClock
 
 DATA, LSR = 0, 5
 
@@ -82,17 +84,28 @@ def test_output_is_written_at_once(uart: Uart16550, loop: IoLoop, pipe: tuple[in
     assert drain(reader) == b"hello"
 
 
-def test_full_file_never_blocks_and_loses_nothing_within_the_limit(
-    uart: Uart16550, loop: IoLoop, pipe: tuple[int, int]
-) -> None:
-    reader, writer = pipe
-    stream = Stream(uart, loop, rx=None, tx=writer)
-    uart.line = stream
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
+    return StoppedClock(monkeypatch)
+
+
+def fill(uart: Uart16550) -> bytes:
+    """Send until the UART is busy; all of it."""
     sent = bytearray()
     while uart.read(LSR, 1) & 0x20:
         byte = len(sent) % 251
         uart.write(DATA, 1, byte)
         sent.append(byte)
+    return bytes(sent)
+
+
+def test_full_file_never_blocks_and_loses_nothing_within_the_limit(
+    uart: Uart16550, loop: IoLoop, pipe: tuple[int, int], clock: StoppedClock
+) -> None:
+    reader, writer = pipe
+    stream = Stream(uart, loop, rx=None, tx=writer)
+    uart.line = stream
+    sent = fill(uart)
     assert len(sent) >= OUTPUT_LIMIT
     uart.write(DATA, 1, 0xFF)  # while busy: lost, as on hardware
     received = b""
@@ -102,6 +115,61 @@ def test_full_file_never_blocks_and_loses_nothing_within_the_limit(
     assert received == sent
     assert uart.read(LSR, 1) & 0x20
     stream.close()
+
+
+def test_guest_that_polls_goes_on_when_the_reader_stands_still(
+    uart: Uart16550, loop: IoLoop, pipe: tuple[int, int], clock: StoppedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = pipe
+    stream = Stream(uart, loop, rx=None, tx=writer)
+    uart.line = stream
+    sent = fill(uart)
+    clock.advance(PATIENCE_S)
+    more = bytes(i % 253 for i in range(1000))
+    for byte in more:
+        assert uart.read(LSR, 1) & 0x20, "its patience is over for as long as nobody reads"
+        uart.write(DATA, 1, byte)
+    loop.run_until_idle()
+    assert loop.step() == 0, "what waits keeps no loop busy"
+    received = b""
+    while got := drain(reader):
+        received += got
+        loop.run_until_idle()
+    pipe_size = len(received) - OUTPUT_LIMIT
+    assert received == sent[:pipe_size] + (sent + more)[-OUTPUT_LIMIT:]
+    assert [record.getMessage() for record in caplog.records] == [
+        "serial port: its reader is too slow: the oldest output is dropped",
+        "serial port: 1000 bytes were dropped for its slow reader",
+    ]
+    stream.close()
+
+
+def test_guest_that_sleeps_is_interrupted_when_the_reader_stands_still(
+    loop: IoLoop, pipe: tuple[int, int], clock: StoppedClock
+) -> None:
+    irq = Level()
+    uart = Uart16550(irq)
+    stream = Stream(uart, loop, rx=None, tx=pipe[1])
+    uart.line = stream
+    fill(uart)
+    uart.write(1, 1, 2)
+    uart.read(2, 1)
+    loop.run_until_idle()
+    assert not irq.asserted
+    clock.advance(PATIENCE_S)
+    loop.run_until_idle()
+    assert irq.asserted
+    stream.close()
+
+
+def test_output_to_somebody_who_has_gone_gathers_no_work(uart: Uart16550, loop: IoLoop, pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    uart.line = Stream(uart, loop, rx=None, tx=writer)
+    loop.run_until_idle()
+    os.close(reader)
+    send(uart, bytes(100))
+    assert loop.run_until_idle() <= 1
+    assert uart.read(LSR, 1) & 0x20
 
 
 def test_writer_that_has_gone_is_not_an_error_and_not_busy(
@@ -292,7 +360,7 @@ def test_stdio_uses_the_terminal_raw_and_gives_it_back(uart: Uart16550, loop: Io
     assert termios.tcgetattr(theirs) == before
 
 
-def test_guest_that_waits_for_room_is_interrupted(loop: IoLoop, pipe: tuple[int, int]) -> None:
+def test_guest_that_waits_for_room_is_interrupted(loop: IoLoop, pipe: tuple[int, int], clock: StoppedClock) -> None:
     reader, writer = pipe
     irq = Level()
     uart = Uart16550(irq)
