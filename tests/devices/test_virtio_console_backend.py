@@ -45,8 +45,9 @@ def test_tty_carries_bytes_both_ways(terminal: tuple[int, str]) -> None:
     with console(f"@tty:con={path}", features=0) as c:
         c.send(0, b"out")
         assert os.read(master, 100) == b"out"
-        os.write(master, b"in\x03\r")
         c.post(0, 64)
+        os.write(master, b"in\x03\r")
+        c.wait(c.driver.queue(0).ring.used_idx)  # the kernel hands it over in the background
         assert c.received(0) == b"in\x03\r"
 
 
@@ -98,8 +99,9 @@ def test_pty_path_is_told_and_bytes_cross_it(capfd: pytest.CaptureFixture[str]) 
         c.wait(lambda: c.device.ports[0].backend.connected)
         c.send(0, b"out")
         assert os.read(reader, 100) == b"out"
-        os.write(reader, b"in")
         c.post(0, 64)
+        os.write(reader, b"in")
+        c.wait(c.driver.queue(0).ring.used_idx)
         assert c.received(0) == b"in"
         os.close(reader)
 
