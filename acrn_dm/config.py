@@ -114,6 +114,7 @@ class MachineConfig:
     hypervisor: str = "auto"
     allow_slow: bool = False  # --allow-slow-kvm
     hugepages: str = attrs.field(default="auto", validator=attrs.validators.in_(("auto", "on", "off")))
+    dump_guest_core: bool = False  # core dumps of this process have the guest's memory, too
     rtvm: bool = False
     lapic_pt: bool = False  # implied by rtvm, and nothing without it
     enable_trusty: bool = False

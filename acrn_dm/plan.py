@@ -63,12 +63,12 @@ def allocate_memory(config: MachineConfig, ranges: Sequence[MemoryRange], *, wan
     """
     if config.hugepages == "on" or (config.hugepages == "auto" and wanted):
         try:
-            return GuestMemory.allocate(ranges, HugePages())
+            return GuestMemory.allocate(ranges, HugePages(), dumped=config.dump_guest_core)
         except HostError as e:
             if config.hugepages == "on":
                 raise
             log.warning("guest memory is in ordinary pages, which is slower: %s", e)
-    return GuestMemory.allocate(ranges)
+    return GuestMemory.allocate(ranges, dumped=config.dump_guest_core)
 
 
 def boot_plan(

@@ -94,6 +94,13 @@ def hugepages(text: str) -> str:
     return text
 
 
+def on_off(text: str) -> bool:
+    """Read ``--dump-guest-core``."""
+    if text not in ("on", "off"):
+        raise ValueError("expected on or off")
+    return text == "on"
+
+
 def word(text: str) -> str:
     """Read a name that may not be empty."""
     if not text:
