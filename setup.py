@@ -18,6 +18,7 @@ MODULES = {
     "acrn_dm.base._aio": "acrn_dm/base/_aio.pyx",
     "acrn_dm.hypervisors._kvm": "acrn_dm/hypervisors/_kvm.pyx",
     "acrn_dm.vhost._vhost": "acrn_dm/vhost/_vhost.pyx",
+    "acrn_dm.devices.terminal._rescue": "acrn_dm/devices/terminal/_rescue.pyx",
     "acrn_dm.hypervisors._hsm": "acrn_dm/hypervisors/_hsm.pyx",
 }
 

@@ -10,7 +10,7 @@ from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.config_space import DEVICE_ID, VENDOR_ID
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.report import BarReport, DeviceReport, MachineReport, RangeReport, UartReport
-from acrn_dm.types import Bdf
+from acrn_dm.types import Bdf, HypervisorType
 from acrn_dm.virtio.transport_pci import VirtioPci
 
 
@@ -50,7 +50,7 @@ def describe(
     config: MachineConfig,
     bus: PciBus,
     platform: Platform,
-    hypervisor: str,
+    hypervisor: HypervisorType | None,
     providers: Mapping[Bdf, str],
 ) -> MachineReport:
     """The whole machine; *providers* names the plugin behind each place."""
@@ -60,10 +60,11 @@ def describe(
     ]
     return MachineReport(
         name=config.name,
-        hypervisor=hypervisor,
+        hypervisor="none" if hypervisor is None else hypervisor.name,
         vcpus=config.vcpus,
         memory=tuple(RangeReport(gpa=r.gpa, size=r.size) for r in guest_ranges(config.memory_bytes)),
         boot=describe_boot(config),
         devices=tuple(describe_function(f, providers.get(f.context.bdf, "")) for f in bus.functions),
         uarts=tuple(uarts),
+        notes=() if hypervisor is None or hypervisor.runs_guests else (f"no guest runs in {hypervisor.name}",),
     )

@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 import attrs
 
+from acrn_dm.base.claims import Claim
 from acrn_dm.boot import fw_cfg_items, ovmf
+from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.loader import BootPlan
 from acrn_dm.config import DeviceSpec, Firmware, MachineConfig
 from acrn_dm.devices.platform.fw_cfg import FwCfg
@@ -23,12 +25,12 @@ HOST_BRIDGES = frozenset({"hostbridge", "amd_hostbridge"})  # what stands for "w
 QEMU_CHIPS = {Bdf(slot=0): "i440fx", Bdf(slot=1, func=3): "piix4-pm"}
 
 
-def with_chips(config: MachineConfig) -> MachineConfig:
+def with_chips(config: MachineConfig, files: KeptFiles) -> MachineConfig:
     """Add the chips by which the firmware knows its platform, the host bridge instead of the one that is given.
 
     Raises ConfigError where something else is in their place.
     """
-    if config.firmware is None or not ovmf.made_for_qemu(config.firmware):
+    if config.firmware is None or not ovmf.made_for_qemu(config.firmware, files):
         return config
     if config.firmware.writeback:
         log.warning("%s: w: no variables are kept: this firmware, made for QEMU, wants a flash device", ovmf.OPTION)
@@ -46,17 +48,26 @@ def with_chips(config: MachineConfig) -> MachineConfig:
 class FirmwareSupport:
     """Made before anything is open."""
 
-    def __init__(self, firmware: Firmware | None) -> None:
+    def __init__(self, firmware: Firmware | None, files: KeptFiles) -> None:
         self._firmware = firmware
+        self._files = files
         self._store: ovmf.VariableStore | None = None
         self.fw_cfg = None if firmware is None else FwCfg()
+
+    def check(self) -> list[str]:
+        """What would keep ``open`` from locking the files; takes nothing."""
+        return [] if self._firmware is None else ovmf.check(self._firmware)
+
+    def claims(self) -> list[Claim]:
+        """The file that keeps the guest's variables."""
+        return [] if self._firmware is None else ovmf.claims(self._firmware)
 
     def open(self) -> tuple[MemoryRange, ...]:
         """Lock the files; return the memory that the image needs. Raises ConfigError."""
         if self._firmware is None:
             return ()
-        self._store = ovmf.VariableStore(self._firmware)
-        return (ovmf.region(self._firmware),)
+        self._store = ovmf.VariableStore(self._firmware, self._files)
+        return (ovmf.region(self._firmware, self._files),)
 
     def prepare(self, plan: Callable[[], BootPlan]) -> None:
         """Before each boot: what the guest may ask for, of the *plan* as it is then. Raises ConfigError."""

@@ -79,14 +79,15 @@ def acrn_dm_machine_built(machine: Any) -> None:
 
 @hookspec
 def acrn_dm_machine_started(machine: Any) -> None:
-    """Observe: the vCPUs are about to run; also after each guest reboot."""
+    """Observe: the vCPUs are about to run; also after each guest reboot, and when a guest that was paused goes on."""
 
 
 @hookspec
 def acrn_dm_machine_stopped(machine: Any, reason: str) -> None:
     """Observe: the vCPUs have stopped.
 
-    *reason* is ``poweroff``, ``reset``, ``forced off``, ``debug-exit`` or an error's text.
+    *reason* is ``poweroff``, ``reset``, ``forced off``, ``debug-exit``, ``paused`` (the host failed a device, see
+    ``werror`` of virtio-blk) or an error's text.
     """
 
 

@@ -5,17 +5,18 @@
 until it is off; ``Machine.close`` gives everything back in reverse order, whatever happened before.
 """
 
-import enum
 import functools
 import logging
+import math
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import attrs
 
+from acrn_dm import parts
 from acrn_dm.boot import loader
+from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.boot.registers import BootRegisters
 from acrn_dm.boot.wake import wake_registers
@@ -27,34 +28,25 @@ from acrn_dm.dispatch import MachineDispatch
 from acrn_dm.errors import ConfigError, GuestError
 from acrn_dm.firmware import FirmwareSupport, with_chips
 from acrn_dm.hypervisors.base import Hypervisor, InterruptWatcher, VmEvent
+from acrn_dm.hypervisors.triple_fault import TripleFaults
 from acrn_dm.ioloop import IoLoop
-from acrn_dm.management import Controls, Management, PowerState
+from acrn_dm.management import Controls, Management, Standstill, StopReason, power_state
 from acrn_dm.memory import GuestMemory, MemoryRange, guest_ranges
-from acrn_dm.parts import EventFdHooks, check_claims, check_terminal, do_all, find_hypervisor, make_function
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.pci.quiesce import left_behind, quiesce
 from acrn_dm.plan import allocate_memory, boot_plan, hypervisor_options
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.report import MachineReport
 from acrn_dm.resolve import resolve_devices
-from acrn_dm.resources import Resources
+from acrn_dm.resources import HostFault, Resources
 from acrn_dm.types import Bdf, HypervisorType
-from acrn_dm.virtio.transport_pci import VirtioPci
+
+__all__ = ("Machine", "StopReason", "build")
 
 log = logging.getLogger(__name__)
 
-EARLY_S = 1.0  # a triple fault sooner than this after the boot is no reboot, it is a kernel that can't run
-
-
-class StopReason(enum.Enum):
-    """Why the vCPUs stopped."""
-
-    POWEROFF = "poweroff"
-    RESET = "reset"
-    SUSPEND = "suspend"
-    DEBUG_EXIT = "debug-exit"
-    FORCED = "forced off"
-    ERROR = "error"
+STOP_S = 5.0  # a host that does not finish what is in flight keeps a machine that goes off no longer
 
 
 def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True) -> "Machine":
@@ -62,14 +54,15 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
 
     Without *threads* nothing runs by itself: tests step the loops.
     """
-    config = with_chips(config)
+    files = KeptFiles()
+    config = with_chips(config, files)
     bus = PciBus()
     providers: dict[Bdf, str] = {}
     for resolved in resolve_devices(config, plugins):
-        bus.add(make_function(resolved, plugins))
+        bus.add(parts.make_function(resolved, plugins))
         providers[resolved.spec.bdf] = str(plugins.provider(resolved.type))
     bus.assign()
-    hypervisor, problem = find_hypervisor(config, plugins)
+    hypervisor, problem = parts.find_hypervisor(config, plugins)
     bus.route(hypervisor.ioapic_pins if hypervisor is not None else 24)
     machine = Machine(
         config=config,
@@ -79,6 +72,7 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
         hypervisor=hypervisor,
         problem=problem,
         threads=threads,
+        files=files,
     )
     plugins.observe("acrn_dm_machine_built", machine=machine)
     return machine
@@ -95,6 +89,7 @@ class Machine:
     hypervisor: HypervisorType | None
     problem: str | None = None  # why the hypervisor can't be opened here
     threads: bool = True
+    files: KeptFiles = attrs.field(factory=KeptFiles, repr=False)  # kernel, ramdisk and firmware
     ranges: tuple[MemoryRange, ...] = attrs.field(repr=False)
     pio: Bus = attrs.field(factory=pio_bus, init=False, repr=False)
     mmio: Bus = attrs.field(factory=mmio_bus, init=False, repr=False)
@@ -106,13 +101,14 @@ class Machine:
     platform: Platform = attrs.field(init=False, repr=False)
     dispatch: MachineDispatch = attrs.field(init=False, repr=False)
     management: Management | None = attrs.field(default=None, init=False, repr=False)
+    standstill: Standstill = attrs.field(init=False, repr=False)
     reason: StopReason | None = attrs.field(default=None, init=False)
     detail: str = attrs.field(default="", init=False)
     reboots: int = attrs.field(default=0, init=False)
     _power: tuple[ProcessorPower, ...] = attrs.field(default=(), init=False, repr=False)
     asleep: bool = attrs.field(default=False, init=False)  # in S3
     _power_cycle: bool = attrs.field(default=True, init=False)  # of a reset that is asked for
-    _booted_at: float = attrs.field(default=0.0, init=False)
+    faults: TripleFaults = attrs.field(factory=TripleFaults, init=False)
     _pressed: bool = attrs.field(default=False, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
@@ -122,13 +118,13 @@ class Machine:
 
     def __attrs_post_init__(self) -> None:
         callbacks = PlatformCallbacks(
-            poweroff=lambda: self.request_stop(StopReason.POWEROFF),
+            poweroff=self._guest_powers_off,
             reset=self._guest_resets,
             suspend=lambda: self.request_stop(StopReason.SUSPEND, hold=True),
             debug_exit=lambda code: self.request_stop(StopReason.DEBUG_EXIT, f"code {code:#x}"),
             quit=self.press_power_button,
         )
-        self.firmware = FirmwareSupport(self.config.firmware)
+        self.firmware = FirmwareSupport(self.config.firmware, self.files)
         self.platform = Platform(
             callbacks,
             uarts=self.config.uarts,
@@ -137,6 +133,7 @@ class Machine:
             pit=self.hypervisor is not None and self.hypervisor.needs_pit,
         )
         self.platform.pm.on_alarm(self.wake)
+        self.standstill = Standstill(self.main_loop)
         self.dispatch = MachineDispatch(self.pio, self.mmio, self.bus, self._vm_event)
 
     @property
@@ -146,27 +143,22 @@ class Machine:
 
     def check(self) -> list[str]:
         """What is missing on this host, one line each; opens and changes nothing."""
-        lines = [] if self.problem is None else [self.problem]
-        checks: list[Callable[[], list[str]]] = [lambda: loader.check(self.boot_plan()), self.platform.check]
+        checks: list[Callable[[], list[str]]] = [lambda: [] if self.problem is None else [self.problem]]
+        checks += [lambda: loader.check(self.boot_plan()), self.firmware.check, self.platform.check]
         checks += [functools.partial(self._check, f) for f in self.functions]
-        checks.append(lambda: check_terminal(self.platform, self.functions))
-        checks.append(lambda: check_claims(self.platform, self.functions))
-        for check in checks:
-            try:
-                lines += check()
-            except ConfigError as e:
-                lines.append(str(e))
-        return lines
+        checks.append(lambda: parts.check_whole(self.config, self.bus, self.platform, self.firmware))
+        return parts.all_problems(checks)
 
     def describe(self) -> MachineReport:
         """The machine as a record for ``--dry-run``."""
-        name = self.hypervisor.name if self.hypervisor is not None else "none"
-        return describe(self.config, self.bus, self.platform, name, self.providers)
+        return describe(self.config, self.bus, self.platform, self.hypervisor, self.providers)
 
     def boot_plan(self) -> loader.BootPlan:
         """What the loader is to put into memory."""
         ids = tuple(range(self.config.vcpus)) if self.vm is None else self.vm.apic_ids
-        return boot_plan(self.config, self.bus, self.platform, self.ranges, apic_ids=ids, power=self._power)
+        return boot_plan(
+            self.config, self.bus, self.platform, self.ranges, apic_ids=ids, files=self.files, power=self._power
+        )
 
     def realize(self) -> None:
         """Open hypervisor, memory and devices. On an error everything opened so far is closed by ``close``."""
@@ -195,10 +187,12 @@ class Machine:
             pio=self.pio,
             mmio=self.mmio,
             interrupts=self.vm,
-            eventfds=EventFdHooks(self.plugins, self.vm),
+            eventfds=parts.EventFdHooks(self.plugins, self.vm),
             main_loop=self.main_loop,
             io_loop=self.io_loop,
             device_failed=self._device_failed,
+            quit=self.press_power_button,
+            pause_guest=self._pause_guest,
         )
         self.platform.realize(resources)
         self.bus.attach(resources)
@@ -241,9 +235,10 @@ class Machine:
     def _start(self, registers: BootRegisters) -> None:
         assert self.vm is not None
         self.dispatch.hold = False
+        self.standstill.clear()
         self.vm.set_boot_registers(registers)
         self.plugins.observe("acrn_dm_machine_started", machine=self)
-        self._booted_at = time.monotonic()
+        self.faults.started()
         self.vm.run(self.dispatch)
 
     def reset(self) -> None:
@@ -251,9 +246,8 @@ class Machine:
         assert self.vm is not None
         assert self.memory is not None
         log.info("the guest resets: %s", self.detail or "by its own request")
-        self.vm.pause()
-        self._taken(StopReason.RESET)
-        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.RESET.value)
+        if not self._halt(StopReason.RESET):
+            return
         self._reset_devices()
         self.firmware.save(self.memory)
         self.vm.reset(full=self._power_cycle)
@@ -286,53 +280,43 @@ class Machine:
                 self.dispatch.hold = hold
         self.main_loop.call_soon(lambda: None)
 
-    def insert_medium(self, bdf: Bdf, text: str) -> None:
-        """Put the medium *text* into the empty slot of the device at *bdf*. Raises ConfigError, HostError."""
-        function = next((f for f in self.functions if f.context.bdf == bdf), None)
-        if not isinstance(function, VirtioPci):
-            raise ConfigError(f"there is no virtio device at {bdf}", value=text)
-        with function.lock:
-            function.device.insert_medium(text)
-
     def close(self) -> None:
         """Give everything back, in reverse order; goes on after errors and raises the first one at the end.
         Idempotent.
         """
         steps: list[Callable[[], object]] = [] if self.vm is None else [self.vm.stop]
         steps += [self.management.close] if self.management is not None else []
+        steps += [lambda: self._quiesce(STOP_S), *(f.prepare_close for f in self.functions)]
         steps += [f.close for f in reversed(self.functions)]
-        steps += [
-            self.firmware.close,
-            self.platform.close,
-            *(loop.close for loop in self.io_loops.values()),
-            self.main_loop.close,
-        ]
-        steps += [part.close for part in (self.vm, self.memory) if part is not None]
+        loops = [loop.close for loop in self.io_loops.values()]
+        steps += [self.firmware.close, self.platform.close, *loops, self.main_loop.close]
+        steps += [] if self.vm is None else [self.vm.close]
+        if self.memory is not None:
+            memory = self.memory
+            steps.append(lambda: memory.abandon() if left_behind(self.functions) else memory.close())
         try:
-            do_all(steps)
+            parts.do_all(steps)
         finally:
             self.io_loops, self.vm, self.memory = {}, None, None
 
+    def _quiesce(self, seconds: float = math.inf) -> bool:
+        """Wait for the devices, *seconds* at most and while nobody stops the machine for good; the loop goes on."""
+        reason = self.reason
+        return quiesce(self.functions, self.main_loop.step, seconds=seconds, go_on=lambda: self.reason is reason)
+
     def _controls(self) -> Controls:
         return Controls(
-            state=self._power_state,
+            state=lambda: power_state(self.reason, paused=self.asleep or self.standstill.standing),
             press_power_button=lambda: None if self._pressed else self._press(),
             power_off=lambda who: self.request_stop(StopReason.POWEROFF, who),
-            insert_medium=self.insert_medium,
-            wake=self._resume,
+            insert_medium=functools.partial(parts.insert_medium, self.functions),
+            resume=self._resume,
         )
 
     def _resume(self) -> bool:
         asleep = self.asleep
         self.wake()
-        return asleep
-
-    def _power_state(self) -> PowerState:
-        if self.asleep:
-            return PowerState.SUSPENDED
-        if self.reason is None:
-            return PowerState.RUNNING
-        return PowerState.SYSTEM_RESET if self.reason is StopReason.RESET else PowerState.POWEROFF
+        return self.standstill.resume() or asleep
 
     def _check(self, function: PciFunction) -> list[str]:
         with self._blame(function):
@@ -350,7 +334,25 @@ class Machine:
     def _wait(self) -> StopReason:
         while self.reason is None:
             self.main_loop.step(None)
+            if self.standstill.wanted and self.reason is None:
+                self._stand_still()
         return self.reason
+
+    def _stand_still(self) -> None:
+        assert self.vm is not None
+        assert self.management is not None
+        self.vm.pause()
+        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason="paused")
+        if self.standstill.hold(self.management, lambda: self.reason is not None):
+            self.plugins.observe("acrn_dm_machine_started", machine=self)
+            self.vm.resume()
+
+    def _pause_guest(self, fault: HostFault) -> bool:
+        pauses = self.hypervisor is not None and self.hypervisor.resumes
+        if not pauses or self.management is None or not self.management.can_resume:
+            return False
+        self.standstill.ask(fault)
+        return True
 
     def _taken(self, reason: StopReason) -> None:
         """What was asked for before the vCPUs stood still is being done; a reason to stop for good stays."""
@@ -366,6 +368,7 @@ class Machine:
         self.vm.stop()
         if self.reason is StopReason.POWEROFF and not self.detail and self.management is not None:
             self.management.powered_off()
+        self._quiesce(STOP_S)
         self._reset_devices()
         self.firmware.save(self.memory)
         text = self.detail if self.reason is StopReason.ERROR else self.reason.value
@@ -382,12 +385,10 @@ class Machine:
         assert self.memory is not None
         log.info("the guest sleeps")
         self.asleep = True
-        self.vm.pause()
-        self._taken(StopReason.SUSPEND)
-        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=StopReason.SUSPEND.value)
-        for function in self.functions:
-            with function.lock:
-                function.reset()
+        if not self._halt(StopReason.SUSPEND):
+            self.asleep = False
+            return
+        parts.reset_all(self.functions)
         self.platform.sleep()
         self.bus.reset()
         while self.asleep and self.reason is None:
@@ -403,10 +404,16 @@ class Machine:
             log.error("%s; it boots anew", e)
             self.request_stop(StopReason.RESET, str(e))
 
+    def _halt(self, reason: StopReason) -> bool:
+        """vCPUs and devices stop; False if somebody stops the machine for good before the host is done."""
+        assert self.vm is not None
+        self.vm.pause()
+        self._taken(reason)
+        self.plugins.observe("acrn_dm_machine_stopped", machine=self, reason=reason.value)
+        return self._quiesce()
+
     def _reset_devices(self) -> None:
-        for function in self.functions:
-            with function.lock:
-                function.reset()
+        parts.reset_all(self.functions)
         self.platform.reset()
         self.bus.reset()
 
@@ -420,18 +427,21 @@ class Machine:
         self._pressed = True
         log.info("power button pressed; the guest has %g s", self.config.shutdown_timeout_s)
         self.platform.press_power_button()
-        self.main_loop.call_later(
-            self.config.shutdown_timeout_s,
-            lambda: self.request_stop(StopReason.FORCED, "the guest did not power off in time"),
-        )
+        late = "the guest did not power off in time"
+        self.main_loop.call_later(self.config.shutdown_timeout_s, lambda: self.request_stop(StopReason.FORCED, late))
+
+    def _guest_powers_off(self, sci_kept: bool) -> None:
+        assert self.vm is not None
+        if self.vm.fault_powers_off and self.faults.in_disguise(self.platform.pm.acpi_enabled, sci_kept):
+            self._vm_event(VmEvent.TRIPLE_FAULT, "")
+        else:
+            self.request_stop(StopReason.POWEROFF)
 
     def _vm_event(self, event: VmEvent, detail: str) -> None:
         if event is VmEvent.TRIPLE_FAULT and self.management is not None:
             self.main_loop.call_soon(self.management.triple_fault)
-        if event is VmEvent.TRIPLE_FAULT and time.monotonic() - self._booted_at >= EARLY_S:
-            self.request_stop(StopReason.RESET, "triple fault")
-        else:
-            self.request_stop(StopReason.ERROR, f"{event.value}: {detail}" if detail else event.value)
+        failure = self.faults.failure(event, detail)
+        self.request_stop(StopReason.ERROR if failure else StopReason.RESET, failure or "triple fault")
 
     def _device_failed(self, device: object, error: Exception) -> None:
         # Observers are promised the main thread; devices report from wherever they were.

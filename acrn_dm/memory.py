@@ -163,6 +163,13 @@ class GuestMemory:
             else:
                 region.discard()
 
+    def abandon(self) -> None:
+        """Instead of ``close``: the host's kernel is still at work on the memory, which stays mapped until the process
+        ends.
+        """
+        if self._hugetlb is not None:
+            self._hugetlb.give_back()
+
     def close(self) -> None:
         """Release views, mappings and files, in this order. Raises BufferError while a ring still uses the memory."""
         self.map.close()

@@ -16,13 +16,12 @@ from typing import Any, TypeVar
 
 import attrs
 
+from acrn_dm.base.unix_listener import path_problem
 from acrn_dm.errors import ConfigError
 
 C = TypeVar("C")
 
 MAX_WORD = 64  # longer words are not compared with known ones: the comparison is quadratic
-
-MAX_SOCKET_PATH = 107  # bytes, sun_path of linux/un.h less its terminating zero
 
 TRUE_WORDS = frozenset({"on", "true", "yes", "1"})
 FALSE_WORDS = frozenset({"off", "false", "no", "0"})
@@ -140,8 +139,9 @@ def parse_int(value: Any, what: str) -> int:
 
 
 def _socket_path(instance: object, attribute: "attrs.Attribute[Path | None]", value: Path | None) -> None:
-    if value is not None and len(os.fsencode(value)) > MAX_SOCKET_PATH:
-        raise ValueError(f"{attribute.name} {str(value)!r}: a socket's path has at most {MAX_SOCKET_PATH} bytes")
+    problem = None if value is None else path_problem(value)
+    if problem is not None:
+        raise ValueError(f"{attribute.name} {str(value)!r}: {problem}")
 
 
 def _convert(hint: Any, value: Any, what: str) -> Any:

@@ -5,17 +5,18 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from acrn_dm.base.claims import Claimant, conflicts
+from acrn_dm.base.claims import Claimant, conflicts, socket_claim
 from acrn_dm.config import MachineConfig
 from acrn_dm.devices.platform import Platform
 from acrn_dm.errors import AcrnDmError, ConfigError
 from acrn_dm.hypervisors.base import Hypervisor
 from acrn_dm.irq import IoEventFd, IrqFd
+from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.plan import unprovided
+from acrn_dm.plan import check_descriptors, unprovided
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.resolve import ResolvedDevice
-from acrn_dm.types import HypervisorType
+from acrn_dm.types import Bdf, HypervisorType
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.transport_pci import VirtioPci
 
@@ -95,19 +96,48 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
     )
 
 
-def check_terminal(platform: Platform, functions: Iterable[PciFunction]) -> list[str]:
-    """One line when more than one device wants this process's terminal."""
-    users = [f"-l {port.name.lower()}" for port in platform.uarts if port.uses_terminal]
-    users += [f.name for f in functions if f.uses_terminal]
+def check_whole(config: MachineConfig, bus: PciBus, platform: Platform, firmware: Claimant) -> list[str]:
+    """What is wrong with the parts together, one line each: things of the host that only one of them can have, and how
+    many files they open.
+    """
+    terminal = [f"-l {port.name.lower()}" for port in platform.uarts if port.uses_terminal]
+    terminal += [f.name for f in bus.functions if f.uses_terminal]
     text = "standard input and output can be used by one device only, not by"
-    return [f"{text} {', '.join(users)}"] if len(users) > 1 else []
+    lines = [f"{text} {', '.join(terminal)}"] if len(terminal) > 1 else []
+    users: list[tuple[str, object]] = [("--ovmf", firmware)]
+    users += [(f"-l {port.name.lower()}", port) for port in platform.uarts]
+    users += [(f.name, f.device if isinstance(f, VirtioPci) else f) for f in bus.functions]
+    claims = [(name, claim) for name, user in users if isinstance(user, Claimant) for claim in user.claims()]
+    if config.command_monitor is not None:
+        claims.append(("--cmd_monitor", socket_claim(config.command_monitor)))
+    return lines + conflicts(claims) + check_descriptors(config, bus)
 
 
-def check_claims(platform: Platform, functions: Iterable[PciFunction]) -> list[str]:
-    """One line for each thing of the host that two parts of the machine want and only one can have."""
-    users: list[tuple[str, object]] = [(f"-l {port.name.lower()}", port) for port in platform.uarts]
-    users += [(f.name, f.device if isinstance(f, VirtioPci) else f) for f in functions]
-    return conflicts((name, claim) for name, user in users if isinstance(user, Claimant) for claim in user.claims())
+def all_problems(checks: Iterable[Callable[[], list[str]]]) -> list[str]:
+    """The lines of all *checks*; one that raises ConfigError has that line."""
+    lines: list[str] = []
+    for check in checks:
+        try:
+            lines += check()
+        except ConfigError as e:
+            lines.append(str(e))
+    return lines
+
+
+def insert_medium(functions: Iterable[PciFunction], bdf: Bdf, text: str) -> None:
+    """Put the medium *text* into the empty slot of the device at *bdf*. Raises ConfigError, HostError."""
+    function = next((f for f in functions if f.context.bdf == bdf), None)
+    if not isinstance(function, VirtioPci):
+        raise ConfigError(f"there is no virtio device at {bdf}", value=text)
+    with function.lock:
+        function.device.insert_medium(text)
+
+
+def reset_all(functions: Iterable[PciFunction]) -> None:
+    """Machine reset: every function as after power-on."""
+    for function in functions:
+        with function.lock:
+            function.reset()
 
 
 def do_all(steps: Iterable[Callable[[], object]]) -> None:

@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Sequence
 
+from acrn_dm.base import descriptors as open_files
 from acrn_dm.boot.acpi.inputs import AcpiInputs
+from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.loader import BootPlan
 from acrn_dm.boot.processors import ProcessorPower
 from acrn_dm.config import MachineConfig
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 
 GIB = 1 << 30
 VIRTIO_BLK = 2  # device id
+FILES_OF_A_DEVICE = 4  # an image, a tap, a socket and its client
 
 
 def hypervisor_options(config: MachineConfig) -> HypervisorOptions:
@@ -75,6 +78,7 @@ def boot_plan(
     ranges: Sequence[MemoryRange],
     *,
     apic_ids: tuple[int, ...],
+    files: KeptFiles,
     power: tuple[ProcessorPower, ...] = (),
 ) -> BootPlan:
     """What the loader is to put into memory."""
@@ -98,6 +102,7 @@ def boot_plan(
         memory_ranges=ranges,
         acpi=acpi,
         disks=boot_disks(config, bus),
+        files=files,
     )
 
 
@@ -121,3 +126,24 @@ def boot_disks(config: MachineConfig, bus: PciBus) -> tuple[tuple[int, int], ...
         if isinstance(f, VirtioPci) and f.device.device_id == VIRTIO_BLK and f.context.bdf.bus == 0
     ]
     return tuple((bdf.slot, bdf.func) for bdf in sorted(disks, key=lambda bdf: bdf not in marked))
+
+
+def descriptors(config: MachineConfig, bus: PciBus) -> int:
+    """How many files the machine has open when every driver uses all queues, a little more rather than less.
+
+    A queue has an eventfd for kicks and one for calls. Where another process or the kernel moves the data, there are up
+    to two more: of a vhost node and its errors, or of a shadow ring.
+    """
+    needed = 64 + 2 * config.vcpus
+    for function in bus.functions:
+        if isinstance(function, VirtioPci):
+            each = 2 if function.device.backend_name == "vbs-u" else 4
+            needed += FILES_OF_A_DEVICE + each * len(function.device.queue_sizes)
+    return needed
+
+
+def check_descriptors(config: MachineConfig, bus: PciBus) -> list[str]:
+    """One line where the host does not let us open as many files."""
+    needed, limit = descriptors(config, bus), open_files.limit()
+    text = f"the machine needs {needed} file descriptors, and {limit} is the limit"
+    return [] if needed <= limit else [f"{text}; raise it (ulimit -Hn {needed}, or LimitNOFILE= of a service)"]

@@ -103,6 +103,8 @@ class HypervisorType:
     ioapic_pins: int = 24  # GSIs that INTx routing may use: 48 on ACRN
     needs_pit: bool = False  # the timer (8254) and port 0x61 are left to the device model
     acrn_options: bool = False  # takes the options that only ACRN has: real-time guests, secure world, storm monitor
+    resumes: bool = True  # vCPUs that were paused can go on
+    runs_guests: bool = True  # False: it has no processors; nothing but a test gets further than ``--dry-run``
     rank: int = 0  # ``--hypervisor auto`` takes the usable one of highest rank; below 0: never automatically
     api: int = API
 

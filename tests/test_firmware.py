@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
+from acrn_dm.boot.files import KeptFiles
 from acrn_dm.config import DeviceSpec, Firmware, MachineConfig
 from acrn_dm.errors import ConfigError
 from acrn_dm.firmware import with_chips
@@ -36,7 +37,7 @@ def acrns(tmp_path: Path) -> Firmware:
 
 
 def kinds(firmware: Firmware | None, *devices: DeviceSpec) -> dict[str, str]:
-    config = with_chips(MachineConfig(firmware=firmware, devices=devices))
+    config = with_chips(MachineConfig(firmware=firmware, devices=devices), KeptFiles())
     return {str(spec.bdf): spec.kind for spec in config.devices}
 
 
@@ -62,14 +63,14 @@ def test_machine_without_firmware_stays_as_it_is() -> None:
 def test_another_device_in_the_chips_place_is_named(qemus: Firmware, place: Bdf) -> None:
     disk = DeviceSpec(bdf=place, kind="virtio-blk", text="/disk")
     with pytest.raises(ConfigError, match=rf"-s: '{place},virtio-blk': .* move virtio-blk elsewhere"):
-        with_chips(MachineConfig(firmware=qemus, devices=(disk,)))
+        with_chips(MachineConfig(firmware=qemus, devices=(disk,)), KeptFiles())
 
 
 @pytest.mark.parametrize("writeback", [False, True])
 def test_variables_that_will_not_be_kept_are_said(
     qemus: Firmware, caplog: pytest.LogCaptureFixture, writeback: bool
 ) -> None:
-    with_chips(MachineConfig(firmware=attrs.evolve(qemus, writeback=writeback)))
+    with_chips(MachineConfig(firmware=attrs.evolve(qemus, writeback=writeback)), KeptFiles())
     assert ("no variables are kept" in caplog.text) is writeback
 
 

@@ -1,8 +1,10 @@
 """A whole machine on the stand-in of ACRN's kernel module: what the guest asks for becomes the reference's calls."""
 
 import contextlib
+import re
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,11 @@ class Rig:
         with contextlib.suppress(VcpuGoneError):
             self.hsm.vm.pio_write(port, size, value)
 
+    def power_off(self) -> None:
+        """As an operating system does it: ACPI is on, and SCI_EN preserved."""
+        self.hsm.vm.pio_write(0xB2, 1, 0xA0)
+        self.last_words(0x404, 2, 0x3401)
+
     def sequence(self) -> list[str]:
         """The calls since the last time, but for those of accesses."""
         names = self.hsm.names("ATTACH_IOREQ_CLIENT", "NOTIFY_REQUEST_FINISH")
@@ -145,16 +152,35 @@ def test_start_tells_the_idle_level_of_each_pci_line(rig: Rig) -> None:
     lines = [call.argument for call in rig.hsm.calls if call.name == "SET_IRQLINE"]
     assert lines == [(16, 0), (17, 0)]
     assert rig.sequence() == [*BORN, "SET_IRQLINE", "SET_IRQLINE", *START]
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     rig.finish()
 
 
 def test_power_off(rig: Rig) -> None:
     rig.sequence()
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     assert rig.finish() is StopReason.POWEROFF
     rig.machine.close()
     assert rig.sequence() == ["PAUSE_VM", "DESTROY_IOREQ_CLIENT", "DESTROY_VM", "close"]
+
+
+def test_triple_fault_right_after_the_start_is_an_error_though_it_comes_as_a_power_off(rig: Rig) -> None:
+    with contextlib.suppress(VcpuGoneError):
+        rig.hsm.vm.triple_fault()
+    assert rig.finish() is StopReason.ERROR
+    assert re.fullmatch(r"triple fault \d+ ms after its start", rig.machine.detail)
+
+
+def test_triple_fault_of_a_guest_that_has_run_is_a_reset_though_it_comes_as_a_power_off(rig: Rig) -> None:
+    rig.hsm.vm.pio_write(0xB2, 1, 0xA0)
+    rig.machine.faults.clock = lambda: time.monotonic() + 100
+    rig.sequence()
+    with contextlib.suppress(VcpuGoneError):
+        rig.hsm.vm.triple_fault()
+    rig.wait(lambda: "START_VM" in rig.hsm.names() and rig.hsm.live[0].state == "running")
+    assert rig.machine.reboots == 1
+    rig.power_off()
+    assert rig.finish() is StopReason.POWEROFF
 
 
 def reboot(rig: Rig, value: int) -> list[str]:
@@ -173,7 +199,7 @@ def test_system_reset_is_in_place_and_withholds_the_answer(rig: Rig) -> None:
     assert reboot(rig, 0x06) == ["PAUSE_VM", "CLEAR_VM_IOREQ", "RESET_VM", *AGAIN]
     assert rig.hsm.vm is vm
     assert memory.read(0x7F_0000, 6) == bytes(6)
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     assert rig.finish() is StopReason.POWEROFF
 
 
@@ -182,7 +208,7 @@ def test_full_reset_makes_the_vm_anew(rig: Rig) -> None:
     end = ["PAUSE_VM", "DESTROY_IOREQ_CLIENT", "DESTROY_VM", "close"]
     assert reboot(rig, 0x0E) == [*end, *BORN, "SET_IRQLINE", "SET_IRQLINE", *START]
     assert rig.hsm.vm is not vm
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     assert rig.finish() is StopReason.POWEROFF
 
 
@@ -190,7 +216,7 @@ def test_five_resets_in_a_row(rig: Rig) -> None:
     for value in (0x06, 0x0E, 0x06, 0x06, 0x0E):
         reboot(rig, value)
     assert rig.machine.reboots == 5
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     assert rig.finish() is StopReason.POWEROFF
 
 
@@ -223,7 +249,7 @@ def test_sleep_and_wake_by_the_power_button(rig: Rig) -> None:
     assert (registers[21:24], registers[32:34], registers[37]) == ((0, 0x9_A010, 0x30), (0x9F, 0xFFFF), 0x9A01)
     assert memory.read(0x7F_0000, 4) == b"kept"
     assert rig.hsm.vm.pio_read(0x400, 2) == 0x8000  # WAK_STS
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     assert rig.finish() is StopReason.POWEROFF
 
 
@@ -232,7 +258,7 @@ def test_sleeper_without_a_vector_boots_anew(rig: Rig) -> None:
     rig.machine.press_power_button()
     rig.wait(lambda: rig.hsm.names().count("CREATE_VM") == 1 and rig.hsm.live[0].state == "running")
     assert rig.machine.reboots == 1
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     assert rig.finish() is StopReason.POWEROFF
 
 
@@ -250,7 +276,7 @@ def test_alarm_of_the_clock_wakes_if_the_guest_has_enabled_it(rig: Rig) -> None:
         vm.pio_write(0x71, 1, value)
     fall_asleep(rig, 0x9_A000)
     rig.wait_state("running")
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     assert rig.finish() is StopReason.POWEROFF
 
 
@@ -261,7 +287,7 @@ def test_vcpus_have_the_lapic_ids_of_their_cpus(rig: Rig) -> None:
     table = memory.read(0xF2500, 64)
     assert table[:4] == b"APIC"
     assert (table[47], table[55]) == (2, 6)
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     rig.finish()
 
 
@@ -273,7 +299,7 @@ def test_power_states_of_the_hypervisor_are_in_the_dsdt(make_rig: MakeRig) -> No
     dsdt = next(data for _, data in build_acpi(rig.machine.boot_plan().acpi) if data[:4] == b"DSDT")
     assert b"_PSS" in dsdt
     assert b"PR01" in dsdt
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     rig.finish()
 
 
@@ -283,7 +309,7 @@ def test_timer_is_emulated_and_ticks_on_its_line(rig: Rig) -> None:
     vm.pio_write(0x40, 1, 0xA9)
     vm.pio_write(0x40, 1, 0x04)  # 1000 Hz
     rig.wait(lambda: [c.argument for c in rig.hsm.calls if c.name == "SET_IRQLINE"].count((2, 0)) >= 3)
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     rig.finish()
 
 
@@ -293,7 +319,7 @@ def test_storm_monitor_is_started_with_the_machine(make_rig: MakeRig) -> None:
     rig.start()
     assert isinstance(rig.machine.vm, AcrnVm)
     assert rig.machine.vm._monitor is not None
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     rig.finish()
 
 
@@ -315,5 +341,5 @@ def test_firmware_starts_at_its_reset_vector(make_rig: MakeRig, tmp_path: Path) 
     assert (registers[21:24], registers[32:34], registers[37]) == ((0xFFF0, 0xFFFF_0000, 0x30), (0x9F, 0xFFFF), 0xF000)
     assert rig.hsm.vm.mmio_read(0xFFFF_FFF0, 4) == 0x9090_9090
     assert [memory[0] for memory in rig.hsm.vm.memory] == [0, 0xFFE0_0000]
-    rig.last_words(0x404, 2, 0x3400)
+    rig.power_off()
     rig.finish()

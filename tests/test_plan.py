@@ -1,15 +1,19 @@
 """What a hypervisor makes of options that only ACRN has: taken, ignored with a line, or refused."""
 
 import logging
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from acrn_dm.config import InterruptMonitor, MachineConfig
+from acrn_dm.devices import virtio_blk, virtio_console
 from acrn_dm.machine import build
 from acrn_dm.parts import find_hypervisor
-from acrn_dm.plan import hypervisor_options, unprovided
+from acrn_dm.plan import FILES_OF_A_DEVICE, descriptors, hypervisor_options, unprovided
 from acrn_dm.plugins import make_plugin_manager
+from acrn_dm.testing import SimMachine
 from acrn_dm.types import HypervisorOptions, HypervisorType
 
 MONITOR = InterruptMonitor(threshold=10000, period_s=10, delay_ms=1, duration_ms=100)
@@ -78,3 +82,30 @@ def test_refused_option_is_found_before_anything_is_open() -> None:
     machine = build(MachineConfig(hypervisor="sim", enable_trusty=True), make_plugin_manager(entry_points=False))
     assert "--enable_trusty: sim has none; it needs the hypervisor hsm" in machine.check()
     machine.close()
+
+
+DEVICES = {
+    "virtio-console": "pty:a,pty:b",
+    "virtio-blk": "{folder}/disk,nocache",
+}
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+def test_machine_opens_no_more_files_than_were_counted_and_not_many_less(kind: str, tmp_path: Path) -> None:
+    """Of ten devices under their drivers. The simulated hypervisor duplicates each eventfd; a real one does not."""
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    text = DEVICES[kind].format(folder=tmp_path)
+    before = files()
+    with SimMachine(plugins=[virtio_blk, virtio_console]) as machine:
+        for slot in range(3, 13):
+            machine.add(kind, f"{text},share=on" if kind == "virtio-blk" else text, slot=slot)
+        for slot in range(3, 13):
+            machine.driver(slot).start()
+        duplicates = len(machine.vm.kicks.bindings) + len(machine.vm.interrupts.bindings)
+        used = files() - before - duplicates
+        counted = descriptors(MachineConfig(), machine.bus)
+    assert used <= counted <= used + 64 + 2 + 10 * FILES_OF_A_DEVICE
+
+
+def files() -> int:
+    return len(os.listdir("/proc/self/fd"))

@@ -7,6 +7,7 @@ that takes ``STUCK_S`` is the end. The scenes are those of the tests (tests/base
 
 import argparse
 import contextlib
+import faulthandler
 import mmap
 import os
 import subprocess
@@ -149,7 +150,10 @@ def fight(eventfd: int, signal: Callable[[], object], *, seconds: float, signals
             now = time.monotonic()
             if signaller.count != seen:
                 seen, moved = signaller.count, now
-            assert now - moved < STUCK_S, f"it hangs in a signal, after {seen} of them and {fighter.rounds} rounds"
+            if now - moved > STUCK_S:
+                faulthandler.dump_traceback()
+                signaller.halt = True
+                raise AssertionError(f"it hangs in a signal, after {seen} of them and {fighter.rounds} rounds")
             if now - begun >= seconds and seen >= signals and fighter.rounds >= rounds:
                 break
         signaller.halt = True

@@ -63,3 +63,8 @@ def path_key(path: Path) -> tuple[Hashable, ...]:
 def name_key(path: Path) -> tuple[Hashable, ...]:
     """The place in its directory that *path* names, whether there is something or not."""
     return ("name", os.path.realpath(path))
+
+
+def socket_claim(path: Path) -> Claim:
+    """A UNIX socket that serves one user: of the one who connects to it, or of the one who makes it."""
+    return Claim(key=name_key(path), what=f"socket {path}")

@@ -10,17 +10,16 @@ uses the whole image, and lets in others who have parts. They know one another b
 finds no other user, and keeps out those who come later, so the next ones need not look.
 """
 
-import contextlib
 import errno
 import fcntl
 import logging
 import os
 import struct
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import attrs
+
+from acrn_dm.base import processes
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +89,33 @@ def is_free(fd: int, access: Access) -> bool:
     return True
 
 
+def take_content(fd: int, *, writes: bool) -> bool:
+    """Lock a file whose content is taken as it is now, or *writes* for one that is written back; else as ``take``.
+
+    The original's way with firmware, a read lock or a write lock on everything, but for the bytes that QEMU locks: it
+    may read a file that others read.
+    """
+    try:
+        _set(fd, *_content(writes))
+    except OSError as e:
+        if e.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        if e.errno not in NOT_PROVIDED:
+            raise
+    return take(fd, Access()) if writes else True
+
+
+def content_is_free(fd: int, *, writes: bool) -> bool:
+    """Whether ``take_content`` would succeed now; takes nothing. Raises OSError."""
+    try:
+        if _held(fd, *_content(writes)):
+            return False
+    except OSError as e:
+        if e.errno not in NOT_PROVIDED:
+            raise
+    return is_free(fd, Access()) if writes else True
+
+
 def holder(fd: int) -> str | None:
     """Who has a lock on the file that is open as *fd*, in words; None where that can't be told.
 
@@ -97,35 +123,10 @@ def holder(fd: int) -> str | None:
     far as we may look.
     """
     own = os.fstat(fd)
-    for pid, number in _open_files(own.st_dev, own.st_ino):
-        if pid == os.getpid() and number == fd:
-            continue
-        with contextlib.suppress(OSError):
-            if "lock:" in Path(f"/proc/{pid}/fdinfo/{number}").read_text():
-                return "this process" if pid == os.getpid() else f"process {pid} ({program(pid)})"
+    for pid, number in processes.openers(lambda s: (s.st_dev, s.st_ino) == (own.st_dev, own.st_ino)):
+        if (pid, number) != (os.getpid(), fd) and "lock:" in processes.fd_information(pid, number):
+            return processes.describe(pid)
     return None
-
-
-def program(pid: int) -> str:
-    """The name of process *pid*; a Python program's own, not the interpreter's."""
-    try:
-        words = [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
-        if len(words) > 1 and Path(words[0]).name.startswith("python"):
-            words = words[2:] if words[1] == "-m" and len(words) > 2 else words[1:]
-        return Path(words[0]).name
-    except (OSError, IndexError):
-        return "unknown"
-
-
-def _open_files(device: int, inode: int) -> Iterator[tuple[int, int]]:
-    """Process and number of every descriptor of that file that we may see."""
-    for directory in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            for number in os.listdir(directory / "fd"):
-                with contextlib.suppress(OSError):
-                    status = os.stat(directory / "fd" / number)
-                    if (status.st_dev, status.st_ino) == (device, inode):
-                        yield int(directory.name), int(number)
 
 
 def _bytes(access: Access) -> list[int]:
@@ -166,6 +167,10 @@ def _lock_of(access: Access, part: tuple[int, int]) -> tuple[int, int, int]:
     """Type, start and length of the lock of *part*."""
     start, end = max(part[0], FIRST), part[0] + part[1]
     return fcntl.F_WRLCK if access.writes else fcntl.F_RDLCK, start, end - start
+
+
+def _content(writes: bool) -> tuple[int, int, int]:
+    return fcntl.F_WRLCK if writes else fcntl.F_RDLCK, FIRST, 0
 
 
 def _set(fd: int, kind: int, start: int, length: int) -> None:

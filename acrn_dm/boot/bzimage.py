@@ -1,7 +1,8 @@
 """Linux bzImage through its 32-bit boot protocol.
 
 Source: Linux Documentation/arch/x86/boot.rst and zero-page.rst. Addresses are the original device model's: the whole
-file at 16 MiB, the zero page in the last page of low memory, the command line below it, then ramdisk and GDT.
+file at 16 MiB, the zero page in the last page of low memory, the command line below it, then ramdisk and GDT. Of a
+kernel that is not relocatable the protected-mode code lies where its header says; nothing else of the file is loaded.
 """
 
 import struct
@@ -37,6 +38,7 @@ class SetupHeader:
     protocol: int = attrs.field(repr=hex)
     end: int = attrs.field(repr=hex)  # file offset behind the header
     setup_sectors: int
+    code32_start: int = attrs.field(repr=hex)
     initrd_addr_max: int = attrs.field(repr=hex)
     cmdline_size: int
     relocatable: bool
@@ -45,15 +47,22 @@ class SetupHeader:
     init_size: int = attrs.field(repr=hex)
 
     @property
+    def setup_size(self) -> int:
+        """Bytes of boot sector and setup, in front of the protected-mode code."""
+        return (self.setup_sectors + 1) * _SECTOR
+
+    @property
     def entry(self) -> int:
-        """Address of the 32-bit entry point: the first byte behind boot sector and setup."""
-        return layout.KERNEL_BASE + (self.setup_sectors + 1) * _SECTOR
+        """Address of the 32-bit entry point, the first byte of the protected-mode code."""
+        if self.relocatable:
+            return layout.KERNEL_BASE + self.setup_size
+        return self.pref_address or self.code32_start  # pref_address: from protocol 2.10 on
 
     @property
     def needed_end(self) -> int:
         """First address behind the memory in which the kernel unpacks itself."""
         if not self.relocatable:
-            return self.pref_address + self.init_size
+            return self.entry + self.init_size
         aligned = -(-self.entry // self.alignment) * self.alignment
         return max(aligned, self.pref_address) + self.init_size
 
@@ -70,6 +79,7 @@ def parse_header(kernel: ImageFile) -> SetupHeader:
     loadflags, *_ = kernel.unpack("B", 0x211, "setup header")
     if not loadflags & _LOADED_HIGH:
         raise kernel.error("a zImage, which loads below 1 MiB; a bzImage is needed")
+    code32_start, *_ = kernel.unpack("I", 0x214, "setup header")
     initrd_addr_max, alignment, relocatable = kernel.unpack("IIB", 0x22C, "setup header")
     cmdline_size, *_ = kernel.unpack("I", 0x238, "setup header")
     pref_address, init_size = 0, 0
@@ -81,6 +91,7 @@ def parse_header(kernel: ImageFile) -> SetupHeader:
         protocol=protocol,
         end=min(MAGIC_OFFSET + header_length, _HEADER_LIMIT),
         setup_sectors=setup_sectors or 4,  # 0 means 4, from before the field existed
+        code32_start=code32_start,
         initrd_addr_max=initrd_addr_max,
         cmdline_size=cmdline_size,
         relocatable=bool(relocatable),
@@ -88,9 +99,20 @@ def parse_header(kernel: ImageFile) -> SetupHeader:
         pref_address=pref_address,
         init_size=init_size,
     )
-    if header.entry - layout.KERNEL_BASE >= len(kernel.data):
+    if header.setup_size >= len(kernel.data):
         raise kernel.error("the file ends inside its setup code")
     return header
+
+
+def _kernel_piece(kernel: ImageFile, header: SetupHeader) -> Piece:
+    """The kernel where it lies, with the room that it needs. Raises ConfigError."""
+    if header.entry < layout.LEGACY_HOLE_END:
+        raise kernel.error(f"a kernel that is not relocatable and wants {header.entry:#x}; it must lie above 1 MiB")
+    gpa, data = layout.KERNEL_BASE, memoryview(kernel.data)
+    if not header.relocatable:
+        gpa, data = header.entry, data[header.setup_size :]
+    room = max(len(data), header.needed_end - gpa)
+    return Piece(name="kernel", gpa=gpa, data=data, room=room, file=kernel)
 
 
 def prepare(kernel: ImageFile, setup: GuestSetup) -> BootImage:
@@ -99,7 +121,8 @@ def prepare(kernel: ImageFile, setup: GuestSetup) -> BootImage:
     line = command_line.encode(setup.bootargs, header.cmdline_size)
     zero_page_gpa, line_gpa = setup.low_memory_end - PAGE, setup.low_memory_end - 2 * PAGE
     room_end = line_gpa - _GDT_ROOM
-    kernel_end = max(layout.KERNEL_BASE + len(kernel.data), header.needed_end)
+    code = _kernel_piece(kernel, header)
+    kernel_end = code.end
     if kernel_end > room_end:
         raise kernel.error(
             f"the kernel unpacks itself up to {kernel_end:#x}, but low memory has room up to {room_end:#x}: "
@@ -109,13 +132,7 @@ def prepare(kernel: ImageFile, setup: GuestSetup) -> BootImage:
     ramdisk_gpa = setup.place_ramdisk(ceiling, kernel_end + _GDT_ROOM)
     gdt_gpa = ramdisk_gpa - _GDT_ROOM
     pieces = [
-        Piece(
-            name="kernel",
-            gpa=layout.KERNEL_BASE,
-            data=kernel.data,
-            room=kernel_end - layout.KERNEL_BASE,
-            file=kernel,
-        ),
+        code,
         Piece(name="GDT", gpa=gdt_gpa, data=flat.gdt(_CODE_SELECTOR)),
         Piece(name="command line", gpa=line_gpa, data=line),
     ]

@@ -5,16 +5,13 @@ from collections.abc import Callable
 
 from acrn_dm.boot import bzimage, e820
 from acrn_dm.boot.acpi.linker import RSDP, TABLES, link
-from acrn_dm.boot.files import read_image
 from acrn_dm.boot.image import low_memory_end
 from acrn_dm.boot.loader import BootPlan
 from acrn_dm.devices.platform import fw_cfg
 
-SECTOR = 512
-
 
 def items(current: Callable[[], BootPlan]) -> dict[int, fw_cfg.Item]:
-    """Return the items by number; files are read anew. Raises ConfigError.
+    """Return the items by number. Raises ConfigError.
 
     *current* tells what is to be booted, and is asked again when the firmware takes the ACPI tables: by then it has
     moved the devices' BARs.
@@ -46,10 +43,10 @@ def _kernel(plan: BootPlan) -> dict[int, bytes]:
     if plan.kernel is None:
         return {}
     room = low_memory_end(plan.memory_ranges)
-    kernel = read_image(plan.kernel, "-k", room)
-    setup_size = (bzimage.parse_header(kernel).setup_sectors + 1) * SECTOR
+    kernel = plan.files.read(plan.kernel, "-k", room)
+    setup_size = bzimage.parse_header(kernel).setup_size
     setup, rest = kernel.data[:setup_size], kernel.data[setup_size:]
-    ramdisk = b"" if plan.ramdisk is None else read_image(plan.ramdisk, "-r", room).data
+    ramdisk = b"" if plan.ramdisk is None else plan.files.read(plan.ramdisk, "-r", room).data
     line = plan.bootargs.encode() + b"\0"
     sized = (
         (fw_cfg.SETUP_SIZE, fw_cfg.SETUP_DATA, setup),

@@ -32,7 +32,11 @@ IOAPIC_BASE = 0xFEC0_0000
 HPET_BASE = 0xFED0_0000
 LAPIC_BASE = 0xFEE0_0000
 
-# Firmware tables, in the upper part of the legacy hole.
+# What a BIOS leaves: interrupt vectors and data area at 0, services and tables in the upper part of the legacy hole.
+BIOS_DATA_AREA = 0x400
+BIOS_DATA_END = 0x500
+BIOS_SEGMENT = 0xF_0000
+BIOS_CALLS = 0xF_2000
 ACPI_BASE = 0xF_2400
 ACPI_END = LEGACY_HOLE_END
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.boot import bzimage, elf, multiboot, ovmf, pvh
+from acrn_dm.boot import bios_area, bzimage, elf, multiboot, ovmf, pvh
 from acrn_dm.boot.acpi.build import RSDP_GPA, build_acpi
 from acrn_dm.boot.acpi.inputs import AcpiInputs
-from acrn_dm.boot.files import ImageFile, read_image
+from acrn_dm.boot.files import ImageFile, KeptFiles
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece, low_memory_end
 from acrn_dm.boot.registers import BootRegisters
 from acrn_dm.config import Firmware
@@ -21,9 +21,10 @@ class BootPlan:
     """What is to be booted in which machine.
 
     ``firmware`` (``--ovmf``) runs first, if there is any; a kernel is then the firmware's to start.
-    ``kernel`` (``-k``) a bzImage, or an ELF vmlinux with a PVH note; ``elf`` (``-E``) a 32-bit multiboot image, or a
-    64-bit vmlinux with a PVH note; exactly one of the two. ``memory_ranges`` the guest's RAM, of which one starts at 0.
+    ``kernel`` (``-k``) a bzImage, or an ELF vmlinux with a PVH note; ``elf`` (``-E``) a multiboot image, or a 64-bit
+    vmlinux with a PVH note; exactly one of the two. ``memory_ranges`` the guest's RAM, of which one starts at 0.
     ``disks`` slot and function on bus 0 of each disk, in the order in which firmware is to look for a boot loader.
+    ``files`` the contents of all these files, once they have been read: the machine's.
     """
 
     kernel: Path | None = None
@@ -34,13 +35,14 @@ class BootPlan:
     memory_ranges: Sequence[MemoryRange]
     acpi: AcpiInputs
     disks: Sequence[tuple[int, int]] = ()
+    files: KeptFiles = attrs.field(factory=KeptFiles, repr=False)
 
 
 def load(memory: GuestMemory, plan: BootPlan) -> BootRegisters:
     """Read the files, write the guest's memory and return the boot processor's entry state.
 
-    Works again after each reset of the guest; files are read anew, so a new kernel takes effect. Raises ConfigError,
-    and then has written nothing.
+    Works again after each reset of the guest, with the same files: no path of the host is opened then. Raises
+    ConfigError, and then has written nothing.
     """
     image = prepare(plan)
     image.write(memory)
@@ -53,7 +55,7 @@ def check(plan: BootPlan) -> list[str]:
     for path, option in ((plan.kernel, "-k"), (plan.elf, "-E"), (plan.ramdisk, "-r")):
         try:
             if path is not None:
-                read_image(path, option, low_memory_end(plan.memory_ranges))
+                plan.files.read(path, option, low_memory_end(plan.memory_ranges))
         except ConfigError as e:
             problems.append(str(e))
     if problems:
@@ -69,15 +71,15 @@ def prepare(plan: BootPlan) -> BootImage:
     """Read and lay out everything that goes into guest memory. Raises ConfigError."""
     room = low_memory_end(plan.memory_ranges)
     file = _boot_file(plan, room)
-    ramdisk = None if plan.ramdisk is None else read_image(plan.ramdisk, "-r", room)
+    ramdisk = None if plan.ramdisk is None else plan.files.read(plan.ramdisk, "-r", room)
     setup = GuestSetup(ranges=plan.memory_ranges, ramdisk=ramdisk, bootargs=plan.bootargs, rsdp=RSDP_GPA)
     tables = [Piece(name=f"ACPI table {data[:4].decode()}", gpa=gpa, data=data) for gpa, data in build_acpi(plan.acpi)]
     if plan.firmware is not None:
-        image = ovmf.prepare(plan.firmware, setup).with_pieces(tables)
-        image.check([*plan.memory_ranges, ovmf.region(plan.firmware)])
+        image = ovmf.prepare(plan.firmware, setup, plan.files).with_pieces(tables)
+        image.check([*plan.memory_ranges, ovmf.region(plan.firmware, plan.files)])
     else:
         assert file is not None
-        image = _kernel_image(plan, file, setup).with_pieces(tables)
+        image = bios_area.add(_kernel_image(plan, file, setup).with_pieces(tables), plan.acpi.uarts)
         image.check(plan.memory_ranges)
     return image
 
@@ -88,9 +90,9 @@ def _boot_file(plan: BootPlan, room: int) -> ImageFile | None:
     if plan.kernel is not None and plan.elf is not None:
         raise ConfigError("give either a kernel (-k) or an ELF image (-E), not both", option="-E", value=str(plan.elf))
     if plan.kernel is not None:
-        return read_image(plan.kernel, "-k", room)
+        return plan.files.read(plan.kernel, "-k", room)
     if plan.elf is not None:
-        return read_image(plan.elf, "-E", room)
+        return plan.files.read(plan.elf, "-E", room)
     if plan.firmware is not None:
         return None
     raise ConfigError("there is nothing to boot: give a kernel with -k, an ELF image with -E or firmware with --ovmf")
@@ -98,10 +100,24 @@ def _boot_file(plan: BootPlan, room: int) -> ImageFile | None:
 
 def _kernel_image(plan: BootPlan, file: ImageFile, setup: GuestSetup) -> BootImage:
     if file.data[:4] == elf.MAGIC:
-        parsed = elf.parse(file)
-        if plan.kernel is not None or parsed.bits == 64:
-            return pvh.prepare(file, parsed, setup)
-        return multiboot.prepare(file, parsed, setup)
+        return _elf_image(file, elf.parse(file), setup, as_kernel=plan.kernel is not None)
     if plan.kernel is None:
         raise file.error("not an ELF image; a bzImage is given with -k")
     return bzimage.prepare(file, setup)
+
+
+def _elf_image(file: ImageFile, parsed: elf.ElfImage, setup: GuestSetup, *, as_kernel: bool) -> BootImage:
+    """``-k`` takes the PVH entry only; ``-E`` prefers it in 64-bit images, and multiboot in 32-bit ones."""
+    entry = pvh.entry_point(file, parsed)
+    if entry is not None and (as_kernel or parsed.bits == 64):
+        return pvh.prepare(file, parsed, entry, setup)
+    has_header = multiboot.header_flags(file) is not None
+    if not as_kernel and (has_header or parsed.bits == 32):
+        return multiboot.prepare(file, parsed, setup)
+    if has_header:
+        raise file.error("this ELF image has no PVH entry note, but a multiboot header: give it with -E")
+    missing = "no PVH entry note" if as_kernel else "neither a PVH entry note nor a multiboot header"
+    raise file.error(
+        f"this ELF image has {missing}, so nothing tells how to start it; of Linux, a vmlinux made with CONFIG_PVH "
+        "has the note, and any bzImage is taken with -k"
+    )

@@ -1,14 +1,16 @@
-"""32-bit ELF images (``-E``), with or without a multiboot header.
+"""ELF images by ``-E``: 32-bit ones with or without a multiboot header, 64-bit ones with it.
 
-Source: Multiboot Specification 0.6.96, sections 3.1.1, 3.2 and 3.3. As in the original, segments go to their virtual
-addresses (which such images link equal to the physical ones) and the entry is the ELF file's.
+Source: Multiboot Specification 0.6.96, sections 3.1.1, 3.2 and 3.3. As in the original, segments of 32-bit images go to
+their virtual addresses (which such images link equal to the physical ones) and the entry is the ELF file's. The
+specification has no 64-bit images; they are loaded as GRUB does it: to their physical addresses, and entered in
+32-bit mode all the same.
 """
 
 import struct
 from collections.abc import Sequence
 
 from acrn_dm.boot import command_line, e820, flat, layout
-from acrn_dm.boot.elf import ElfImage, kernel_segment
+from acrn_dm.boot.elf import ElfImage, LoadSegment, kernel_segment
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece
 from acrn_dm.boot.registers import BootRegisters
@@ -27,29 +29,44 @@ _CODE_SELECTOR = 0x08
 _HAS_MEMORY, _HAS_COMMAND_LINE, _HAS_MODULES, _HAS_MAP = 1 << 0, 1 << 2, 1 << 3, 1 << 6
 
 
-def check_header(image: ImageFile) -> None:
-    """Find the multiboot header and check what it asks for; without one any ELF image is fine. Raises ConfigError."""
+def header_flags(image: ImageFile) -> int | None:
+    """What the image's multiboot header asks for; None without one."""
     area = image.data[:_HEADER_AREA]
     for offset in range(0, len(area) - 11, 4):
         magic, flags, check = struct.unpack_from("<III", area, offset)
-        if magic != _HEADER_MAGIC or (magic + flags + check) & 0xFFFF_FFFF:
-            continue
-        unknown = flags & (_MANDATORY | _ADDRESS_FIELDS) & ~(_PAGE_ALIGNED_MODULES | _MEMORY_INFO)
-        if unknown:
-            raise image.error(f"its multiboot header asks for {flags:#x}; flags 1 and 2 are provided")
-        return
+        if magic == _HEADER_MAGIC and not (magic + flags + check) & 0xFFFF_FFFF:
+            return int(flags)
+    return None
+
+
+def check_header(image: ImageFile) -> None:
+    """Check what the multiboot header asks for; without one any ELF image is fine. Raises ConfigError."""
+    flags = header_flags(image) or 0
+    if flags & (_MANDATORY | _ADDRESS_FIELDS) & ~(_PAGE_ALIGNED_MODULES | _MEMORY_INFO):
+        raise image.error(f"its multiboot header asks for {flags:#x}; flags 1 and 2 are provided")
+
+
+def _address(elf: ElfImage, segment: LoadSegment) -> int:
+    return segment.vaddr if elf.bits == 32 else segment.paddr
+
+
+def _entry(image: ImageFile, elf: ElfImage) -> int:
+    """Physical address of the entry, which the file tells as a virtual one. Raises ConfigError."""
+    for s in elf.segments:
+        if s.vaddr <= elf.entry < s.vaddr + s.memory_size:
+            return elf.entry - s.vaddr + _address(elf, s)
+    raise image.error(f"the entry point {elf.entry:#x} lies outside the loaded segments")
 
 
 def prepare(image: ImageFile, elf: ElfImage, setup: GuestSetup) -> BootImage:
     """Lay out segments, information structure and GDT; the ramdisk becomes module 0. Raises ConfigError."""
     check_header(image)
-    if not any(s.vaddr <= elf.entry < s.vaddr + s.memory_size for s in elf.segments):
-        raise image.error(f"the entry point {elf.entry:#x} lies outside the loaded segments")
+    entry = _entry(image, elf)
     usable_end = setup.low_memory_end - _RESERVED_TOP
     modules = b""
-    pieces = [kernel_segment(image, s, s.vaddr) for s in elf.segments]
+    pieces = [kernel_segment(image, s, _address(elf, s)) for s in elf.segments]
     if setup.ramdisk is not None:
-        image_end = max(s.vaddr + s.memory_size for s in elf.segments)
+        image_end = max(piece.end for piece in pieces)
         ramdisk_gpa = setup.place_ramdisk(usable_end, max(image_end, layout.LEGACY_HOLE_END))
         pieces.append(Piece(name="ramdisk", gpa=ramdisk_gpa, data=setup.ramdisk.data, file=setup.ramdisk))
         modules = struct.pack("<IIII", ramdisk_gpa, ramdisk_gpa + len(setup.ramdisk.data), 0, 0)
@@ -62,7 +79,7 @@ def prepare(image: ImageFile, elf: ElfImage, setup: GuestSetup) -> BootImage:
         Piece(name="command line", gpa=layout.MULTIBOOT_COMMAND_LINE, data=command_line.encode(setup.bootargs)),
     ]
     registers = BootRegisters(
-        rip=elf.entry,
+        rip=entry,
         code=flat.code_segment(_CODE_SELECTOR),
         data=flat.data_segment(_CODE_SELECTOR),
         gdt_base=usable_end,

@@ -18,19 +18,18 @@ _VERSION = 1  # from here on there is a memory map
 _CODE_SELECTOR = 0x08
 
 
-def entry_point(kernel: ImageFile, elf: ElfImage) -> int:
-    """Return the physical address of the 32-bit entry. Raises ConfigError when no note tells it."""
+def entry_point(kernel: ImageFile, elf: ElfImage) -> int | None:
+    """Return the physical address of the 32-bit entry, None without the note. Raises ConfigError."""
     for note in elf.notes:
         if note.owner == _OWNER and note.type == _PHYS32_ENTRY:
             if len(note.description) not in (4, 8):
                 raise kernel.error(f"the PVH note has {len(note.description)} bytes; 4 or 8 are allowed")
             return int.from_bytes(note.description, "little")
-    raise kernel.error("this ELF image has no PVH entry note (CONFIG_PVH of Linux); give the bzImage instead")
+    return None
 
 
-def prepare(kernel: ImageFile, elf: ElfImage, setup: GuestSetup) -> BootImage:
-    """Lay out segments, ramdisk and start info. Raises ConfigError."""
-    entry = entry_point(kernel, elf)
+def prepare(kernel: ImageFile, elf: ElfImage, entry: int, setup: GuestSetup) -> BootImage:
+    """Lay out segments, ramdisk and start info, to be entered at *entry*. Raises ConfigError."""
     if not any(s.paddr <= entry < s.paddr + s.memory_size for s in elf.segments):
         raise kernel.error(f"the PVH entry {entry:#x} lies outside the loaded segments")
     entries = e820.memory_map(setup.ranges)

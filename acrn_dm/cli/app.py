@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
 from acrn_dm.base import privileges
+from acrn_dm.base.descriptors import raise_limit
 from acrn_dm.base.log_text import escaped
 from acrn_dm.cli import help as help_texts
 from acrn_dm.cli import report, toml
@@ -20,8 +21,8 @@ from acrn_dm.cli.logs import logging_to
 from acrn_dm.cli.option_table import OPTIONS
 from acrn_dm.cli.parse import Command, Layer, assemble, convert
 from acrn_dm.cli.plugin_options import OptionParser
-from acrn_dm.cli.signals import signals_to
 from acrn_dm.config import MachineConfig
+from acrn_dm.devices.terminal.signals import signals_to
 from acrn_dm.errors import AcrnDmError, ConfigError, HostError
 from acrn_dm.plugins import PluginManager, make_plugin_manager
 from acrn_dm.report import MachineReport
@@ -70,13 +71,14 @@ def main(
 ) -> int:
     """Run the command line *argv* (without the program's name; default ``sys.argv[1:]``) and return the exit code.
 
-    *make_manager* and *build* are for embedding: where plugins come from and what makes the machine. Raises nothing.
+    *make_manager* and *build* are for embedding: where plugins come from and what makes the machine. Without *argv* its
+    process ends with it, so that signals which ask for that are not given back. Raises nothing.
     """
     privileges.no_new_privileges()
     args = list(sys.argv[1:] if argv is None else argv)
     _fill_standard_files()
     try:
-        return _main(args, make_manager, build)
+        return _main(args, make_manager, build, last=argv is None)
     except AcrnDmError as e:
         if not isinstance(e, ConfigError):
             _traceback_if_asked()
@@ -99,7 +101,7 @@ def _fill_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is fd
 
 
-def _main(args: list[str], make_manager: MakeManager, build: Build) -> int:
+def _main(args: list[str], make_manager: MakeManager, build: Build, *, last: bool) -> int:
     core = Table(OPTIONS)
     early = understood(args, core)
     if wants_version(early):
@@ -122,7 +124,7 @@ def _main(args: list[str], make_manager: MakeManager, build: Build) -> int:
     config, dropped = without_obsolete(command.config, plugins)
     for warning in (*command.warnings, *dropped):
         _complain(f"warning: {warning}")
-    return _carry_out(command, config, plugins, build)
+    return _carry_out(command, config, plugins, build, last=last)
 
 
 def wants_version(settings: Sequence[Setting]) -> bool:
@@ -144,9 +146,21 @@ def plugin_choice(settings: Sequence[Setting], documents: Sequence[toml.Document
     return {"only": values.get("plugins")}
 
 
-def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, build: Build) -> int:
+def _refuse_without_guests(config: MachineConfig, plugins: PluginManager) -> None:
+    """Raise ConfigError for a hypervisor in which nothing would ever happen; ``auto`` takes none of that kind."""
+    kind = plugins.hypervisor_types().get(config.hypervisor)
+    if kind is not None and not kind.runs_guests:
+        text = f"no guest runs in it ({kind.summary}); it is for --dry-run and for tests"
+        raise ConfigError(text, option="--hypervisor", value=config.hypervisor)
+
+
+def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, build: Build, *, last: bool) -> int:
     name = None if command.dry_run else config.name
-    with logging_to(command.logging, name), _closing(build(config, plugins)) as machine:
+    with logging_to(command.logging, name), contextlib.ExitStack() as stack:
+        machine = build(config, plugins)
+        if not command.dry_run:  # until the machine is closed: a signal more must not end that half-way
+            stack.enter_context(signals_to(machine.press_power_button, machine.window_changed, last=last))
+        stack.enter_context(_closing(machine))
         missing = machine.check()
         if command.dry_run:
             shown = machine.describe()
@@ -155,7 +169,10 @@ def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, 
             _complain(line)
         if missing:
             return EXIT_CONFIG
-        return EXIT_OFF if command.dry_run else _run(machine)
+        if command.dry_run:
+            return EXIT_OFF
+        _refuse_without_guests(config, plugins)
+        return _run(machine)
 
 
 @contextlib.contextmanager
@@ -176,10 +193,10 @@ def _run(machine: Machine) -> int:
     """Run *machine* until it is off. Raises AcrnDmError when it did not end well."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    raise_limit()
     try:
-        with signals_to(machine):
-            machine.realize()
-            reason = machine.run()
+        machine.realize()
+        reason = machine.run()
     finally:
         sys.setswitchinterval(interval)
     if reason.value == "error":

@@ -26,7 +26,7 @@ GUEST = (
     Option(name="ovmf", metavar="[w,]FILE", group=Group.GUEST, parse=platform.ovmf, field="firmware",
            help="boot firmware: one image, or [w,]code=FILE,vars=FILE; with w the guest's variables are kept"),
     Option(name="elf_file", short="E", metavar="PATH", group=Group.GUEST, parse=values.path, field="elf",
-           help="multiboot ELF image to boot instead of a kernel"),
+           help="multiboot ELF image (32 or 64 bits) to boot instead of a kernel"),
 )  # fmt: skip
 
 DEVICES = (
@@ -60,7 +60,7 @@ RUN = (
            parse=values.seconds, field="shutdown_timeout_s", toml=(int, float),
            help="seconds that the guest has after its power button was pressed, before it is forced off [30]"),
     Option(name="cmd_monitor", metavar="PATH", group=Group.RUN, parse=values.path, field="command_monitor",
-           help="take commands (destroy, blkrescan) and tell events on this socket"),
+           help="take commands (destroy, resume, blkrescan) and tell events on this socket"),
     Option(name="manager-directory", metavar="DIR", group=Group.RUN, original=False,
            parse=values.directory, field="manager_directory",
            help=f"where acrnctl looks for this machine's socket; none: nowhere [{values.MANAGER_DIRECTORY}]"),

@@ -25,7 +25,7 @@ MAX_BOOTARGS = 2047  # the original's BOOT_ARG_LEN is 2048 with the NUL
 MAX_POLL_NS = 10_000_000
 MAX_APIC_ID = 0xFFFF_FFFE  # x2APIC; all ones is broadcast
 MAX_TIMEOUT_S = 86400.0
-DEBUG_LEVEL, MAX_LOG_LEVEL = 5, 9  # of --logger_setting: the last that means something, the last that is taken
+DEBUG_LEVEL, MAX_LOG_LEVEL = 5, 6  # of --logger_setting: the last that means something, the last that is taken
 MANAGER_DIRECTORY = Path("/run/acrn/mngr")  # the tools of ACRN scan it
 
 
@@ -218,7 +218,7 @@ class LogSettings:
 def logger_setting(text: str) -> LogSettings:
     """Read ``NAME,level=N`` joined by ``;``, NAME being console, kmsg or disk.
 
-    The original does not check levels, and its own guide has a ``kmsg,level=6``: more than 5 is everything, too.
+    The original does not check levels, and its own guide has a ``kmsg,level=6``: that is everything, too.
     """
     levels: dict[str, int] = {}
     for entry in filter(None, text.split(";")):

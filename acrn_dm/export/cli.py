@@ -7,11 +7,9 @@ foreground, ends with 0 on SIGTERM, and says on stderr why it can't start.
 import argparse
 import json
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import attrs
@@ -19,9 +17,11 @@ import attrs
 from acrn_dm import options
 from acrn_dm.base import privileges
 from acrn_dm.base.log_text import LineFormatter, escaped
+from acrn_dm.base.unix_listener import UnixListener
+from acrn_dm.devices.terminal.signals import signals_to
 from acrn_dm.errors import AcrnDmError, ConfigError
 from acrn_dm.export.device import ExportedDevice
-from acrn_dm.export.server import Server, inherited, listen_at
+from acrn_dm.export.server import Server, inherited
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.plugins import make_plugin_manager
 from acrn_dm.types import Bdf, DeviceContext, DeviceType
@@ -75,10 +75,13 @@ def make_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line *argv* (default ``sys.argv[1:]``) and return the exit code. Raises nothing."""
+    """Run the command line *argv* and return the exit code. Raises nothing.
+
+    Without *argv* it is ``sys.argv[1:]``, and its process ends with it: signals which ask for that are not given back.
+    """
     privileges.no_new_privileges()
     try:
-        return _main(make_parser().parse_args(argv))
+        return _main(make_parser().parse_args(argv), last=argv is None)
     except ConfigError as e:
         _complain(e)
         return EXIT_USAGE if e.usage else EXIT_CONFIG
@@ -91,7 +94,7 @@ def _complain(error: AcrnDmError) -> None:
     print(f"{PROGRAM}: {escaped(str(error))}", file=sys.stderr)
 
 
-def _main(arguments: argparse.Namespace) -> int:
+def _main(arguments: argparse.Namespace, *, last: bool) -> int:
     if arguments.print_capabilities:
         print(json.dumps({"type": arguments.kind}))
         return 0
@@ -102,12 +105,13 @@ def _main(arguments: argparse.Namespace) -> int:
     handler.setFormatter(LineFormatter(f"{PROGRAM}: %(levelname)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
     loop = IoLoop("main")
-    exported = ExportedDevice(make_device(KINDS[arguments.kind], arguments.options), loop)
-    try:
-        _serve(exported, arguments.socket_path, arguments.fd)
-    finally:
-        exported.close()
-        loop.close()
+    exported = ExportedDevice(make_device(KINDS[arguments.kind], arguments.options), loop, loop.stop)
+    with signals_to(loop.stop, lambda: loop.call_soon(exported.device.window_changed), last=last):
+        try:
+            _serve(exported, arguments.socket_path, arguments.fd)
+        finally:
+            exported.close()
+            loop.close()
     return 0
 
 
@@ -127,30 +131,24 @@ def _options(device_type: DeviceType, text: str) -> Any:
 
 
 def _serve(exported: ExportedDevice, path: Path | None, fd: int | None) -> None:
-    """Serve until SIGTERM or SIGINT, or until the one client of a connected socket is gone."""
+    """Serve until the loop is stopped, or until the one client of a connected socket is gone."""
     loop = exported.main_loop
-    given = listen_at(path) if path is not None else inherited(-1 if fd is None else fd)
+    listener = UnixListener(path, "--socket-path") if path is not None else None
+    given = inherited(-1 if fd is None else fd) if listener is None else listener.socket
     server = None
-
-    def end(number: int = 0, frame: FrameType | None = None) -> None:
-        loop.stop()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         exported.open()
-        server = Server(exported, given, end)
+        server = Server(exported, given, loop.stop)
         loop.run()
     finally:
         sys.setswitchinterval(interval)
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if server is not None:
             server.close()
+        if listener is not None:
+            listener.close()
         given.close()
-        if path is not None:
-            path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ class Client:
         self._status = 0
         self._running = False
         self._open = True
+        self.is_owner = False
         exported.changed, exported.broken = self._config_changed, self._ring_broken
         exported.main_loop.add(self._channel.fd, self._on_ready)
 
@@ -135,8 +136,12 @@ class Client:
         """GET_QUEUE_NUM."""
         return wire.U64.pack(len(self._vrings))
 
+    def set_owner(self, message: Message) -> None:
+        """SET_OWNER: "sets the sender as the owner of the session"."""
+        self.is_owner = True
+
     def nothing(self, message: Message) -> None:
-        """SET_OWNER, and RESET_OWNER, which old clients send at times when it must not have an effect."""
+        """RESET_OWNER, which old clients send at times when it must not have an effect."""
 
     def get_status(self, message: Message) -> bytes:
         """GET_STATUS."""
@@ -353,7 +358,7 @@ class Client:
 HANDLERS: dict[int, Handler] = {
     Request.GET_FEATURES: Client.get_features,
     Request.SET_FEATURES: Client.set_features,
-    Request.SET_OWNER: Client.nothing,
+    Request.SET_OWNER: Client.set_owner,
     Request.RESET_OWNER: Client.nothing,
     Request.SET_MEM_TABLE: Client.set_mem_table,
     Request.SET_VRING_NUM: Client.set_vring_num,

@@ -43,9 +43,12 @@ class NoMachine:
 
 
 class ExportedDevice:
-    """See the module. Also the device's ``Transport``: *changed* and *broken* are called on the main loop."""
+    """See the module. Also the device's ``Transport``: *changed* and *broken* are called on the main loop.
 
-    def __init__(self, device: VirtioDevice, main_loop: IoLoop) -> None:
+    *quit_* is called when whoever sits at this process's terminal wants the end.
+    """
+
+    def __init__(self, device: VirtioDevice, main_loop: IoLoop, quit_: Callable[[], None] = lambda: None) -> None:
         self.device = device
         self.main_loop = main_loop
         self.changed: Callable[[], None] = lambda: None
@@ -64,6 +67,7 @@ class ExportedDevice:
             main_loop=main_loop,
             io_loop=self._io_loop,
             device_failed=lambda device, error: None,
+            quit=quit_,
         )
         device.transport = self
 

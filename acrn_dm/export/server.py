@@ -1,36 +1,27 @@
-"""The socket at which clients are awaited; one is served at a time, the next ones wait in the kernel."""
+"""The socket at which clients are awaited. One is served at a time, the first that says something.
+
+Who connects and says nothing holds nothing: it waits beside, with at most ``MAX_WAITING`` others, of which the oldest
+silent one makes way for the next; those that have spoken wait for their turn. A client is the device's owner with
+SET_OWNER, the first thing that front-ends say after the features, and remains it until it leaves, however long its
+guest sleeps. One that is not by ``OWNER_S`` makes way when another has something to say.
+"""
 
 import contextlib
-import os
+import logging
 import socket
+import time
 from collections.abc import Callable
-from pathlib import Path
 
-from acrn_dm.errors import ConfigError, HostError
+from acrn_dm.base.acceptor import Acceptor
+from acrn_dm.errors import ConfigError
 from acrn_dm.export.client import Client
 from acrn_dm.export.device import ExportedDevice
+from acrn_dm.ioloop import Timer
 
-BACKLOG = 4
+log = logging.getLogger(__name__)
 
-
-def listen_at(path: Path) -> socket.socket:
-    """Listen at *path*. A socket that was left behind is replaced, any other file is not. Raises ConfigError or
-    HostError.
-    """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        if path.is_socket():
-            _refuse_if_alive(path)
-            path.unlink()
-        listener.bind(os.fspath(path))
-        listener.listen(BACKLOG)
-    except OSError as e:
-        listener.close()
-        raise HostError.from_os(f"listening at {path}", e) from e
-    except ConfigError:
-        listener.close()
-        raise
-    return listener
+MAX_WAITING = 4
+OWNER_S = 10.0
 
 
 def inherited(fd: int) -> socket.socket:
@@ -51,46 +42,89 @@ class Server:
 
     def __init__(self, exported: ExportedDevice, given: socket.socket, done: Callable[[], None]) -> None:
         self._exported = exported
+        self._loop = exported.main_loop
         self._done = done
-        self._listener: socket.socket | None = None
+        self._acceptor: Acceptor | None = None
         self._client: Client | None = None
+        self._since = 0.0  # when the client's turn began
+        self._timer: Timer | None = None
+        self._silent: list[socket.socket] = []  # oldest first
+        self._spoken: list[socket.socket] = []  # not watched: it is not their turn
         if given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            self._listener = given
-            self._wait()
+            self._acceptor = Acceptor(self._loop, given, "vhost-user", self._accepted)
         else:
-            self._client = Client(exported, given, self._client_gone)
+            self._serve(given)
 
     def close(self) -> None:
-        """Disconnect the client and listen no more. Idempotent."""
-        listener, self._listener = self._listener, None
+        """Disconnect all clients and listen no more. Idempotent."""
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None:
+            acceptor.close()
+        spoken, self._spoken = self._spoken, []
+        for peer in (*self._silent, *spoken):
+            self._forget(peer)
+            peer.close()
         if self._client is not None:
             self._client.close()
-        elif listener is not None:
-            self._exported.main_loop.remove(listener.fileno())
-        if listener is not None:
-            listener.close()
 
-    def _wait(self) -> None:
-        if self._listener is not None:
-            self._exported.main_loop.add(self._listener.fileno(), self._accept)
+    def _accepted(self, peer: socket.socket) -> None:
+        if len(self._silent) + len(self._spoken) >= MAX_WAITING:
+            log.info("a client that has said nothing makes way for another")
+            oldest = self._silent[0]  # there is one: with none nobody is accepted
+            self._forget(oldest)
+            oldest.close()
+        self._silent.append(peer)
+        self._loop.add(peer.fileno(), lambda: self._spoke(peer))
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        with contextlib.suppress(OSError):  # it is gone again
-            peer, _ = self._listener.accept()
-            self._exported.main_loop.remove(self._listener.fileno())
-            self._client = Client(self._exported, peer, self._client_gone)
+    def _spoke(self, peer: socket.socket) -> None:
+        """It said something, or left without a word."""
+        self._forget(peer)
+        if not _has_said(peer):
+            peer.close()
+        elif self._client is None:
+            self._serve(peer)
+        else:
+            self._spoken.append(peer)
+            if len(self._spoken) == MAX_WAITING and self._acceptor is not None:
+                self._acceptor.pause()
+            self._look_at_client()
+
+    def _forget(self, peer: socket.socket) -> None:
+        if peer in self._silent:
+            self._silent.remove(peer)
+            self._loop.remove(peer.fileno())
+
+    def _serve(self, peer: socket.socket) -> None:
+        self._since = time.monotonic()
+        self._client = Client(self._exported, peer, self._client_gone)
+
+    def _look_at_client(self) -> None:
+        """Somebody waits for its turn; it comes when the client is not the owner by its time."""
+        client = self._client
+        if client is None or client.is_owner or not self._spoken:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        left = self._since + OWNER_S - time.monotonic()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look_at_client)
+        else:
+            log.warning("a client without SET_OWNER for %g s makes way for another", OWNER_S)
+            client.close()
 
     def _client_gone(self) -> None:
         self._client = None
-        if self._listener is not None:
-            self._wait()
-        else:
+        if self._spoken:
+            self._serve(self._spoken.pop(0))
+            self._look_at_client()
+        if self._acceptor is not None:
+            self._acceptor.resume()
+        elif self._client is None:
             self._done()
 
 
-def _refuse_if_alive(path: Path) -> None:
-    """Raise ConfigError when somebody listens at *path*."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
-        probe.connect(os.fspath(path))
-        raise ConfigError("another process listens there", option="--socket-path", value=str(path))
+def _has_said(peer: socket.socket) -> bool:
+    """Whether there is something to read, not just an end."""
+    with contextlib.suppress(OSError):
+        return bool(peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    return False

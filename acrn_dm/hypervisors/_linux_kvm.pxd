@@ -51,7 +51,7 @@ cdef extern from "linux/kvm.h" nogil:
     const unsigned long KVM_GET_SUPPORTED_CPUID, KVM_CREATE_VCPU, KVM_SET_BOOT_CPU_ID, KVM_SET_TSS_ADDR
     const unsigned long KVM_SET_IDENTITY_MAP_ADDR, KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_SET_USER_MEMORY_REGION
     const unsigned long KVM_SIGNAL_MSI, KVM_IRQ_LINE, KVM_IOEVENTFD, KVM_IRQFD, KVM_SET_GSI_ROUTING
-    const unsigned long KVM_RUN, KVM_SET_CPUID2, KVM_SET_MSRS, KVM_GET_TSC_KHZ
+    const unsigned long KVM_RUN, KVM_SET_CPUID2, KVM_SET_MSRS, KVM_GET_TSC_KHZ, KVM_KVMCLOCK_CTRL
     const unsigned long KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_SET_SREGS, KVM_GET_LAPIC, KVM_SET_LAPIC
 
     struct kvm_userspace_memory_region:

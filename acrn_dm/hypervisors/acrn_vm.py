@@ -68,6 +68,7 @@ class AcrnVm:
     _sleep: Callable[[float], None] = attrs.field(repr=False)
     ioapic_pins: int = attrs.field(default=IOAPIC_PINS, init=False)
     pins_memory: bool = attrs.field(default=True, init=False)
+    fault_powers_off: bool = attrs.field(default=True, init=False)
     vcpus: int = attrs.field(init=False)
     vmid: int = attrs.field(default=0, init=False)
     _port: Port = attrs.field(init=False, repr=False)

@@ -73,6 +73,7 @@ class Hypervisor(Protocol):
     vcpus: int
     ioapic_pins: int  # 24 on KVM, 48 on ACRN: how many GSIs INTx routing may use
     pins_memory: bool  # keeps guest pages for good: they may be cleared, but not given back to the host
+    fault_powers_off: bool  # a triple fault comes as a write of S5 to PM1 control: see ``triple_fault``
 
     @property
     def apic_ids(self) -> tuple[int, ...]:

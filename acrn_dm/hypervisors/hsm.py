@@ -65,6 +65,7 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
             rank=RANK,
             needs_pit=True,
             acrn_options=True,
+            resumes=False,
         )
     ]
 

@@ -96,6 +96,7 @@ class KvmVm:
     vcpus: int = attrs.field(init=False)
     ioapic_pins: int = attrs.field(default=IOAPIC_PINS, init=False)
     pins_memory: bool = attrs.field(default=False, init=False)
+    fault_powers_off: bool = attrs.field(default=False, init=False)
     _vm: _kvm.Vm = attrs.field(init=False, repr=False)
     _vcpus: list[_kvm.Vcpu] = attrs.field(factory=list, init=False, repr=False)
     _routes: MsiRoutes = attrs.field(init=False, repr=False)
@@ -234,6 +235,8 @@ class KvmVm:
         """Let them go on; nothing happens unless they are paused."""
         with self._control:
             if self._life.state is State.PAUSED:
+                for vcpu in self._vcpus:
+                    vcpu.was_paused()
                 self._start_threads()
 
     def reset(self, *, full: bool = False) -> None:

@@ -42,6 +42,7 @@ class SimVm:
     vcpus: int = 1
     ioapic_pins: int = 24
     pins_memory: bool = False
+    fault_powers_off: bool = False
     calls: list[Call] = attrs.field(factory=list, init=False, repr=False)
     regions: list[MemoryRegion] = attrs.field(factory=list, init=False)
     boot_registers: BootRegisters | None = attrs.field(default=None, init=False)
@@ -298,7 +299,8 @@ def open_vm(options: HypervisorOptions) -> SimVm:
 def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
     """Offer ``sim``, never chosen automatically: no guest runs in it."""
     summary = "no vCPUs: a test in this process is the guest"
-    return [HypervisorType(name="sim", summary=summary, probe=lambda: None, open=open_vm, rank=-1)]
+    sim = HypervisorType(name="sim", summary=summary, probe=lambda: None, open=open_vm, runs_guests=False, rank=-1)
+    return [sim]
 
 
 @hookimpl

@@ -136,5 +136,6 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
             rank=15,
             needs_pit=True,
             acrn_options=True,
+            resumes=False,
         )
     ]

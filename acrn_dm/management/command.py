@@ -5,6 +5,7 @@ message and forgets the others; here each is answered.
 """
 
 import json
+from collections.abc import Mapping
 
 import attrs
 
@@ -92,6 +93,6 @@ def ack(ok: bool) -> bytes:
     return encode({"ack": 0 if ok else -1})
 
 
-def encode(value: dict[str, int]) -> bytes:
+def encode(value: Mapping[str, int | str]) -> bytes:
     """One line of JSON."""
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"

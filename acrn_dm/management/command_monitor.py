@@ -1,12 +1,14 @@
 """``--cmd_monitor PATH``: commands as JSON objects, and the machine's events to one client that asks for them.
 
 ``{"command": "destroy"}`` ends the machine at once, not one with a real-time guest; ``blkrescan`` inserts a medium into
-an empty virtio-blk slot; ``register_vm_event_client`` asks for events. Each command is answered by ``{"ack": 0}`` or
-``{"ack": -1}``, also one that is unknown (the original says nothing then); a stream that is no JSON is answered, too,
-and hung up on.
+an empty virtio-blk slot; ``resume`` lets a guest go on that stands still because the host failed one of its devices, or
+sleeps; ``register_vm_event_client`` asks for events, and tells at once why the guest stands still, if it does. Each
+command is answered by ``{"ack": 0}`` or ``{"ack": -1}``, also one that is unknown (the original says nothing then); a
+stream that is no JSON is answered, too, and hung up on.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -16,6 +18,7 @@ from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import command
 from acrn_dm.management.command import Command, MalformedError, Splitter
 from acrn_dm.management.controls import Controls, parse_rescan
+from acrn_dm.management.events import Event
 from acrn_dm.management.unix_server import Connection, UnixServer
 
 log = logging.getLogger(__name__)
@@ -31,9 +34,12 @@ class CommandMonitor:
         self.controls = controls
         self.may_destroy = may_destroy
         self.listener: Connection | None = None  # who wants the events
-        self._server = UnixServer(loop, path, lambda client: _Session(self, client), most=MAX_CLIENTS)
+        self.standing: Sequence[Event] = ()  # those that still hold, for who begins to listen
+        self._server = UnixServer(
+            loop, path, lambda client: _Session(self, client), most=MAX_CLIENTS, option="--cmd_monitor"
+        )
 
-    def send_event(self, event: dict[str, int]) -> None:
+    def send_event(self, event: Event) -> None:
         """Tell who wants to know; nobody may."""
         if self.listener is not None:
             self.listener.send(command.encode(event))
@@ -59,8 +65,13 @@ class _Session:
             self.client.close()
             return
         for text in found:
-            if self.client.is_open:  # it may have been dropped for not reading
-                self.client.send(command.ack(self._obey(text)))
+            if not self.client.is_open:  # it may have been dropped for not reading
+                return
+            listened = self.monitor.listener
+            self.client.send(command.ack(self._obey(text)))
+            if self.monitor.listener is not listened:
+                for event in tuple(self.monitor.standing):
+                    self.monitor.send_event(event)
 
     def closed(self) -> None:
         """Another client may ask for events now."""
@@ -82,6 +93,8 @@ class _Session:
                 return False
             controls.power_off("by the command monitor")
             return True
+        if wanted.name == "resume":
+            return controls.resume()
         if wanted.name == "blkrescan":
             controls.insert_medium(*parse_rescan(wanted.arguments))
             return True
@@ -89,5 +102,6 @@ class _Session:
             if self.monitor.listener is not None:
                 return False
             self.monitor.listener = self.client
+            self.client.waits = True
             return True
         raise ValueError(f"unknown command {wanted.name[:32]!r}")

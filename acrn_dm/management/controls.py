@@ -21,6 +21,29 @@ class PowerState(enum.IntEnum):
     SUSPENDED = 4
 
 
+class StopReason(enum.Enum):
+    """Why the vCPUs stopped."""
+
+    POWEROFF = "poweroff"
+    RESET = "reset"
+    SUSPEND = "suspend"
+    DEBUG_EXIT = "debug-exit"
+    FORCED = "forced off"
+    ERROR = "error"
+
+
+def power_state(reason: StopReason | None, *, paused: bool) -> PowerState:
+    """What a machine tells that stops because of *reason*, if any, and sleeps or stands still (*paused*), or not.
+
+    acrnctl says "paused" of both, and offers to resume.
+    """
+    if paused:
+        return PowerState.SUSPENDED
+    if reason is None:
+        return PowerState.RUNNING
+    return PowerState.SYSTEM_RESET if reason is StopReason.RESET else PowerState.POWEROFF
+
+
 @attrs.frozen(kw_only=True)
 class Controls:
     """What can be done to the machine. All are called on the main loop's thread."""
@@ -29,7 +52,9 @@ class Controls:
     press_power_button: Callable[[], None]  # the guest decides; pressing again changes nothing
     power_off: Callable[[str], None]  # at once; the text says who wanted it
     insert_medium: Callable[[Bdf, str], None]  # into an empty slot; raises AcrnDmError
-    wake: Callable[[], bool]  # leave S3; False when the guest is not asleep
+    resume: Callable[
+        [], bool
+    ]  # leave S3, or go on after a pause; False when the guest does neither sleep nor stand still
 
 
 def parse_rescan(text: str) -> tuple[Bdf, str]:

@@ -39,7 +39,9 @@ class ManagerSocket:
         except OSError as e:
             raise HostError.from_os(f"making {directory}", e) from e
         path = socket_path(directory, name)
-        self._server = UnixServer(loop, path, lambda client: _Session(controls, client), most=MAX_CLIENTS)
+        self._server = UnixServer(
+            loop, path, lambda client: _Session(controls, client), most=MAX_CLIENTS, option="manager's socket"
+        )
 
     @property
     def path(self) -> Path:
@@ -92,7 +94,7 @@ class _Session:
                 controls.press_power_button()
             return True
         if request.number == MessageId.RESUME:
-            return controls.wake()
+            return controls.resume()
         if request.number == MessageId.BLKRESCAN:
             controls.insert_medium(*parse_rescan(request.text))
             return True

@@ -7,8 +7,9 @@ from acrn_dm.errors import AcrnDmError
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management.command_monitor import CommandMonitor
 from acrn_dm.management.controls import Controls
-from acrn_dm.management.events import Events, VmEventKind
+from acrn_dm.management.events import Event, Events, VmEventKind
 from acrn_dm.management.manager_socket import ManagerSocket
+from acrn_dm.resources import HostFault
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Management:
         self._events = Events(loop, self._send)
         if config.command_monitor is not None:
             self._monitor = CommandMonitor(loop, config.command_monitor, controls, may_destroy=not rtvm)
+            self._monitor.standing = self._events.standing
         if config.manager_directory is not None:
             try:
                 self._manager = ManagerSocket(loop, config.manager_directory, config.name, controls)
@@ -44,12 +46,25 @@ class Management:
         """A vCPU can't go on."""
         self._events.happened(VmEventKind.TRIPLE_FAULT)
 
+    @property
+    def can_resume(self) -> bool:
+        """Whether anybody could let a guest go on that stands still. Any thread."""
+        return self._monitor is not None or self._manager is not None
+
+    def paused(self, fault: HostFault) -> None:
+        """The guest stands still."""
+        self._events.paused(fault)
+
+    def resumed(self) -> None:
+        """It stands still no more."""
+        self._events.resumed()
+
     def close(self) -> None:
         """Hang up and remove the sockets. Idempotent."""
         for server in (self._monitor, self._manager):
             if server is not None:
                 server.close()
 
-    def _send(self, event: dict[str, int]) -> None:
+    def _send(self, event: Event) -> None:
         if self._monitor is not None:
             self._monitor.send_event(event)

@@ -149,6 +149,20 @@ class PciFunction:
         if before != self.config.read(cs.COMMAND, 2):
             self.command_changed()
 
+    def quiesce(self) -> bool:
+        """The guest is gone: begin nothing new, and return whether nothing is in flight any more. Asked again and again
+        before ``reset`` and ``close``, which come when it is so, or when the machine's patience ends.
+        """
+        return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether the host still uses the guest's memory for something that was given up. Any thread."""
+        return False
+
+    def prepare_close(self) -> None:
+        """``close`` follows, when all functions were told: begin what takes time."""
+
     def close(self) -> None:
         """Give back what ``realize`` opened; also after ``realize`` failed half-way. Idempotent."""
 

@@ -1,5 +1,6 @@
 """The driver side of a virtio device: initialisation (3.1.1), queues with buffers in guest memory, interrupt counts."""
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
 INDIRECT_DESC, EVENT_IDX, VERSION_1 = 1 << 28, 1 << 29, 1 << 32
 CONFIG_VECTOR = 0
+RESET_S = 10.0  # a device's reset may take until its host is done
 POISON = 0xA5  # fills device-writable buffers before the device gets them
 
 
@@ -134,9 +136,14 @@ class VirtioDriver:
         self.registers.write("device_status", value)
 
     def reset(self) -> None:
-        """Reset the device; the driver forgets its queues. Raises AssertionError if the status does not read 0 then."""
+        """Reset the device and wait until that is done; the driver forgets its queues. Raises AssertionError after
+        RESET_S.
+        """
         self.status = 0
-        assert self.status == 0, "after a reset the status reads 0"
+        until = time.monotonic() + RESET_S
+        while self.status:
+            assert time.monotonic() < until, "after a reset the status reads 0"
+            time.sleep(0.001)
         self.queues = {}
         self.features = 0
 

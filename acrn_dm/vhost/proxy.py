@@ -36,6 +36,15 @@ class Proxy(Backend):
         for queue in away:
             queue.kick.kick()  # drivers may fill rings before DRIVER_OK and need not kick for that
 
+    def cancel(self) -> None:
+        """The half here; the other side stops in ``stop``, within its own bound."""
+        self._local.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Of the half here."""
+        return self._local.busy
+
     def stop(self) -> Mapping[int, int]:
         """The other side first: it may still use what the device gave it."""
         positions: dict[int, int] = {}

@@ -85,6 +85,7 @@ class Session:
 class Backend:
     """Base of all backends; one instance serves one device. All methods run on control threads under the function's
     lock. In order: ``realize`` and ``offer`` once, then ``start`` and ``stop`` any number of times, ``close`` last.
+    Between ``start`` and ``stop`` comes a ``cancel`` unless the driver is to go on.
     """
 
     polls: ClassVar[bool] = False  # looks at the queues every ``Session.poll_ns`` itself, so their kicks stay unbound
@@ -124,6 +125,14 @@ class Backend:
         thread. Nothing to do where the device itself decides which queues get data.
         """
         done()
+
+    def cancel(self) -> None:
+        """Nobody waits for what is in flight any more: begin to stop, without waiting. ``stop`` follows."""
+
+    @property
+    def busy(self) -> bool:
+        """After ``cancel``: whether something in flight may still use guest memory."""
+        return False
 
     def stop(self) -> Mapping[int, int]:
         """Stop using rings, eventfds and memory; return the next available index of each queue that ran. Idempotent."""

@@ -52,11 +52,23 @@ class QueueConfig:
 class CoreHost(Protocol):
     """The transport, as far as the core needs it."""
 
+    def negotiated(self) -> None:
+        """FEATURES_OK was accepted: the driver's features are fixed. Never raises."""
+
     def start_queues(self) -> None:
         """DRIVER_OK: let the backend run the enabled queues. Raises what that raises; then nothing is left half-way."""
 
+    def cancel_queues(self) -> None:
+        """Reset: no kick is taken any more, what is in flight is given up. Does not wait. Idempotent; never raises."""
+
+    def queues_busy(self) -> bool:
+        """Whether something in flight may still use guest memory."""
+
+    def await_queues(self) -> None:
+        """Wait until that is over, for a bounded time and with the lock let go; ``settle`` was called then."""
+
     def stop_queues(self) -> None:
-        """Reset: stop the backend, drain, forget every binding. Idempotent; never raises."""
+        """Reset: forget the queues and every binding, without waiting. Idempotent; never raises."""
 
     def kick(self, queue: int) -> None:
         """The driver notified *queue* and no ioeventfd took it. Ignored for queues that do not run."""
@@ -96,7 +108,8 @@ class VirtioCore:
         self.host = host
         self.queues = tuple(QueueConfig(index=i, max_size=size) for i, size in enumerate(queue_sizes))
         self.offered = features.OFFERED_BY_TRANSPORT
-        self.running = False  # between start_queues and stop_queues
+        self.running = False  # between start_queues and cancel_queues
+        self.resetting = False  # something of the last driver's is in flight, so that the status can't read 0 yet
         self.epoch = 0  # counts resets: what an earlier driver caused does not reach the next one
         self.early_start = False  # a legacy driver used the device before DRIVER_OK
         self._started: frozenset[int] = frozenset()  # queues that run
@@ -185,12 +198,23 @@ class VirtioCore:
     # Status
 
     def write_status(self, value: int, *, legacy: bool = False) -> None:
-        """The driver writes the status register; 0 resets and returns when the reset is done."""
+        """The driver writes the status register; 0 resets.
+
+        A modern driver waits until the status reads 0 (4.1.4.3.2), so the write returns at once and holds no vCPU while
+        a host finishes what is in flight. A legacy one does not look again: its write takes until then, up to a bound;
+        past it the device stays in reset as for a modern driver, refusing whatever comes.
+        """
         if value == 0:
-            self.reset()
+            self.begin_reset()
+            if legacy and self.resetting:
+                self.host.await_queues()
+            return
+        if self.resetting:
             return
         before = self.status
         self.status = next_status(before, value, features_ok=self._features_ok, legacy=legacy)
+        if self.status & ~before & Status.FEATURES_OK:
+            self.host.negotiated()
         if self.status & ~before & Status.DRIVER_OK:
             self._run(legacy)
 
@@ -209,9 +233,27 @@ class VirtioCore:
             self.running = False
             self.needs_reset(e)
 
-    def reset(self) -> None:
-        """Everything back to power-on. Status changes last: it reads 0 when nothing moves any more."""
+    def begin_reset(self) -> None:
+        """Stop the queues; the rest happens at once, or in ``settle`` when nothing is in flight any more."""
         self.running = False
+        self.host.cancel_queues()
+        self.resetting = True
+        self.settle()
+
+    def settle(self) -> None:
+        """Finish the reset under way once nothing is in flight. Called before each access to the registers."""
+        if self.resetting and not self.host.queues_busy():
+            self._finish_reset()
+
+    def reset(self) -> None:
+        """Everything back to power-on, now: what the host does not give back is left behind."""
+        self.begin_reset()
+        if self.resetting:
+            self._finish_reset()
+
+    def _finish_reset(self) -> None:
+        """Status changes last: it reads 0 when nothing moves any more."""
+        self.resetting = False
         self.host.stop_queues()
         self.epoch += 1  # now, not before: what the queues reported until here was about this driver
         self.host.clear_interrupts()
@@ -219,7 +261,7 @@ class VirtioCore:
 
     def needs_reset(self, error: Exception) -> None:
         """Set DEVICE_NEEDS_RESET because of *error*, once until the next reset (2.1.2)."""
-        if self.status & Status.NEEDS_RESET:
+        if self.status & Status.NEEDS_RESET or self.resetting:
             return
         self.status |= Status.NEEDS_RESET
         if self.status & Status.DRIVER_OK or self.early_start:
@@ -282,7 +324,7 @@ class VirtioCore:
 
     @property
     def _frozen(self) -> bool:
-        return self.running or bool(self.status & Status.DRIVER_OK)
+        return self.running or self.resetting or bool(self.status & Status.DRIVER_OK)
 
     def write_queue_size(self, value: int) -> None:
         """A smaller ring: a power of two up to the maximum, else ignored (4.1.4.3.2)."""
@@ -304,11 +346,11 @@ class VirtioCore:
         and no legacy register could bring one queue back alone.
         """
         queue = self.selected
-        if queue is None:
+        if queue is None or self.resetting:
             return
         if self._frozen and (not self._early or queue.index in self._started):
             if value == 0 and queue.enabled:
-                self.reset()
+                self.write_status(0, legacy=True)
             return
         queue.pfn = value
         queue.enabled = value != 0
@@ -333,7 +375,7 @@ class VirtioCore:
 
         Legacy drivers may use the device before DRIVER_OK (3.1.2), so their first kick starts it.
         """
-        if queue >= len(self.queues):
+        if queue >= len(self.queues) or self.resetting:
             return
         if legacy and self.queues[queue].enabled and (self._early or self._may_start_early):
             self.early_start = True

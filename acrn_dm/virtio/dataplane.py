@@ -41,6 +41,7 @@ class DataPlane:
         self._events: dict[int, _Events] = {}
         self._session: Session | None = None
         self._started = False
+        self._cancelled = False
         self._paused: Mapping[int, int] | None = None  # where the queues were
         self._complained = False
 
@@ -98,12 +99,34 @@ class DataPlane:
             call=call,
         )
 
+    @property
+    def started(self) -> bool:
+        """Between ``start`` and ``stop``."""
+        return self._started
+
+    def cancel(self) -> None:
+        """Begin to stop, for good and without waiting; ``stop`` follows. Idempotent, never raises."""
+        if not self._started or self._cancelled:
+            return
+        self._cancelled = True
+        # Kicks stop coming first: the guest's other vCPUs may still write the notify register.
+        self.bind_kicks(lambda _: None)
+        if self._paused is None:
+            try:
+                self.backend.cancel()
+            except Exception:
+                log.exception("%s: the backend did not stop cleanly", self._name)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that was given up may still use guest memory."""
+        return self.backend.busy
+
     def stop(self) -> Mapping[int, int]:
         """Stop the backend, then close the eventfds; returns where each queue was. Idempotent, never raises."""
         if not self._started:
             return {}
-        self._started = False
-        # Kicks stop coming first: the guest's other vCPUs may still write the notify register.
+        self._started = self._cancelled = False
         self.bind_kicks(lambda _: None)
         positions = self._stop_backend() if self._paused is None else self._paused
         self._session = self._paused = None
@@ -113,9 +136,14 @@ class DataPlane:
         return positions
 
     def pause(self) -> None:
-        """Stop the backend between two requests. Queues and eventfds stay; kicks and calls wait in them. Idempotent."""
+        """Stop the backend between two requests. Queues and eventfds stay; kicks and calls wait in them. Idempotent.
+
+        Raises HostError where the host does not finish what is in flight; then only ``stop`` helps.
+        """
         if self._started and self._paused is None:
             self._paused = self._stop_backend()
+            if self.backend.busy:
+                raise HostError(f"{self._name}: requests are stuck in the host")
 
     def resume(self) -> None:
         """Let the backend go on where it was. Raises what ``Backend.start`` raises; then ``stop`` cleans up."""

@@ -114,6 +114,11 @@ class VirtioDevice:
         """A legacy driver wrote *data*: the same, unless there are fields that only such a driver may write."""
         self.write_config(offset, data)
 
+    def negotiated(self, features: int) -> None:
+        """FEATURES_OK: the driver accepted *features*. A legacy driver has no such moment; ``start`` is the first that
+        is heard of what it accepted.
+        """
+
     def loop_name(self, queue: int) -> str:
         """Name of the I/O loop that serves queue number *queue*; ``io`` is shared by all who do not care."""
         return "io"
@@ -124,11 +129,30 @@ class VirtioDevice:
     def handle_queue(self, queue: Queue) -> None:
         """The driver kicked *queue* (or may have): pop chains, push them back. Used buffers are announced later."""
 
+    def cancel(self) -> None:
+        """The driver has reset the device, or the machine goes off: no ``handle_queue`` runs now or later. Give up what
+        is in flight, where it has got to, without waiting for it; what was acknowledged is kept. ``stop`` follows.
+        """
+
+    @property
+    def busy(self) -> bool:
+        """Whether what ``cancel`` gave up is under way in the host all the same, with guest memory or files in use.
+
+        Until it is not, the status does not read 0 and nothing starts. Any thread; a device without helper threads
+        never is.
+        """
+        return False
+
     def stop(self) -> None:
-        """Reset, or the machine stops: no ``handle_queue`` runs now or later; drain or cancel everything in flight."""
+        """No ``handle_queue`` runs now or later. After ``cancel`` forget what is in flight, and do not wait: what is
+        still ``busy`` then is left behind. Without it (a pause) finish everything, so that the driver misses nothing.
+        """
 
     def reset(self) -> None:
         """The driver is gone, and with it what it said through queues; after a mere ``stop`` it may go on."""
+
+    def prepare_close(self) -> None:
+        """``close`` follows, when all devices were told: begin what takes time, so that it takes it once for all."""
 
     def close(self) -> None:
         """Give back what ``realize`` opened; also called when ``realize`` failed half-way. Idempotent."""

@@ -60,11 +60,13 @@ class LegacyBar:
 
     def read(self, offset: int, size: int) -> int:
         """Read as the driver does."""
+        self._core.settle()
         start = self._config_start()
         return self._config.read(offset - start, size) if offset >= start else HEADER.read(self._core, offset, size)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Write as the driver does."""
+        self._core.settle()
         start = self._config_start()
         if offset >= start:
             self._config.write(offset - start, size, value, legacy=True)

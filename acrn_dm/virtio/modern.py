@@ -90,6 +90,7 @@ class ModernBar:
         """Read as the driver does."""
         region, inner = offset - offset % REGION_SIZE, offset % REGION_SIZE
         if region == COMMON_OFFSET:
+            self._core.settle()
             return COMMON.read(self._core, inner, size)
         if region == DEVICE_OFFSET:
             return self._config.read(inner, size)
@@ -101,6 +102,7 @@ class ModernBar:
         """Write as the driver does. A notification counts by its place; its value only repeats the index (4.1.5.2)."""
         region, inner = offset - offset % REGION_SIZE, offset % REGION_SIZE
         if region == COMMON_OFFSET:
+            self._core.settle()
             COMMON.write(self._core, inner, size, value)
         elif region == DEVICE_OFFSET:
             self._config.write(inner, size, value)

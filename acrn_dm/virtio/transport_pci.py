@@ -8,10 +8,11 @@ BAR 4 memory 64 bit modern structures, see ``modern``
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
 
-from acrn_dm.errors import AcrnDmError, PluginError
+from acrn_dm.errors import AcrnDmError, HostError, PluginError
 from acrn_dm.irq import Space
 from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.eventfds import KickAddress
@@ -34,6 +35,8 @@ LEGACY_BAR = 0
 MSIX_BAR = 1
 MODERN_BAR = 4
 WINDOWS_KINDS = (defs.NET, defs.BLOCK, defs.INPUT)  # which the original re-labels with --windows
+LEGACY_RESET_S = 1.0  # a legacy driver's reset holds its vCPU no longer
+LOOK_S = 0.005
 REPORT_INTERVAL_S = 1.0  # a driver can fail and reset as fast as it likes; the log can't keep up
 
 
@@ -49,6 +52,7 @@ class VirtioPci(PciFunction):
         self.failures = 0
         self._next_report = 0.0
         self._closed = False
+        self._unlocked = threading.Condition(self.lock)  # to let go of the lock, however often it was taken
         backend_types = list(backends)
         self.backend_type = backend.choose(device, backend_types)
         self._fallback = backend.choose(device, backend_types, backend.FALLBACK) if device.backend_optional else None
@@ -108,8 +112,29 @@ class VirtioPci(PciFunction):
         self.core.reset()
         super().reset()
 
+    def quiesce(self) -> bool:
+        """Reset the device, in the end; False while something of it is in flight in the host."""
+        with self.lock:
+            if self._closed:
+                return True
+            if self.core.resetting:
+                self.core.settle()
+            elif self.data_plane.started:
+                self.core.begin_reset()
+            return not self.core.resetting
+
+    @property
+    def busy(self) -> bool:
+        """As the backend says."""
+        return self.data_plane.busy
+
+    def prepare_close(self) -> None:
+        """Pass it on."""
+        with self.lock:
+            self.device.prepare_close()
+
     def close(self) -> None:
-        """Stop whatever runs and close backend and device."""
+        """Stop whatever runs and close backend and device; what the host does not give back is left behind."""
         with self.lock:
             if self._closed:
                 return
@@ -154,9 +179,14 @@ class VirtioPci(PciFunction):
     # Machine: main thread.
 
     def pause(self) -> None:
-        """Nothing moves in guest memory from now on, and the driver does not notice."""
+        """Nothing moves in guest memory from now on, and the driver does not notice; a host that does not finish what
+        is in flight costs it a reset.
+        """
         with self.lock:
-            self.data_plane.pause()
+            try:
+                self.data_plane.pause()
+            except HostError as e:
+                self.core.needs_reset(e)
 
     def resume(self) -> None:
         """Go on; a backend that can't costs its driver a reset."""
@@ -168,6 +198,13 @@ class VirtioPci(PciFunction):
                 self.core.needs_reset(e)
 
     # CoreHost: called with the lock held.
+
+    def negotiated(self) -> None:
+        """The device may show another configuration from now on."""
+        try:
+            self.device.negotiated(self.core.driver_features)
+        except Exception as e:  # a plugin's fault; the driver's write has to return
+            self.core.needs_reset(e)
 
     def start_queues(self) -> None:
         """Take kicks where the driver sends them, and let the backend run every enabled queue."""
@@ -197,6 +234,24 @@ class VirtioPci(PciFunction):
         """The device's configuration space, as whoever moves its data knows it."""
         size = self.device.config_size
         return self.data_plane.backend.read_config(0, size) if size else b""
+
+    def cancel_queues(self) -> None:
+        """Stop without waiting."""
+        self.data_plane.cancel()
+
+    def queues_busy(self) -> bool:
+        """As the backend says."""
+        return self.data_plane.busy
+
+    def await_queues(self) -> None:
+        """Other vCPUs reach the registers meanwhile, and may even finish the reset."""
+        epoch, until = self.core.epoch, time.monotonic() + LEGACY_RESET_S
+        while self.core.resetting and self.core.epoch == epoch and time.monotonic() < until:
+            self._unlocked.wait(LOOK_S)
+            self.core.settle()
+        if self.core.resetting and self.core.epoch == epoch:
+            text = "%s: requests are stuck in the host; it stays in reset until they end"
+            log.warning(text, self.name)
 
     def stop_queues(self) -> None:
         """Stop the backend and forget every binding."""

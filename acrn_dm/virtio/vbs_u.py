@@ -111,11 +111,20 @@ class VbsU(Backend):
             self._servers.append(server)
             server.start()
 
+    def cancel(self) -> None:
+        """Kicks end, then the device gives up what it can."""
+        self._end_kicks()
+        if self._device_started:
+            self.device.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """As the device says."""
+        return self.device.busy
+
     def stop(self) -> Mapping[int, int]:
-        """Kicks end, then the device drains, then the rings are closed, which makes late completions void."""
-        for server in self._servers:
-            server.stop()
-        self._servers.clear()
+        """Kicks end, then the device, then the rings are closed, which makes late completions void."""
+        self._end_kicks()
         try:
             if self._device_started:
                 self._device_started = False
@@ -127,6 +136,11 @@ class VbsU(Backend):
                 queue.close()
             self._queues.clear()
         return positions
+
+    def _end_kicks(self) -> None:
+        for server in self._servers:
+            server.stop()
+        self._servers.clear()
 
     def _open(self, session: Session, queue: SessionQueue) -> Queue:
         ring = SplitRing(

@@ -147,7 +147,7 @@ def relay_kick() -> Iterator[Scene]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "image").write_bytes(bytes(1 << 20))
-        peer = stack.enter_context(Peer(folder / "s", protocol=NO_NOTES))
+        peer = stack.enter_context(Peer(folder / "s", protocol=NO_NOTES, patience=None))
         machine = stack.enter_context(SimMachine(plugins=[virtio_blk, user]))
         machine.add("virtio-blk", f"vhost-user={peer.path}", slot=3)
         machine.add("virtio-blk", str(folder / "image"), slot=4)

@@ -5,8 +5,10 @@ changes that), so they lie at their places inside the ROM image. The ROM code mo
 say they are (ECAM, PM block), takes the boot processor to the entry state and jumps.
 """
 
+import select
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 from acrn_dm.boot.image import BootImage
@@ -17,6 +19,7 @@ ROM_SIZE = 0x1_0000
 CODE32 = 0xF_F000
 CODE16 = 0xF_F800
 GDT_POINTER = 0xF_F900
+LIMIT_S = 120
 PCI_ADDRESS, PCI_DATA, SMI_COMMAND = 0xCF8, 0xCFC, 0xB2
 
 
@@ -69,21 +72,23 @@ def make_rom(image: BootImage) -> bytes:
     return bytes(rom)
 
 
-def run(image: BootImage, folder: Path, *, memory_mib: int, cpus: int, devices: tuple[str, ...] = ()) -> str:
-    """Boot *image* until it resets; return what it wrote to COM1. A boot that hangs two minutes is tried once more."""
+def run(
+    image: BootImage,
+    folder: Path,
+    *,
+    memory_mib: int,
+    cpus: int,
+    devices: tuple[str, ...] = (),
+    until: str | None = None,
+) -> str:
+    """Boot *image* until it resets, or has written *until* to COM1; return what it wrote there. A boot that hangs two
+    minutes is tried once more.
+    """
     (folder / "rom").write_bytes(make_rom(image))
     command = [
-        "qemu-system-x86_64",
-        "-M",
-        "q35,accel=tcg",
-        "-cpu",
-        "max",
-        "-nodefaults",
-        "-display",
-        "none",
-        "-no-reboot",
+        *("qemu-system-x86_64", "-M", "q35,accel=tcg", "-cpu", "max", "-nodefaults", "-display", "none", "-no-reboot"),
+        *("-serial", "stdio", "-m", str(memory_mib), "-smp", str(cpus), "-bios", str(folder / "rom")),
     ]
-    command += ["-serial", "stdio", "-m", str(memory_mib), "-smp", str(cpus), "-bios", str(folder / "rom")]
     for i, piece in enumerate(image.pieces):
         if len(piece.data) and not ROM_BASE <= piece.gpa < ROM_BASE + ROM_SIZE:
             path = folder / f"piece{i}"
@@ -93,11 +98,26 @@ def run(image: BootImage, folder: Path, *, memory_mib: int, cpus: int, devices: 
     for device in devices:
         command += ["-device", device]
     try:
-        return _output(command)
+        return _output(command, until)
     except subprocess.TimeoutExpired:  # software emulation hangs early in one boot of twenty
-        return _output(command)
+        return _output(command, until)
 
 
-def _output(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, timeout=120, stdin=subprocess.DEVNULL, check=False)
-    return done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
+def _output(command: list[str], until: str | None) -> str:
+    deadline = time.monotonic() + LIMIT_S
+    written = bytearray()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, bufsize=0
+    ) as process:
+        assert process.stdout is not None
+        try:
+            while until is None or until.encode() not in written:
+                left = deadline - time.monotonic()
+                if not select.select([process.stdout], [], [], max(0, left))[0]:
+                    raise subprocess.TimeoutExpired(command, LIMIT_S, bytes(written))
+                if not (data := process.stdout.read(65536)):
+                    break
+                written += data
+        finally:
+            process.kill()
+    return written.decode(errors="replace")

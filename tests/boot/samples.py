@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
-from acrn_dm.boot import bzimage, elf, loader, multiboot, pvh
+from acrn_dm.boot import bzimage, elf, loader
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.files import ImageFile
-from acrn_dm.boot.image import GuestSetup
+from acrn_dm.boot.image import BootImage, GuestSetup
 from acrn_dm.memory import MemoryRange, guest_ranges
 from tests.lab.errors import LabUnavailable
 from tests.lab.kernel import debian_kernel
@@ -62,6 +62,7 @@ def make_bzimage(
     initrd_addr_max: int = 0x7FFF_FFFF,
     alignment: int = 2 * MIB,
     relocatable: int = 1,
+    code32_start: int = MIB,
     cmdline_size: int = 2047,
     pref_address: int = 16 * MIB,
     init_size: int = 8 * MIB,
@@ -72,6 +73,7 @@ def make_bzimage(
     data[0x1F1] = setup_sectors
     struct.pack_into("<HBB4sH", data, 0x1FE, 0xAA55, 0xEB, 0x6A, b"HdrS", protocol)
     data[0x211] = loadflags
+    struct.pack_into("<I", data, 0x214, code32_start)
     struct.pack_into("<IIB", data, 0x22C, initrd_addr_max, alignment, relocatable)
     struct.pack_into("<I", data, 0x238, cmdline_size)
     struct.pack_into("<QI", data, 0x258, pref_address, init_size)
@@ -132,16 +134,14 @@ def make_multiboot(flags: int = 2, header: bool = True) -> bytes:
     return make_elf(32, [(PT_LOAD, 0x10_0000, text + b"\xf4" * 64, 0x2000)])
 
 
-def prepare_elf(data: bytes, guest: GuestSetup, option: str = "-k") -> "pvh.BootImage":
+def prepare_elf(data: bytes, guest: GuestSetup, option: str = "-k") -> BootImage:
     """Parse and lay out an ELF image as the loader does, 32-bit ones as multiboot."""
     file = image_file(data, option)
     parsed = elf.parse(file)
-    if parsed.bits == 32:
-        return multiboot.prepare(file, parsed, guest)
-    return pvh.prepare(file, parsed, guest)
+    return loader._elf_image(file, parsed, guest, as_kernel=option == "-k" and parsed.bits == 64)
 
 
-def prepare_bzimage(data: bytes, guest: GuestSetup) -> "bzimage.BootImage":
+def prepare_bzimage(data: bytes, guest: GuestSetup) -> BootImage:
     """Lay out a bzImage as the loader does."""
     return bzimage.prepare(image_file(data), guest)
 
@@ -156,5 +156,6 @@ def lab_kernel() -> Path | None:
 
 def make_firmware(size: int = 256 << 10, *, for_qemu: bool = True, fill: bytes = b"\xf4") -> bytes:
     """A firmware image: *fill*, and at the end what says that it is made for QEMU."""
-    end = (UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le if for_qemu else bytes(16)) + bytes(32)
+    end = (UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le if for_qemu else bytes(16)) + bytes(16)
+    end += b"\xeb\xfe".ljust(16, b"\x90")  # at the reset vector: a jump to itself
     return fill * (size - len(end)) + end

@@ -151,3 +151,40 @@ def test_damaged_header_never_does_worse_than_config_error(length: int, flips: l
     except ConfigError:
         return
     assert all(p.gpa >= 0 and p.end <= guest_ranges(128 * MIB)[0].size for p in image.pieces)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "pref_address", "code32_start", "place"),
+    [(0x20C, MIB, MIB, MIB), (0x20C, 2 * MIB, MIB, 2 * MIB), (0x209, 2 * MIB, 3 * MIB, 3 * MIB), (0x20C, 0, MIB, MIB)],
+    ids=["memtest86+", "preferred", "before-2.10", "no-preference"],
+)
+def test_code_of_a_kernel_that_is_not_relocatable_lies_where_its_header_says(
+    protocol: int, pref_address: int, code32_start: int, place: int
+) -> None:
+    body = b"\x90" * 4096 + b"\xf4"
+    data = make_bzimage(
+        relocatable=0,
+        protocol=protocol,
+        pref_address=pref_address,
+        code32_start=code32_start,
+        alignment=4096,
+        body=body,
+    )
+    image = prepare_bzimage(data, setup())
+    kernel = piece(image, "kernel")
+    assert (kernel.gpa, bytes(kernel.data), image.registers.rip) == (place, body, place)
+
+
+def test_kernel_that_is_not_relocatable_has_the_room_it_unpacks_itself_in() -> None:
+    image = prepare_bzimage(make_bzimage(relocatable=0, pref_address=MIB, init_size=8 * MIB), setup())
+    assert piece(image, "kernel").end == 9 * MIB
+
+
+def test_kernel_that_is_not_relocatable_and_has_no_room_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unpacks itself up to 0x13000000"):
+        prepare_bzimage(make_bzimage(relocatable=0, pref_address=256 * MIB, init_size=48 * MIB), setup())
+
+
+def test_kernel_that_is_not_relocatable_and_belongs_below_1_mib_is_refused() -> None:
+    with pytest.raises(ConfigError, match="wants 0x10000; it must lie above 1 MiB"):
+        prepare_bzimage(make_bzimage(relocatable=0, pref_address=0x10000), setup())

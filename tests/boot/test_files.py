@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.boot.files import read_image
+from acrn_dm.boot.files import KeptFiles, read_image
 from acrn_dm.errors import ConfigError
 
 
@@ -64,3 +64,37 @@ def test_file_that_shrinks_while_read_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "fstat", fstat_before_truncation)
     with pytest.raises(ConfigError, match="changed while it was read"):
         read_image(path, "-k", 10)
+
+
+def test_file_is_opened_once_whatever_becomes_of_it(tmp_path: Path) -> None:
+    path, files = tmp_path / "kernel", KeptFiles()
+    path.write_bytes(b"abc")
+    files.read(path, "-k", 3)
+    path.write_bytes(b"other")
+    assert files.read(path, "-k", 3).data == b"abc"
+    path.unlink()
+    assert files.read(path, "-k", 3).data == b"abc"
+
+
+def test_kept_file_has_the_limit_and_the_name_of_each_reading(tmp_path: Path) -> None:
+    path, files = tmp_path / "kernel", KeptFiles()
+    path.write_bytes(b"abc")
+    files.read(path, "-k", 3)
+    with pytest.raises(ConfigError, match=r"-r: .*kernel': 3 bytes; the guest has room for 2: give it more memory"):
+        files.read(path, "-r", 2)
+
+
+def test_file_that_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
+    path, files = tmp_path / "kernel", KeptFiles()
+    with pytest.raises(ConfigError):
+        files.read(path, "-k", 3)
+    path.write_bytes(b"abc")
+    assert files.read(path, "-k", 3).data == b"abc"
+
+
+def test_what_the_machine_wrote_itself_is_read(tmp_path: Path) -> None:
+    path, files = tmp_path / "variables", KeptFiles()
+    path.write_bytes(b"abcd")
+    files.read(path, "--ovmf", 4)
+    files.replace(path, b"xy")
+    assert files.read(path, "--ovmf", 4).data == b"xycd"

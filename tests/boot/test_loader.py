@@ -131,6 +131,22 @@ def test_bzimage_as_elf_image_points_at_the_right_option(file) -> None:
         loader.prepare(plan(elf=file(make_bzimage())))
 
 
+@pytest.mark.parametrize(
+    ("option", "image", "advice"),
+    [
+        ("elf", make_elf(64, [(PT_LOAD, 0x10_0000, b"x", 1)]), "neither a PVH entry note nor a multiboot header"),
+        ("kernel", make_elf(64, [(PT_LOAD, 0x10_0000, b"x", 1)]), "no PVH entry note, so nothing tells"),
+        ("kernel", make_elf(32, [(PT_LOAD, 0x10_0000, b"x", 1)]), "of Linux, a vmlinux made with CONFIG_PVH has"),
+        ("kernel", make_multiboot(), "no PVH entry note, but a multiboot header: give it with -E"),
+    ],
+)
+def test_elf_image_that_cannot_be_started_that_way_is_told_another(
+    file, option: str, image: bytes, advice: str
+) -> None:
+    with pytest.raises(ConfigError, match=advice):
+        loader.prepare(plan(**{option: file(image)}))
+
+
 def test_image_over_the_acpi_tables_is_refused(file) -> None:
     data = make_elf(32, [(PT_LOAD, 0xF0000, b"x", 0x10000)], entry=0xF0000)
     with pytest.raises(ConfigError, match=r"^-E: .*kernel segment .*and the ACPI table .* overlap"):

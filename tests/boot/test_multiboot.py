@@ -83,3 +83,22 @@ def test_header_with_wrong_checksum_is_no_header() -> None:
 def test_entry_outside_the_image_is_refused() -> None:
     with pytest.raises(ConfigError, match="outside the loaded segments"):
         prepare_elf(make_elf(32, [(PT_LOAD, 0x10_0000, b"x", 1)], entry=0x20_0000), setup())
+
+
+def multiboot64(entry: int = 0x100_0000) -> bytes:
+    """As gnumach's for amd64: the boot code at its physical address, the rest linked high."""
+    header = struct.pack("<III", 0x1BADB002, 3, -(0x1BADB002 + 3) & 0xFFFF_FFFF)
+    return make_elf(64, [(PT_LOAD, 0x100_0000, header + b"\xf4" * 64, 0x2000)], entry=entry)
+
+
+def test_64_bit_image_with_a_header_is_entered_in_32_bit_mode() -> None:
+    registers = prepare_elf(multiboot64(), setup(), "-E").registers
+    assert (registers.rip, registers.rax, registers.code.access, registers.efer) == (0x100_0000, 0x2BADB002, 0xC09B, 0)
+
+
+def test_64_bit_image_lies_at_its_physical_addresses() -> None:
+    high = 0xFFFF_FFFF_8000_0000
+    header = struct.pack("<III", 0x1BADB002, 0, -0x1BADB002 & 0xFFFF_FFFF)
+    data = make_elf(64, [(PT_LOAD, 0x20_0000, header, 0x1000)], entry=high + 0x20_0010, virtual_offset=high)
+    image = prepare_elf(data, setup(), "-E")
+    assert (piece(image, "kernel segment").gpa, image.registers.rip) == (0x20_0000, 0x20_0010)

@@ -1,6 +1,7 @@
 """``--dry-run`` and the start refuse the same, with the same line and the same exit code."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.boot.samples import make_bzimage
 from tests.cli.fakes import plugin
 from tests.devices.blk_rig import config
 
-CONFIG = 78
+USAGE, CONFIG = 64, 78
 
 
 def brief() -> ModuleType:
@@ -72,6 +73,8 @@ def both(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Both:
     os.link("a.img", "hard.img")
     (tmp_path / "odd.img").write_bytes(bytes(1_000_001))
     (tmp_path / "empty.img").touch()
+    (tmp_path / "text").write_bytes(b"hello\n")
+    (tmp_path / "a.qcow2").write_bytes(b"QFI\xfb" + bytes(4092))
     return Both(tmp_path, capsys)
 
 
@@ -80,8 +83,11 @@ def test_machine_without_fault_passes_both(both: Both) -> None:
 
 
 TWICE = "give ro to both, or share=on to those that keep their writes apart by themselves"
-# Arguments, and the line that both say behind "acrn-dm: ".
+# Arguments, and the line that both say behind "acrn-dm: ", or its beginning.
 REFUSED = [
+    (["-s", "3,virtio-blk,nodisk,r0=1,foo,bar=baz"],
+     "-s 3,virtio-blk,nodisk,r0=1,foo,bar=baz: virtio-blk: unknown option 'r0'; known: path, nodisk, vhost_user, ..."),
+    (["--ovmf", "text"], "--ovmf: 'text': no firmware image: 6 bytes, which is not a multiple of 4096"),
     (["-s", "3,virtio-blk,none.img"], "virtio-blk-3:0: image none.img does not exist"),
     (["-s", "3,virtio-blk,."], "virtio-blk-3:0: image . is neither a regular file nor a block device"),
     (["-s", "3,virtio-blk,empty.img"], "virtio-blk-3:0: image empty.img is empty"),
@@ -108,7 +114,10 @@ REFUSED = [
 
 @pytest.mark.parametrize(("args", "line"), REFUSED)
 def test_same_line_and_exit_code_from_dry_run_and_start(both: Both, args: list[str], line: str) -> None:
-    assert both(*args) == (CONFIG, [f"acrn-dm: {line}"])
+    code, lines = both(*args)
+    beginning = f"acrn-dm: {line}".removesuffix("...")
+    shown = lines[0][: len(beginning)] if line.endswith("...") else lines[0]
+    assert (code, len(lines), shown) == (CONFIG, 1, beginning)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +130,34 @@ def test_same_line_and_exit_code_from_dry_run_and_start(both: Both, args: list[s
 )
 def test_both_accept(both: Both, args: list[str]) -> None:
     assert both(*args) == (0, [])
+
+
+def test_log_level_that_means_nothing_is_a_malformed_command_line(both: Both) -> None:
+    line = "--logger_setting: 'console,level=9': console's level '9' is not a decimal number from 1 to 6"
+    assert both("--logger_setting", "console,level=9") == (USAGE, [f"acrn-dm: {line}"])
+
+
+def test_container_given_as_raw_is_told_of_and_used(both: Both) -> None:
+    line = (
+        "image a.qcow2 looks like qcow2 and is used as raw: the guest sees the container; make a raw one "
+        "(qemu-img convert -f qcow2 -O raw a.qcow2 NEW), or let qemu-storage-daemon read it (vhost-user=SOCKET)"
+    )
+    assert both("-s", "3,virtio-blk,a.qcow2") == (0, [f"acrn-dm: WARNING: virtio-blk-3:0: {line}"])
+
+
+def test_machine_that_needs_more_files_than_it_may_open(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acrn_dm.base.descriptors.limit", lambda: 200)
+    consoles = [word for slot in range(3, 29) for word in ("-s", f"{slot},virtio-console,pty:a")]
+    code, lines = both(*consoles)
+    assert (code, len(lines)) == (CONFIG, 1)
+    words = r"acrn-dm: the machine needs (\d+) file descriptors, and 200 is the limit; raise it \(ulimit -Hn \1, .*\)"
+    assert re.fullmatch(words, lines[0])
+
+
+def test_machine_without_guests_is_shown_but_not_started(both: Both, capsys: Any) -> None:
+    assert both.dry("--hypervisor", "sim") == (0, [])
+    line = "no guest runs in it (no vCPUs: a test in this process is the guest); it is for --dry-run and for tests"
+    assert both.start("--hypervisor", "sim") == (CONFIG, [f"acrn-dm: --hypervisor: 'sim': {line}"])
 
 
 @contextmanager

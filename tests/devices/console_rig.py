@@ -107,6 +107,6 @@ def console(
         function = m.add(acrn_dm_device_types()[0], text, slot=3)
         driver = m.driver_legacy(3) if legacy else m.driver(3)
         if start:
-            driver.start(features, queues=range(2 + 2 * 4))
+            driver.start(features)
         m.settle()
         yield Console(m, function.device, driver)  # type: ignore[attr-defined]

@@ -33,10 +33,10 @@ def build(name: str, directory: Path) -> Build:
     count = itertools.count()
     blk, console = virtio_blk.acrn_dm_device_types()[0], virtio_console.acrn_dm_device_types()[0]
     texts = {
-        "blk image": (blk, f"{image},writeback,discard=64:4:1"),
+        "blk image": (blk, f"{image},writeback,discard=64:4:1,share=on"),
         "blk image read-only with discard": (blk, f"{image},ro,discard"),
         "blk nodisk": (blk, "nodisk"),
-        "blk O_DIRECT": (blk, f"{image},nocache"),
+        "blk O_DIRECT": (blk, f"{image},nocache,share=on"),
         "console file": (console, f"@file:a={directory / 'log'}"),
         "console pty": (console, "@pty:a,pty:b"),
     }

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.devices.virtio_blk import backend
-from acrn_dm.devices.virtio_blk.backend import Image, after, transfer_all
+from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.backend_direct import DirectImage
 from acrn_dm.devices.virtio_blk.medium import open_image
+from acrn_dm.devices.virtio_blk.pieces import after, transfer_all
 from acrn_dm.errors import ConfigError, HostError
 from tests.devices.blk_rig import config, image
 

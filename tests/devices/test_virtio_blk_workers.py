@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from acrn_dm.devices.virtio_blk.workers import WorkerPool
+from acrn_dm.errors import HostError
 from acrn_dm.ioloop import IoLoop
 
 
@@ -65,16 +66,80 @@ def test_results_that_are_ready_together_end_together(loop: IoLoop, gate: thread
     pool.close()
 
 
-def test_drain_waits_and_drops_what_was_not_collected(loop: IoLoop, gate: threading.Event) -> None:
+def test_drain_waits_and_hands_over_what_was_not_collected(loop: IoLoop, gate: threading.Event) -> None:
     done: list[Job] = []
     pool = WorkerPool("w", loop, execute, done.extend)
-    pool.submit(Job(gate))
+    job = Job(gate)
+    pool.submit(job)
     threading.Timer(0.02, gate.set).start()
-    pool.drain()
+    assert pool.drain() == [job]
     assert gate.is_set()
     loop.run_until_idle()
     assert (done, loop.in_flight) == ([], 0)
     pool.close()
+
+
+def test_drain_that_takes_too_long_gives_the_pool_up(loop: IoLoop, gate: threading.Event) -> None:
+    pool: WorkerPool[Job] = WorkerPool("w", loop, execute, lambda jobs: None)
+    pool.submit(Job(gate))
+    with pytest.raises(HostError, match="stuck"):
+        pool.drain(0.01)
+    assert pool.busy
+    pool.close()
+
+
+class Begun(Job):
+    """Says when a thread has it."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        super().__init__(gate)
+        self.begun = threading.Event()
+
+
+def execute_begun(job: Begun) -> None:
+    job.begun.set()
+    execute(job)
+
+
+def test_cancelled_pool_drops_what_no_thread_has_begun_and_every_result(loop: IoLoop, gate: threading.Event) -> None:
+    done: list[Begun] = []
+    pool = WorkerPool("w", loop, execute_begun, done.extend, limit=1)
+    jobs = [Begun(gate) for _ in range(5)]
+    for job in jobs:
+        pool.submit(job)
+    assert jobs[0].begun.wait(30)
+    threads = list(pool._threads)
+    pool.cancel()
+    assert pool.busy
+    pool.close()
+    gate.set()
+    for thread in threads:
+        thread.join(30)
+    loop.run_until_idle()
+    assert (done, pool.busy, loop.in_flight) == ([], False, 0)
+    assert [job.begun.is_set() for job in jobs] == [True, False, False, False, False]
+
+
+def test_result_that_was_ready_when_the_pool_was_given_up_is_dropped(loop: IoLoop, gate: threading.Event) -> None:
+    done: list[Job] = []
+    pool = WorkerPool("w", loop, execute, done.extend)
+    gate.set()
+    pool.submit(Job(gate))
+    with pool._changed:
+        assert pool._changed.wait_for(lambda: pool._unfinished == 0, 30)
+    pool.cancel()
+    loop.run_until_idle()
+    assert (done, pool.busy, loop.in_flight) == ([], False, 0)
+    pool.close()
+
+
+def test_wanted_action_is_done_until_the_pool_is_given_up(loop: IoLoop) -> None:
+    pool: WorkerPool[Job] = WorkerPool("w", loop, execute, lambda jobs: None)
+    done: list[str] = []
+    assert pool.still_wanted(lambda: done.append("before"))
+    pool.cancel()
+    assert not pool.still_wanted(lambda: done.append("after"))
+    assert done == ["before"]
 
 
 def test_drained_pool_refers_to_no_job(loop: IoLoop, gate: threading.Event) -> None:

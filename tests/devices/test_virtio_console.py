@@ -85,14 +85,15 @@ def test_file_is_appended_to(log: Path) -> None:
     assert log.read_bytes() == b"onetwo"
 
 
-def test_other_ports_are_dead_without_multiport(plain: Console) -> None:
-    plain.driver.queue(tx_queue(1)).send([b"x"])
-    plain.driver.queue(tx_queue(1)).kick(force=True)
-    plain.driver.queue(FROM_GUEST).send([struct.pack("<IHH", 0, DEVICE_READY, 1)])
-    plain.driver.queue(FROM_GUEST).kick(force=True)
-    plain.machine.settle()
-    assert plain.driver.queue(tx_queue(1)).completed() == []
-    assert plain.machine.failures == []
+def test_other_ports_are_dead_without_multiport(log: Path) -> None:
+    with console(f"@file:con={log},pty:other", features=SIZE) as c:
+        c.driver.queue(tx_queue(1)).send([b"x"])
+        c.driver.queue(tx_queue(1)).kick(force=True)
+        c.driver.queue(FROM_GUEST).send([struct.pack("<IHH", 0, DEVICE_READY, 1)])
+        c.driver.queue(FROM_GUEST).kick(force=True)
+        c.machine.settle()
+        assert c.driver.queue(tx_queue(1)).completed() == []
+        assert c.machine.failures == []
 
 
 # Configuration
@@ -100,8 +101,36 @@ def test_other_ports_are_dead_without_multiport(plain: Console) -> None:
 
 def test_configuration_of_what_is_no_terminal(plain: Console) -> None:
     assert plain.driver.registers.offered() & 7 == SIZE | MULTIPORT | EMERG_WRITE
-    assert struct.unpack("<HHII", plain.driver.read_config(0, 12)) == (80, 25, 16, 0)
-    assert len(plain.driver.all_queues()) == 34
+    assert struct.unpack("<HHII", plain.driver.read_config(0, 12)) == (80, 25, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("pty:a", 1),
+        ("pty:a,pty:b", 2),
+        ("pty:a,pty:b,max_ports=2", 2),
+        ("pty:a,max_ports=5", 5),
+        ("max_ports=16,pty:a", 16),
+        (",".join(f"pty:p{i}" for i in range(16)), 16),
+    ],
+)
+def test_there_are_queues_and_vectors_for_the_ports_and_no_more(text: str, ports: int) -> None:
+    """5.3.2: two for port 0, two for control, two for each other port; a vector each and one for the configuration."""
+    with console(text, start=False) as c:
+        assert struct.unpack("<HHII", c.driver.read_config(0, 12))[2] == ports
+        assert len(c.driver.all_queues()) == 2 + 2 * ports
+        msix = c.machine.bus.functions[0].msix
+        assert msix is not None
+        assert msix.vectors == 3 + 2 * ports
+
+
+def test_ports_that_are_only_room_are_not_announced_and_their_queues_are_nobodys() -> None:
+    with console("pty:a,max_ports=3") as c:
+        assert [m[:2] for m in c.bring_up(0) if m[1] == DEVICE_ADD] == [(0, DEVICE_ADD)]
+        c.control(PORT_READY, 1)
+        c.send(2, b"x")
+        assert (c.sent(2), c.messages(), c.machine.failures) == (0, [], [])
 
 
 @pytest.mark.parametrize("start", [False, True])

@@ -17,7 +17,7 @@ from acrn_dm.devices.virtio_console.backend import TtyBackend
 from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerBackend
 from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.ioloop import IoLoop
-from tests.devices.console_rig import PORT_OPEN, console
+from tests.devices.console_rig import PORT_OPEN, RESIZE, console
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_server_replaces_a_socket_left_behind_but_nothing_else(tmp_path: Path) -
     backend.close()
     assert not path.exists()
     path.write_text("precious")
-    with pytest.raises(HostError, match="listening"):
+    with pytest.raises(ConfigError, match="is no socket"):
         ServerBackend("s", path).open()
     assert path.read_text() == "precious"
 
@@ -177,7 +177,7 @@ def test_server_replaces_a_socket_left_behind_but_nothing_else(tmp_path: Path) -
 def test_server_refuses_a_path_that_is_served(tmp_path: Path) -> None:
     first = ServerBackend("s", tmp_path / "sock")
     first.open()
-    with pytest.raises(ConfigError, match="another process"):
+    with pytest.raises(ConfigError, match="somebody listens"):
         ServerBackend("s", tmp_path / "sock").open()
     first.close()
 
@@ -297,3 +297,97 @@ def test_client_that_comes_and_goes_costs_an_absent_listener_no_memory(tmp_path:
         assert len(c.device.control._waiting) == 1
         c.post_control(2)
         assert c.messages() == [(0, PORT_OPEN, 0, b"")]
+
+
+@pytest.mark.parametrize("features", [1, None], ids=["configuration", "control queue"])
+def test_pty_reader_that_changes_the_size_is_heard_by_the_guest(
+    capfd: pytest.CaptureFixture[str], features: int | None
+) -> None:
+    with console("@pty:con", features=features) as c:
+        reader = os.open(capfd.readouterr().err.strip().rpartition(" ")[2], os.O_RDWR | os.O_NOCTTY)
+        if features is None:
+            c.bring_up(0)
+        for size in ((132, 43), (90, 20)):
+            set_size(reader, *size)
+            c.wait(lambda size=size: struct.unpack("<HH", c.driver.read_config(0, 4)) == size)  # type: ignore[misc]
+            if features is None:
+                assert [m for m in c.messages() if m[1] == RESIZE] == [(0, RESIZE, 0, struct.pack("<HH", *size))]
+        os.close(reader)
+
+
+def test_pty_size_of_a_second_port_is_told_by_the_control_queue_only(capfd: pytest.CaptureFixture[str]) -> None:
+    with console("@pty:one,@pty:two") as c:
+        before = c.driver.read_config(0, 4)
+        path = capfd.readouterr().err.split()[-1]
+        reader = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        c.bring_up(0, 1)
+        set_size(reader, 70, 30)
+        seen: list[object] = []
+
+        def heard() -> bool:
+            seen.extend(m for m in c.messages() if m[1] == RESIZE)
+            return bool(seen)
+
+        c.wait(heard)
+        assert seen == [(1, RESIZE, 0, struct.pack("<HH", 70, 30))]
+        assert c.driver.read_config(0, 4) == before
+        os.close(reader)
+
+
+def test_tty_that_is_not_our_own_terminal_is_followed_by_looking(terminal: tuple[int, str]) -> None:
+    """SIGWINCH goes to the processes on it."""
+    master, path = terminal
+    set_size(master, 120, 40)
+    with console(f"@tty:con={path}", features=1) as c:
+        set_size(master, 90, 20)
+        c.wait(lambda: struct.unpack("<HH", c.driver.read_config(0, 4)) == (90, 20))
+
+
+def test_window_change_that_changes_no_size_is_not_told(terminal: tuple[int, str]) -> None:
+    master, path = terminal
+    set_size(master, 120, 40)
+    with console(f"@tty:con={path}") as c:
+        c.bring_up(0)
+        c.device.window_changed()
+        c.machine.settle()
+        c.messages()
+        for _ in range(3):
+            c.device.window_changed()
+        c.machine.settle()
+        assert c.messages() == []
+
+
+@pytest.mark.parametrize("kind", ["socket", "terminal"])
+def test_stdio_that_we_share_is_never_non_blocking(kind: str, terminal: tuple[int, str]) -> None:
+    """Neither while the console runs nor afterwards, also if it is killed."""
+    if kind == "socket":
+        far, near = socket.socketpair()
+        master = far.detach()
+    else:
+        master, near = os.dup(terminal[0]), open(terminal[1], "r+b", buffering=0)  # noqa: SIM115
+        os.set_blocking(master, True)
+    with near:
+        for end in ("by itself", "killed"):
+            process = run_stdio(stdin=near, stdout=near, stderr=subprocess.PIPE)
+            while b"raw" not in os.read(master, 100):
+                pass
+            assert os.get_blocking(near.fileno())
+            if end == "killed":
+                process.kill()
+            else:
+                os.write(master, b"abc")
+                while b">" not in os.read(master, 100):
+                    pass
+            process.communicate(timeout=60)
+            assert os.get_blocking(near.fileno())
+    os.close(master)
+
+
+def test_console_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with console(f"file:con={tmp_path}/log", features=0):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600

@@ -35,6 +35,21 @@ def test_path_may_hold_colons() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("pty:a", 1),
+        ("pty:a,pty:b", 2),
+        ("pty:a,max_ports=3,pty:b", 3),
+        ("pty:a,max-ports=0x10", 16),
+        ("vhost-user=/s", 16),
+        ("vhost-user=/s,max_ports=2", 2),
+    ],
+)
+def test_queues_are_for_the_ports_that_are_given_or_asked_for(text: str, ports: int) -> None:
+    assert ConsoleConfig.from_string(text).queue_ports == ports
+
+
+@pytest.mark.parametrize(
     ("text", "config"),
     [
         ("pty:p", PortConfig(type="pty", name="p", slow=None)),
@@ -81,6 +96,16 @@ def test_toml_table_gives_the_same_as_text(table: dict[str, object]) -> None:
         ("stdio:a,stdio:b", "only one"),
         (",".join(f"pty:p{i}" for i in range(17)), "16"),
         ("pty:" + "x" * 65, "64"),
+        ("pty:a,max_ports=0", "max_ports=0: expected 1 to 16"),
+        ("pty:a,max_ports=17", "max_ports=17: expected 1 to 16"),
+        ("pty:a,max_ports=-1", "max_ports=-1: expected 1 to 16"),
+        ("pty:a,max_ports=two", "max_ports"),
+        ("pty:a,max_ports=", "a value is missing"),
+        ("pty:a,max_ports", "a value is missing"),
+        ("pty:a,pty:b,max_ports=1", "max_ports=1: 2 ports are given"),
+        ("pty:a,max_ports=2,max_ports=2", "given twice"),
+        ("max_ports=2", "expected either ports"),
+        ("vhost-user=/s,max_ports=17", "max_ports=17: expected 1 to 16"),
     ],
 )
 def test_wrong_port_is_named(text: str, named: str) -> None:

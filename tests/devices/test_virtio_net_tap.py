@@ -4,11 +4,13 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from acrn_dm.devices import virtio_net
 from acrn_dm.devices.virtio_net import acrn_dm_device_types, backend, tap_settings
 from acrn_dm.devices.virtio_net.backend import open_tap
 from acrn_dm.devices.virtio_net.tap_settings import TapSettings
@@ -193,3 +195,23 @@ def test_detached_descriptor_gets_its_settings_when_it_is_attached(monkeypatch: 
     assert calls[1:] == settings
     tap.configure(header_bytes=12, offloads=0)
     assert calls[3:] == settings
+
+
+USER = """
+import sys
+from acrn_dm.devices.virtio_net.backend import open_tap
+tap = open_tap(sys.argv[1]); print("open", flush=True); sys.stdin.read()
+"""
+
+
+def test_tap_that_another_process_has_is_refused_before_the_start_and_the_process_is_named(tap: str) -> None:
+    """The kernel refuses the second user of a tap with one queue only; of one with several each gets some frames."""
+    command = [sys.executable, "-c", USER, tap]
+    with SimMachine(plugins=[virtio_net]) as machine:
+        device = machine.add("virtio-net", f"tap={tap}", slot=3)
+        assert device.check() == []
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"open\n"
+            assert device.check() == [f"virtio-net-3:0: tap {tap} is in use by process {other.pid} (-c)"]
+            other.kill()

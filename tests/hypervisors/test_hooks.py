@@ -13,7 +13,7 @@ import pytest
 from acrn_dm.errors import HostError
 from acrn_dm.hookspecs import hookimpl
 from acrn_dm.irq import IoEventFd, IrqFd, MsiMessage, Space
-from acrn_dm.machine import EventFdHooks
+from acrn_dm.parts import EventFdHooks
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
 from acrn_dm.plugins import make_plugin_manager

@@ -132,6 +132,24 @@ def test_no_stop_request_is_lost_in_a_thousand_pauses(kvm_guest: Guest) -> None:
     assert len(kvm_guest.recorder.accesses) - count in (0, -1)  # no access was repeated by an interrupted entry
 
 
+def test_guest_that_was_paused_is_told_by_its_clock(kvm_guest: Guest) -> None:
+    """Else its watchdogs report a CPU that was stuck for as long as it stood still (PVCLOCK_GUEST_STOPPED)."""
+    clock, flags, stopped = CODE + 0x800, 29, 1 << 1
+    # mov ecx, MSR_KVM_SYSTEM_TIME_NEW; mov eax, clock | 1; xor edx, edx; wrmsr; mov edx, PORT; again: out dx, al; jmp
+    set_clock = "b9014d564b" + "b8" + (clock | 1).to_bytes(4, "little").hex() + "31d2 0f30"
+    kvm_guest.load()
+    kvm_guest.memory.write(CODE, bytes.fromhex(set_clock + "ba00050000 ee ebfd"))
+    kvm_guest.vm.run(kvm_guest.recorder)
+    kvm_guest.wait_for(lambda: len(kvm_guest.recorder.accesses) > 10)
+    kvm_guest.vm.pause()
+    assert not kvm_guest.memory.read(clock + flags, 1)[0] & stopped
+    kvm_guest.vm.resume()
+    before = len(kvm_guest.recorder.accesses)
+    kvm_guest.wait_for(lambda: len(kvm_guest.recorder.accesses) > before + 10)
+    kvm_guest.vm.pause()
+    assert kvm_guest.memory.read(clock + flags, 1)[0] & stopped
+
+
 def test_foreign_signal_neither_disturbs_a_vcpu_nor_is_lost(kvm_guest: Guest) -> None:
     seen: list[int] = []
     kvm_guest.load()

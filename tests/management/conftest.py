@@ -30,7 +30,7 @@ class FakeMachine:
             press_power_button=lambda: self.done.append(("button",)),
             power_off=lambda who: self.done.append(("off", who)),
             insert_medium=self._insert,
-            wake=self._wake,
+            resume=self._wake,
         )
 
     def _insert(self, bdf: Bdf, text: str) -> None:

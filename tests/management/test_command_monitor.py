@@ -145,11 +145,35 @@ def test_listener_that_does_not_read_is_dropped(monitor: CommandMonitor, peer: P
     assert monitor.listener is None
 
 
-def test_clients_beyond_the_limit_are_hung_up_on(monitor: CommandMonitor, path: Path, connect: Connect) -> None:
+def test_idle_clients_lock_nobody_out_the_oldest_makes_way(
+    monitor: CommandMonitor, path: Path, connect: Connect
+) -> None:
     peers = [connect(path) for _ in range(MAX_CLIENTS + 1)]
-    assert peers[-1].receive() == b""
-    peers[0].send(DESTROY)
-    assert peers[0].receive() == OK
+    assert peers[0].receive() == b""
+    for peer in peers[1:]:
+        peer.send(DESTROY)
+        assert peer.receive() == OK
+
+
+def test_client_that_was_silent_longest_makes_way_not_the_one_that_came_first(
+    monitor: CommandMonitor, path: Path, connect: Connect
+) -> None:
+    peers = [connect(path) for _ in range(MAX_CLIENTS)]
+    peers[0].send(b'{"command":"pause"}')
+    assert peers[0].receive() == FAILED
+    connect(path)
+    assert peers[1].receive() == b""
+    assert peers[0].silent
+
+
+def test_client_that_waits_for_events_does_not_make_way(monitor: CommandMonitor, path: Path, connect: Connect) -> None:
+    listener = connect(path)
+    listener.send(REGISTER)
+    assert listener.receive() == OK
+    for _ in range(3 * MAX_CLIENTS):
+        connect(path)
+    monitor.send_event({"vm_event": 1})
+    assert listener.receive() == b'{"vm_event":1}\n'
 
 
 def test_client_that_leaves_in_the_middle_leaves_nothing(peer: Peer, path: Path, connect: Connect) -> None:

@@ -306,11 +306,11 @@ def hostile(directory: Path, seed: int) -> Iterator[Hostile]:
         functions = {
             0: m.add("hostbridge", slot=0),
             1: m.add("lpc", slot=1),
-            BLK: m.add("virtio-blk", f"{image},discard=64:4:1", slot=BLK),
+            BLK: m.add("virtio-blk", f"{image},discard=64:4:1,share=on", slot=BLK),
             NET: m.add(net, slot=NET),
             CONSOLE: m.add("virtio-console", f"@file:a={log},pty:b", slot=CONSOLE),
             RNG: m.add("virtio-rnd", slot=RNG),
-            SECOND: m.add("virtio-blk", f"mq=2,{image},ro", slot=SECOND, func=1),
+            SECOND: m.add("virtio-blk", f"mq=2,{image},ro,share=on", slot=SECOND, func=1),
         }
         m.machine.pio.register(0x3F8, 8, Uart16550(lambda level: None), "COM1")
         m.start()

@@ -45,10 +45,10 @@ class ConsolePeer(Peer):
 
 
 @contextmanager
-def console(peer: Peer) -> Iterator[SimMachine]:
+def console(peer: Peer, options: str = "") -> Iterator[SimMachine]:
     """A machine with a console in slot 3."""
     with peer, SimMachine(plugins=[virtio_console, user]) as machine:
-        machine.add("virtio-console", f"vhost-user={peer.path}", slot=3)
+        machine.add("virtio-console", f"vhost-user={peer.path}{options}", slot=3)
         yield machine
 
 
@@ -100,6 +100,15 @@ def test_backend_that_serves_fewer_queues_than_its_ports_need_is_refused(
 def test_driver_reads_of_no_more_ports_than_the_device_has_queues_for(path: Path, ports: int, shown: int) -> None:
     with console(ConsolePeer(path, queues=64, ports=ports, features=MULTIPORT)) as machine:
         assert machine.driver(3).read_config(0, 12) == struct.pack("<HHII", 80, 25, shown, 0)
+
+
+def test_driver_finds_no_more_queues_than_it_is_given_ports(path: Path) -> None:
+    peer = ConsolePeer(path, queues=64, ports=31, features=MULTIPORT)
+    with console(peer, ",max_ports=2") as machine:
+        driver = machine.driver(3)
+        assert driver.read_config(0, 12) == struct.pack("<HHII", 80, 25, 2, 0)
+        driver.start()
+        assert peer.rings() == list(range(6))
 
 
 def test_driver_without_multiport_has_two_queues_whatever_the_backend_serves(path: Path) -> None:

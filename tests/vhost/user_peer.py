@@ -65,7 +65,8 @@ Answer = Callable[[Connection, Received], None]
 class Peer:
     """Listens at *path* and serves one connection after another on a thread. *answers* replace the good ones.
 
-    An answer that raises ``ConnectionError`` ends the connection. ``seen`` are all requests so far.
+    An answer that raises ``ConnectionError`` ends the connection, as does silence of *patience* seconds.
+    ``seen`` are all requests so far.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class Peer:
         features: int = BLK_FEATURES,
         protocol: ProtocolFeature = ALL,
         config: bytes = bytes(60),
+        patience: float | None = TIMEOUT_S,
     ) -> None:
         self.path = path
+        self._patience = patience
         self.answers = dict(answers or {})
         self.features, self.protocol, self.config = features, protocol, config
         self.seen: list[Received] = []
@@ -142,7 +145,7 @@ class Peer:
             except OSError:
                 return
             with accepted:
-                accepted.settimeout(TIMEOUT_S)
+                accepted.settimeout(self._patience)
                 self._current = Connection(accepted)
                 self.connections += 1
                 with contextlib.suppress(OSError):

@@ -33,7 +33,7 @@ PIT_PORTS, SPEAKER_PORT = 0x40, 0x61
 class PlatformCallbacks:
     """What the guest, or the user at its serial console, asks of the machine. Called from any thread."""
 
-    poweroff: Callable[[], None]
+    poweroff: Callable[[bool], None]
     reset: Callable[[bool], None]  # True: a full reset, as if power had been off
     suspend: Callable[[], None]
     debug_exit: Callable[[int], None]

@@ -34,11 +34,11 @@ class PowerManagement:
     def __init__(
         self,
         set_sci: Callable[[bool], None],
-        on_poweroff: Callable[[], None],
+        on_poweroff: Callable[[bool], None],
         on_suspend: Callable[[], None],
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """*clock_ns* drives the PM timer."""
+        """*on_poweroff* is told whether SCI_EN was preserved, as it should be. *clock_ns* drives the PM timer."""
         self._set_sci = set_sci
         self._on_poweroff, self._on_suspend = on_poweroff, on_suspend
         self._on_alarm: Callable[[], None] = lambda: None
@@ -100,12 +100,13 @@ class PowerManagement:
         with self._lock:
             self._status &= ~(written & STATUS_CLEARABLE)
             self._enable = _merge(self._enable, written >> 16, mask >> 16) & ENABLE_WRITABLE
-            kept = _merge(self._control, written >> 32, mask >> 32) & CONTROL_KEPT
+            control = _merge(self._control, written >> 32, mask >> 32)
+            kept, sci_kept = control & CONTROL_KEPT, bool(control & SCI_EN) or not self._control & SCI_EN
             self._control = kept | (self._control & SCI_EN)
             sleep = kept >> SLP_TYP_SHIFT & SLP_TYP_MASK if written >> 32 & SLP_EN else None
             self._update()
         if sleep == S5:
-            self._on_poweroff()
+            self._on_poweroff(sci_kept)
         elif sleep == S3:
             self._on_suspend()
 

@@ -1,6 +1,5 @@
 """What is behind a serial port: ``stdio``, ``tcp:PORT``, a tty's path, or nothing."""
 
-import os
 import select
 import socket
 import stat
@@ -8,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from acrn_dm.base.acceptor import Acceptor
 from acrn_dm.devices.loopwork import poll
-from acrn_dm.devices.terminal import EscapeFilter, RawMode, Terminal
+from acrn_dm.devices.terminal.line import open_terminal
+from acrn_dm.devices.terminal.stdio import Terminal
 from acrn_dm.devices.uart.stream import Stream
 from acrn_dm.devices.uart.uart16550 import Uart16550
 from acrn_dm.errors import ConfigError, HostError
@@ -38,8 +39,9 @@ class StdioBackend:
 
     def __init__(self, uart: Uart16550, loop: IoLoop, terminal: Terminal, on_quit: Callable[[], None]) -> None:
         self._terminal = terminal
-        self._stream = Stream(uart, loop, rx=terminal.input, tx=terminal.output, take=EscapeFilter(on_quit))
+        self._stream = Stream(uart, loop, rx=terminal.input, tx=terminal.output)
         uart.line = self._stream
+        terminal.start(loop, on_quit=on_quit)
 
     def close(self) -> None:
         """Stop, then restore the terminal."""
@@ -56,21 +58,17 @@ class TtyBackend:
         if problem is not None:
             raise ConfigError(problem, option="-l", value=path)
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            self._line = open_terminal(path, path)
         except OSError as e:
             raise HostError.from_os(f"opening {path} for a serial port", e) from e
-        self._raw = RawMode(self._fd)
-        self._raw.enter()
-        self._stream = Stream(uart, loop, rx=self._fd, tx=self._fd)
+        self._stream = Stream(uart, loop, rx=self._line.input, tx=self._line.output)
         uart.line = self._stream
+        self._line.start(loop)
 
     def close(self) -> None:
         """Stop, restore and close the terminal."""
         self._stream.close()
-        if self._fd >= 0:
-            self._raw.leave()
-            os.close(self._fd)
-            self._fd = -1
+        self._line.close()
 
 
 class TcpBackend:
@@ -89,8 +87,7 @@ class TcpBackend:
         except OSError as e:
             self._server.close()
             raise HostError.from_os(f"listening on {HOST}:{port} for a serial port", e) from e
-        self._server.setblocking(False)
-        loop.add(self._server.fileno(), self._accept)
+        self._acceptor = Acceptor(loop, self._server, f"{HOST}:{port}", self._accepted)
 
     @property
     def port(self) -> int:
@@ -99,21 +96,15 @@ class TcpBackend:
 
     def close(self) -> None:
         """Stop listening and hang up."""
-        if self._server.fileno() >= 0:
-            self._loop.remove(self._server.fileno())
-            self._server.close()
+        self._acceptor.close()
+        self._server.close()
         self._hang_up()
 
-    def _accept(self) -> None:
-        try:
-            client, _ = self._server.accept()
-        except OSError:
-            return  # it has gone again
+    def _accepted(self, client: socket.socket) -> None:
         if self._client is not None and not self._has_left(self._client):
             client.close()
             return
         self._hang_up()
-        client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client = client
         fd = client.fileno()

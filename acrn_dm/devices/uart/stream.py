@@ -1,17 +1,21 @@
 """A UART's line over files of the host: bounded output that never blocks a vCPU, input as fast as the guest takes it.
 
-A byte is written at once while nothing waits; what the file does not take waits in a buffer of ``OUTPUT_LIMIT`` bytes,
-which the loop empties. When that is full the UART shows itself busy, so a stopped terminal slows the guest's console
-and loses nothing.
+A byte is written at once while nothing waits; what the file does not take is kept, ``OUTPUT_LIMIT`` bytes, and the loop
+writes it. When that is full the UART shows itself busy, so that a slow terminal slows the guest's console and loses
+nothing; but drivers spin on that, so only for as long as ``devices.backlog`` has patience, then the oldest bytes go.
 """
 
+import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from acrn_dm.devices.backlog import Backlog
 from acrn_dm.devices.loopwork import FdWatch
 from acrn_dm.devices.uart.uart16550 import Uart16550
-from acrn_dm.ioloop import READ, WRITE, IoLoop
+from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
+
+log = logging.getLogger(__name__)
 
 OUTPUT_LIMIT = 65536
 READ_SIZE = 4096
@@ -28,33 +32,36 @@ class Stream:
         rx: int | None,
         tx: int | None,
         on_end: Callable[[], None] = lambda: None,
-        take: Callable[[bytes], bytes] = bytes,
     ) -> None:
-        """*take* filters input; *on_end* is called once, on the loop, when the other side has gone."""
+        """*on_end* is called once, on the loop, when the other side has gone."""
         self._uart = uart
         self._loop = loop
         self._rx, self._tx = rx, tx
-        self._on_end, self._take = on_end, take
-        self._out = bytearray()
+        self._on_end = on_end
+        self._out = Backlog(limit=OUTPUT_LIMIT)
         self._lock = threading.Lock()
-        self._paused = self._ended = False
+        self._paused = self._ended = self._gone = False
+        self._timer: Timer | None = None  # while the UART shows itself busy
+        self._dropped = 0
         shared = rx is not None and rx == tx
         self._tx_watch = None if tx is None else FdWatch(loop, tx, self._ready if shared else self._writable)
         self._rx_watch = self._tx_watch if shared else None if rx is None else FdWatch(loop, rx, self._readable)
         loop.call_soon(self._watch)
 
     def send(self, byte: int) -> None:
-        """Write *byte*, or keep it; dropped when the buffer is full or the other side gone."""
+        """Write *byte*, or keep it; dropped while the line is busy, and when the other side has gone."""
         with self._lock:
-            if self._ended or self._tx is None or len(self._out) >= OUTPUT_LIMIT:
+            if self._ended or self._gone or self._tx is None or self._is_busy():
                 return
-            self._out.append(byte)
-            if len(self._out) == 1 and not self._flush():
+            first = not self._out
+            self._drop(self._out.append(bytes((byte,))))
+            if first and not self._flush():
                 self._loop.call_soon(self._watch)
 
     def has_room(self) -> bool:
         """Whether another byte is kept; a line without anybody at the other end takes everything."""
-        return self._ended or len(self._out) < OUTPUT_LIMIT
+        with self._lock:
+            return self._ended or not self._is_busy()
 
     def resume(self) -> None:
         """The UART has room for input again."""
@@ -65,22 +72,60 @@ class Stream:
     def close(self) -> None:
         """Watch nothing any more. Not under the UART's lock: waits for a handler that runs now."""
         self._ended = True
+        with self._lock:
+            self._stop_timer()
         for watch in (self._rx_watch, self._tx_watch):
             if watch is not None:
                 watch.close()
 
+    def _is_busy(self) -> bool:
+        """Whether the guest has to wait for room; the loop tells it when not any more. Under the lock."""
+        if self._out.room:
+            return False
+        patience = self._out.patience()
+        if patience and self._timer is None:
+            self._timer = self._loop.call_later(patience, self._waited)
+        return patience > 0
+
+    def _waited(self) -> None:
+        with self._lock:
+            self._timer = None
+            busy = self._is_busy()
+        if not busy:
+            self._uart.room_again()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _drop(self, count: int) -> None:
+        if count and not self._dropped:
+            log.warning("serial port: its reader is too slow: the oldest output is dropped")
+        self._dropped += count
+
     def _flush(self) -> bool:
         """Write what waits; whether nothing is left (also when the other side has gone). Under the lock."""
+        self._out.write(self._write)
+        if self._gone:
+            self._out.clear()
+        if self._out:
+            return False
+        if self._dropped:
+            log.warning("serial port: %d bytes were dropped for its slow reader", self._dropped)
+            self._dropped = 0
+        return True
+
+    def _write(self, views: Sequence[memoryview]) -> int:
         assert self._tx is not None
         try:
-            while self._out:
-                del self._out[: os.write(self._tx, self._out)]
+            return os.writev(self._tx, views)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
-            self._out.clear()
+            self._gone = True
             self._loop.call_soon(self._end)
-        return True
+            return 0
 
     def _watch(self) -> None:
         if self._ended:
@@ -104,9 +149,11 @@ class Stream:
 
     def _writable(self) -> None:
         with self._lock:
-            was_full = len(self._out) >= OUTPUT_LIMIT
+            was_full = not self._out.room
             self._flush()
-            has_room = len(self._out) < OUTPUT_LIMIT
+            has_room = self._out.room > 0
+            if has_room:
+                self._stop_timer()
         if was_full and has_room:
             self._uart.room_again()
         self._watch()
@@ -127,7 +174,7 @@ class Stream:
         except OSError:
             data = b""
         if data:
-            self._uart.receive(self._take(data))
+            self._uart.receive(data)
         else:
             self._input_ended()
 

@@ -10,21 +10,17 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Sequence
 
 import attrs
 
 from acrn_dm.devices.virtio_blk.config import SectorSize
+from acrn_dm.devices.virtio_blk.pieces import IOV_MAX, Views, total, transfer_all
 from acrn_dm.devices.virtio_blk.trust import Trust
 
-IOV_MAX = 1024  # vectors of one preadv or pwritev
 ZEROES = memoryview(bytes(1 << 20))
 BLKDISCARD = 0x1277  # linux/fs.h
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 NOT_PROVIDED = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS)
-
-Views = Sequence[memoryview]  # of guest memory or of ours
-Transfer = Callable[[Views, int], int]  # (views, offset) -> bytes moved
 
 _libc = ctypes.CDLL(None, use_errno=True)  # calls release the GIL
 
@@ -34,31 +30,6 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     if _libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
         err = ctypes.get_errno()
         raise OSError(err, os.strerror(err))
-
-
-def after(views: Views, skip: int) -> list[memoryview]:
-    """*views* without their first *skip* bytes."""
-    rest = list(views)
-    while rest and skip >= len(rest[0]):
-        skip -= len(rest.pop(0))
-    if skip:
-        rest[0] = rest[0][skip:]
-    return rest
-
-
-def transfer_all(call: Transfer, views: Views, offset: int) -> None:
-    """Repeat *call* until all of *views* is moved, however short each call is. Raises OSError."""
-    while views:
-        moved = call(views[:IOV_MAX], offset)
-        if moved == 0:
-            raise OSError(errno.EIO, "the image ends before the transfer does")
-        offset += moved
-        views = after(views, moved)
-
-
-def total(views: Views) -> int:
-    """Bytes in all of *views*."""
-    return sum(len(view) for view in views)
 
 
 @attrs.define(eq=False)

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import attrs
 
-from acrn_dm.devices.virtio_blk.backend import Image, Views, after, total, transfer_all
+from acrn_dm.devices.virtio_blk.backend import Image
+from acrn_dm.devices.virtio_blk.pieces import Views, after, gather, scatter, total, transfer_all
 
 BOUNCE_BYTES = 1 << 20
 ALIGNMENTS = (512, 4096)
@@ -37,7 +38,7 @@ class DirectImage(Image):
         while length := min(total(views), BOUNCE_BYTES):
             part = bounce[:length]
             transfer_all(lambda p, at: os.preadv(self.fd, p, at), [part], self.start + offset)
-            _scatter(part, views)
+            scatter(part, views)
             offset += length
             views = after(views, length)
 
@@ -52,7 +53,7 @@ class DirectImage(Image):
         bounce = memoryview(mmap.mmap(-1, min(total(views), BOUNCE_BYTES)))
         while length := min(total(views), BOUNCE_BYTES):
             part = bounce[:length]
-            _gather(views, part)
+            gather(views, part)
             transfer_all(lambda p, at: os.pwritev(self.fd, p, at, flags), [part], self.start + offset)
             offset += length
             views = after(views, length)
@@ -92,21 +93,3 @@ def probe_alignment(fd: int, size: int) -> int:
             os.preadv(fd, [page[:alignment]], alignment if size >= 2 * alignment else 0)
             return alignment
     return ALIGNMENTS[-1]
-
-
-def _scatter(source: memoryview, views: Views) -> None:
-    """Copy *source* to the first bytes of *views*."""
-    at = 0
-    for view in views:
-        step = min(len(view), len(source) - at)
-        view[:step] = source[at : at + step]
-        at += step
-
-
-def _gather(views: Views, target: memoryview) -> None:
-    """Fill *target* from the first bytes of *views*."""
-    at = 0
-    for view in views:
-        step = min(len(view), len(target) - at)
-        target[at : at + step] = view[:step]
-        at += step

@@ -174,6 +174,19 @@ class BlkConfig:
     share: bool = option(
         default=False, help="Others may write the image, too, if they say the same; something else keeps them apart."
     )
+    werror: str = option(
+        default="enospc",
+        validator=_one_of("enospc", "report", "stop"),
+        metavar="enospc|report|stop",
+        help="When the host fails a write: report it to the guest, or stop the guest until it is resumed (command "
+        "monitor, acrnctl), which tries again; enospc stops it if the host's disk is full and reports the rest.",
+    )
+    rerror: str = option(
+        default="report",
+        validator=_one_of("report", "stop"),
+        metavar="report|stop",
+        help="When the host fails a read: report it to the guest, or stop the guest until it is resumed.",
+    )
     aio: str = option(
         default="threads",
         validator=_one_of("threads", "io_uring"),
@@ -214,7 +227,8 @@ class BlkConfig:
             if key in ("writeback", "writethru"):
                 values["cache"] = key  # the last one counts, as in the original
             elif key in ("iothread", "mq", "path", "nodisk", "cache") or not key:
-                known = "writeback, writethru, ro, nocache, no_bst_block, discard, sectorsize, range, share, aio"
+                known = "writeback, writethru, ro, nocache, no_bst_block, discard, sectorsize, range, "
+                known += "share, werror, rerror, aio"
                 raise ConfigError(f"unknown option {key!r} behind the path; known: {known}", option=WHAT, value=text)
             elif key == "aio" and not eq:
                 continue  # bare: the default

@@ -9,6 +9,7 @@ was filled in, else only the data before the first gap.
 """
 
 import errno
+import functools
 import hashlib
 import logging
 import os
@@ -22,13 +23,20 @@ import attrs
 from acrn_dm._fastring import Chain
 from acrn_dm.base.claims import Claim
 from acrn_dm.devices.virtio_blk import medium
+from acrn_dm.devices.virtio_blk.apart import Apart
 from acrn_dm.devices.virtio_blk.backend import Image
+from acrn_dm.devices.virtio_blk.cache_mode import CONFIG_WCE, FLUSH, CacheMode
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
+from acrn_dm.devices.virtio_blk.error_policy import stops_guest
+from acrn_dm.devices.virtio_blk.execute import execute
+from acrn_dm.devices.virtio_blk.held import Held
+from acrn_dm.devices.virtio_blk.last_flush import LastFlush
+from acrn_dm.devices.virtio_blk.pieces import given_up_unless
 from acrn_dm.devices.virtio_blk.request import HEADER, Limits, Op, Request, Status, parse
 from acrn_dm.devices.virtio_blk.workers import WorkerPool
-from acrn_dm.errors import ConfigError
+from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.ioloop import IoLoop
-from acrn_dm.resources import Resources
+from acrn_dm.resources import HostFault, Resources
 from acrn_dm.types import DeviceContext
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.features import VERSION_1
@@ -37,7 +45,7 @@ from acrn_dm.virtio.queue import Queue
 log = logging.getLogger(__name__)
 
 SEG_MAX, RO, BLK_SIZE = 1 << 2, 1 << 5, 1 << 6  # feature bits, 5.2.3
-FLUSH, TOPOLOGY, CONFIG_WCE = 1 << 9, 1 << 10, 1 << 11
+TOPOLOGY = 1 << 10
 MQ, DISCARD, WRITE_ZEROES = 1 << 12, 1 << 13, 1 << 14
 
 QUEUE_SIZE = 256
@@ -48,18 +56,25 @@ CONFIG = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")  # struct virtio_blk_config up
 MAX_ID_TEXT = 256  # of the option text, this much goes into the serial number
 BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop; what is left gets another turn
 CACHED_READ_BYTES = 128 << 10  # larger reads would keep the loop busy copying
+PAUSE_S = 10.0  # a pause waits for what is in flight
 ERRORS_LOGGED = 10  # per start of the device
 
 
 @attrs.define(eq=False)
 class Job:
-    """A request on its way through the worker threads."""
+    """A request on its way through the worker threads of *pool*. *error* says how the host failed it, *err* is the
+    errno where the guest is to stand still because of that.
+    """
 
+    pool: "WorkerPool[Job]"
     chain: Chain
     request: Request
     views: list[memoryview]
     durable: bool
+    began: int = 0  # after how many releases of what is held
     status: Status = Status.OK
+    error: str = ""
+    err: int = 0
 
 
 def serial_number(text: str) -> bytes:
@@ -81,12 +96,16 @@ class BlkDevice(VirtioDevice):
         self.serial = serial_number(context.text or str(config.path or "nodisk"))
         self.image: Image | None = None
         self.errors = 0  # requests that the host failed
+        self._unpausable = False  # that was said
         self._queues = max(1, min(config.mq, context.vcpus))
         self._features = 0
-        self._writeback = config.cache == "writeback"
-        self._mode_chosen = False  # by the driver, through the configuration space
+        self._mode = CacheMode(config.cache == "writeback")
         self._limits = Limits(capacity=0)
         self._pools: dict[int, WorkerPool[Job]] = {}
+        self._left: tuple[WorkerPool[Job], ...] = ()  # of the last session
+        self._flush: LastFlush | None = None
+        self._resources: Resources | None = None
+        self._held: Held[Job] = Held(self._pause)
 
     @property
     def features(self) -> int:
@@ -129,6 +148,7 @@ class BlkDevice(VirtioDevice):
     def check(self) -> list[str]:
         """Whether the image can be used."""
         why = medium.problem(self.config) if self.config.vhost_user is None else None
+        self._say_remarks(self.config)
         return [] if why is None else [f"{self.name}: {why}"]
 
     def claims(self) -> Sequence[Claim]:
@@ -137,6 +157,7 @@ class BlkDevice(VirtioDevice):
 
     def realize(self, resources: Resources) -> None:
         """Open the image. Raises ConfigError or HostError."""
+        self._resources = resources
         if self.config.aio == "io_uring":
             log.warning("%s: aio=io_uring is served by threads", self.name)
         if self.config.path is not None:
@@ -153,7 +174,9 @@ class BlkDevice(VirtioDevice):
         if config.path is None:
             raise ConfigError("the path of an image is missing", option=self.name, value=text)
         image = medium.open_image(config)
+        self._say_remarks(config)
         self.config = attrs.evolve(config, mq=self.config.mq, iothread=self.config.iothread)
+        self._mode.option = config.cache == "writeback"  # from the next reset on
         self._adopt(image)
         log.info("%s: inserted %s", self.name, config.path)
         self.config_changed()
@@ -171,7 +194,7 @@ class BlkDevice(VirtioDevice):
             *(0, 0, 0),  # geometry: not offered
             logical,
             *(blocks_exp, 0, 0, 0),  # topology: physical_block_exp, alignment_offset, min_io_size, opt_io_size
-            self._writeback,
+            self._mode.writeback,
             self._queues,
             *(limits.discard_sectors, limits.discard_segments, discard.alignment if discard else 0),
             *(limits.zeroes_sectors, limits.zeroes_segments, limits.zeroes_segments > 0),  # zeroing may deallocate
@@ -180,9 +203,19 @@ class BlkDevice(VirtioDevice):
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Only ``writeback`` can be written."""
+        self._write_mode(offset, data, legacy=False)
+
+    def write_legacy_config(self, offset: int, data: bytes) -> None:
+        """The same, also before the driver is ready (5.2.5.3)."""
+        self._write_mode(offset, data, legacy=True)
+
+    def _write_mode(self, offset: int, data: bytes, *, legacy: bool) -> None:
         if offset <= WRITEBACK_OFFSET < offset + len(data):
-            self._writeback = data[WRITEBACK_OFFSET - offset] != 0
-            self._mode_chosen = True
+            self._mode.write(data[WRITEBACK_OFFSET - offset] != 0, legacy=legacy)
+
+    def negotiated(self, features: int) -> None:
+        """The cache mode follows."""
+        self._mode.features_ok(features)
 
     def loop_name(self, queue: int) -> str:
         """With ``iothread`` queue j is served by loop j mod N of the device's own."""
@@ -194,8 +227,8 @@ class BlkDevice(VirtioDevice):
         """Make a pool of worker threads for each queue; the threads come with the load."""
         self._features = features
         self.errors = 0
-        if features & CONFIG_WCE and not features & FLUSH and not self._mode_chosen:
-            self._writeback = False  # 5.2.5.2
+        self._mode.driver_ok(features)
+        self._held.open()
         bdf = self.context.bdf
         for queue in queues:
             name = f"blk-{bdf.slot}:{bdf.func}-{queue.index}"
@@ -208,29 +241,67 @@ class BlkDevice(VirtioDevice):
             self._accept(queue, queue.pop_batch(BATCH))
             queue.flush()
 
-    def stop(self) -> None:
-        """Let everything in flight be executed; the driver that asked for it is gone."""
+    def cancel(self) -> None:
+        """Requests that have begun end at their next piece; the others are dropped."""
+        self._held.close()
         for pool in self._pools.values():
-            pool.drain()
-            pool.close()
-        self._pools = {}
+            pool.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is in the host's kernel for a request that was given up."""
+        return any(pool.busy for pool in (*self._pools.values(), *self._left))
+
+    def stop(self) -> None:
+        """Unless cancelled, let everything in flight be executed, and answer it: after a pause a queue goes on behind
+        what was taken from it, whichever of that was answered. Raises HostError if that takes longer than PAUSE_S; then
+        it is cancelled.
+        """
+        held = self._held.close()
+        pools, self._pools = tuple(self._pools.values()), {}
+        self._left = (*self._left, *pools)
+        try:
+            for pool in pools:
+                if not pool.cancelled:
+                    pool.finish(pool.drain(PAUSE_S))
+                    pool.finish([job for job in held if job.pool is pool])
+        except HostError:
+            for pool in pools:
+                pool.cancel()
+            raise
+        finally:
+            for pool in pools:
+                pool.close()
+            self._left = tuple(pool for pool in self._left if pool.busy)
         self._features = 0
-        self._writeback = self.config.cache == "writeback"
-        self._mode_chosen = False
+
+    def reset(self) -> None:
+        """The next driver begins with the cache mode of the option."""
+        self._mode.reset()
+
+    def prepare_close(self) -> None:
+        """Begin to put what write-back mode still holds on the medium."""
+        if self.image is not None and not self.config.ro and self._flush is None:
+            self._flush = LastFlush(self.name, self.image)
 
     def close(self) -> None:
-        """Close the image; what write-back mode still holds goes to the medium first."""
+        """Close the image, flushed. One that the host does not let go of stays open until the process ends."""
+        self.cancel()
         self.stop()
+        self.prepare_close()
+        flush, self._flush = self._flush, None
         image, self.image = self.image, None
+        flushed = flush is None or flush.wait()
         if image is None:
             return
-        try:
-            if not self.config.ro:
-                image.flush()
-        except OSError as e:
-            log.error("%s: flushing %s: %s", self.name, self.config.path, e)
-        finally:
+        if self.busy or not flushed:
+            log.error("%s: %s is stuck in the host; it is left as it is", self.name, self.config.path)
+        else:
             image.close()
+
+    def _say_remarks(self, config: BlkConfig) -> None:
+        for line in medium.remarks(config):
+            log.warning("%s: %s", self.name, line)
 
     def _adopt(self, image: Image) -> None:
         """Make *image* the medium: capacity and limits follow from it."""
@@ -260,12 +331,6 @@ class BlkDevice(VirtioDevice):
             limits = attrs.evolve(limits, zeroes_segments=0)
         return limits
 
-    def _durable(self) -> bool:
-        """Whether writes must be on the medium before they complete (5.2.6.2)."""
-        if self._features & CONFIG_WCE:
-            return not self._writeback
-        return not self._features & FLUSH or not self._writeback
-
     def _accept(self, queue: Queue, chains: list[Chain]) -> None:
         limits = self._current_limits()
         for chain in chains:
@@ -289,24 +354,54 @@ class BlkDevice(VirtioDevice):
                 return
         elif request.op is Op.WRITE:
             views = chain.readable(HEADER.size)
-        self._pools[queue.index].submit(Job(chain, request, views, self._durable()))
+        pool = self._pools[queue.index]
+        self._submit(Job(pool, chain, request, views, durable=not self._mode.writeback))
+
+    def _submit(self, job: Job) -> None:
+        job.began, job.status, job.error, job.err = self._held.releases, Status.OK, "", 0
+        job.pool.submit(job)
 
     def _execute(self, job: Job) -> None:
         """On a worker thread. A failure of the host is an answer to the guest, never the end of the request."""
         assert self.image is not None
+        pool = job.pool
+        image = self.image if self._features & VERSION_1 else Apart(self.image, pool.still_wanted)
         try:
-            execute(self.image, job.request, job.views, durable=job.durable)
+            with given_up_unless(lambda: not pool.cancelled):
+                execute(image, job.request, job.views, durable=job.durable)
         except OSError as e:
             job.status = Status.UNSUPP if e.errno == errno.EOPNOTSUPP else Status.IOERR
-            self._report(job.request, e)
+            job.error = str(e)  # the text only: the error refers to frames, they to guest memory
+            stops = stops_guest(self.config, job.request.op, e) and not pool.cancelled
+            job.err = e.errno or errno.EIO if stops else 0
         except Exception:
             job.status = Status.IOERR
             log.exception("%s: executing %s", self.name, job.request)
-        job.views = []
+        if not job.err:
+            job.views = []
+
+    def _pause(self, job: Job) -> bool:
+        assert self._resources is not None
+        fault = HostFault(device=self.name, operation=job.request.op.name.lower(), err=job.err, resumed=self._resumed)
+        pauses = self._resources.pause_guest(fault)
+        if not pauses and not self._unpausable:
+            self._unpausable = True
+            log.warning("%s: errors are reported to the guest: nobody could resume it if it was paused", self.name)
+        return pauses
+
+    def _resumed(self) -> None:
+        """On the main loop: everything that is held is done again, each by its queue's loop."""
+        self._held.release()
+        for pool in tuple(self._pools.values()):
+            pool.loop.call_soon(functools.partial(self._held.again, functools.partial(_is_for, pool), self._submit))
 
     def _finisher(self, queue: Queue) -> Callable[[list[Job]], None]:
         def finish(jobs: list[Job]) -> None:
             for job in jobs:
+                if job.err and self._held.keep(job, job.began, self._submit):
+                    continue
+                if job.error:
+                    self._report(job)
                 done = job.request.op is Op.READ and job.status is Status.OK
                 self._complete(queue, job.chain, job.status, job.request.extents[0].length if done else 0)
             queue.flush()
@@ -321,12 +416,12 @@ class BlkDevice(VirtioDevice):
         chain.write_at(room, bytes((status,)))
         queue.push(chain, room + 1 if filled == room else filled)
 
-    def _report(self, request: Request, error: OSError) -> None:
+    def _report(self, job: Job) -> None:
         self.errors += 1
         if self.errors <= ERRORS_LOGGED:
             last = ", no more of these are logged" if self.errors == ERRORS_LOGGED else ""
-            # The text only: the error refers to frames, they to guest memory, and a handler may keep it.
-            log.error("%s: %s at %s: %s%s", self.name, request.op.name, request.extents[:1], str(error), last)
+            request = job.request
+            log.error("%s: %s at %s: %s%s", self.name, request.op.name, request.extents[:1], job.error, last)
 
     def _pin(self, queue: Queue) -> None:
         iothread = self.config.iothread
@@ -336,20 +431,8 @@ class BlkDevice(VirtioDevice):
             queue.loop.call_soon(lambda: pin_current_thread(self.name, queue.loop, cpus))
 
 
-def execute(image: Image, request: Request, views: list[memoryview], *, durable: bool) -> None:
-    """Do *request* on *image*. Raises OSError."""
-    if request.op is Op.READ:
-        image.read(views, request.extents[0].offset)
-    elif request.op is Op.WRITE:
-        image.write(views, request.extents[0].offset, durable=durable)
-    elif request.op is Op.FLUSH:
-        image.flush()
-    elif request.op is Op.DISCARD:
-        for extent in request.extents:
-            image.discard(extent.offset, extent.length)
-    elif request.op is Op.WRITE_ZEROES:
-        for extent in request.extents:
-            image.write_zeroes(extent.offset, extent.length, unmap=extent.unmap, durable=durable)
+def _is_for(pool: WorkerPool[Job], job: Job) -> bool:
+    return job.pool is pool
 
 
 def pin_current_thread(name: str, loop: IoLoop, cpus: CpuSet) -> None:

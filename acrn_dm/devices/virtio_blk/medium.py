@@ -8,8 +8,9 @@ import stat
 import struct
 from pathlib import Path
 
-from acrn_dm.base.claims import Claim, path_key
+from acrn_dm.base.claims import Claim, path_key, socket_claim
 from acrn_dm.base.file_locks import Access, holder, is_free, take
+from acrn_dm.devices.virtio_blk import containers
 from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.backend_direct import DirectImage, probe_alignment
 from acrn_dm.devices.virtio_blk.config import SECTOR, WHAT, BlkConfig, Range, SectorSize
@@ -34,6 +35,15 @@ def problem(config: BlkConfig) -> str | None:
         return str(e.args[0]) if isinstance(e, ConfigError) else str(e)
     except OSError as e:
         return str(HostError.from_os(f"examining image {config.path}", e))
+
+
+def remarks(config: BlkConfig) -> list[str]:
+    """What the user may not have meant, though it can be done; one line each."""
+    if config.path is None or config.range is not None:
+        return []
+    with contextlib.suppress(OSError):  # that is a problem, and told as one
+        return [line for line in (containers.remark(config.path),) if line is not None]
+    return []
 
 
 def open_image(config: BlkConfig) -> Image:
@@ -65,7 +75,9 @@ def access(config: BlkConfig) -> Access:
 
 
 def claims(config: BlkConfig) -> list[Claim]:
-    """The image, whatever it is called."""
+    """The image, whatever it is called, or the socket: its process serves one client."""
+    if config.vhost_user is not None:
+        return [socket_claim(config.vhost_user)]
     if config.path is None:
         return []
     hint = "give ro to both, or share=on to those that keep their writes apart by themselves"
@@ -134,12 +146,19 @@ def _examine(fd: int, path: Path, config: BlkConfig) -> Image:
     sectors = config.sectorsize or SectorSize(logical=SECTOR, physical=_power_of_two(physical))
     if size < SECTOR or size % sectors.logical:
         text = f"image {path} has {size} bytes, which is not a multiple of {sectors.logical}"
-        grow = "" if is_block_device else f"; to extend it: truncate -s %{sectors.logical} {path}"
-        raise ConfigError(text + grow if size else f"image {path} is empty", option=WHAT)
+        advice = "" if is_block_device else f"; {_how_to_grow(path, sectors.logical)}"
+        raise ConfigError(text + advice if size else f"image {path} is empty", option=WHAT)
     start = 0
     if config.range is not None:
         start, size = _visible_part(config.range, sectors.logical, size, path)
     return Image(fd=fd, size=size, sectors=sectors, is_block_device=is_block_device, start=start)
+
+
+def _how_to_grow(path: Path, block: int) -> str:
+    found = containers.look(path)
+    if found is not None:
+        return f"it looks like {found.text}: {containers.what_to_do(found, path)}"
+    return f"to extend it: truncate -s %{block} {path}"
 
 
 def _visible_part(part: Range, block: int, size: int, path: Path) -> tuple[int, int]:

@@ -1,12 +1,19 @@
-"""A few threads that execute blocking jobs of one queue; results come back to the queue's loop in batches."""
+"""A few threads that execute blocking jobs of one queue; results come back to the queue's loop in batches.
 
+A thread that waits in the host's kernel can't be called back. So a pool that is given up (``cancel``) lets go of what
+no thread has begun, tells the jobs that have, which look between two pieces of their work, and leaves behind what does
+not come back: ``busy`` says whether anything is.
+"""
+
+import queue
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import attrs
 
+from acrn_dm.errors import HostError
 from acrn_dm.ioloop import IoLoop
 
 J = TypeVar("J")
@@ -24,7 +31,8 @@ class WorkerPool(Generic[J]):
     execute: Callable[[J], None]
     finish: Callable[[list[J]], None]
     limit: int = 8
-    _jobs: "SimpleQueue[J | None]" = attrs.field(factory=SimpleQueue, init=False, repr=False)
+    cancelled: bool = attrs.field(default=False, init=False)
+    _jobs: "queue.SimpleQueue[J | None]" = attrs.field(factory=queue.SimpleQueue, init=False, repr=False)
     _done: list[J] = attrs.field(factory=list, init=False, repr=False)
     _threads: list[threading.Thread] = attrs.field(factory=list, init=False, repr=False)
     _unfinished: int = attrs.field(default=0, init=False)
@@ -40,25 +48,63 @@ class WorkerPool(Generic[J]):
             self._start_thread()
         self._jobs.put(job)
 
-    def drain(self) -> None:
-        """Wait until everything submitted is executed, and drop the results that ``finish`` did not get yet.
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is still at a job that was given up."""
+        return self.cancelled and self._unfinished > 0
 
-        No ``submit`` may run meanwhile. When this returns ``finish`` is neither running nor will it.
+    def cancel(self) -> None:
+        """Nobody wants the results any more: see the module. Does not wait.
+
+        No ``submit`` may run now or later; ``finish`` does not run when this has returned, nor later.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._unfinished == 0)
+            self.cancelled = True
             dropped = len(self._done)
             self._done.clear()
+        with suppress(queue.Empty):
+            while True:
+                self._jobs.get_nowait()
+                dropped += 1
+                with self._changed:
+                    self._unfinished -= 1
         if dropped:
             self.loop.call_soon(lambda: self._returned(dropped))
         self.loop.barrier()
 
+    def still_wanted(self, action: Callable[[], None]) -> bool:
+        """Do *action*, which is quick, unless the pool was given up; return whether it was done. ``cancel`` waits."""
+        with self._changed:
+            if not self.cancelled:
+                action()
+            return not self.cancelled
+
+    def drain(self, timeout: float | None = None) -> list[J]:
+        """Wait until everything submitted is executed; return the results that ``finish`` did not get yet.
+
+        No ``submit`` may run meanwhile. When this returns the loop neither runs ``finish`` nor will it. Raises
+        HostError after *timeout* seconds; the pool is given up then.
+        """
+        with self._changed:
+            idle = self._changed.wait_for(lambda: self._unfinished == 0, timeout)
+            left = self._done.copy()
+            self._done.clear()
+        if left:
+            count = len(left)
+            self.loop.call_soon(lambda: self._returned(count))
+        if not idle:
+            self.cancel()
+            raise HostError(f"{self.name}: requests are stuck in the host")
+        self.loop.barrier()
+        return left
+
     def close(self) -> None:
-        """End the threads, after the jobs they have."""
+        """End the threads; those that are at a job do so when it is over, and are waited for unless it was given up."""
         for _ in self._threads:
             self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
+        if not self.busy:
+            for thread in self._threads:
+                thread.join()
         self._threads.clear()
 
     def _start_thread(self) -> None:
@@ -70,13 +116,17 @@ class WorkerPool(Generic[J]):
         while (job := self._jobs.get()) is not None:
             self.execute(job)
             with self._changed:
-                self._unfinished -= 1
-                self._done.append(job)
+                wanted = not self.cancelled
+                if wanted:
+                    self._done.append(job)
                 first = len(self._done) == 1  # later ones go along with it
-                del job  # it refers to guest memory: after drain, no thread may
+                del job  # it refers to guest memory: when nothing is unfinished, no thread may
+                self._unfinished -= 1
                 if self._unfinished == 0:
                     self._changed.notify_all()
-            if first:
+            if not wanted:
+                self.loop.call_soon(lambda: self._returned(1))
+            elif first:
                 self.loop.call_soon(self._collect)
 
     def _collect(self) -> None:

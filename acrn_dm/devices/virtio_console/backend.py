@@ -6,20 +6,20 @@ output is thrown away, as on a serial line with nothing plugged in.
 """
 
 import contextlib
-import fcntl
+import errno
 import logging
 import os
 import select
 import stat
-import struct
 import sys
-import termios
 import tty
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from acrn_dm.devices.loopwork import FdWatch, poll
-from acrn_dm.devices.terminal import RawMode, Terminal
+from acrn_dm.devices.terminal.line import Line, open_terminal
+from acrn_dm.devices.terminal.size import Size, SizeWatch, window_size
+from acrn_dm.devices.terminal.stdio import Terminal
 from acrn_dm.errors import HostError
 from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
 
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 READER_POLL_S = 0.25  # nothing tells a pty's master, or a FIFO's writer, that somebody opened the other end
 HANG_UP = select.EPOLLRDHUP  # asks for a peer's shutdown; a hang-up is reported to whoever asks for anything
-WINSIZE = struct.Struct("HHHH")  # rows, columns, pixels
 
 Ready = Callable[[], None]
 Changed = Callable[[bool], None]
@@ -54,6 +53,8 @@ class PortBackend:
         self._ready: Ready = lambda: None
         self._changed: Changed = lambda connected: None
         self._watches: dict[int, FdWatch] = {}
+        self.on_quit: Ready = lambda: None  # the escape key was typed at our own terminal
+        self.on_resize: Ready = lambda: None  # the terminal may have another size
         self._wanted = (False, False)
         self._timer: Timer | None = None
         self._closed = False
@@ -139,15 +140,9 @@ class PortBackend:
                 self._loop.call_soon(lambda: self._changed(connected))
         self._follow()
 
-    def window_size(self) -> tuple[int, int] | None:
+    def window_size(self) -> Size | None:
         """(columns, rows) of the terminal behind this, None if it is none or has no size."""
-        if self.write_fd < 0:
-            return None
-        try:
-            rows, columns, _, _ = WINSIZE.unpack(fcntl.ioctl(self.write_fd, termios.TIOCGWINSZ, bytes(WINSIZE.size)))
-        except OSError:
-            return None
-        return (columns, rows) if columns and rows else None
+        return window_size(self.write_fd)
 
     def emergency(self, byte: bytes) -> None:
         """Write *byte* now or never. Any thread."""
@@ -224,9 +219,15 @@ class StdioBackend(PortBackend):
         self._terminal = Terminal(self.label)
         self.read_fd, self.write_fd = self._terminal.input, self._terminal.output
 
-    def receive(self, limit: int) -> bytes:
-        """Look first: stdin blocks, as others share it."""
-        return super().receive(limit) if self.read_fd >= 0 and poll(self.read_fd) else b""
+    def attach(self, loop: IoLoop, ready: Ready, changed: Changed) -> None:
+        """Input comes from now on."""
+        super().attach(loop, ready, changed)
+        if self._terminal is not None:
+            self._terminal.start(loop, on_quit=self.on_quit, on_resize=self.on_resize)
+
+    def window_size(self) -> Size | None:
+        """Standard output may be another file than the terminal."""
+        return None if self._terminal is None else self._terminal.size
 
     def close(self) -> None:
         """Give them back."""
@@ -245,20 +246,23 @@ class TtyBackend(PortBackend):
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label)
         self.path = path
-        self._raw: RawMode | None = None
+        self._line: Line | None = None
 
     def open(self) -> None:
         """Open the terminal. Raises HostError when it is none."""
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._line = open_terminal(self.path, self.label)
         except OSError as e:
+            if e.errno == errno.ENOTTY:
+                raise HostError(f"{self.path} is not a terminal") from e
             raise HostError.from_os(f"opening {self.path}", e) from e
-        if not os.isatty(fd):
-            os.close(fd)
-            raise HostError(f"{self.path} is not a terminal")
-        self._raw = RawMode(fd)
-        self._raw.enter()
-        self.read_fd = self.write_fd = fd
+        self.read_fd, self.write_fd = self._line.input, self._line.output
+
+    def attach(self, loop: IoLoop, ready: Ready, changed: Changed) -> None:
+        """Input comes from now on."""
+        super().attach(loop, ready, changed)
+        if self._line is not None:
+            self._line.start(loop, resized=self.on_resize)
 
     def ended(self) -> None:
         """The line was hung up."""
@@ -268,10 +272,9 @@ class TtyBackend(PortBackend):
     def close(self) -> None:
         """Restore and close the terminal."""
         super().close()
-        fd, self.read_fd, self.write_fd = self.write_fd, -1, -1
-        if fd >= 0 and self._raw is not None:
-            self._raw.leave()
-            os.close(fd)
+        self.read_fd = self.write_fd = -1
+        if self._line is not None:
+            self._line.close()
 
 
 class PtyBackend(PortBackend):
@@ -283,6 +286,7 @@ class PtyBackend(PortBackend):
     def __init__(self, label: str) -> None:
         super().__init__(label)
         self.path = ""
+        self._sizes: SizeWatch | None = None
 
     def open(self) -> None:
         """Make the pair. The other end is closed again, or we would never learn that its reader left."""
@@ -299,12 +303,19 @@ class PtyBackend(PortBackend):
         self.read_fd = self.write_fd = master
         print(f"{self.label}: {self.path}", file=sys.stderr, flush=True)
 
+    def attach(self, loop: IoLoop, ready: Ready, changed: Changed) -> None:
+        """The size that a reader sets is followed from now on."""
+        super().attach(loop, ready, changed)
+        self._sizes = SizeWatch(loop, self.window_size, self.on_resize)
+
     def ended(self) -> None:
         """As a terminal that was hung up."""
         self.drop()
 
     def close(self) -> None:
         """Close the pair."""
+        if self._sizes is not None:
+            self._sizes.close()
         super().close()
         fd, self.read_fd, self.write_fd = self.read_fd, -1, -1
         if fd >= 0:
@@ -322,7 +333,7 @@ class FileBackend(PortBackend):
         """Open or make the file; a FIFO must have a reader. Raises HostError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         try:
-            self.write_fd = os.open(self.path, flags, 0o644)
+            self.write_fd = os.open(self.path, flags, 0o600)
         except OSError as e:
             raise HostError.from_os(f"opening {self.path}", e) from e
         self.leaves = stat.S_ISFIFO(os.fstat(self.write_fd).st_mode)
@@ -338,10 +349,3 @@ class FileBackend(PortBackend):
         fd, self.write_fd = self.write_fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def is_socket(path: Path) -> bool:
-    """Whether *path* is a socket that was left behind."""
-    with contextlib.suppress(OSError):
-        return stat.S_ISSOCK(path.lstat().st_mode)
-    return False

@@ -9,10 +9,9 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
-from acrn_dm.devices.loopwork import FdWatch
-from acrn_dm.devices.virtio_console.backend import PortBackend, is_socket
-from acrn_dm.errors import ConfigError, HostError
-from acrn_dm.ioloop import READ
+from acrn_dm.base.acceptor import Acceptor
+from acrn_dm.base.unix_listener import UnixListener
+from acrn_dm.devices.virtio_console.backend import PortBackend
 
 log = logging.getLogger(__name__)
 
@@ -103,52 +102,31 @@ class ServerBackend(SocketBackend):
 
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label, path)
-        self._listener: socket.socket | None = None
-        self._waiting: FdWatch | None = None
+        self._listener: UnixListener | None = None
+        self._acceptor: Acceptor | None = None
 
     def open(self) -> None:
         """Listen. A socket that was left behind is replaced, any other file is not. Raises ConfigError or HostError."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            if is_socket(self.path):
-                _refuse_if_alive(self.path)
-                self.path.unlink()
-            listener.bind(os.fspath(self.path))
-            listener.listen(1)
-        except OSError as e:
-            listener.close()
-            raise HostError.from_os(f"listening at {self.path}", e) from e
-        except ConfigError:
-            listener.close()
-            raise
-        self._listener = listener
+        self._listener = UnixListener(self.path, "virtio-console", backlog=1)
 
     def begin(self) -> None:
         """Wait for a client."""
         if self._listener is not None and self._loop is not None:
-            if self._waiting is None:
-                self._waiting = FdWatch(self._loop, self._listener.fileno(), self._accept)
-            self._waiting.want(READ)
+            if self._acceptor is None:
+                self._acceptor = Acceptor(self._loop, self._listener.socket, self.label, self._accepted)
+            self._acceptor.resume()
 
     def close(self) -> None:
         """Close and remove the socket."""
         super().close()
-        if self._waiting is not None:
-            self._waiting.close()
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+        if self._acceptor is not None:
+            self._acceptor.close()
+        if self._listener is not None:
+            self._listener.close()
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        assert self._waiting is not None
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:  # it is gone again
-            return
-        self._waiting.want(0)
+    def _accepted(self, connection: socket.socket) -> None:
+        assert self._acceptor is not None
+        self._acceptor.pause()
         self.use(connection)
 
 
@@ -175,10 +153,3 @@ class ClientBackend(SocketBackend):
         else:
             self._complained = False
             self.use(connection)
-
-
-def _refuse_if_alive(path: Path) -> None:
-    """Raise ConfigError when somebody listens at *path*."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
-        probe.connect(os.fspath(path))
-        raise ConfigError("another process listens there", option="virtio-console", value=str(path))

@@ -1,5 +1,5 @@
 """Options of ``virtio-console``: a comma list of ``[@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait]``, one item per
-port; or ``vhost-user=SOCKET``.
+port; or ``vhost-user=SOCKET``; ``max_ports=N`` may stand among them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import attrs
 
-from acrn_dm.options import construct, from_mapping, option, vhost_user_option
+from acrn_dm.errors import ConfigError
+from acrn_dm.options import from_mapping, option, vhost_user_option
 
 WHAT = "virtio-console"
 MAX_PORTS = 16
@@ -105,11 +106,18 @@ def _port(item: Any) -> PortConfig:
     return PortConfig.from_string(str(item))
 
 
+def _max_ports(instance: object, attribute: "attrs.Attribute[int | None]", value: int | None) -> None:
+    if value is not None and not 1 <= value <= MAX_PORTS:
+        raise ValueError(f"max_ports={value}: expected 1 to {MAX_PORTS}")
+
+
 @attrs.frozen(kw_only=True)
 class ConsoleConfig:
     """See the module. Port 0 is the first; drivers without MULTIPORT see only that one."""
 
-    GRAMMAR: ClassVar[str] = "[@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait][,...] or vhost-user=SOCKET"
+    GRAMMAR: ClassVar[str] = (
+        "[@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait][,...][,max_ports=N] or vhost-user=SOCKET[,max_ports=N]"
+    )
 
     ports: tuple[PortConfig, ...] = option(
         default=None,
@@ -117,7 +125,13 @@ class ConsoleConfig:
         metavar="[@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait],...",
         help="Ports; TYPE is stdio, tty, pty, file or socket, '@' makes a console (hvcN) of it. For a reader that is "
         "too slow a console keeps 256 KiB, lets the guest wait 0.25 s and then drops the oldest; on other ports the "
-        "guest waits. ':drop' and ':wait' choose.",
+        "guest waits. ':drop' and ':wait' choose. Ctrl-a x, typed at stdio, ends the machine.",
+    )
+    max_ports: int | None = option(
+        default=None,
+        validator=_max_ports,
+        help=f"Ports that the driver finds queues for, 1 to {MAX_PORTS}; by default those that are given, "
+        f"over vhost-user {MAX_PORTS}.",
     )
     vhost_user: Path | None = vhost_user_option()
 
@@ -128,6 +142,8 @@ class ConsoleConfig:
             )
         if len(self.ports) > MAX_PORTS:
             raise ValueError(f"{len(self.ports)} ports: there can be {MAX_PORTS}")
+        if self.max_ports is not None and len(self.ports) > self.max_ports:
+            raise ValueError(f"max_ports={self.max_ports}: {len(self.ports)} ports are given")
         names = [port.name for port in self.ports]
         for name in names:
             if names.count(name) > 1:
@@ -135,10 +151,21 @@ class ConsoleConfig:
         if sum(port.type == "stdio" for port in self.ports) > 1:
             raise ValueError("only one port can have stdio")
 
+    @property
+    def queue_ports(self) -> int:
+        """How many ports there are queues for. What another process has is not known before it is there."""
+        return self.max_ports or len(self.ports) or MAX_PORTS
+
     @classmethod
     def from_string(cls, text: str) -> "ConsoleConfig":
         """Read the original's grammar. Raises ConfigError."""
-        key, eq, socket = text.partition("=")
+        items = text.split(",")
+        limits = [item for item in items if item.partition("=")[0] in ("max_ports", "max-ports")]
+        if len(limits) > 1:
+            raise ConfigError("option 'max_ports' is given twice", option=WHAT, value=text)
+        values: dict[str, Any] = {"max_ports": limits[0].partition("=")[2]} if limits else {}
+        rest = ",".join(item for item in items if item not in limits)
+        key, eq, socket = rest.partition("=")
         if key in ("vhost-user", "vhost_user"):
-            return from_mapping(cls, {key: socket if eq else True}, WHAT)
-        return construct(cls, {"ports": text}, WHAT)
+            return from_mapping(cls, {key: socket if eq else True, **values}, WHAT)
+        return from_mapping(cls, {"ports": rest, **values} if rest or not limits else values, WHAT)

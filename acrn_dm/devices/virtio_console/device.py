@@ -1,8 +1,8 @@
 """virtio-console (virtio 5.3): joins ports, control queues and the configuration space.
 
 Queues: port 0 has 0 (to the guest) and 1; 2 and 3 are the control queues; port n > 0 has 2n + 2 and 2n + 3. There are
-always as many as for 16 ports, like in the original, however many are configured. All of them share one I/O loop with
-the backends.
+as many as the ports need, not for 16 ports always as in the original: each costs the driver a vector and the hypervisor
+a kick. All of them share one I/O loop with the backends.
 """
 
 import functools
@@ -12,9 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from acrn_dm.devices.loopwork import guarded
+from acrn_dm.devices.terminal.size import Size
 from acrn_dm.devices.virtio_console.backend import FileBackend, PortBackend, PtyBackend, StdioBackend, TtyBackend
 from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerBackend
-from acrn_dm.devices.virtio_console.config import MAX_PORTS, ConsoleConfig, PortConfig
+from acrn_dm.devices.virtio_console.config import ConsoleConfig, PortConfig
 from acrn_dm.devices.virtio_console.control import ControlQueues
 from acrn_dm.devices.virtio_console.port import Port
 from acrn_dm.ioloop import IoLoop
@@ -63,6 +64,7 @@ class ConsoleDevice(VirtioDevice):
         self.control: ControlQueues | None = None
         self._loop: IoLoop | None = None
         self._size = DEFAULT_SIZE
+        self._sizes: dict[int, Size] = {}  # of the ports' terminals, as last seen
 
     @property
     def features(self) -> int:
@@ -74,7 +76,7 @@ class ConsoleDevice(VirtioDevice):
     @property
     def queue_sizes(self) -> Sequence[int]:
         """See the module."""
-        return (QUEUE_SIZE,) * (2 + 2 * MAX_PORTS)
+        return (QUEUE_SIZE,) * (2 + 2 * self.config.queue_ports)
 
     @property
     def config_size(self) -> int:
@@ -122,13 +124,15 @@ class ConsoleDevice(VirtioDevice):
             port.backend.open()
         for port in self.ports:
             port.again = guarded(self, port.pump)
+            port.backend.on_quit = resources.quit
+            port.backend.on_resize = functools.partial(self._resized, port)
             port.backend.attach(self._loop, port.again, functools.partial(self._changed, port))
         if self.ports:
             self._size = self.ports[0].backend.window_size() or DEFAULT_SIZE
 
     def read_config(self, offset: int, size: int) -> bytes:
         """cols and rows are port 0's."""
-        return CONFIG.pack(*self._size, MAX_PORTS, 0)[offset : offset + size]
+        return CONFIG.pack(*self._size, self.config.queue_ports, 0)[offset : offset + size]
 
     def write_config(self, offset: int, data: bytes) -> None:
         """emerg_wr: the low byte goes out on port 0, whatever state the device is in (5.3.4.1)."""
@@ -197,9 +201,14 @@ class ConsoleDevice(VirtioDevice):
     def window_changed(self) -> None:
         """This process's terminal changed its size (SIGWINCH): look at all terminals. Any thread."""
         for port in self.ports:
-            size = port.backend.window_size()
-            if size is not None:
-                self.resize(port.index, *size)
+            self._resized(port)
+
+    def _resized(self, port: Port) -> None:
+        """The terminal behind *port* may have another size."""
+        size = port.backend.window_size()
+        if size is not None and size != self._sizes.get(port.index):
+            self._sizes[port.index] = size
+            self.resize(port.index, *size)
 
     def _held(self) -> AbstractContextManager[None]:
         """Keep the loop waiting: backends call their ports at any time."""

@@ -11,12 +11,14 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 
+from acrn_dm.base import processes
 from acrn_dm.devices.virtio_net import tap_settings
 from acrn_dm.devices.virtio_net.request import GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6
 from acrn_dm.devices.virtio_net.tap_settings import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TapSettings
@@ -36,7 +38,8 @@ TUN_OFFLOADS = {
 }
 
 NET_CLASS = Path("/sys/class/net")
-TUN_DEVICE = Path("/dev/net/tun")
+DEV = Path("/dev")
+TUN_DEVICE = DEV / "net/tun"
 GONE = (errno.EBADFD, errno.ENODEV, errno.ENXIO)  # the interface was deleted under us
 
 
@@ -134,10 +137,30 @@ def problem(name: str, queues: int = 1) -> str | None:
     node = _node(name)
     if node == TUN_DEVICE and not (directory / "tun_flags").exists():
         return f"interface {name} is neither a tap nor a macvtap"
+    if not node.exists():
+        return f"{node}, by which {name} is used, does not exist{_how_to_make(node, name)}"
     if not os.access(node, os.R_OK | os.W_OK):
         return f"{node} is not accessible; {name} needs it"
+    if node == TUN_DEVICE and not _tun_flags(name) & IFF_TAP:
+        return f"interface {name} is a tun, not a tap: it has no frames; ip tuntap add mode tap makes a tap"
     if node == TUN_DEVICE and queues > 1 and not _tun_flags(name) & IFF_MULTI_QUEUE:
         return f"tap {name} has one queue; make it with: ip tuntap add mode tap {name} multi_queue"
+    return None
+
+
+def user(name: str) -> str | None:
+    """Which other process uses the interface, in words; None where there is none that we may see.
+
+    A second user of a tap with several queues, or of a macvtap, would get every other frame: the kernel lets it.
+    """
+    try:
+        node, information = os.stat(_node(name)).st_rdev, f"iff:\t{name}\n"
+    except OSError:
+        return None
+    for pid, number in processes.openers(lambda s: stat.S_ISCHR(s.st_mode) and s.st_rdev == node):
+        ours = _node(name) != TUN_DEVICE or information in processes.fd_information(pid, number)
+        if ours and pid != os.getpid():
+            return processes.describe(pid)
     return None
 
 
@@ -155,7 +178,7 @@ def open_tap(name: str) -> Tap:
         fcntl.ioctl(fd, TUNSETIFF, IFREQ.pack(name.encode(), flags))
     except OSError as e:
         os.close(fd)
-        hint = "another process uses it" if e.errno == errno.EBUSY else None
+        hint = f"{user(name) or 'another process'} uses it" if e.errno == errno.EBUSY else None
         raise HostError.from_os(f"attaching to tap {name}", e, hint) from e
     found = tap_settings.read(fd, name, macvtap=node != TUN_DEVICE)
     return Tap(fd=fd, vnet_header=True, name=name, found=found)
@@ -169,9 +192,19 @@ def _tun_flags(name: str) -> int:
 
 
 def _node(name: str) -> Path:
-    """The macvtap's own character device where there is one."""
+    """A macvtap's own character device, also one that is missing; /dev/net/tun for all else."""
+    directory = NET_CLASS / name
     with contextlib.suppress(OSError, ValueError):
-        node = Path(f"/dev/tap{int((NET_CLASS / name / 'ifindex').read_text())}")
-        if node.exists():
+        node = DEV / f"tap{int((directory / 'ifindex').read_text())}"
+        if node.exists() or (directory / node.name).exists():
             return node
     return TUN_DEVICE
+
+
+def _how_to_make(node: Path, name: str) -> str:
+    """What makes a macvtap's device where nobody (udev) has done so."""
+    try:
+        major, minor = (NET_CLASS / name / node.name / "dev").read_text().strip().split(":")
+    except (OSError, ValueError):
+        return ""
+    return f"; make it with: mknod {node} c {major} {minor}"

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from acrn_dm.base.claims import Claim, socket_claim
 from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.virtio_net import backend
 from acrn_dm.devices.virtio_net.backend import PacketFile
@@ -120,9 +121,19 @@ class NetDevice(VirtioDevice):
         return f"tap {self.config.tap}" + {"on": " (vhost)", "auto": " (vhost, if usable)"}.get(self.config.vhost, "")
 
     def check(self) -> list[str]:
-        """Whether the interface is there."""
-        why = None if self.config.tap is None else backend.problem(self.config.tap, self.config.mq)
+        """Whether the interface is there, and nobody else's."""
+        if self.config.tap is None:
+            return []
+        why = backend.problem(self.config.tap, self.config.mq)
+        user = backend.user(self.config.tap) if why is None else None
+        why = f"tap {self.config.tap} is in use by {user}" if user is not None else why
         return [] if why is None else [f"{self.name}: {why}"]
+
+    def claims(self) -> Sequence[Claim]:
+        """The interface; a socket's process serves one client."""
+        if self.config.vhost_user is not None:
+            return [socket_claim(self.config.vhost_user)]
+        return [Claim(key=("interface", self.config.tap), what=f"tap {self.config.tap}")]
 
     def realize(self, resources: Resources) -> None:
         """Open the tap. Raises ConfigError or HostError; unlike the original, there is no device without a tap."""

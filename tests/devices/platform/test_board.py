@@ -27,7 +27,7 @@ class Rig:
     def __init__(self, *uarts: UartSpec, debugexit: bool = False) -> None:
         self.asked: list[Any] = []
         callbacks = PlatformCallbacks(
-            poweroff=lambda: self.asked.append("poweroff"),
+            poweroff=lambda sci_kept: self.asked.append("poweroff"),
             reset=lambda full: self.asked.append(("reset", full)),
             suspend=lambda: self.asked.append("suspend"),
             debug_exit=lambda code: self.asked.append(("exit", code)),

@@ -23,7 +23,7 @@ class Rig:
         self.clock = Clock(0.0)
         self.pm = PowerManagement(
             self.sci,
-            lambda: self.asked.append("poweroff"),
+            lambda sci_kept: self.asked.append("poweroff" if sci_kept else "poweroff without SCI_EN"),
             lambda: self.asked.append("suspend"),
             lambda: int(self.clock.now * 1e9),
         )
@@ -130,8 +130,15 @@ def test_sleep_type_without_sleep_enable_does_nothing() -> None:
 def test_sleep_enable_later_uses_the_type_written_with_it_as_linux_does() -> None:
     rig = Rig()
     rig.write(CONTROL, 5 << 10)
-    rig.write(CONTROL, 5 << 10 | SLP_EN)
+    rig.write(CONTROL, 5 << 10 | SLP_EN | 1)
     assert rig.asked == ["poweroff"]
+
+
+@pytest.mark.parametrize(("acpi", "asked"), [(True, "poweroff without SCI_EN"), (False, "poweroff")])
+def test_power_off_tells_whether_sci_en_was_preserved(acpi: bool, asked: str) -> None:
+    rig = Rig(acpi=acpi)
+    rig.write(CONTROL, 5 << 10 | SLP_EN)
+    assert rig.asked == [asked]
 
 
 def test_byte_accesses_reach_their_byte() -> None:

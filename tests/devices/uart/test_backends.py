@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from acrn_dm.devices import terminal
-from acrn_dm.devices.terminal import EscapeFilter, RawMode, Terminal, open_output
+from acrn_dm.devices.backlog import PATIENCE_S
+from acrn_dm.devices.terminal.stdio import Terminal
 from acrn_dm.devices.uart.backends import HOST, StdioBackend, TcpBackend, TtyBackend, check_backend, open_backend
 from acrn_dm.devices.uart.stream import OUTPUT_LIMIT, Stream
 from acrn_dm.devices.uart.uart16550 import BACKLOG, Uart16550
 from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.ioloop import IoLoop
 from tests.devices.platform.parts import Level
+from tests.devices.stopped_clock import StoppedClock
 
 DATA, LSR = 0, 5
 
@@ -83,17 +84,28 @@ def test_output_is_written_at_once(uart: Uart16550, loop: IoLoop, pipe: tuple[in
     assert drain(reader) == b"hello"
 
 
-def test_full_file_never_blocks_and_loses_nothing_within_the_limit(
-    uart: Uart16550, loop: IoLoop, pipe: tuple[int, int]
-) -> None:
-    reader, writer = pipe
-    stream = Stream(uart, loop, rx=None, tx=writer)
-    uart.line = stream
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
+    return StoppedClock(monkeypatch)
+
+
+def fill(uart: Uart16550) -> bytes:
+    """Send until the UART is busy; all of it."""
     sent = bytearray()
     while uart.read(LSR, 1) & 0x20:
         byte = len(sent) % 251
         uart.write(DATA, 1, byte)
         sent.append(byte)
+    return bytes(sent)
+
+
+def test_full_file_never_blocks_and_loses_nothing_within_the_limit(
+    uart: Uart16550, loop: IoLoop, pipe: tuple[int, int], clock: StoppedClock
+) -> None:
+    reader, writer = pipe
+    stream = Stream(uart, loop, rx=None, tx=writer)
+    uart.line = stream
+    sent = fill(uart)
     assert len(sent) >= OUTPUT_LIMIT
     uart.write(DATA, 1, 0xFF)  # while busy: lost, as on hardware
     received = b""
@@ -103,6 +115,61 @@ def test_full_file_never_blocks_and_loses_nothing_within_the_limit(
     assert received == sent
     assert uart.read(LSR, 1) & 0x20
     stream.close()
+
+
+def test_guest_that_polls_goes_on_when_the_reader_stands_still(
+    uart: Uart16550, loop: IoLoop, pipe: tuple[int, int], clock: StoppedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = pipe
+    stream = Stream(uart, loop, rx=None, tx=writer)
+    uart.line = stream
+    sent = fill(uart)
+    clock.advance(PATIENCE_S)
+    more = bytes(i % 253 for i in range(1000))
+    for byte in more:
+        assert uart.read(LSR, 1) & 0x20, "its patience is over for as long as nobody reads"
+        uart.write(DATA, 1, byte)
+    loop.run_until_idle()
+    assert loop.step() == 0, "what waits keeps no loop busy"
+    received = b""
+    while got := drain(reader):
+        received += got
+        loop.run_until_idle()
+    pipe_size = len(received) - OUTPUT_LIMIT
+    assert received == sent[:pipe_size] + (sent + more)[-OUTPUT_LIMIT:]
+    assert [record.getMessage() for record in caplog.records] == [
+        "serial port: its reader is too slow: the oldest output is dropped",
+        "serial port: 1000 bytes were dropped for its slow reader",
+    ]
+    stream.close()
+
+
+def test_guest_that_sleeps_is_interrupted_when_the_reader_stands_still(
+    loop: IoLoop, pipe: tuple[int, int], clock: StoppedClock
+) -> None:
+    irq = Level()
+    uart = Uart16550(irq)
+    stream = Stream(uart, loop, rx=None, tx=pipe[1])
+    uart.line = stream
+    fill(uart)
+    uart.write(1, 1, 2)
+    uart.read(2, 1)
+    loop.run_until_idle()
+    assert not irq.asserted
+    clock.advance(PATIENCE_S)
+    loop.run_until_idle()
+    assert irq.asserted
+    stream.close()
+
+
+def test_output_to_somebody_who_has_gone_gathers_no_work(uart: Uart16550, loop: IoLoop, pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    uart.line = Stream(uart, loop, rx=None, tx=writer)
+    loop.run_until_idle()
+    os.close(reader)
+    send(uart, bytes(100))
+    assert loop.run_until_idle() <= 1
+    assert uart.read(LSR, 1) & 0x20
 
 
 def test_writer_that_has_gone_is_not_an_error_and_not_busy(
@@ -293,64 +360,7 @@ def test_stdio_uses_the_terminal_raw_and_gives_it_back(uart: Uart16550, loop: Io
     assert termios.tcgetattr(theirs) == before
 
 
-def test_stdio_has_one_user_at_a_time(pty: tuple[int, int]) -> None:
-    theirs = pty[1]
-    first = Terminal("-l com1", stdin=theirs, stdout=theirs)
-    with pytest.raises(ConfigError, match=r"-l com2: 'stdio': .*already used by -l com1"):
-        Terminal("-l com2", stdin=theirs, stdout=theirs)
-    first.close()
-    Terminal("-l com2", stdin=theirs, stdout=theirs).close()
-
-
-def test_stdio_that_is_closed_is_a_host_error_and_taken_by_nobody(pty: tuple[int, int]) -> None:
-    _, theirs = pty
-    with pytest.raises(HostError, match="-l com1: opening stdio"):
-        Terminal("-l com1", stdin=theirs, stdout=1 << 19)
-    Terminal("-l com2", stdin=theirs, stdout=theirs).close()
-
-
-def test_terminal_of_another_foreground_group_is_left_alone(
-    pty: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    theirs = pty[1]
-    before = termios.tcgetattr(theirs)
-    monkeypatch.setattr(terminal.os, "tcgetpgrp", lambda fd: os.getpgrp() + 1)
-    raw = RawMode(theirs)
-    raw.enter()
-    assert termios.tcgetattr(theirs) == before
-    raw.leave()
-
-
-def test_output_to_a_plain_file_appends_where_it_was(tmp_path: Any) -> None:
-    with open(tmp_path / "log", "wb") as log:
-        log.write(b"first ")
-        log.flush()
-        fd = open_output(log.fileno())
-        os.write(fd, b"second")
-        os.close(fd)
-    assert (tmp_path / "log").read_bytes() == b"first second"
-
-
-@pytest.mark.parametrize(
-    ("chunks", "passed", "quits"),
-    [
-        ([b"abc"], b"abc", 0),
-        ([b"\x01x"], b"\x01", 1),
-        ([b"\x01", b"x"], b"\x01", 1),
-        ([b"\x01a"], b"\x01a", 0),
-        ([b"\x01\x01x"], b"\x01\x01", 1),
-        ([b"\x01ax"], b"\x01ax", 0),
-        ([b"x"], b"x", 0),
-    ],
-)
-def test_escape_filter(chunks: list[bytes], passed: bytes, quits: int) -> None:
-    seen: list[int] = []
-    escape = EscapeFilter(lambda: seen.append(1))
-    assert b"".join(escape(chunk) for chunk in chunks) == passed
-    assert len(seen) == quits
-
-
-def test_guest_that_waits_for_room_is_interrupted(loop: IoLoop, pipe: tuple[int, int]) -> None:
+def test_guest_that_waits_for_room_is_interrupted(loop: IoLoop, pipe: tuple[int, int], clock: StoppedClock) -> None:
     reader, writer = pipe
     irq = Level()
     uart = Uart16550(irq)

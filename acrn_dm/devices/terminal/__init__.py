@@ -1,0 +1,1 @@
+"""Terminals of the host: modes, job control, the escape key, sizes, and the way back to what they were."""
