@@ -30,12 +30,6 @@ INFLIGHT = struct.Struct("<QQHHI")
 NO_FD = 0x100
 
 
-@pytest.fixture(autouse=True)
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_link, "TIME_LIMIT_S", LIMIT_S)
-    monkeypatch.setattr(user, "TIME_LIMIT_S", LIMIT_S)
-
-
 def mappings() -> int:
     """Of files in memory: guest RAM, shadow rings, and what a back-end could make us map."""
     return Path("/proc/self/maps").read_text().count("memfd:")
@@ -98,6 +92,18 @@ def start(machine: SimMachine, peer: Peer) -> "VirtioDriver | None":
     return driver
 
 
+# 30, 34, 35: packed rings, and their use in order
+
+
+def test_row_30_row_34_row_35_rings_that_only_the_backend_knows_are_not_offered(tmp_path: Path) -> None:
+    extra = 1 << 34 | 1 << 35
+    with Peer(tmp_path / "s", features=BLK_FEATURES | extra) as peer, sim() as machine:
+        driver = start(machine, peer)
+        assert driver is not None
+        assert not driver.registers.offered() & extra
+        assert not int.from_bytes(peer.last(Request.SET_FEATURES).payload, "little") & extra
+
+
 # 84, 85: descriptors
 
 
@@ -139,11 +145,14 @@ def test_row_85_answer_of_a_size_that_nobody_has_with_descriptors(tmp_path: Path
         assert driver.status & NEEDS_RESET
 
 
-def test_row_85_answer_that_never_ends_with_descriptors(tmp_path: Path) -> None:
+def test_row_85_answer_that_never_ends_with_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {Request.SET_FEATURES: answer(lambda r: bytes(3), 8, size=8)}
     with Peer(tmp_path / "s", answers) as peer, sim() as machine:
-        driver = start(machine, peer)
-        assert driver is not None
+        driver = disk(machine, peer)
+        monkeypatch.setattr(user_link, "TIME_LIMIT_S", LIMIT_S)
+        driver.start()
+        monkeypatch.undo()
+        machine.settle()
         assert driver.status & NEEDS_RESET
 
 
