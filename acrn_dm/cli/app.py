@@ -13,6 +13,7 @@ from typing import Any, Protocol, TextIO
 from acrn_dm.base import privileges
 from acrn_dm.base.descriptors import raise_limit
 from acrn_dm.base.log_text import escaped
+from acrn_dm.base.stderr import say
 from acrn_dm.cli import help as help_texts
 from acrn_dm.cli import report, toml
 from acrn_dm.cli.arguments import Setting, parse_arguments, understood
@@ -232,8 +233,7 @@ def _traceback_if_asked() -> bool:
 
 def _complain(text: str) -> None:
     """One line on stderr, whatever is in *text*."""
-    with contextlib.suppress(OSError, ValueError):  # nobody is left to tell
-        print(_encodable(f"acrn-dm: {escaped(' '.join(text.split()))}", sys.stderr), file=sys.stderr)
+    say(f"acrn-dm: {escaped(' '.join(text.split()))}")
 
 
 def _show(text: str) -> None:

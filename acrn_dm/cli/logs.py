@@ -5,7 +5,6 @@ import copy
 import logging
 import logging.handlers
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TextIO
 
 from acrn_dm.base.log_text import LineFormatter, escaped
 from acrn_dm.base.private_files import make_folder, open_log
+from acrn_dm.base.stderr import StderrHandler
 from acrn_dm.cli.values import LogSettings
 
 NOTICE = 25  # between logging's INFO and WARNING; one number for plugins that want it
@@ -134,8 +134,7 @@ def logging_to(settings: LogSettings, name: str | None, folder: Path | None = No
 
 
 def _console(level: int) -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter("acrn-dm: %(levelname)s: %(message)s"))
+    handler = StderrHandler("acrn-dm")
     handler.setLevel(LEVELS[level])
     return handler
 

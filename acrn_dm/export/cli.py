@@ -16,7 +16,8 @@ import attrs
 
 from acrn_dm import options
 from acrn_dm.base import privileges
-from acrn_dm.base.log_text import LineFormatter, escaped
+from acrn_dm.base.log_text import escaped
+from acrn_dm.base.stderr import StderrHandler, say
 from acrn_dm.base.unix_listener import UnixListener
 from acrn_dm.devices.terminal.signals import signals_to
 from acrn_dm.errors import AcrnDmError, ConfigError
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: AcrnDmError) -> None:
-    print(f"{PROGRAM}: {escaped(str(error))}", file=sys.stderr)
+    say(f"{PROGRAM}: {escaped(str(error))}")
 
 
 def _main(arguments: argparse.Namespace, *, last: bool) -> int:
@@ -101,9 +102,7 @@ def _main(arguments: argparse.Namespace, *, last: bool) -> int:
     if arguments.socket_path is None and arguments.fd is None:
         raise ConfigError("--socket-path=PATH or --fd=FDNUM is needed", usage=True)
     level = logging.DEBUG if arguments.verbose else logging.WARNING
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter(f"{PROGRAM}: %(levelname)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(level=level, handlers=[StderrHandler(PROGRAM)])
     loop = IoLoop("main")
     exported = ExportedDevice(make_device(KINDS[arguments.kind], arguments.options), loop, loop.stop)
     with signals_to(loop.stop, lambda: loop.call_soon(exported.device.window_changed), last=last):

@@ -236,6 +236,42 @@ def test_power_button_wakes_a_guest_that_suspended_to_ram(rig: Rig) -> None:
     assert run.report["resumed"] == ["2 cpus, disk as before"]
 
 
+# Waits for the guest to stand still, makes room, lets it go on; prints what it was told.
+MAKE_ROOM = """
+import json, os, socket, sys, time
+monitor = socket.socket(socket.AF_UNIX)
+monitor.settimeout(120)
+monitor.connect("/run/full/monitor")
+lines = monitor.makefile("rb")
+def ask(command):
+    monitor.sendall(json.dumps({"command": command}).encode())
+    return json.loads(lines.readline())
+assert ask("register_vm_event_client") == {"ack": 0}
+event = json.loads(lines.readline())
+time.sleep(float(sys.argv[1]))
+os.unlink("/run/full/other")
+print(event["vm_event"], event["device"], event["operation"], event["errno"], ask("resume")["ack"])
+"""
+ROOM = "mkdir /run/full && mount -t tmpfs -o size=3m none /run/full && truncate -s 4M /run/full/disk"
+STANDSTILL_S = 0.5  # by hand, 60 shows that no watchdog of the guest takes it for a lock-up
+
+
+def test_full_host_disk_is_a_pause_for_the_guest_and_no_error(rig: Rig) -> None:
+    made = rig.vm.run(f"{ROOM} && head -c 2M /dev/zero > /run/full/other")
+    assert made.rc == 0, made.stderr
+    try:
+        process = rig.start("--cmd_monitor", "/run/full/monitor", action="fill", disk="/run/full/disk")
+        witness = rig.scratch / "witness"
+        wait_until(witness.exists, LIMIT)
+        told = rig.vm.run([sys.executable, "-c", MAKE_ROOM, str(STANDSTILL_S)], timeout=LIMIT)
+        assert told.stdout == "256 virtio-blk-3:0 write ENOSPC 0\n", told.stderr
+        run = rig.finish(process)
+    finally:
+        rig.vm.run("umount -l /run/full; rmdir /run/full")
+    assert run.rc == 0, run.output
+    assert (run.one("filled"), run.one("read"), run.one("complaints")) == ("0", "as written", "0")
+
+
 # What lspci 3.9 calls the structure of type 5, the configuration access window; QEMU's devices show the same line.
 WINDOW = "VirtIO: <unknown>"
 

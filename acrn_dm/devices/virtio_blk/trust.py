@@ -80,12 +80,13 @@ class Trust:
     @contextlib.contextmanager
     def durable_change(self) -> Iterator[None]:
         """Around a write that waits for the medium itself: its failure may be the only word of another write's loss,
-        because the kernel tells a file's write-back errors once.
+        because the kernel tells a file's write-back errors once. A write that found no room, or that nobody waits for
+        any more, fails before that.
         """
         try:
             yield
         except OSError as e:
-            if self.volatile:
+            if self.volatile and e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ECANCELED):
                 self._lost = self._lost or str(e)
             raise
 

@@ -11,11 +11,11 @@ import logging
 import os
 import select
 import stat
-import sys
 import tty
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from acrn_dm.base.stderr import say
 from acrn_dm.devices.loopwork import FdWatch, poll
 from acrn_dm.devices.terminal.line import Line, open_terminal
 from acrn_dm.devices.terminal.size import Size, SizeWatch, window_size
@@ -301,7 +301,7 @@ class PtyBackend(PortBackend):
             os.close(other)
         os.set_blocking(master, False)
         self.read_fd = self.write_fd = master
-        print(f"{self.label}: {self.path}", file=sys.stderr, flush=True)
+        say(f"{self.label}: {self.path}")
 
     def attach(self, loop: IoLoop, ready: Ready, changed: Changed) -> None:
         """The size that a reader sets is followed from now on."""

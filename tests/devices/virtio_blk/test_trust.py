@@ -191,6 +191,26 @@ def test_durable_write_that_fails_while_others_wait_for_a_flush_fails_that_flush
         opened.flush()
 
 
+@pytest.mark.parametrize("err", [errno.ENOSPC, errno.EDQUOT, errno.ECANCELED])
+def test_durable_write_that_found_no_room_says_nothing_about_others(
+    opened: Image, monkeypatch: pytest.MonkeyPatch, err: int
+) -> None:
+    real = os.pwritev
+
+    def pwritev(fd: int, views: object, offset: int, flags: int) -> int:
+        if not flags:
+            return real(fd, views, offset, flags)  # type: ignore[arg-type]
+        opened.write([memoryview(b"v" * 512)], 512, durable=False)
+        raise OSError(err, "nothing was written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", pwritev)
+        with pytest.raises(OSError, match="nothing was written"):
+            opened.write([memoryview(b"d" * 512)], 0, durable=True)
+    opened.flush()
+    opened.write([memoryview(b"d" * 512)], 0, durable=True)
+
+
 def test_durable_write_that_fails_alone_is_a_failed_write_and_no_more(
     opened: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:

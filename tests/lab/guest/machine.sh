@@ -26,6 +26,16 @@ suspend() {
     report_line "resumed $(grep -c ^processor /proc/cpuinfo) cpus, $disk"
 }
 
+# Two megabytes of noise to the disk; says what became of them, and what the kernel thought of it.
+fill() {
+    head -c 2097152 /dev/urandom > /tmp/noise
+    dd if=/tmp/noise of=/dev/vda bs=64k seek=1 oflag=direct 2> /dev/null
+    report_line "filled $?"
+    dd if=/dev/vda of=/tmp/read bs=64k skip=1 count=32 iflag=direct 2> /dev/null
+    cmp /tmp/noise /tmp/read > /dev/null && report_line "read as written"
+    report_line "complaints $(dmesg | grep -cE 'I/O error|lockup|hung|blocked for')"
+}
+
 send_report() {
     cat /tmp/report > "$(port_named report)"
     : > /tmp/report
@@ -48,6 +58,7 @@ case $ACTION in
     reboot) if [ "$boots" -le "$REBOOTS" ]; then send_report; reboot -f; fi ;;
     button) wait_for_power_button ;;
     suspend) suspend ;;
+    fill) fill ;;
 esac
 send_report
 poweroff -f
