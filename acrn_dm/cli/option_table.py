@@ -59,7 +59,7 @@ RUN = (
     Option(name="shutdown-timeout", metavar="S", group=Group.RUN, original=False,
            parse=values.seconds, field="shutdown_timeout_s", toml=(int, float),
            help="seconds that the guest has after its power button was pressed, before it is forced off [30]"),
-    Option(name="cmd_monitor", metavar="PATH", group=Group.RUN, parse=values.path, field="command_monitor",
+    Option(name="cmd_monitor", metavar="PATH", group=Group.RUN, parse=values.socket_path, field="command_monitor",
            help="take commands (destroy, resume, blkrescan) and tell events on this socket"),
     Option(name="manager-directory", metavar="DIR", group=Group.RUN, original=False,
            parse=values.directory, field="manager_directory",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from acrn_dm.base.unix_listener import path_problem
 from acrn_dm.boot.layout import MIB
 from acrn_dm.config import DeviceSpec, UartSpec
 from acrn_dm.types import Bdf
@@ -70,6 +71,15 @@ def path(text: str) -> Path:
     if not text:
         raise ValueError("a path is missing")
     return Path(os.path.expanduser(text))  # pathlib's raises for an unknown ~user
+
+
+def socket_path(text: str) -> Path:
+    """Read a UNIX socket's path."""
+    value = path(text)
+    why = path_problem(value)
+    if why is not None:
+        raise ValueError(why)
+    return value
 
 
 def directory(text: str) -> Path | None:
