@@ -48,7 +48,7 @@ class Client:
         self._channel = Channel(peer)
         self._gone = gone
         self._back: Channel | None = None
-        self._memory = ClientMemory()
+        self._memory = ClientMemory(dumped=exported.dumps_memory)
         self._vrings = [Vring(i, size) for i, size in enumerate(self._device.queue_sizes)]
         self._offered = OFFERED | (ProtocolFeature.CONFIG if self._device.config_size else 0)
         self._features = 0
