@@ -15,12 +15,13 @@ import tty
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from acrn_dm.base import one_user
 from acrn_dm.base.stderr import say
 from acrn_dm.devices.loopwork import FdWatch, poll
 from acrn_dm.devices.terminal.line import Line, open_terminal
 from acrn_dm.devices.terminal.size import Size, SizeWatch, window_size
 from acrn_dm.devices.terminal.stdio import Terminal
-from acrn_dm.errors import HostError
+from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
 
 log = logging.getLogger(__name__)
@@ -336,7 +337,11 @@ class FileBackend(PortBackend):
             self.write_fd = os.open(self.path, flags, 0o600)
         except OSError as e:
             raise HostError.from_os(f"opening {self.path}", e) from e
-        self.leaves = stat.S_ISFIFO(os.fstat(self.write_fd).st_mode)
+        kind = os.fstat(self.write_fd).st_mode
+        if stat.S_ISREG(kind) and not one_user.take(self.write_fd):
+            user = one_user.holder(self.path) or "another process"
+            raise ConfigError(f"file {self.path} is in use by {user}", option=self.label)
+        self.leaves = stat.S_ISFIFO(kind)
         self.absent = select.POLLERR if self.leaves else 0
 
     def ended(self) -> None:
