@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import attrs
 
@@ -107,6 +108,7 @@ class MachineConfig:
     firmware: Firmware | None = None  # --ovmf
     ramdisk: Path | None = None
     bootargs: str = ""
+    uuid: UUID | None = None  # --uuid; None: made from the name
     devices: tuple[DeviceSpec, ...] = attrs.field(default=(), validator=_distinct)
     uarts: tuple[UartSpec, ...] = ()
     command_monitor: Path | None = None  # --cmd_monitor: its socket

@@ -17,6 +17,8 @@ GUEST = (
     Option(name="cpu_affinity", metavar="ID,ID", group=Group.GUEST,
            parse=values.lapic_ids, field="cpu_affinity", toml=(int,), listing=True,
            help="host CPUs by their decimal LAPIC ids; one virtual CPU for each"),
+    Option(name="uuid", metavar="UUID", group=Group.GUEST, original=False, parse=values.uuid, field="uuid",
+           help="the guest's UUID in its SMBIOS tables [made from the host's machine id and the VM's name]"),
     Option(name="kernel", short="k", metavar="PATH", group=Group.GUEST, parse=values.path, field="kernel",
            help="kernel to boot: a bzImage or an uncompressed vmlinux"),
     Option(name="ramdisk", short="r", metavar="PATH", group=Group.GUEST, parse=values.path, field="ramdisk",
@@ -146,7 +148,7 @@ OPTIONS = (*GUEST, *DEVICES, *RUN, *ACRN, *CONFIG, *CHECK, *PLATFORM, *OBSOLETE)
 
 # What to do about options that are in no table.
 REMOVED = {
-    "-U": "VM UUIDs were removed; give the VM's name",
+    "-U": "VM UUIDs were removed; give the VM's name, or --uuid for SMBIOS",
     "-c": "the number of CPUs is --cpus N, or --cpu_affinity with host LAPIC ids",
     "--memory": "the memory size is -m SIZE",
 }

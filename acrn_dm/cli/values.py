@@ -7,6 +7,7 @@ import math
 import os
 import re
 from pathlib import Path
+from uuid import UUID
 
 import attrs
 
@@ -41,6 +42,13 @@ def c_number(text: str) -> int:
             raise ValueError(f"{text!r} is not a number: a leading 0 means octal")
         return int(text, 8)
     return int(text)
+
+
+def uuid(text: str) -> UUID:
+    """Read a UUID as it is usually written."""
+    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+        raise ValueError(f"{text!r} is no UUID such as 0f6b2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10")
+    return UUID(text)
 
 
 def decimal(text: str, low: int, high: int, what: str) -> int:
