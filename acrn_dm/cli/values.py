@@ -7,9 +7,11 @@ import math
 import os
 import re
 from pathlib import Path
+from uuid import UUID
 
 import attrs
 
+from acrn_dm.base.unix_listener import path_problem
 from acrn_dm.boot.layout import MIB
 from acrn_dm.config import DeviceSpec, UartSpec
 from acrn_dm.types import Bdf
@@ -42,6 +44,13 @@ def c_number(text: str) -> int:
     return int(text)
 
 
+def uuid(text: str) -> UUID:
+    """Read a UUID as it is usually written."""
+    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+        raise ValueError(f"{text!r} is no UUID such as 0f6b2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10")
+    return UUID(text)
+
+
 def decimal(text: str, low: int, high: int, what: str) -> int:
     """Read a decimal number from *low* to *high*; nothing else, no sign and no blanks."""
     if not re.fullmatch(r"[0-9]{1,20}", text) or not low <= int(text) <= high:
@@ -72,6 +81,15 @@ def path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # pathlib's raises for an unknown ~user
 
 
+def socket_path(text: str) -> Path:
+    """Read a UNIX socket's path."""
+    value = path(text)
+    why = path_problem(value)
+    if why is not None:
+        raise ValueError(why)
+    return value
+
+
 def directory(text: str) -> Path | None:
     """Read a directory's path, or ``none``."""
     return None if text == "none" else path(text)
@@ -82,6 +100,13 @@ def hugepages(text: str) -> str:
     if text not in ("on", "off", "auto"):
         raise ValueError("expected on, off or auto")
     return text
+
+
+def on_off(text: str) -> bool:
+    """Read ``--dump-guest-core``."""
+    if text not in ("on", "off"):
+        raise ValueError("expected on or off")
+    return text == "on"
 
 
 def word(text: str) -> str:

@@ -13,9 +13,11 @@ import attrs
 import pytest
 
 from tests.lab import images
+from tests.lab.dmesg import additional_lines
 from tests.lab.errors import LabError
 from tests.lab.kernel import Kernel, debian_kernel
 from tests.lab.paths import LAB, ROOT
+from tests.lab.reference import reference_log
 from tests.lab.vm import GuestProcess, OuterVm
 
 pytestmark = pytest.mark.lab
@@ -64,6 +66,7 @@ class Rig:
         append: str = "",
         reboots: int = 0,
         lspci: bool = False,
+        programs: Sequence[str] = (),
         disk: str = "",
         boot: Callable[[Path, str], Sequence[str]] | None = None,
     ) -> GuestProcess:
@@ -76,7 +79,12 @@ class Rig:
         settings = {"ACTION": action, "REBOOTS": str(reboots)}
         modules = [*images.GUEST_MODULES, *(["button"] if action == "button" else [])]
         initramfs = images.guest_initramfs(
-            self.kernel, init=images.guest_script("machine"), modules=modules, settings=settings, lspci=lspci
+            self.kernel,
+            init=images.guest_script("machine"),
+            modules=modules,
+            settings=settings,
+            lspci=lspci,
+            programs=programs,
         )
         command_line = f"{COMMAND_LINE} {append}".strip()
         kernel = () if "-k" in arguments else ("-k", str(self.kernel.quick_image))
@@ -139,10 +147,17 @@ def assert_clean(run: Run, digest: str, devices: int = 2) -> None:
     assert set(run.report["drivers"]) == {str(devices)}
 
 
+def assert_quiet(run: Run, kernel: Kernel) -> None:
+    """The guest's kernel has said nothing of level 4 or below that it does not say under QEMU."""
+    log = "\n".join(run.report.get("log", []))
+    assert additional_lines(log, reference_log(kernel)) == []
+
+
 @pytest.mark.parametrize("cpus", [1, 2, 4])
 def test_guest_sees_its_cpus(rig: Rig, cpus: int) -> None:
     run = rig.boot("--cpus", str(cpus))
     assert_clean(run, rig.digest)
+    assert_quiet(run, rig.kernel)
     assert run.one("cpus") == str(cpus)
 
 
@@ -180,6 +195,7 @@ def test_five_reboots_in_one_process_leave_fds_threads_and_mappings_as_they_were
 def test_guest_works_with_the_other_ways_to_drive_a_device(rig: Rig, append: str, messages: bool) -> None:
     run = rig.boot(append=append)
     assert_clean(run, rig.digest)
+    assert run.one("modern") == ("0" if "force_legacy" in append else "2")
     lines, msi = map(int, run.one("interrupts").split())
     assert lines > 0
     assert (msi > 0) is messages

@@ -2,13 +2,14 @@
 
 import select
 import socket
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from acrn_dm.base.acceptor import Acceptor
+from acrn_dm.base.claims import Claim, path_key
 from acrn_dm.devices.loopwork import poll
+from acrn_dm.devices.terminal import look
 from acrn_dm.devices.terminal.line import open_terminal
 from acrn_dm.devices.terminal.stdio import Terminal
 from acrn_dm.devices.uart.stream import Stream
@@ -54,7 +55,7 @@ class TtyBackend:
 
     def __init__(self, uart: Uart16550, loop: IoLoop, path: str) -> None:
         """Open *path*. Raises ConfigError when it is no terminal, HostError when it can't be opened."""
-        problem = _tty_problem(path)
+        problem = look.problem(path)
         if problem is not None:
             raise ConfigError(problem, option="-l", value=path)
         try:
@@ -124,9 +125,18 @@ class TcpBackend:
 
 def check_backend(text: str) -> str | None:
     """Why *text* can't be opened on this host, as far as looking tells."""
-    if text in ("", "stdio") or text.startswith(TCP):
+    if text in ("", "stdio"):
         return None
-    return _tty_problem(text)
+    return _tcp_problem(int(text.removeprefix(TCP))) if text.startswith(TCP) else look.problem(text)
+
+
+def claims(text: str) -> list[Claim]:
+    """What only one port can have."""
+    if text in ("", "stdio"):
+        return []
+    if text.startswith(TCP):
+        return [Claim(key=(text,), what=f"port {text.removeprefix(TCP)} of {HOST}")]
+    return [Claim(key=path_key(Path(text)), what=f"terminal {text}")]
 
 
 def open_backend(text: str, owner: str, uart: Uart16550, loop: IoLoop, on_quit: Callable[[], None]) -> Backend:
@@ -140,9 +150,12 @@ def open_backend(text: str, owner: str, uart: Uart16550, loop: IoLoop, on_quit: 
     return TtyBackend(uart, loop, text)
 
 
-def _tty_problem(path: str) -> str | None:
-    try:
-        mode = Path(path).stat().st_mode
-    except OSError as e:
-        return f"{path}: {e.strerror}"
-    return None if stat.S_ISCHR(mode) else f"{path} is not a terminal"
+def _tcp_problem(port: int) -> str | None:
+    """As far as an address tells that is taken for a moment and not listened on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as e:
+            return f"listening on {HOST}:{port}: {e.strerror}"
+    return None

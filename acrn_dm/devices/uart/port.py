@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from acrn_dm.base.claims import Claim
 from acrn_dm.config import UartSpec
-from acrn_dm.devices.uart.backends import Backend, check_backend, open_backend
+from acrn_dm.devices.uart.backends import Backend, check_backend, claims, open_backend
 from acrn_dm.devices.uart.uart16550 import Uart16550
 from acrn_dm.errors import ConfigError
 from acrn_dm.ioloop import IoLoop
@@ -34,6 +35,10 @@ class UartPort:
         """What is missing on this host."""
         problem = check_backend(self.backend_text)
         return [] if problem is None else [f"-l {self.name.lower()}: {problem}"]
+
+    def claims(self) -> Sequence[Claim]:
+        """What only one port can have."""
+        return claims(self.backend_text)
 
     def open(self, loop: IoLoop, on_quit: Callable[[], None]) -> None:
         """Open the backend. Raises ConfigError or HostError."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import attrs
 
+from acrn_dm.base.unix_listener import path_problem
 from acrn_dm.errors import ConfigError
 from acrn_dm.options import from_mapping, option, vhost_user_option
 
@@ -58,6 +59,9 @@ class PortConfig:
     def __attrs_post_init__(self) -> None:
         if self.type in WITH_PATH and self.path is None:
             raise ValueError(f"port {self.name}: type {self.type} needs a path: {self.type}:{self.name}=PATH")
+        why = path_problem(self.path) if self.type == "socket" and self.path is not None else None
+        if why is not None:
+            raise ValueError(f"port {self.name}: {str(self.path)!r}: {why}")
 
     @classmethod
     def from_string(cls, text: str) -> "PortConfig":
