@@ -290,7 +290,9 @@ class Client:
         return vring
 
     def _ring_and_fd(self, message: Message) -> tuple[Vring, int]:
-        """Bits 0 to 7 are the index, bit 8 says that no descriptor comes along."""
+        """Bits 0 to 7 are the index, bit 8 says that no descriptor comes along; the others mean nothing."""
+        if message.number & ~(wire.INDEX_MASK | wire.NO_FD):
+            raise PeerError(f"{wire.name(message.code)} of ring {message.number:#x}")
         vring = self._vring(message.number & wire.INDEX_MASK)
         return vring, -1 if message.number & wire.NO_FD else check_eventfd(message.take_fd())
 
