@@ -107,6 +107,9 @@ class PrivateFiles(logging.handlers.RotatingFileHandler):
     def _open(self) -> TextIO:  # type: ignore[override]
         return open(open_log(self.baseFilename), "a", encoding=self.encoding, errors=self.errors)
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk is no reason to stop, nor to tell stderr with each record; the console has them, too."""
+
 
 @contextlib.contextmanager
 def logging_to(settings: LogSettings, name: str | None, folder: Path | None = None) -> Iterator[None]:
