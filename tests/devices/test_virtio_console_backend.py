@@ -100,8 +100,9 @@ def test_pty_path_is_told_and_bytes_cross_it(capfd: pytest.CaptureFixture[str]) 
         c.wait(lambda: c.device.ports[0].backend.connected)
         c.send(0, b"out")
         assert os.read(reader, 100) == b"out"
-        os.write(reader, b"in")
         c.post(0, 64)
+        os.write(reader, b"in")
+        c.wait(c.driver.queue(0).ring.used_idx)
         assert c.received(0) == b"in"
         os.close(reader)
 
