@@ -86,9 +86,9 @@ def test_handler_that_interrupts_the_work_on_the_modes_does_not_wait_for_it(pty:
     raw.enter()
     made = termios.tcgetattr(pty[1])
     with raw._lock:
-        raw.step_aside()
+        assert not raw.step_aside()
     assert termios.tcgetattr(pty[1]) == made
-    raw.step_aside()
+    assert raw.step_aside()
     assert termios.tcgetattr(pty[1]) != made
 
 
