@@ -38,11 +38,13 @@ class DeviceSpec:
 class UartSpec:
     """One ``-l``: COM port 1..5 and its backend; only COM5 has an address of its own.
 
-    The backend is ``stdio``, ``tcp:PORT`` or a tty's path; an empty one is a port with nothing behind it.
+    The backend is ``stdio``, ``tcp:PORT`` or a tty's path; an empty one is a port with nothing behind it. *wait*: the
+    guest waits for a reader that stands still, instead of losing its oldest output.
     """
 
     number: int
     backend: str
+    wait: bool = False
     io_base: int | None = None
     irq: int | None = None
 

@@ -16,7 +16,7 @@ from acrn_dm.irq import IoEventFd, IrqFd
 from acrn_dm.management.service import check as check_sockets
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.plan import check_descriptors, unprovided
+from acrn_dm.plan import check_descriptors, check_memory, unprovided
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.resolve import ResolvedDevice
 from acrn_dm.types import Bdf, HypervisorType
@@ -116,7 +116,8 @@ def check_whole(config: MachineConfig, bus: PciBus, platform: Platform, firmware
         claims += [(name, own) for name in terminal[:1]]
     if config.command_monitor is not None:
         claims.append(("--cmd_monitor", socket_claim(config.command_monitor)))
-    return lines + conflicts(claims) + check_sockets(config) + check_descriptors(config, bus)
+    lines += conflicts(claims)
+    return lines + check_sockets(config) + check_memory(config) + check_descriptors(config, bus)
 
 
 def all_problems(checks: Iterable[Callable[[], list[str]]]) -> list[str]:

@@ -143,6 +143,12 @@ def descriptors(config: MachineConfig, bus: PciBus) -> int:
     return needed
 
 
+def check_memory(config: MachineConfig) -> list[str]:
+    """One line where the huge pages that were asked for can't be had."""
+    shortage = HugePages().shortage(config.memory_bytes) if config.hugepages == "on" else None
+    return [] if shortage is None else [f"--hugepages: {config.hugepages!r}: {shortage}"]
+
+
 def check_descriptors(config: MachineConfig, bus: PciBus) -> list[str]:
     """One line where the host does not let us open as many files."""
     needed, limit = descriptors(config, bus), open_files.limit()

@@ -12,6 +12,7 @@ from acrn_dm.errors import ConfigError, HostError
 MODE = 0o600  # unix(7): connecting needs permission to write. Who may connect may end the machine, or be its console
 MAX_PATH = 107  # bytes, sun_path of linux/un.h without its NUL
 BACKLOG = 4
+LISTED, ACCEPTS = Path("/proc/net/unix"), 1 << 16  # of this network namespace; the flag of a listening socket
 
 
 def path_problem(path: Path) -> str | None:
@@ -79,6 +80,19 @@ def is_alive(path: Path) -> bool:
     """Whether somebody listens at the socket *path*, or we can't tell."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         return probe.connect_ex(os.fspath(path)) not in (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def is_deserted(path: Path) -> bool:
+    """Whether the socket *path* is there and nobody listens. Who does is not disturbed if the kernel lists him: some
+    serve one client and end.
+    """
+    with contextlib.suppress(OSError):
+        for line in LISTED.read_text(errors="surrogateescape").splitlines()[1:]:
+            words = line.split(maxsplit=7)
+            if len(words) == 8 and int(words[3], 16) & ACCEPTS and os.path.realpath(words[7]) == os.path.realpath(path):
+                return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        return probe.connect_ex(os.fspath(path)) == errno.ECONNREFUSED
 
 
 def _in_the_way(path: Path) -> str | None:

@@ -36,9 +36,10 @@ DEVICES = (
            parse=values.pci_slot, field="devices", repeat=True,
            help="a PCI device; SLOT is slot, slot:func or bus:slot:func. "
                 "'-s help' lists the devices, '-s DEVICE,help' the options of one"),
-    Option(name="lpc", short="l", metavar="COM,BACKEND", group=Group.DEVICES,
+    Option(name="lpc", short="l", metavar="COM,BACKEND[,wait]", group=Group.DEVICES,
            parse=values.lpc_uart, field="uarts", repeat=True,
-           help="serial port com1 to com5 on stdio, tcp:PORT or a tty's path; com5,PATH,IOBASE,IRQ"),
+           help="serial port com1 to com5 on stdio, tcp:PORT or a tty's path; com5,PATH,IOBASE,IRQ. For a reader that "
+                "is too slow 64 KiB are kept, the guest waits 0.1 s, the oldest is dropped; with 'wait' it waits on"),
     Option(name="windows", group=Group.DEVICES, field="windows",
            help="PCI ids that the virtio drivers of a Windows guest look for"),
     Option(name="virtio_msi", group=Group.DEVICES, field="virtio_msi",

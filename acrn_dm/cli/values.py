@@ -47,7 +47,7 @@ def c_number(text: str) -> int:
 def uuid(text: str) -> UUID:
     """Read a UUID as it is usually written."""
     if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
-        raise ValueError(f"{text!r} is no UUID such as 0f6b2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10")
+        raise ValueError("a UUID is written like 0f6b2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10")
     return UUID(text)
 
 
@@ -192,26 +192,28 @@ def device_name(text: str) -> str:
 
 
 def lpc_uart(text: str) -> UartSpec:
-    """Read ``-l comN,BACKEND`` or ``-l com5,BACKEND[,IOBASE,IRQ]``."""
+    """Read ``-l comN,BACKEND[,wait]`` or ``-l com5,BACKEND[,IOBASE,IRQ][,wait]``."""
     name, _, rest = text.partition(",")
     number = com_port(name)
+    wait = rest.endswith(",wait")
+    rest = rest.removesuffix(",wait")
     if number < 5:  # the rest of the string, commas included, is the backend
-        return UartSpec(number=number, backend=uart_backend(rest))
+        return UartSpec(number=number, backend=uart_backend(rest), wait=wait)
     parts = rest.split(",")
     if len(parts) not in (1, 3):
-        raise ValueError("expected com5,BACKEND or com5,BACKEND,IOBASE,IRQ")
+        raise ValueError("expected com5,BACKEND or com5,BACKEND,IOBASE,IRQ, perhaps with ,wait behind it")
     backend = uart_backend(parts[0])
     io_base, irq = (c_number(part) for part in parts[1:]) if len(parts) == 3 else (0, 0)
-    return uart_at(number, backend, io_base, irq)
+    return uart_at(number, backend, io_base, irq, wait=wait)
 
 
-def uart_at(number: int, backend: str, io_base: int, irq: int) -> UartSpec:
+def uart_at(number: int, backend: str, io_base: int, irq: int, *, wait: bool = False) -> UartSpec:
     """Make a COM port of its own address; a 0 in either number leaves both as they are, as in the original."""
     if not io_base or not irq:
-        return UartSpec(number=number, backend=backend)
+        return UartSpec(number=number, backend=backend, wait=wait)
     if io_base > 0xFFF8 or irq > 23:
         raise ValueError("a COM port has 8 ports from IOBASE on, at most 0xfff8, and an IRQ from 1 to 23")
-    return UartSpec(number=number, backend=backend, io_base=io_base, irq=irq)
+    return UartSpec(number=number, backend=backend, io_base=io_base, irq=irq, wait=wait)
 
 
 def com_port(name: str) -> int:

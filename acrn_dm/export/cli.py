@@ -129,6 +129,9 @@ def make_device(kind: Kind, text: str) -> VirtioDevice:
     device: VirtioDevice = device_type.create(_options(device_type, text), context)
     if device.backend_name != "vbs-u":
         raise ConfigError("a served device can't be served by others", option=kind.device, value=text)
+    problems = device.check()
+    if problems:
+        raise ConfigError(problems[0])
     return device
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -14,15 +15,20 @@ import attrs
 import pytest
 
 from acrn_dm.cli import main
+from acrn_dm.cli.grammar import Option
+from acrn_dm.cli.option_table import OPTIONS
 from acrn_dm.devices.terminal.line import open_terminal
+from acrn_dm.devices.virtio_blk.config import BlkConfig
 from acrn_dm.devices.virtio_blk.medium import open_image
 from acrn_dm.devices.virtio_console.backend import FileBackend
+from acrn_dm.devices.virtio_console.config import ConsoleConfig
+from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.hypervisors import sim
 from acrn_dm.machine import Machine, StopReason
 from acrn_dm.plugins import PluginManager, make_plugin_manager
 from acrn_dm.types import HypervisorType
 from tests.boot.samples import make_bzimage, make_firmware
-from tests.cli.fakes import plugin
+from tests.cli.fakes import NoOptions, plugin
 from tests.devices.blk_rig import config
 
 USAGE, CONFIG = 64, 78
@@ -82,6 +88,8 @@ def both(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Iterat
     (tmp_path / "firmware2").write_bytes(bytes(8192))
     os.mkfifo("fifo")
     (tmp_path / "a.qcow2").write_bytes(b"QFI\xfb" + bytes(4092))
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind("left")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("alive")
         listener.listen()
@@ -134,6 +142,10 @@ REFUSED = [
      "virtio-console-6:0: socket new is used by virtio-console-5:0 already"),
     (["-s", "5,virtio-console,socket:a=new", "--cmd_monitor", "./new"],
      "--cmd_monitor: socket new is used by virtio-console-5:0 already"),
+    (["-s", "3,virtio-blk,vhost-user=left"],
+     "virtio-blk-3:0: backend vhost-user: connecting to left: Connection refused (ECONNREFUSED); "
+     "is the vhost-user process running?"),
+    (["--hugepages", "on", "-m", "200G"], "--hugepages: 'on': ..."),
     (["--cmd_monitor", "none/x"], "--cmd_monitor: 'none/x': directory none does not exist"),
     (["--cmd_monitor", "text"], "--cmd_monitor: 'text': is there already, and is no socket"),
     (["--cmd_monitor", "alive"], "--cmd_monitor: 'alive': somebody listens there already"),
@@ -311,3 +323,63 @@ def test_image_of_a_second_machine(both: Both) -> None:
         "acrn-dm: virtio-blk-3:0: image a.img is in use by this process; "
         "ro on both sides, or share=on where something keeps the writes apart, allows that"
     ]
+
+
+def test_soft_limit_of_open_files_is_raised_to_the_hard_one_for_a_start(both: Both) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] // 2, before[1]))
+    try:
+        assert both.dry() == (0, [])
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == before[1] // 2
+        assert both.start() == (0, [])
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+# Whatever stands in an option: nothing, rubbish, a path to nowhere, to a folder, to a file that is something else.
+VALUES = ("", "rubbish", "-1", "99999999999", "none/x", ".", "text", "/dev/null", LONG, "a=b,c=d", "\xff")
+CHOSEN = [o for o in OPTIONS if o.metavar is not None and o.name not in ("config", "pci_slot", "lpc", "plugins")]
+
+
+@pytest.mark.parametrize("option", CHOSEN, ids=lambda o: o.name)
+def test_any_value_of_an_option_is_judged_alike(both: Both, option: Option) -> None:
+    for value in VALUES:
+        both(f"--{option.name}={value}")
+
+
+DEVICES = {
+    "virtio-blk": ("a.img", BlkConfig),
+    "virtio-net": ("tap=none", NetConfig),
+    "virtio-console": ("pty:a", ConsoleConfig),
+    "hostbridge": ("", NoOptions),
+}
+WORDS = ("rubbish", "=", "on", "off", *(f"{{name}}={value}" for value in VALUES), "{name}")
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+def test_any_option_of_a_device_is_judged_alike(both: Both, kind: str) -> None:
+    """A pseudo-terminal's path is told at the start only."""
+    begin, config = DEVICES[kind]
+    for name in ("unknown", *attrs.fields_dict(config)):
+        for word in WORDS:
+            text = word.format(name=name)
+            for options in (f"{begin},{text}", text):
+                args = ("-s", f"3,{kind},{options}")
+                dry, start = both.dry(*args), both.start(*args)
+                assert (start[0], [line for line in start[1] if "/dev/pts/" not in line]) == dry
+
+
+@pytest.mark.parametrize("kind", ["tty", "pty", "file", "socket", "stdio", "rubbish"])
+def test_any_port_of_a_console_is_judged_alike(both: Both, kind: str) -> None:
+    for value in VALUES:
+        for text in (f"{kind}:a={value}", f"@{kind}:a={value}:client", f"{kind}:{value}", f"{kind}:a={value}:drop"):
+            args = ("-s", f"3,virtio-console,{text}")
+            dry, start = both.dry(*args), both.start(*args)
+            assert (start[0], [line for line in start[1] if "/dev/pts/" not in line]) == dry
+
+
+def test_any_backend_of_a_serial_port_is_judged_alike(both: Both) -> None:
+    for value in (*VALUES, "stdio", "tcp:", "tcp:0", "tcp:x", "./text", "../none", "/", "./text,0x3f8,4"):
+        for port in ("com1", "com5", "com6"):
+            both("-l", f"{port},{value}")

@@ -38,9 +38,11 @@ class NoBackend:
 class StdioBackend:
     """The terminal we run on, in raw mode; Ctrl-a x calls *on_quit*."""
 
-    def __init__(self, uart: Uart16550, loop: IoLoop, terminal: Terminal, on_quit: Callable[[], None]) -> None:
+    def __init__(
+        self, uart: Uart16550, loop: IoLoop, terminal: Terminal, on_quit: Callable[[], None], *, wait: bool = False
+    ) -> None:
         self._terminal = terminal
-        self._stream = Stream(uart, loop, rx=terminal.input, tx=terminal.output)
+        self._stream = Stream(uart, loop, rx=terminal.input, tx=terminal.output, wait=wait)
         uart.line = self._stream
         terminal.start(loop, on_quit=on_quit)
 
@@ -53,7 +55,7 @@ class StdioBackend:
 class TtyBackend:
     """A terminal device of the host."""
 
-    def __init__(self, uart: Uart16550, loop: IoLoop, path: str) -> None:
+    def __init__(self, uart: Uart16550, loop: IoLoop, path: str, *, wait: bool = False) -> None:
         """Open *path*. Raises ConfigError when it is no terminal, HostError when it can't be opened."""
         problem = look.problem(path)
         if problem is not None:
@@ -62,7 +64,7 @@ class TtyBackend:
             self._line = open_terminal(path, path)
         except OSError as e:
             raise HostError.from_os(f"opening {path} for a serial port", e) from e
-        self._stream = Stream(uart, loop, rx=self._line.input, tx=self._line.output)
+        self._stream = Stream(uart, loop, rx=self._line.input, tx=self._line.output, wait=wait)
         uart.line = self._stream
         self._line.start(loop)
 
@@ -75,9 +77,9 @@ class TtyBackend:
 class TcpBackend:
     """A server on the loopback interface for one client at a time; without one, output vanishes."""
 
-    def __init__(self, uart: Uart16550, loop: IoLoop, port: int) -> None:
+    def __init__(self, uart: Uart16550, loop: IoLoop, port: int, *, wait: bool = False) -> None:
         """Listen on *port*. Raises HostError."""
-        self._uart, self._loop = uart, loop
+        self._uart, self._loop, self._wait = uart, loop, wait
         self._client: socket.socket | None = None
         self._stream: Stream | None = None
         self._server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -109,7 +111,7 @@ class TcpBackend:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client = client
         fd = client.fileno()
-        self._stream = Stream(self._uart, self._loop, rx=fd, tx=fd, on_end=self._hang_up)
+        self._stream = Stream(self._uart, self._loop, rx=fd, tx=fd, on_end=self._hang_up, wait=self._wait)
         self._uart.line = self._stream
 
     def _has_left(self, client: socket.socket) -> bool:
@@ -139,15 +141,19 @@ def claims(text: str) -> list[Claim]:
     return [Claim(key=path_key(Path(text)), what=f"terminal {text}")]
 
 
-def open_backend(text: str, owner: str, uart: Uart16550, loop: IoLoop, on_quit: Callable[[], None]) -> Backend:
-    """Open the backend that *text* names for serial port *owner*. Raises ConfigError or HostError."""
+def open_backend(
+    text: str, owner: str, uart: Uart16550, loop: IoLoop, on_quit: Callable[[], None], *, wait: bool = False
+) -> Backend:
+    """Open the backend that *text* names for serial port *owner*; with *wait* the guest waits for its reader. Raises
+    ConfigError or HostError.
+    """
     if not text:
         return NoBackend()
     if text == "stdio":
-        return StdioBackend(uart, loop, Terminal(owner), on_quit)
+        return StdioBackend(uart, loop, Terminal(owner), on_quit, wait=wait)
     if text.startswith(TCP):
-        return TcpBackend(uart, loop, int(text.removeprefix(TCP)))
-    return TtyBackend(uart, loop, text)
+        return TcpBackend(uart, loop, int(text.removeprefix(TCP)), wait=wait)
+    return TtyBackend(uart, loop, text, wait=wait)
 
 
 def _tcp_problem(port: int) -> str | None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from acrn_dm.base import one_user
+from acrn_dm.base.private_files import open_or_make
 from acrn_dm.base.stderr import say
 from acrn_dm.devices.loopwork import FdWatch, poll
 from acrn_dm.devices.terminal.line import Line, open_terminal
@@ -332,9 +333,9 @@ class FileBackend(PortBackend):
 
     def open(self) -> None:
         """Open or make the file; a FIFO must have a reader. Raises HostError."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         try:
-            self.write_fd = os.open(self.path, flags, 0o600)
+            self.write_fd = open_or_make(self.path, flags)
         except OSError as e:
             raise HostError.from_os(f"opening {self.path}", e) from e
         kind = os.fstat(self.write_fd).st_mode

@@ -128,7 +128,7 @@ class ConsoleConfig:
         converter=_ports,
         metavar="[@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait],...",
         help="Ports; TYPE is stdio, tty, pty, file or socket, '@' makes a console (hvcN) of it. For a reader that is "
-        "too slow a console keeps 256 KiB, lets the guest wait 0.25 s and then drops the oldest; on other ports the "
+        "too slow a console keeps 256 KiB, lets the guest wait 0.1 s and then drops the oldest; on other ports the "
         "guest waits. ':drop' and ':wait' choose. Ctrl-a x, typed at stdio, ends the machine.",
     )
     max_ports: int | None = option(

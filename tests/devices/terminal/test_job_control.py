@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,6 +155,17 @@ def test_escape_key_ends_the_machine_at_a_virtio_console(dash: Session, tmp_path
     dash.wait(lambda: dash.raw, "not raw")
     quit_by_key(dash)
     assert dash.status() == 1
+    assert dash.modes == before
+
+
+def test_escape_key_ends_a_console_that_is_served_to_another_program(dash: Session, tmp_path: Path) -> None:
+    before = dash.modes
+    program = [sys.executable, "-m", "acrn_dm.export.cli", "console", f"--socket-path={tmp_path / 's'}"]
+    dash.type(" ".join(program) + "\n")
+    dash.wait(lambda: dash.raw, "not raw")
+    dash.type(QUIT)
+    dash.wait_for("ready> ")
+    assert dash.status() == 0
     assert dash.modes == before
 
 
