@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -133,6 +134,7 @@ def test_logger_setting_of_the_generated_scripts_is_read() -> None:
         (values.seconds, "0", 0.0),
         (values.poll_period, "1000000", 1_000_000),
         (values.path, "~nobody-of-that-name/x", Path("~nobody-of-that-name/x")),
+        (values.uuid, "0F6B2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10", UUID("0f6b2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10")),
         (platform.ovmf, "w,/a", Firmware(image=Path("/a"), writeback=True)),
         (platform.ovmf, "code=/c,vars=/v", Firmware(code=Path("/c"), variables=Path("/v"))),
         (

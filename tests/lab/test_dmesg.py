@@ -40,4 +40,6 @@ def test_additional_warnings_known_only_at_information_level_are_new() -> None:
 
 def test_additional_lines_are_of_any_subject_but_not_of_level_5() -> None:
     log = "<4>[ 1.0] i8042: AUX port disabled\n<5>[ 1.1] DMI: not present\n<3>[ 1.2] disk 7 fails\n"
-    assert additional_lines(log, "<3>[ 2.0] disk 12 fails\n") == ["i8042: AUX port disabled"]
+    assert additional_lines(log, "<3>[ 2.0] disk 12 fails\n<6>[ 2.0] i8042: AUX port disabled\n") == [
+        "i8042: AUX port disabled"
+    ]

@@ -108,6 +108,7 @@ def test_dmidecode_reads_every_structure_without_a_complaint(tmp_path: Path, way
         f"UUID: {UUID}",
         "Asset Tag: vm-7",
         "Core Count: 2",
+        "Number Of Devices: 1",
         "System is a virtual machine",
     ):
         assert line in text
