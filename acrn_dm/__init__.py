@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from acrn_dm._fastring import Chain
+    from acrn_dm.base.claims import Claim
     from acrn_dm.errors import AcrnDmError, ConfigError, GuestError, HostError, PluginError
     from acrn_dm.hookspecs import hookimpl
     from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "_fastring": ("Chain",),
+    "base.claims": ("Claim",),
     "errors": ("AcrnDmError", "ConfigError", "GuestError", "HostError", "PluginError"),
     "hookspecs": ("hookimpl",),
     "ioloop": ("READ", "WRITE", "IoLoop", "Timer"),
@@ -54,6 +56,7 @@ __all__ = [
     "BarKind",
     "Bdf",
     "Chain",
+    "Claim",
     "ConfigError",
     "DeviceContext",
     "DeviceType",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import attrs
 
@@ -37,11 +38,13 @@ class DeviceSpec:
 class UartSpec:
     """One ``-l``: COM port 1..5 and its backend; only COM5 has an address of its own.
 
-    The backend is ``stdio``, ``tcp:PORT`` or a tty's path; an empty one is a port with nothing behind it.
+    The backend is ``stdio``, ``tcp:PORT`` or a tty's path; an empty one is a port with nothing behind it. *wait*: the
+    guest waits for a reader that stands still, instead of losing its oldest output.
     """
 
     number: int
     backend: str
+    wait: bool = False
     io_base: int | None = None
     irq: int | None = None
 
@@ -107,6 +110,7 @@ class MachineConfig:
     firmware: Firmware | None = None  # --ovmf
     ramdisk: Path | None = None
     bootargs: str = ""
+    uuid: UUID | None = None  # --uuid; None: made from the name
     devices: tuple[DeviceSpec, ...] = attrs.field(default=(), validator=_distinct)
     uarts: tuple[UartSpec, ...] = ()
     command_monitor: Path | None = None  # --cmd_monitor: its socket
@@ -114,6 +118,7 @@ class MachineConfig:
     hypervisor: str = "auto"
     allow_slow: bool = False  # --allow-slow-kvm
     hugepages: str = attrs.field(default="auto", validator=attrs.validators.in_(("auto", "on", "off")))
+    dump_guest_core: bool = False  # core dumps of this process have the guest's memory, too
     rtvm: bool = False
     lapic_pt: bool = False  # implied by rtvm, and nothing without it
     enable_trusty: bool = False

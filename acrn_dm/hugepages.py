@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 MIB = 1 << 20
 SIZES = (1 << 30, 2 << 20)  # bytes, big ones first
 SYSFS = Path("/sys/kernel/mm/hugepages")
+MEMINFO = Path("/proc/meminfo")
 LOCK = Path("/run/hugepage/acrn/lock")
 
 
@@ -53,6 +54,18 @@ class HugePages:
             except BaseException:
                 self._shrink()
                 raise
+
+    def shortage(self, size: int) -> str | None:
+        """Why *size* bytes can't be had, as far as looking tells; changes nothing."""
+        small = SIZES[-1]
+        if not self._pool(small).is_dir():
+            return "this kernel has no huge pages of 2 MiB"
+        missing = size - sum(self._free(page) * page for page in SIZES)
+        growing = os.access(self._pool(small) / "nr_hugepages", os.W_OK)
+        if missing <= (_available() if growing else 0):
+            return None
+        text = f"{-(-size // small)} huge pages of 2 MiB are needed, {self._free(small)} are free"
+        return f"{text}, and the host has no memory for so many" if growing else f"{text}; run as root to make more"
 
     def give_back(self) -> None:
         """Shrink the pools by what they were grown; when the memory has been unmapped. Idempotent."""
@@ -127,3 +140,11 @@ class HugePages:
             yield
         finally:
             os.close(fd)
+
+
+def _available() -> int:
+    """Bytes of the host's memory that nobody needs; more than enough where that can't be told."""
+    with contextlib.suppress(OSError, StopIteration, ValueError, IndexError):
+        line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) << 10
+    return 1 << 64

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import attrs
 
 from acrn_dm._fastring import MemoryMap
+from acrn_dm.base.core_dumps import leave_out
 from acrn_dm.errors import HostError
 from acrn_dm.hugepages import HugePages
 
@@ -84,11 +85,12 @@ class MemoryRegion:
 
 @attrs.frozen(kw_only=True)
 class _Backing:
-    """What a region is to be made of; *page* 0 is the host's ordinary pages."""
+    """What a region is to be made of; *page* 0 is the host's ordinary pages. *dumped*: in core dumps, too."""
 
     gpa: int
     size: int
     page: int = 0
+    dumped: bool = False
 
     def map(self, name: str) -> MemoryRegion:
         flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
@@ -99,6 +101,8 @@ class _Backing:
             os.ftruncate(fd, self.size)
             mapping = mmap.mmap(fd, self.size, mmap.MAP_SHARED)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+            if not self.dumped:
+                leave_out(mapping)
             if not self.page:
                 _prefer_huge_pages(mapping)
         except OSError:
@@ -116,16 +120,18 @@ class GuestMemory:
     _hugetlb: HugePages | None = attrs.field(default=None, init=False, repr=False)
 
     @classmethod
-    def allocate(cls, ranges: Sequence[MemoryRange], hugetlb: HugePages | None = None) -> "GuestMemory":
+    def allocate(
+        cls, ranges: Sequence[MemoryRange], hugetlb: HugePages | None = None, *, dumped: bool = False
+    ) -> "GuestMemory":
         """Create the memfds and map them. Raises HostError.
 
         Pages appear as the guest touches them; those of *hugetlb* are set aside at once. A range may become two regions
-        then, of pages of two sizes.
+        then, of pages of two sizes. Core dumps of this process have it only if *dumped*.
         """
         if hugetlb is None:
-            return cls._map([_Backing(gpa=r.gpa, size=r.size) for r in ranges])
+            return cls._map([_Backing(gpa=r.gpa, size=r.size, dumped=dumped) for r in ranges])
         with hugetlb.reserved([(r.gpa, r.size) for r in ranges]) as pieces:
-            memory = cls._map([_Backing(gpa=p.gpa, size=p.size, page=p.page) for p in pieces])
+            memory = cls._map([_Backing(gpa=p.gpa, size=p.size, page=p.page, dumped=dumped) for p in pieces])
         memory._hugetlb = hugetlb
         return memory
 

@@ -1,19 +1,22 @@
 """From what plugins offer to the parts of one machine: which hypervisor, which functions, who binds eventfds."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import attrs
 
-from acrn_dm.base.claims import Claimant, conflicts, socket_claim
+from acrn_dm.base.claims import Claim, Claimant, conflicts, path_key, socket_claim
 from acrn_dm.config import MachineConfig
 from acrn_dm.devices.platform import Platform
 from acrn_dm.errors import AcrnDmError, ConfigError
 from acrn_dm.hypervisors.base import Hypervisor
 from acrn_dm.irq import IoEventFd, IrqFd
+from acrn_dm.management.service import check as check_sockets
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.plan import check_descriptors, unprovided
+from acrn_dm.plan import check_descriptors, check_memory, unprovided
 from acrn_dm.plugins import PluginManager, blame
 from acrn_dm.resolve import ResolvedDevice
 from acrn_dm.types import Bdf, HypervisorType
@@ -108,9 +111,13 @@ def check_whole(config: MachineConfig, bus: PciBus, platform: Platform, firmware
     users += [(f"-l {port.name.lower()}", port) for port in platform.uarts]
     users += [(f.name, f.device if isinstance(f, VirtioPci) else f) for f in bus.functions]
     claims = [(name, claim) for name, user in users if isinstance(user, Claimant) for claim in user.claims()]
+    if os.isatty(0):
+        own = Claim(key=path_key(Path("/proc/self/fd/0")), what="this terminal")
+        claims += [(name, own) for name in terminal[:1]]
     if config.command_monitor is not None:
         claims.append(("--cmd_monitor", socket_claim(config.command_monitor)))
-    return lines + conflicts(claims) + check_descriptors(config, bus)
+    lines += conflicts(claims)
+    return lines + check_sockets(config) + check_memory(config) + check_descriptors(config, bus)
 
 
 def all_problems(checks: Iterable[Callable[[], list[str]]]) -> list[str]:

@@ -8,6 +8,7 @@ from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.loader import BootPlan
 from acrn_dm.boot.processors import ProcessorPower
+from acrn_dm.boot.smbios.identity import Identity, lasting_uuid
 from acrn_dm.config import MachineConfig
 from acrn_dm.devices.platform import Platform
 from acrn_dm.errors import HostError
@@ -63,12 +64,12 @@ def allocate_memory(config: MachineConfig, ranges: Sequence[MemoryRange], *, wan
     """
     if config.hugepages == "on" or (config.hugepages == "auto" and wanted):
         try:
-            return GuestMemory.allocate(ranges, HugePages())
+            return GuestMemory.allocate(ranges, HugePages(), dumped=config.dump_guest_core)
         except HostError as e:
             if config.hugepages == "on":
                 raise
             log.warning("guest memory is in ordinary pages, which is slower: %s", e)
-    return GuestMemory.allocate(ranges)
+    return GuestMemory.allocate(ranges, dumped=config.dump_guest_core)
 
 
 def boot_plan(
@@ -88,7 +89,6 @@ def boot_plan(
         prt=bus.prt(),
         uarts=platform.acpi_uarts(),
         last_bus=bus.last_bus,
-        i8042=True,
         mmio64=mmio64_window(bus),
         pm_timer_port=platform.pm_timer_port,
         s3=config.firmware is None,  # firmware moves the tables, and with them the waking vector, to a place of its own
@@ -101,6 +101,7 @@ def boot_plan(
         bootargs=config.bootargs,
         memory_ranges=ranges,
         acpi=acpi,
+        identity=Identity(name=config.name, uuid=config.uuid or lasting_uuid(config.name)),
         disks=boot_disks(config, bus),
         files=files,
     )
@@ -140,6 +141,12 @@ def descriptors(config: MachineConfig, bus: PciBus) -> int:
             each = 2 if function.device.backend_name == "vbs-u" else 4
             needed += FILES_OF_A_DEVICE + each * len(function.device.queue_sizes)
     return needed
+
+
+def check_memory(config: MachineConfig) -> list[str]:
+    """One line where the huge pages that were asked for can't be had."""
+    shortage = HugePages().shortage(config.memory_bytes) if config.hugepages == "on" else None
+    return [] if shortage is None else [f"--hugepages: {config.hugepages!r}: {shortage}"]
 
 
 def check_descriptors(config: MachineConfig, bus: PciBus) -> list[str]:

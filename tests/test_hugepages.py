@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from acrn_dm import hugepages
 from acrn_dm.errors import HostError
 from acrn_dm.hugepages import HugePages, Piece
 from acrn_dm.memory import GuestMemory, MemoryRange
@@ -133,3 +134,28 @@ def test_folder_of_the_lock_is_private_whatever_the_umask(host: Host) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((host.folder / "lock").stat().st_mode) == 0o700
+
+
+def test_shortage_is_seen_without_touching_the_pools(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    meminfo = host.folder / "meminfo"
+    meminfo.write_text("MemTotal: 9000000 kB\nMemAvailable: 1048576 kB\n")
+    monkeypatch.setattr(hugepages, "MEMINFO", meminfo)
+    assert host.pages.shortage(2 * MIB) == "this kernel has no huge pages of 2 MiB"
+    host.pool(SMALL, 100)
+    assert host.pages.shortage(200 * MIB) is None
+    assert host.pages.shortage(200 * MIB + GIB) is None  # the pool can grow by what is available
+    assert host.pages.shortage(202 * MIB + GIB) == (
+        "613 huge pages of 2 MiB are needed, 100 are free, and the host has no memory for so many"
+    )
+    host.pool(BIG, 1)
+    assert host.pages.shortage(202 * MIB + GIB) is None
+    assert (host.count(SMALL), host.count(BIG)) == (100, 1)
+
+
+def test_pool_that_we_may_not_grow_is_short_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.pool(SMALL, 100)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert host.pages.shortage(200 * MIB) is None
+    assert host.pages.shortage(202 * MIB) == (
+        "101 huge pages of 2 MiB are needed, 100 are free; run as root to make more"
+    )

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1] / "acrn_dm"
 LAYERS = (
     (
         *("errors", "validators", "hugepages", "_fastring", "boot.registers", "boot.processors", "boot.layout"),
-        *("base.log_text", "base.private_files", "base.privileges"),
+        *("base.core_dumps", "base.log_text", "base.private_files", "base.privileges"),
     ),
     ("bus", "irq", "memory", "ioloop", "base"),
     ("resources", "types", "report"),

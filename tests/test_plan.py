@@ -4,9 +4,11 @@ import logging
 import os
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from acrn_dm.boot.smbios.identity import lasting_uuid
 from acrn_dm.config import InterruptMonitor, MachineConfig
 from acrn_dm.devices import virtio_blk, virtio_console
 from acrn_dm.machine import build
@@ -109,3 +111,11 @@ def test_machine_opens_no_more_files_than_were_counted_and_not_many_less(kind: s
 
 def files() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("given", [None, UUID(int=7)])
+def test_guest_has_the_uuid_it_is_given_or_one_that_its_name_makes(given: UUID | None, tmp_path: Path) -> None:
+    config = MachineConfig(name="vm7", uuid=given, hypervisor="sim", kernel=tmp_path / "kernel")
+    identity = build(config, make_plugin_manager(entry_points=False)).boot_plan().identity
+    assert identity is not None
+    assert (identity.name, identity.uuid) == ("vm7", given or lasting_uuid("vm7"))

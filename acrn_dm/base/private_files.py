@@ -20,6 +20,18 @@ def make_folder(path: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
+def open_or_make(path: Path | str, flags: int) -> int:
+    """A descriptor of the file *path*; one that is made is 0600, and not made where a symbolic link points to.
+
+    What is there is opened as the user says, through links, too: /dev/stdout is one. Raises OSError.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, flags)
+    fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    os.fchmod(fd, FILE_MODE)
+    return fd
+
+
 def open_log(path: Path | str) -> int:
     """A descriptor that appends to the file *path*, made if it is missing; its mode becomes 0600.
 

@@ -12,6 +12,7 @@ from acrn_dm.errors import ConfigError, HostError
 MODE = 0o600  # unix(7): connecting needs permission to write. Who may connect may end the machine, or be its console
 MAX_PATH = 107  # bytes, sun_path of linux/un.h without its NUL
 BACKLOG = 4
+LISTED, ACCEPTS = Path("/proc/net/unix"), 1 << 16  # of this network namespace; the flag of a listening socket
 
 
 def path_problem(path: Path) -> str | None:
@@ -27,9 +28,9 @@ class UnixListener:
 
     def __init__(self, path: Path, option: str | None = None, *, backlog: int = BACKLOG) -> None:
         """Raises ConfigError where the path can't be used, and HostError."""
-        problem = path_problem(path) or _remove_stale(path)
-        if problem is not None:
-            raise ConfigError(problem, option=option, value=str(path))
+        why = path_problem(path) or _remove_stale(path)
+        if why is not None:
+            raise ConfigError(why, option=option, value=str(path))
         self.path = path
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._inode: tuple[int, int] | None = None
@@ -63,18 +64,52 @@ class UnixListener:
             os.close(made)
 
 
-def _remove_stale(path: Path) -> str | None:
-    """Remove a socket that nobody listens on; say what is there otherwise."""
+def problem(path: Path) -> str | None:
+    """Why nobody can listen at *path*, as far as looking tells; changes nothing."""
+    why = path_problem(path)
+    if why is not None:
+        return why
+    if not path.parent.is_dir():
+        return f"directory {path.parent} does not exist"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"directory {path.parent} is not writable"
+    return _in_the_way(path)
+
+
+def is_alive(path: Path) -> bool:
+    """Whether somebody listens at the socket *path*, or we can't tell."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        return probe.connect_ex(os.fspath(path)) not in (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def is_deserted(path: Path) -> bool:
+    """Whether the socket *path* is there and nobody listens. Who does is not disturbed if the kernel lists him: some
+    serve one client and end.
+    """
+    with contextlib.suppress(OSError):
+        for line in LISTED.read_text(errors="surrogateescape").splitlines()[1:]:
+            words = line.split(maxsplit=7)
+            if len(words) == 8 and int(words[3], 16) & ACCEPTS and os.path.realpath(words[7]) == os.path.realpath(path):
+                return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        return probe.connect_ex(os.fspath(path)) == errno.ECONNREFUSED
+
+
+def _in_the_way(path: Path) -> str | None:
+    """What is there already, and stays."""
     try:
         mode = path.lstat().st_mode
     except OSError:
         return None  # not there, or bind will say what is wrong
     if not stat.S_ISSOCK(mode):
         return "is there already, and is no socket"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        error = probe.connect_ex(os.fspath(path))
-    if error != errno.ECONNREFUSED:
-        return "somebody listens there already"
-    with contextlib.suppress(OSError):
-        path.unlink()
-    return None
+    return "somebody listens there already" if is_alive(path) else None
+
+
+def _remove_stale(path: Path) -> str | None:
+    """Remove a socket that nobody listens on; say what is there otherwise."""
+    why = _in_the_way(path)
+    if why is None:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return why

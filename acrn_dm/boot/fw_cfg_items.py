@@ -1,4 +1,5 @@
-"""What firmware made for QEMU finds in the configuration device: kernel, memory map, ACPI tables, boot order."""
+"""What firmware made for QEMU finds in the configuration device: kernel, memory map, ACPI and SMBIOS tables, boot
+order."""
 
 import struct
 from collections.abc import Callable
@@ -27,6 +28,10 @@ def items(current: Callable[[], BootPlan]) -> dict[int, fw_cfg.Item]:
         "etc/table-loader": linked.script,
         "etc/boot-menu-wait": struct.pack("<H", 0),
     }
+    smbios = plan.smbios()
+    if smbios is not None:
+        files["etc/smbios/smbios-anchor"] = smbios.entry_32
+        files["etc/smbios/smbios-tables"] = smbios.table
     if plan.disks:
         files["bootorder"] = "\n".join(_disk(*place) for place in plan.disks).encode() + b"\0"
     return fw_cfg.contents(_kernel(plan), files, len(plan.acpi.apic_ids))

@@ -11,6 +11,7 @@ from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.files import ImageFile, KeptFiles
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece, low_memory_end
 from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.boot.smbios import Identity, Smbios, build_smbios
 from acrn_dm.config import Firmware
 from acrn_dm.errors import ConfigError
 from acrn_dm.memory import GuestMemory, MemoryRange
@@ -24,6 +25,7 @@ class BootPlan:
     ``kernel`` (``-k``) a bzImage, or an ELF vmlinux with a PVH note; ``elf`` (``-E``) a multiboot image, or a 64-bit
     vmlinux with a PVH note; exactly one of the two. ``memory_ranges`` the guest's RAM, of which one starts at 0.
     ``disks`` slot and function on bus 0 of each disk, in the order in which firmware is to look for a boot loader.
+    ``identity`` what SMBIOS tables say; None: there are none.
     ``files`` the contents of all these files, once they have been read: the machine's.
     """
 
@@ -34,8 +36,20 @@ class BootPlan:
     bootargs: str = ""
     memory_ranges: Sequence[MemoryRange]
     acpi: AcpiInputs
+    identity: Identity | None = None
     disks: Sequence[tuple[int, int]] = ()
     files: KeptFiles = attrs.field(factory=KeptFiles, repr=False)
+
+    def smbios(self) -> Smbios | None:
+        """The tables of this machine."""
+        if self.identity is None:
+            return None
+        return build_smbios(
+            self.identity,
+            vcpus=len(self.acpi.apic_ids),
+            ranges=self.memory_ranges,
+            firmware=self.firmware is not None,
+        )
 
 
 def load(memory: GuestMemory, plan: BootPlan) -> BootRegisters:
@@ -74,6 +88,8 @@ def prepare(plan: BootPlan) -> BootImage:
     ramdisk = None if plan.ramdisk is None else plan.files.read(plan.ramdisk, "-r", room)
     setup = GuestSetup(ranges=plan.memory_ranges, ramdisk=ramdisk, bootargs=plan.bootargs, rsdp=RSDP_GPA)
     tables = [Piece(name=f"ACPI table {data[:4].decode()}", gpa=gpa, data=data) for gpa, data in build_acpi(plan.acpi)]
+    smbios = plan.smbios()
+    tables += [Piece(name="SMBIOS table", gpa=gpa, data=data) for gpa, data in (smbios.placed if smbios else ())]
     if plan.firmware is not None:
         image = ovmf.prepare(plan.firmware, setup, plan.files).with_pieces(tables)
         image.check([*plan.memory_ranges, ovmf.region(plan.firmware, plan.files)])

@@ -4,6 +4,8 @@ Source: Multiboot Specification 0.6.96, sections 3.1.1, 3.2 and 3.3. As in the o
 their virtual addresses (which such images link equal to the physical ones) and the entry is the ELF file's. The
 specification has no 64-bit images; they are loaded as GRUB does it: to their physical addresses, and entered in
 32-bit mode all the same.
+
+The command line is the user's alone: a kernel that takes its first word for its own name (Xen) needs one there.
 """
 
 import struct

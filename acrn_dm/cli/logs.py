@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import logging
 import logging.handlers
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from acrn_dm.base import one_user
 from acrn_dm.base.log_text import LineFormatter, escaped
 from acrn_dm.base.private_files import make_folder, open_log
 from acrn_dm.base.stderr import StderrHandler
@@ -102,10 +104,15 @@ class DiskFormatter(LineFormatter):
 
 
 class PrivateFiles(logging.handlers.RotatingFileHandler):
-    """Rotates files that are for this user only; none is reached by a symbolic link."""
+    """Rotates files that are for this user only; none is reached by a symbolic link, or written by another machine."""
 
     def _open(self) -> TextIO:  # type: ignore[override]
-        return open(open_log(self.baseFilename), "a", encoding=self.encoding, errors=self.errors)
+        fd = open_log(self.baseFilename)
+        if not one_user.take(fd):
+            os.close(fd)
+            user = one_user.holder(self.baseFilename) or "another process"
+            raise OSError(errno.EBUSY, f"in use by {user}", self.baseFilename)
+        return open(fd, "a", encoding=self.encoding, errors=self.errors)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A full disk is no reason to stop, nor to tell stderr with each record; the console has them, too."""

@@ -17,6 +17,8 @@ GUEST = (
     Option(name="cpu_affinity", metavar="ID,ID", group=Group.GUEST,
            parse=values.lapic_ids, field="cpu_affinity", toml=(int,), listing=True,
            help="host CPUs by their decimal LAPIC ids; one virtual CPU for each"),
+    Option(name="uuid", metavar="UUID", group=Group.GUEST, original=False, parse=values.uuid, field="uuid",
+           help="the guest's UUID in its SMBIOS tables [made from the host's machine id and the VM's name]"),
     Option(name="kernel", short="k", metavar="PATH", group=Group.GUEST, parse=values.path, field="kernel",
            help="kernel to boot: a bzImage or an uncompressed vmlinux"),
     Option(name="ramdisk", short="r", metavar="PATH", group=Group.GUEST, parse=values.path, field="ramdisk",
@@ -34,9 +36,10 @@ DEVICES = (
            parse=values.pci_slot, field="devices", repeat=True,
            help="a PCI device; SLOT is slot, slot:func or bus:slot:func. "
                 "'-s help' lists the devices, '-s DEVICE,help' the options of one"),
-    Option(name="lpc", short="l", metavar="COM,BACKEND", group=Group.DEVICES,
+    Option(name="lpc", short="l", metavar="COM,BACKEND[,wait]", group=Group.DEVICES,
            parse=values.lpc_uart, field="uarts", repeat=True,
-           help="serial port com1 to com5 on stdio, tcp:PORT or a tty's path; com5,PATH,IOBASE,IRQ"),
+           help="serial port com1 to com5 on stdio, tcp:PORT or a tty's path; com5,PATH,IOBASE,IRQ. For a reader that "
+                "is too slow 64 KiB are kept, the guest waits 0.1 s, the oldest is dropped; with 'wait' it waits on"),
     Option(name="windows", group=Group.DEVICES, field="windows",
            help="PCI ids that the virtio drivers of a Windows guest look for"),
     Option(name="virtio_msi", group=Group.DEVICES, field="virtio_msi",
@@ -56,10 +59,13 @@ RUN = (
     Option(name="hugepages", metavar="on|off|auto", group=Group.RUN, original=False,
            parse=values.hugepages, field="hugepages",
            help="guest memory in huge pages of the host; auto: if the hypervisor wants them and has enough [auto]"),
+    Option(name="dump-guest-core", metavar="on|off", group=Group.RUN, original=False,
+           parse=values.on_off, field="dump_guest_core",
+           help="guest memory in core dumps of this process [off]"),
     Option(name="shutdown-timeout", metavar="S", group=Group.RUN, original=False,
            parse=values.seconds, field="shutdown_timeout_s", toml=(int, float),
            help="seconds that the guest has after its power button was pressed, before it is forced off [30]"),
-    Option(name="cmd_monitor", metavar="PATH", group=Group.RUN, parse=values.path, field="command_monitor",
+    Option(name="cmd_monitor", metavar="PATH", group=Group.RUN, parse=values.socket_path, field="command_monitor",
            help="take commands (destroy, resume, blkrescan) and tell events on this socket"),
     Option(name="manager-directory", metavar="DIR", group=Group.RUN, original=False,
            parse=values.directory, field="manager_directory",
@@ -143,7 +149,7 @@ OPTIONS = (*GUEST, *DEVICES, *RUN, *ACRN, *CONFIG, *CHECK, *PLATFORM, *OBSOLETE)
 
 # What to do about options that are in no table.
 REMOVED = {
-    "-U": "VM UUIDs were removed; give the VM's name",
+    "-U": "VM UUIDs were removed; give the VM's name, or --uuid for SMBIOS",
     "-c": "the number of CPUs is --cpus N, or --cpu_affinity with host LAPIC ids",
     "--memory": "the memory size is -m SIZE",
 }

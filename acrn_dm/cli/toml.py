@@ -17,7 +17,7 @@ from acrn_dm.options import did_you_mean
 
 MAX_FILE = 1 << 20  # bytes; whoever needs more has named the wrong file
 OWN_KEYS = ("name", "device", "uart")
-UART_KEYS = {"port": (str, int), "backend": (str,), "io_base": (int,), "irq": (int,)}
+UART_KEYS = {"port": (str, int), "backend": (str,), "io_base": (int,), "irq": (int,), "wait": (bool,)}
 TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -119,7 +119,7 @@ def _device(table: dict[str, Any], where: str) -> DeviceSpec:
 
 def _uart(table: dict[str, Any], where: str) -> UartSpec:
     rest = dict(table)
-    port, backend, io_base, irq = (_take(rest, key, types, where, None) for key, types in UART_KEYS.items())
+    port, backend, io_base, irq, wait = (_take(rest, key, types, where, None) for key, types in UART_KEYS.items())
     if rest:
         hint = did_you_mean(next(iter(rest)), UART_KEYS)
         raise ConfigError(f"unknown key {next(iter(rest))!r}; {hint}known: {', '.join(UART_KEYS)}", option=where)
@@ -129,7 +129,7 @@ def _uart(table: dict[str, Any], where: str) -> UartSpec:
             raise ValueError("only com5 has an io_base and an irq of its own")
         if (io_base is None) != (irq is None):
             raise ValueError("io_base and irq go together")
-        return values.uart_at(number, values.uart_backend(backend or ""), io_base or 0, irq or 0)
+        return values.uart_at(number, values.uart_backend(backend or ""), io_base or 0, irq or 0, wait=bool(wait))
     except ValueError as e:
         raise ConfigError(str(e), option=where) from None
 

@@ -7,9 +7,11 @@ import math
 import os
 import re
 from pathlib import Path
+from uuid import UUID
 
 import attrs
 
+from acrn_dm.base.unix_listener import path_problem
 from acrn_dm.boot.layout import MIB
 from acrn_dm.config import DeviceSpec, UartSpec
 from acrn_dm.types import Bdf
@@ -42,6 +44,13 @@ def c_number(text: str) -> int:
     return int(text)
 
 
+def uuid(text: str) -> UUID:
+    """Read a UUID as it is usually written."""
+    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+        raise ValueError("a UUID is written like 0f6b2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10")
+    return UUID(text)
+
+
 def decimal(text: str, low: int, high: int, what: str) -> int:
     """Read a decimal number from *low* to *high*; nothing else, no sign and no blanks."""
     if not re.fullmatch(r"[0-9]{1,20}", text) or not low <= int(text) <= high:
@@ -72,6 +81,15 @@ def path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # pathlib's raises for an unknown ~user
 
 
+def socket_path(text: str) -> Path:
+    """Read a UNIX socket's path."""
+    value = path(text)
+    why = path_problem(value)
+    if why is not None:
+        raise ValueError(why)
+    return value
+
+
 def directory(text: str) -> Path | None:
     """Read a directory's path, or ``none``."""
     return None if text == "none" else path(text)
@@ -82,6 +100,13 @@ def hugepages(text: str) -> str:
     if text not in ("on", "off", "auto"):
         raise ValueError("expected on, off or auto")
     return text
+
+
+def on_off(text: str) -> bool:
+    """Read ``--dump-guest-core``."""
+    if text not in ("on", "off"):
+        raise ValueError("expected on or off")
+    return text == "on"
 
 
 def word(text: str) -> str:
@@ -167,26 +192,28 @@ def device_name(text: str) -> str:
 
 
 def lpc_uart(text: str) -> UartSpec:
-    """Read ``-l comN,BACKEND`` or ``-l com5,BACKEND[,IOBASE,IRQ]``."""
+    """Read ``-l comN,BACKEND[,wait]`` or ``-l com5,BACKEND[,IOBASE,IRQ][,wait]``."""
     name, _, rest = text.partition(",")
     number = com_port(name)
+    wait = rest.endswith(",wait")
+    rest = rest.removesuffix(",wait")
     if number < 5:  # the rest of the string, commas included, is the backend
-        return UartSpec(number=number, backend=uart_backend(rest))
+        return UartSpec(number=number, backend=uart_backend(rest), wait=wait)
     parts = rest.split(",")
     if len(parts) not in (1, 3):
-        raise ValueError("expected com5,BACKEND or com5,BACKEND,IOBASE,IRQ")
+        raise ValueError("expected com5,BACKEND or com5,BACKEND,IOBASE,IRQ, perhaps with ,wait behind it")
     backend = uart_backend(parts[0])
     io_base, irq = (c_number(part) for part in parts[1:]) if len(parts) == 3 else (0, 0)
-    return uart_at(number, backend, io_base, irq)
+    return uart_at(number, backend, io_base, irq, wait=wait)
 
 
-def uart_at(number: int, backend: str, io_base: int, irq: int) -> UartSpec:
+def uart_at(number: int, backend: str, io_base: int, irq: int, *, wait: bool = False) -> UartSpec:
     """Make a COM port of its own address; a 0 in either number leaves both as they are, as in the original."""
     if not io_base or not irq:
-        return UartSpec(number=number, backend=backend)
+        return UartSpec(number=number, backend=backend, wait=wait)
     if io_base > 0xFFF8 or irq > 23:
         raise ValueError("a COM port has 8 ports from IOBASE on, at most 0xfff8, and an IRQ from 1 to 23")
-    return UartSpec(number=number, backend=backend, io_base=io_base, irq=irq)
+    return UartSpec(number=number, backend=backend, io_base=io_base, irq=irq, wait=wait)
 
 
 def com_port(name: str) -> int:

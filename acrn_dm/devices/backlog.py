@@ -13,7 +13,7 @@ import attrs
 
 KEPT = 256 << 10
 RATE = 11_520  # bytes a second: 115,200 baud
-PATIENCE_S = 0.25
+PATIENCE_S = 0.1
 LEAST_S = 0.001  # waiting less is not worth a timer
 CHUNK = 64 << 10  # offered to the reader at once
 

@@ -5,10 +5,12 @@ foreground, ends with 0 on SIGTERM, and says on stderr why it can't start.
 """
 
 import argparse
+import contextlib
 import json
 import logging
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -70,6 +72,9 @@ def make_parser() -> Parser:
         where.add_argument("-s", "--socket-path", type=Path, metavar="PATH", help="listen at this socket")
         where.add_argument("--fd", type=int, metavar="FDNUM", help="use this inherited socket, connected or listening")
         sub.add_argument("--print-capabilities", action="store_true", help="say as JSON what this is, and exit")
+        sub.add_argument(
+            "--dump-guest-core", choices=("on", "off"), default="off", help="guest memory in core dumps (default: off)"
+        )
         sub.add_argument("-v", "--verbose", action="store_true", help="log more")
         sub.add_argument("options", nargs="?", default=kind.default, metavar="OPTIONS", help=kind.help)
     return parser
@@ -104,7 +109,10 @@ def _main(arguments: argparse.Namespace, *, last: bool) -> int:
     level = logging.DEBUG if arguments.verbose else logging.WARNING
     logging.basicConfig(level=level, handlers=[StderrHandler(PROGRAM)])
     loop = IoLoop("main")
-    exported = ExportedDevice(make_device(KINDS[arguments.kind], arguments.options), loop, loop.stop)
+    dumped = arguments.dump_guest_core == "on"
+    exported = ExportedDevice(
+        make_device(KINDS[arguments.kind], arguments.options), loop, quit_=loop.stop, dumps_memory=dumped
+    )
     with signals_to(loop.stop, lambda: loop.call_soon(exported.device.window_changed), last=last):
         try:
             _serve(exported, arguments.socket_path, arguments.fd)
@@ -121,6 +129,9 @@ def make_device(kind: Kind, text: str) -> VirtioDevice:
     device: VirtioDevice = device_type.create(_options(device_type, text), context)
     if device.backend_name != "vbs-u":
         raise ConfigError("a served device can't be served by others", option=kind.device, value=text)
+    problems = device.check()
+    if problems:
+        raise ConfigError(problems[0])
     return device
 
 
@@ -132,22 +143,26 @@ def _options(device_type: DeviceType, text: str) -> Any:
 def _serve(exported: ExportedDevice, path: Path | None, fd: int | None) -> None:
     """Serve until the loop is stopped, or until the one client of a connected socket is gone."""
     loop = exported.main_loop
-    listener = UnixListener(path, "--socket-path") if path is not None else None
-    given = inherited(-1 if fd is None else fd) if listener is None else listener.socket
-    server = None
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        exported.open()
-        server = Server(exported, given, loop.stop)
-        loop.run()
+        with _socket(path, fd) as given:
+            exported.open()
+            with contextlib.closing(Server(exported, given, loop.stop)):
+                loop.run()
     finally:
         sys.setswitchinterval(interval)
-        if server is not None:
-            server.close()
-        if listener is not None:
-            listener.close()
-        given.close()
+
+
+@contextlib.contextmanager
+def _socket(path: Path | None, fd: int | None) -> Iterator[socket.socket]:
+    """Where clients are awaited, or the one client. Raises ConfigError or HostError."""
+    if path is None:
+        with inherited(-1 if fd is None else fd) as given:
+            yield given
+    else:
+        with contextlib.closing(UnixListener(path, "--socket-path")) as listener:
+            yield listener.socket
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Client:
         self._channel = Channel(peer)
         self._gone = gone
         self._back: Channel | None = None
-        self._memory = ClientMemory()
+        self._memory = ClientMemory(dumped=exported.dumps_memory)
         self._vrings = [Vring(i, size) for i, size in enumerate(self._device.queue_sizes)]
         self._offered = OFFERED | (ProtocolFeature.CONFIG if self._device.config_size else 0)
         self._features = 0
@@ -290,7 +290,9 @@ class Client:
         return vring
 
     def _ring_and_fd(self, message: Message) -> tuple[Vring, int]:
-        """Bits 0 to 7 are the index, bit 8 says that no descriptor comes along."""
+        """Bits 0 to 7 are the index, bit 8 says that no descriptor comes along; the others mean nothing."""
+        if message.number & ~(wire.INDEX_MASK | wire.NO_FD):
+            raise PeerError(f"{wire.name(message.code)} of ring {message.number:#x}")
         vring = self._vring(message.number & wire.INDEX_MASK)
         return vring, -1 if message.number & wire.NO_FD else check_eventfd(message.take_fd())
 

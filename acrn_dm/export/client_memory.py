@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import attrs
 
 from acrn_dm._fastring import MemoryMap
+from acrn_dm.base.core_dumps import leave_out
 from acrn_dm.memory import GuestMemory, MemoryRegion
 from acrn_dm.vhost import user_message as wire
 from acrn_dm.vhost.user_message import PeerError
@@ -42,10 +43,10 @@ class ClientRegion:
         os.close(self.backing.fd)
 
 
-def map_region(fields: Sequence[int], fd: int) -> tuple[ClientRegion, int]:
+def map_region(fields: Sequence[int], fd: int, *, dumped: bool = False) -> tuple[ClientRegion, int]:
     """Map a region of *fields* (``user_message.REGION``); owns *fd* from now on. Raises PeerError.
 
-    Returns the region and its offset in the mapping.
+    Core dumps of this process have it only if *dumped*. Returns the region and its offset in the mapping.
     """
     gpa, size, user, offset = fields
     try:
@@ -54,6 +55,8 @@ def map_region(fields: Sequence[int], fd: int) -> tuple[ClientRegion, int]:
         if os.fstat(fd).st_size < offset + size:
             raise PeerError(f"a memory region of {size:#x} bytes at offset {offset:#x} is longer than its file")
         mapping = mmap.mmap(fd, offset + size, mmap.MAP_SHARED)
+        if not dumped:
+            leave_out(mapping)
     except (OSError, OverflowError, ValueError) as e:
         os.close(fd)
         raise PeerError(f"a memory region can't be mapped: {e}") from e
@@ -64,9 +67,10 @@ def map_region(fields: Sequence[int], fd: int) -> tuple[ClientRegion, int]:
 
 
 class ClientMemory:
-    """The regions of one connection. They change only while nothing runs."""
+    """The regions of one connection. They change only while nothing runs. *dumped*: they are in core dumps."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dumped: bool = False) -> None:
+        self._dumped = dumped
         self._regions: list[tuple[ClientRegion, int]] = []
         self._map = MemoryMap([])
 
@@ -82,7 +86,7 @@ class ClientMemory:
             raise PeerError(f"{len(regions)} memory regions with {len(fds)} descriptors")
         try:
             for fields in regions:
-                self._append(*map_region(fields, fds.pop(0)))
+                self._append(*map_region(fields, fds.pop(0), dumped=self._dumped))
         except PeerError:
             self.clear()
             raise
@@ -92,7 +96,7 @@ class ClientMemory:
         """ADD_MEM_REG; owns *fd*. A region that is there already is accepted: QEMU 7.2 repeats them. Raises PeerError,
         and then nothing has changed.
         """
-        region, offset = map_region(fields, fd)
+        region, offset = map_region(fields, fd, dumped=self._dumped)
         if any(region.key == known.key for known, _ in self._regions):
             region.close()
             return

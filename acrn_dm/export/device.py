@@ -45,12 +45,21 @@ class NoMachine:
 class ExportedDevice:
     """See the module. Also the device's ``Transport``: *changed* and *broken* are called on the main loop.
 
-    *quit_* is called when whoever sits at this process's terminal wants the end.
+    *quit_* is called when whoever sits at this process's terminal wants the end. *dumps_memory*: core dumps of this
+    process have the clients' memory.
     """
 
-    def __init__(self, device: VirtioDevice, main_loop: IoLoop, quit_: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        device: VirtioDevice,
+        main_loop: IoLoop,
+        *,
+        quit_: Callable[[], None] = lambda: None,
+        dumps_memory: bool = False,
+    ) -> None:
         self.device = device
         self.main_loop = main_loop
+        self.dumps_memory = dumps_memory
         self.changed: Callable[[], None] = lambda: None
         self.broken: Callable[[Exception], None] = lambda _: None
         self._server = VbsU(device)

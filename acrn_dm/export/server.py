@@ -8,9 +8,10 @@ guest sleeps. One that is not by ``OWNER_S`` makes way when another has somethin
 
 import contextlib
 import logging
+import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from acrn_dm.base.acceptor import Acceptor
 from acrn_dm.errors import ConfigError
@@ -24,8 +25,12 @@ MAX_WAITING = 4
 OWNER_S = 10.0
 
 
-def inherited(fd: int) -> socket.socket:
-    """The UNIX stream socket that came as descriptor *fd*, connected or listening. Raises ConfigError."""
+@contextlib.contextmanager
+def inherited(fd: int) -> Iterator[socket.socket]:
+    """The UNIX stream socket that came as descriptor *fd*, connected or listening. Raises ConfigError.
+
+    It is non-blocking meanwhile, and afterwards as it came: others may have it, too.
+    """
     try:
         given = socket.socket(fileno=fd)
     except OSError as e:
@@ -33,8 +38,14 @@ def inherited(fd: int) -> socket.socket:
     if given.family != socket.AF_UNIX or given.type != socket.SOCK_STREAM:
         given.detach()
         raise ConfigError("expected a UNIX stream socket", option="--fd", value=fd)
+    ours, blocking = os.dup(fd), os.get_blocking(fd)
     given.setblocking(False)
-    return given
+    try:
+        yield given
+    finally:
+        given.close()
+        os.set_blocking(ours, blocking)
+        os.close(ours)
 
 
 class Server:

@@ -10,7 +10,9 @@ from pathlib import Path
 import attrs
 
 from acrn_dm.base.private_files import make_folder
-from acrn_dm.errors import AcrnDmError, HostError
+from acrn_dm.base.processes import describe
+from acrn_dm.base.unix_listener import is_alive
+from acrn_dm.errors import AcrnDmError, ConfigError, HostError
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management import manager_message
 from acrn_dm.management.controls import Controls, parse_rescan
@@ -28,12 +30,24 @@ def socket_path(directory: Path, name: str) -> Path:
     return directory / f"{name}.monitor.{os.getpid()}.socket"
 
 
+def rival(directory: Path, name: str) -> str | None:
+    """The process of another machine *name* that the managers would find, in words."""
+    for path in directory.glob(f"{name}.monitor.*.socket"):
+        pid = path.name.removeprefix(f"{name}.monitor.").removesuffix(".socket")
+        if pid != str(os.getpid()) and pid.isascii() and pid.isdigit() and is_alive(path):
+            return describe(int(pid))
+    return None
+
+
 class ManagerSocket:
     """The server. Everything happens on the loop's thread."""
 
     def __init__(self, loop: IoLoop, directory: Path, name: str, controls: Controls) -> None:
         """Make the directory, too. Raises ConfigError and HostError."""
         self.controls = controls
+        other = rival(directory, name)
+        if other is not None:
+            raise ConfigError(f"{other} has a machine of this name", value=name)
         try:
             make_folder(directory)
         except OSError as e:

@@ -2,16 +2,27 @@
 
 import logging
 
+from acrn_dm.base import unix_listener
 from acrn_dm.config import MachineConfig
-from acrn_dm.errors import AcrnDmError
+from acrn_dm.errors import AcrnDmError, ConfigError
 from acrn_dm.ioloop import IoLoop
 from acrn_dm.management.command_monitor import CommandMonitor
 from acrn_dm.management.controls import Controls
 from acrn_dm.management.events import Event, Events, VmEventKind
-from acrn_dm.management.manager_socket import ManagerSocket
+from acrn_dm.management.manager_socket import ManagerSocket, rival
 from acrn_dm.resources import HostFault
 
 log = logging.getLogger(__name__)
+
+
+def check(config: MachineConfig) -> list[str]:
+    """Why the sockets can't be made, one line each. Without the manager's the machine runs: that is only logged."""
+    path, directory = config.command_monitor, config.manager_directory
+    why = None if path is None else unix_listener.problem(path)
+    other = None if directory is None else rival(directory, config.name)
+    if other is not None:
+        log.warning("%s has a machine named %s: acrnctl finds that one", other, config.name)
+    return [] if why is None else [str(ConfigError(why, option="--cmd_monitor", value=str(path)))]
 
 
 class Management:

@@ -165,8 +165,9 @@ class PciBus:
         if function is None or size not in (1, 2, 4) or reg % size:
             return all_ones(size)
         if reg >= cs.SIZE:
-            # No extended capabilities: an empty list at 0x100, nothing behind it, as in the original.
-            return 0 if reg < cs.SIZE + 4 else all_ones(size)
+            # Conventional PCI functions have no extended space. An empty list there, as the original has it, makes a
+            # guest look for each extended capability that it knows, a request each.
+            return all_ones(size)
         with function.lock:
             return function.config_read(reg, size) & all_ones(size)
 

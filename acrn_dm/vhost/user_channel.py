@@ -14,6 +14,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from acrn_dm.base.unix_listener import is_deserted
 from acrn_dm.errors import HostError
 from acrn_dm.vhost import user_message as wire
 from acrn_dm.vhost.user_message import Message, PeerError, PeerGone
@@ -24,7 +25,7 @@ RECEIVE_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
 def problem(path: Path) -> str | None:
-    """Why nobody can be connected to at *path*, as one line; connects to nobody."""
+    """Why nobody can be connected to at *path*, as one line; whoever listens there does not notice."""
     try:
         mode = path.stat().st_mode
     except OSError as e:
@@ -32,7 +33,11 @@ def problem(path: Path) -> str | None:
         return f"socket {path}: {reason}; is the vhost-user process running?"
     if not stat.S_ISSOCK(mode):
         return f"{path} is no socket"
-    return None if os.access(path, os.W_OK) else f"socket {path} is not accessible"  # unix(7): connect needs to write
+    if not os.access(path, os.W_OK):  # unix(7): connect needs to write
+        return f"socket {path} is not accessible"
+    if is_deserted(path):
+        return str(_no_connection(path, ConnectionRefusedError(errno.ECONNREFUSED, "")))
+    return None
 
 
 def connect(path: Path) -> socket.socket:
@@ -44,8 +49,12 @@ def connect(path: Path) -> socket.socket:
     except OSError as e:
         if peer is not None:
             peer.close()
-        raise HostError.from_os(f"connecting to {path}", e, "is the vhost-user process running?") from e
+        raise _no_connection(path, e) from e
     return peer
+
+
+def _no_connection(path: Path, error: OSError) -> HostError:
+    return HostError.from_os(f"connecting to {path}", error, "is the vhost-user process running?")
 
 
 class Channel:

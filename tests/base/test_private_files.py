@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.base.private_files import make_folder, open_log
+from acrn_dm.base.private_files import make_folder, open_log, open_or_make
 
 
 def mode(path: Path) -> int:
@@ -74,3 +74,23 @@ def test_fifo_is_no_log_and_is_not_waited_for(tmp_path: Path) -> None:
     os.close(reader)
     with pytest.raises(OSError, match=os.strerror(errno.ENXIO)):
         open_log(tmp_path / "log")
+
+
+def test_file_that_is_made_is_0600_and_one_that_is_there_stays_as_it_is(tmp_path: Path, umask: int) -> None:
+    (tmp_path / "there").touch()
+    (tmp_path / "there").chmod(0o644)
+    for name, expected in (("there", 0o644), ("new", 0o600)):
+        os.close(open_or_make(tmp_path / name, os.O_WRONLY))
+        assert mode(tmp_path / name) == expected
+
+
+def test_file_is_opened_through_a_link_and_not_made_through_one(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("text")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    fd = open_or_make(tmp_path / "link", os.O_RDONLY)
+    assert os.read(fd, 10) == b"text"
+    os.close(fd)
+    (tmp_path / "there").unlink()
+    with pytest.raises(FileExistsError):
+        open_or_make(tmp_path / "link", os.O_WRONLY)
+    assert not (tmp_path / "there").exists()

@@ -180,3 +180,46 @@ def test_another_socket_in_our_path_is_not_removed(path: Path) -> None:
 def test_folder_that_is_missing_is_said_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="absent"):
         UnixListener(tmp_path / "absent" / "s")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_deserted_socket_is_told_from_one_that_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    if not listed:  # as from another network namespace
+        monkeypatch.setattr(unix_listener, "LISTED", tmp_path / "nothing")
+    path = tmp_path / "socket"
+    assert not unix_listener.is_deserted(path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        assert unix_listener.is_deserted(path)
+        listener.listen()
+        listener.setblocking(False)
+        assert not unix_listener.is_deserted(path)
+        if listed:
+            with pytest.raises(BlockingIOError):  # nobody has come
+                listener.accept()
+    assert unix_listener.is_deserted(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("new", None),
+        ("left", None),
+        ("file", "is there already, and is no socket"),
+        ("alive", "somebody listens there already"),
+        ("none/x", "directory {folder}/none does not exist"),
+        ("s" * 108, "a socket's path has at most 107 bytes"),
+    ],
+)
+def test_looking_finds_what_listening_would(tmp_path: Path, name: str, problem: str | None) -> None:
+    (tmp_path / "file").touch()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "left"))
+    with socket.socket(socket.AF_UNIX) as alive:
+        alive.bind(str(tmp_path / "alive"))
+        alive.listen()
+        expected = None if problem is None else problem.format(folder=tmp_path)
+        assert unix_listener.problem(tmp_path / name) == expected
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "left", "alive"}

@@ -10,7 +10,7 @@ from acrn_dm.boot import loader
 from acrn_dm.boot.acpi import AcpiInputs
 from acrn_dm.memory import guest_ranges
 from tests.boot import bare_qemu
-from tests.boot.samples import MIB
+from tests.boot.samples import MIB, lab_kernel
 from tests.lab.errors import LabUnavailable
 from tests.lab.packages import suite_package
 
@@ -35,9 +35,9 @@ def packaged(suite: str, package: str, pattern: str, folder: Path) -> Path:
     return kernel
 
 
-def boot(folder: Path, until: str, bootargs: str, **kernel: Path) -> str:
+def boot(folder: Path, until: str, bootargs: str, **files: Path) -> str:
     """What it writes to the first serial port, until *until* or a reset."""
-    plan = loader.BootPlan(**kernel, bootargs=bootargs, memory_ranges=guest_ranges(MEMORY_MIB * MIB), acpi=INPUTS)  # type: ignore[arg-type]
+    plan = loader.BootPlan(**files, bootargs=bootargs, memory_ranges=guest_ranges(MEMORY_MIB * MIB), acpi=INPUTS)  # type: ignore[arg-type]
     return bare_qemu.run(loader.prepare(plan), folder, memory_mib=MEMORY_MIB, cpus=1, until=until)
 
 
@@ -46,12 +46,18 @@ def test_memtest_which_is_not_relocatable_runs(tmp_path: Path) -> None:
     assert "Memtest86+ v" in boot(tmp_path, "Memtest86+ v", "console=ttyS0,115200", kernel=kernel)
 
 
-def test_xen_runs_to_its_search_for_a_domain_and_has_been_in_real_mode(tmp_path: Path) -> None:
+def test_xen_has_been_in_real_mode_and_builds_its_first_domain(tmp_path: Path) -> None:
     """It counts disks by BIOS calls. The first word of its command line it takes for its name."""
     kernel = packaged("trixie", "xen-hypervisor-4.20-amd64", "boot/xen-*.gz", tmp_path)
-    text = boot(tmp_path, "dom0 kernel not specified", "xen com1=115200,8n1 console=com1", elf=kernel)
+    linux = lab_kernel()
+    if linux is None:
+        pytest.skip("no Debian kernel, which is to be the first domain")
+    bootargs = "xen com1=115200,8n1 console=com1 loglvl=all"
+    text = boot(tmp_path, "*** Building a PV Dom0 ***", bootargs, elf=kernel, ramdisk=linux)
     assert "Found 0 EDD information structures" in text
-    assert "dom0 kernel not specified" in text
+    assert "Multiboot-e820 RAM map" in text
+    assert "ACPI: RSDP 000F2400" in text
+    assert "*** Building a PV Dom0 ***" in text
 
 
 def test_64_bit_multiboot_kernel_runs_to_its_search_for_a_server(tmp_path: Path) -> None:

@@ -210,3 +210,15 @@ def test_standard_files_that_are_closed_are_not_given_to_anything_else(closed: t
     )
     run = subprocess.run([sys.executable, "-c", script], check=False, timeout=60, capture_output=True)
     assert run.returncode == 42
+
+
+def test_guest_memory_in_core_dumps_can_be_asked_for_in_a_file(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "vm.toml"
+    for text, expected in (('dump_guest_core = "on"', True), ('dump-guest-core = "off"', False), ("", False)):
+        file.write_text(text)
+        assert cli.config("--config", str(file), "vm").dump_guest_core is expected
+
+
+def test_guest_memory_in_core_dumps_is_on_or_off(cli: Cli) -> None:
+    code, _, err = cli("--dump-guest-core", "maybe", "vm")
+    assert (code, err) == (64, "acrn-dm: --dump-guest-core: 'maybe': expected on or off\n")

@@ -23,6 +23,8 @@ WRONG_ARGUMENTS = [
     (["-x", "vm"], USAGE, "no such option"),
     (["-c", "2", "vm"], USAGE, "--cpus"),
     (["-U", "495ae2e5", "vm"], USAGE, "removed"),
+    (["--uuid", "495ae2e5", "vm"], USAGE, "--uuid: '495ae2e5': a UUID is written like"),
+    (["--uuid", "{0f6b2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10}", "vm"], USAGE, "a UUID is written like"),
     (["--v", "vm"], USAGE, "ambiguous"),
     (["vm", "-m"], USAGE, "an argument is missing"),
     (["--windows=1", "vm"], USAGE, "takes no argument"),

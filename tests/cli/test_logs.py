@@ -221,3 +221,17 @@ def test_debug_records_are_not_bounded(capsys: Any) -> None:
         for number in range(100):
             log.debug("detail %d", number)
     assert capsys.readouterr().err.count("detail") == 100
+
+
+def test_log_file_of_another_machine_of_that_name_is_left_alone_and_said(tmp_path: Path, capsys: Any) -> None:
+    settings = LogSettings(console=2, disk=5)
+    with logging_to(settings, "vm", tmp_path):
+        with logging_to(settings, "vm", tmp_path):
+            pass
+        logging.getLogger("after").info("still written")
+    file = tmp_path / "vm_log_0"
+    assert f"--logger_setting: disk: {file}: in use by this process" in capsys.readouterr().err
+    assert "still written" in file.read_text()
+    with logging_to(settings, "vm", tmp_path):
+        logging.getLogger("next").info("free again")
+    assert "free again" in file.read_text()

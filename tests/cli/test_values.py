@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -100,6 +101,9 @@ def test_slot_rest_belongs_to_the_device(text: str, kind: str, config: str, boot
         ("com3,tcp:5555", UartSpec(number=3, backend="tcp:5555")),
         ("com4,/dev/odd,name", UartSpec(number=4, backend="/dev/odd,name")),
         ("com1", UartSpec(number=1, backend="")),
+        ("com1,stdio,wait", UartSpec(number=1, backend="stdio", wait=True)),
+        ("com5,/dev/pts/1,wait", UartSpec(number=5, backend="/dev/pts/1", wait=True)),
+        ("com5,/dev/pts/1,0x9000,5,wait", UartSpec(number=5, backend="/dev/pts/1", io_base=0x9000, irq=5, wait=True)),
         ("com5,/dev/pts/1", UartSpec(number=5, backend="/dev/pts/1")),
         ("com5,/dev/pts/1,0x9000,5", UartSpec(number=5, backend="/dev/pts/1", io_base=0x9000, irq=5)),
         ("com5,/dev/pts/1,0,5", UartSpec(number=5, backend="/dev/pts/1")),
@@ -130,6 +134,7 @@ def test_logger_setting_of_the_generated_scripts_is_read() -> None:
         (values.seconds, "0", 0.0),
         (values.poll_period, "1000000", 1_000_000),
         (values.path, "~nobody-of-that-name/x", Path("~nobody-of-that-name/x")),
+        (values.uuid, "0F6B2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10", UUID("0f6b2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10")),
         (platform.ovmf, "w,/a", Firmware(image=Path("/a"), writeback=True)),
         (platform.ovmf, "code=/c,vars=/v", Firmware(code=Path("/c"), variables=Path("/v"))),
         (

@@ -8,8 +8,9 @@ import pytest
 from acrn_dm.devices import virtio_blk, virtio_console
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
-from acrn_dm.testing import CHECKS
-from acrn_dm.testing.conformance import SLOT, Build, Check
+from acrn_dm.testing import CHECKS, SimMachine
+from acrn_dm.testing.conformance import HOSTILE, SLOT, Build, Check
+from acrn_dm.testing.driver import NEEDS_RESET
 from acrn_dm.types import DeviceContext
 from tests.devices.net_rig import looped_tap
 
@@ -23,7 +24,10 @@ BUILDS = (
     "console server and client",
     "net",
     "net without packet headers",
+    "net with several pairs",
 )
+CONTROL = {"net with several pairs": (4,), "console pty": (2, 3)}  # numbers of the queues that carry commands
+HARMLESS = {"length 0 only", "one byte each way", "nothing but one byte"}  # rings that are in order
 
 
 def build(name: str, directory: Path) -> Build:
@@ -37,18 +41,22 @@ def build(name: str, directory: Path) -> Build:
         "blk image read-only with discard": (blk, f"{image},ro,discard"),
         "blk nodisk": (blk, "nodisk"),
         "blk O_DIRECT": (blk, f"{image},nocache,share=on"),
-        "console file": (console, f"@file:a={directory / 'log'}"),
         "console pty": (console, "@pty:a,pty:b"),
     }
-    if name == "console server and client":  # a server's path is its own: two machines can't listen at one
-        text = f"@socket:a={directory}/s{{}}:server,socket:b={directory}/none:client"
-        return lambda machine: machine.add(console, text.format(next(count)), slot=SLOT)
+    own = {  # two machines can't listen at one path, nor write one file
+        "console server and client": f"@socket:a={directory}/s{{}}:server,socket:b={directory}/none:client",
+        "console file": f"@file:a={directory}/log{{}}",
+    }
+    if name in own:
+        return lambda machine: machine.add(console, own[name].format(next(count)), slot=SLOT)
     if name in texts:
         kind, text = texts[name]
         return lambda machine: machine.add(kind, text, slot=SLOT)
 
     def net(context: DeviceContext) -> NetDevice:
-        return NetDevice(NetConfig.from_string("tap=t0"), context, lambda _: looped_tap(name == "net"))
+        options = "tap=t0,mq=2" if name == "net with several pairs" else "tap=t0"
+        headers = name != "net without packet headers"
+        return NetDevice(NetConfig.from_string(options), context, lambda _: looped_tap(headers))
 
     return lambda machine: machine.add(net, slot=SLOT)
 
@@ -57,3 +65,23 @@ def build(name: str, directory: Path) -> Build:
 @pytest.mark.parametrize("name", BUILDS)
 def test_built_in_device_conforms(name: str, check: Check, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     check(build(name, tmp_path))
+
+
+@pytest.mark.parametrize("ring", HOSTILE)
+@pytest.mark.parametrize("name", CONTROL)
+def test_row_04_malformed_ring_of_a_control_queue_costs_a_reset_and_no_more(
+    name: str, ring: str, tmp_path: Path
+) -> None:
+    """DPDK 6ec1778134: the control queue's walk had no bounds, years after the data path got them."""
+    with SimMachine() as machine:
+        build(name, tmp_path)(machine)
+        driver = machine.driver(SLOT)
+        for queue in CONTROL[name]:
+            driver.start()
+            HOSTILE[ring](driver.queue(queue))
+            driver.registers.notify(queue)
+            machine.settle()
+            if ring not in HARMLESS and queue != 2:  # the console takes buffers for its messages when it has one
+                assert driver.status & NEEDS_RESET
+            driver.start()
+            assert not driver.status & NEEDS_RESET

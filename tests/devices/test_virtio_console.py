@@ -8,23 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.devices.virtio_console import acrn_dm_device_types
-from acrn_dm.devices.virtio_console.control import MAX_WAITING
-from acrn_dm.testing import SimMachine
 from acrn_dm.testing.driver import NEEDS_RESET
 from tests.devices.console_rig import (
-    CONSOLE_PORT,
-    DEVICE_ADD,
     DEVICE_READY,
-    DEVICE_REMOVE,
-    EMERG_AT,
-    EMERG_WRITE,
     FROM_GUEST,
-    MULTIPORT,
-    PORT_NAME,
     PORT_OPEN,
-    PORT_READY,
-    RESIZE,
     SIZE,
     TO_GUEST,
     Console,
@@ -94,169 +82,6 @@ def test_other_ports_are_dead_without_multiport(log: Path) -> None:
         c.machine.settle()
         assert c.driver.queue(tx_queue(1)).completed() == []
         assert c.machine.failures == []
-
-
-# Configuration
-
-
-def test_configuration_of_what_is_no_terminal(plain: Console) -> None:
-    assert plain.driver.registers.offered() & 7 == SIZE | MULTIPORT | EMERG_WRITE
-    assert struct.unpack("<HHII", plain.driver.read_config(0, 12)) == (80, 25, 1, 0)
-
-
-@pytest.mark.parametrize(
-    ("text", "ports"),
-    [
-        ("pty:a", 1),
-        ("pty:a,pty:b", 2),
-        ("pty:a,pty:b,max_ports=2", 2),
-        ("pty:a,max_ports=5", 5),
-        ("max_ports=16,pty:a", 16),
-        (",".join(f"pty:p{i}" for i in range(16)), 16),
-    ],
-)
-def test_there_are_queues_and_vectors_for_the_ports_and_no_more(text: str, ports: int) -> None:
-    """5.3.2: two for port 0, two for control, two for each other port; a vector each and one for the configuration."""
-    with console(text, start=False) as c:
-        assert struct.unpack("<HHII", c.driver.read_config(0, 12))[2] == ports
-        assert len(c.driver.all_queues()) == 2 + 2 * ports
-        msix = c.machine.bus.functions[0].msix
-        assert msix is not None
-        assert msix.vectors == 3 + 2 * ports
-
-
-def test_ports_that_are_only_room_are_not_announced_and_their_queues_are_nobodys() -> None:
-    with console("pty:a,max_ports=3") as c:
-        assert [m[:2] for m in c.bring_up(0) if m[1] == DEVICE_ADD] == [(0, DEVICE_ADD)]
-        c.control(PORT_READY, 1)
-        c.send(2, b"x")
-        assert (c.sent(2), c.messages(), c.machine.failures) == (0, [], [])
-
-
-@pytest.mark.parametrize("start", [False, True])
-def test_console_emerg_wr_unconfigured_and_output(log: Path, start: bool) -> None:
-    with console(f"file:con={log}", start=start, features=0) as c:
-        c.driver.function  # noqa: B018 - the machine is real from here on
-        c.driver.registers.write_config(EMERG_AT, 4, 0x1241)
-    assert log.read_bytes() == b"A"
-
-
-@pytest.mark.parametrize("at", range(8))
-def test_other_configuration_is_read_only(plain: Console, log: Path, at: int) -> None:
-    before = plain.driver.read_config(0, 12)
-    plain.driver.registers.write_config(at, 1, 0x5A)
-    assert plain.driver.read_config(0, 12) == before
-    assert log.read_bytes() == b""
-
-
-def test_resize_of_port_0_changes_the_configuration(plain: Console) -> None:
-    before = plain.driver.config_interrupts
-    plain.device.resize(0, 132, 43)
-    plain.device.resize(0, 132, 43)
-    plain.machine.settle()
-    assert struct.unpack("<HH", plain.driver.read_config(0, 4)) == (132, 43)
-    assert plain.driver.config_interrupts == before + 1
-
-
-# Control queues
-
-
-def test_ports_are_announced_named_and_opened(two: Console) -> None:
-    messages = two.bring_up()
-    assert [m for m in messages if m[1] == DEVICE_ADD] == [(0, DEVICE_ADD, 0, b""), (1, DEVICE_ADD, 0, b"")]
-    assert [m for m in messages if m[0] == 0] == [
-        (0, DEVICE_ADD, 0, b""),
-        (0, CONSOLE_PORT, 1, b""),
-        (0, PORT_NAME, 1, b"con"),
-        (0, PORT_OPEN, 1, b""),
-    ]
-    assert [m for m in messages if m[0] == 1] == [(1, DEVICE_ADD, 0, b""), (1, PORT_NAME, 1, b"chan")]
-
-
-def test_messages_wait_for_buffers_and_none_is_lost(two: Console) -> None:
-    two.control(DEVICE_READY)
-    two.control(PORT_READY, 0)
-    assert two.messages() == []
-    two.post_control(3)
-    assert [m[:2] for m in two.messages()] == [(0, DEVICE_ADD), (1, DEVICE_ADD), (0, CONSOLE_PORT)]
-    two.post_control(8)
-    assert [m[:2] for m in two.messages()] == [(0, PORT_NAME), (0, PORT_OPEN)]
-
-
-def test_console_add_existing_ports_are_added_once(two: Console) -> None:
-    two.post_control()
-    two.control(DEVICE_READY)
-    two.control(DEVICE_READY)
-    assert [m[:2] for m in two.messages()] == [(0, DEVICE_ADD), (1, DEVICE_ADD)]
-
-
-def test_ports_are_added_again_for_the_next_driver(two: Console) -> None:
-    two.bring_up()
-    two.driver.start(queues=range(6))
-    assert [m[:2] for m in two.bring_up() if m[1] == DEVICE_ADD] == [(0, DEVICE_ADD), (1, DEVICE_ADD)]
-
-
-@pytest.mark.parametrize("port", [2, 15, 16, 0x7FFF_FFFF, 0xFFFF_FFFF])
-@pytest.mark.parametrize("event", [PORT_READY, PORT_OPEN, DEVICE_ADD, DEVICE_REMOVE, RESIZE, PORT_NAME, 8, 0xFFFF])
-def test_row_80_control_message_for_no_port_is_ignored(two: Console, event: int, port: int) -> None:
-    two.post_control()
-    two.control(event, port)
-    assert two.messages() == []
-    assert two.machine.failures == []
-
-
-@pytest.mark.parametrize("length", range(8))
-def test_row_80_short_control_message_is_ignored(two: Console, length: int) -> None:
-    done = two.driver.queue(FROM_GUEST).transfer([bytes(length)] if length else [], [] if length else [8])
-    assert done.written == 0
-    assert two.machine.failures == []
-
-
-@pytest.mark.parametrize("length", [9, 4096, 100_000])
-def test_row_81_long_control_message_counts_by_its_first_bytes(two: Console, length: int) -> None:
-    two.post_control()
-    two.driver.queue(FROM_GUEST).transfer([struct.pack("<IHH", 0, DEVICE_READY, 1).ljust(length, b"\xff")])
-    assert len(two.messages()) == 2
-
-
-def test_control_message_in_pieces_is_read(two: Console) -> None:
-    two.post_control()
-    two.driver.queue(FROM_GUEST).transfer([bytes([b]) for b in struct.pack("<IHH", 0, DEVICE_READY, 1)])
-    assert len(two.messages()) == 2
-
-
-def test_buffer_too_small_for_a_message_asks_for_a_reset(two: Console) -> None:
-    two.post_control(4, size=8)
-    two.control(DEVICE_READY)
-    two.driver.queue(FROM_GUEST).send([struct.pack("<IHH", 0, PORT_READY, 1)])
-    two.driver.queue(FROM_GUEST).kick()
-    two.machine.settle()
-    assert two.driver.status & NEEDS_RESET
-
-
-def test_driver_that_asks_and_never_listens_is_held_back(two: Console) -> None:
-    for _ in range(3 * MAX_WAITING):
-        queue = two.driver.queue(FROM_GUEST)
-        if queue.ring.free_descriptors:
-            queue.send([struct.pack("<IHH", 0, PORT_READY, 1)])
-            queue.kick()
-            two.machine.settle()
-            queue.completed()
-    assert two.device.control is not None
-    assert len(two.device.control._waiting) <= MAX_WAITING + 4
-    assert two.driver.queue(FROM_GUEST).in_flight > 0
-    while two.driver.queue(FROM_GUEST).in_flight:
-        two.post_control(32)
-        assert two.messages(), "it goes on once the driver listens"
-        two.driver.queue(FROM_GUEST).completed()
-
-
-def test_resize_goes_to_console_ports_as_columns_and_rows(two: Console) -> None:
-    two.bring_up()
-    two.device.resize(0, 100, 30)
-    two.device.resize(1, 100, 30)
-    two.machine.settle()
-    assert two.messages() == [(0, RESIZE, 0, struct.pack("<HH", 100, 30))]
 
 
 # Ports
@@ -534,16 +359,3 @@ def test_event_on_port_0_does_not_need_its_queues(tmp_path: Path) -> None:
         c.bring_up(0)
         assert c.machine.failures == []
         client.close()
-
-
-# Before the machine runs
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [("tty:t=/dev/nosuchtty", "/dev/nosuchtty does not exist"), ("socket:s=/nosuch/s", "directory /nosuch does not")],
-)
-def test_check_names_what_is_missing(text: str, named: str) -> None:
-    with SimMachine() as machine:
-        (line,) = machine.add(acrn_dm_device_types()[0], text, slot=3).check()
-    assert named in line

@@ -138,7 +138,7 @@ def test_row_79_used_length_of_a_transmitted_frame_is_zero_even_with_writable_bu
         assert (done.written, done.data) == (0, b"\xa5" * 64)
 
 
-def test_row_76_there_is_no_control_queue_to_attack() -> None:
+def test_card_with_one_pair_has_no_control_queue() -> None:
     with card() as c:
         assert not c.driver.registers.offered() & CTRL_VQ
         assert c.driver.all_queues() == [0, 1]

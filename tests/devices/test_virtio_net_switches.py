@@ -170,3 +170,53 @@ def test_frame_the_driver_still_takes_waits_through_the_command() -> None:
         set_offloads(c, GUEST_CSUM)
         post(c, 0, 2048)
         assert received(c, 0) == [frame(b"kept", size=200)]
+
+
+def control(c: Card, *parts: bytes, room: int = 1) -> tuple[int, bytes]:
+    """Bytes used and what was written there, for a command in as many buffers as there are *parts*."""
+    done = c.driver.queue(CONTROL).transfer(parts, [room])
+    return done.written, done.data[: done.written]
+
+
+MAC_TABLE = bytes((1, 0))
+TABLES = {
+    "2^32-1 entries of none": MAC_TABLE + b"\xff" * 4,
+    "2^32-1 entries and six bytes": MAC_TABLE + b"\xff" * 4 + bytes(6),
+    "a sum that wraps to 0": MAC_TABLE + (0x2AAA_AAAB).to_bytes(4, "little") + bytes(2),  # times 6 is 2 mod 2^32
+    "both tables 2^32-1": MAC_TABLE + b"\xff" * 4 + b"\xff" * 4,
+    "one entry, the rest missing": MAC_TABLE + (1).to_bytes(4, "little") + bytes(6),
+    "empty tables": MAC_TABLE + bytes(8),
+    "a count cut short": MAC_TABLE + bytes(3),
+    "an address": bytes((1, 1)) + bytes(6),
+    "promiscuous": bytes((0, 0, 1)),
+    "VLAN 65535": bytes((2, 0, 255, 255)),
+    "RSS with a table of 65536": bytes((4, 1)) + (0).to_bytes(4, "little") + b"\xff\xff" * 40,
+    "hashes": bytes((4, 2)) + b"\xff" * 4 + bytes(8) + b"\xff" * 40,
+    "class 255": bytes((255, 255)),
+}
+
+
+@pytest.mark.parametrize("what", TABLES)
+def test_row_76_row_75_tables_whatever_they_claim_are_refused_and_cost_nothing(what: str) -> None:
+    """CVE-2014-0150: 32 bits overflowed when the entries of MAC_TABLE_SET were summed up. CVE-2024-6505: RSS tables.
+    There are neither filters nor RSS, so nobody counts what a driver says.
+    """
+    data = TABLES[what]
+    with card(text="tap=t0,mq=2") as c:
+        for parts in ((data,), tuple(data[i : i + 3] for i in range(0, len(data), 3))):
+            assert control(c, *parts) == (1, b"\1")
+        assert set_pairs(c, 2) == b"\0"
+        assert c.machine.failures == []
+
+
+def test_row_76_command_of_many_kilobytes_is_refused() -> None:
+    with card(text="tap=t0,mq=2", memory=32 << 20) as c:
+        assert control(c, MAC_TABLE + b"\xff" * 4, *[bytes(1 << 16)] * 60) == (1, b"\1")
+        assert set_pairs(c, 2) == b"\0"
+
+
+@pytest.mark.parametrize("room", [1, 2, 64, 4096])
+def test_row_79_used_length_of_a_command_is_its_acknowledgement(room: int) -> None:
+    with card(text="tap=t0,mq=2") as c:
+        assert control(c, bytes((4, 0, 2, 0)), room=room) == (1, b"\0")
+        assert control(c, bytes((4, 0, 9, 0)), room=room) == (1, b"\1")

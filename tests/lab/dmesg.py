@@ -47,5 +47,11 @@ def additional_warnings(log: str, reference: str) -> list[str]:
     return [text for text in device_warnings(log) if _shape(text) not in known]
 
 
+def additional_lines(log: str, reference: str) -> list[str]:
+    """Lines of ``log`` of level 4 and below, about whatever, that ``reference`` has none like at such a level."""
+    known = {_shape(record.text) for record in parse(reference) if record.level <= WARNING}
+    return [record.text for record in parse(log) if record.level <= WARNING and _shape(record.text) not in known]
+
+
 def _shape(text: str) -> str:
     return _VARIABLE.sub("#", text)

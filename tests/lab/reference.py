@@ -1,5 +1,6 @@
 """The yardstick: the same kernel and the same kinds of device under plain QEMU, in software, on this host."""
 
+import functools
 import subprocess
 import tempfile
 import time
@@ -13,6 +14,12 @@ from .images import guest_initramfs, guest_script
 from .kernel import Kernel
 
 COMMAND_LINE = "console=ttyS0 quiet panic=-1"
+
+
+@functools.cache
+def reference_log(kernel: Kernel) -> str:
+    """What this kernel says under QEMU, as ``dmesg -r`` prints it; booted once in a test run."""
+    return boot_reference(kernel).dmesg
 
 
 @attrs.frozen(kw_only=True)

@@ -1,6 +1,6 @@
 """Comparing kernel logs."""
 
-from .dmesg import Record, additional_warnings, device_warnings, parse
+from .dmesg import Record, additional_lines, additional_warnings, device_warnings, parse
 
 
 def test_parse_splits_level_time_and_text() -> None:
@@ -36,3 +36,10 @@ def test_additional_warnings_with_other_words_are_new() -> None:
 
 def test_additional_warnings_known_only_at_information_level_are_new() -> None:
     assert additional_warnings("<4>[ 1.0] ACPI: odd\n", "<6>[ 1.0] ACPI: odd\n") == ["ACPI: odd"]
+
+
+def test_additional_lines_are_of_any_subject_but_not_of_level_5() -> None:
+    log = "<4>[ 1.0] i8042: AUX port disabled\n<5>[ 1.1] DMI: not present\n<3>[ 1.2] disk 7 fails\n"
+    assert additional_lines(log, "<3>[ 2.0] disk 12 fails\n<6>[ 2.0] i8042: AUX port disabled\n") == [
+        "i8042: AUX port disabled"
+    ]

@@ -77,6 +77,7 @@ def on_hsm(lab: OuterVm, request: pytest.FixtureRequest) -> Hsm:
 def assert_from_firmware(run: Run) -> None:
     """The kernel was started by firmware, not by us."""
     assert run.report["firmware"] == ["efi"] * len(run.report["boot"])
+    assert {dmi.split()[1] for dmi in run.report["dmi"]} == {"acrn_dm"}
 
 
 def test_firmware_starts_the_kernel_that_it_is_given_and_again_after_a_reboot(machine: Rig) -> None:

@@ -209,8 +209,29 @@ def test_inherited_connected_socket_is_served_and_its_end_ends_the_program(tmp_p
         assert process.wait(10) == 0
 
 
+@pytest.mark.parametrize("kind", ["connected", "listening"])
+@pytest.mark.parametrize("blocking", [True, False])
+def test_inherited_socket_is_afterwards_as_it_came(tmp_path: Path, kind: str, blocking: bool) -> None:
+    if kind == "connected":
+        ours, theirs = socket.socketpair()
+    else:
+        theirs = socket.socket(socket.AF_UNIX)
+        theirs.bind(str(tmp_path / "s"))
+        theirs.listen(1)
+        ours = socket.socket(socket.AF_UNIX)
+        ours.connect(str(tmp_path / "s"))
+    theirs.setblocking(blocking)
+    argv = [*PROGRAM, "console", f"--fd={theirs.fileno()}", f"file:log={tmp_path / 'out'}"]
+    with ours, theirs, subprocess.Popen(argv, pass_fds=[theirs.fileno()]) as process:
+        ours.sendall(bytes((1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0)))  # GET_FEATURES
+        assert len(ours.recv(100)) == 20
+        process.terminate()
+        assert process.wait(60) == 0
+        assert os.get_blocking(theirs.fileno()) is blocking
+
+
 def test_socket_of_a_living_process_is_not_taken_over(daemon: Daemon) -> None:
     result = run("console", f"--socket-path={daemon.socket}", "pty:x")
     assert result.returncode == 78
-    assert "another process" in result.stderr
+    assert "somebody listens there already" in result.stderr
     assert os.path.exists(daemon.socket)

@@ -124,6 +124,14 @@ def test_bits_in_more_words_than_are_remembered_are_refused_until_the_reset(
     assert driver.start()
 
 
+@pytest.mark.parametrize("bit", [34, 35], ids=["packed", "in order"])
+def test_row_30_row_34_row_35_packed_rings_and_order_can_not_be_had(driver: VirtioDriver, bit: int) -> None:
+    """QEMU 6fcf5ebafa (IN_ORDER), 2d9a31b3c2 and c92f4fcafa (packed): rings are split, used in any order."""
+    assert not driver.registers.offered() & 1 << bit
+    assert driver.negotiate(1 << bit) == 0
+    assert not driver.status & FEATURES_OK
+
+
 def test_same_negotiation_succeeds_again_after_each_reset(driver: VirtioDriver) -> None:
     assert len({driver.start() for _ in range(5)}) == 1
 

@@ -82,11 +82,6 @@ def _isa_devices(inputs: AcpiInputs) -> tuple[bytes, ...]:
     devices = [_uart(i, *uart) for i, uart in enumerate(inputs.uarts, start=1)]
     if inputs.rtc:
         devices.append(_isa_device("RTC", "PNP0B00", resource.io(layout.RTC_INDEX, 2), resource.irq_no_flags(8)))
-    if inputs.i8042:
-        ports = (resource.io(layout.KEYBOARD_DATA, 1), resource.io(layout.KEYBOARD_STATUS, 1))
-        devices.append(_isa_device("KBD", "PNP0303", *ports, resource.irq_no_flags(1)))
-    if inputs.mouse:
-        devices.append(_isa_device("MOU", "PNP0F13", resource.irq_no_flags(12)))
     return tuple(devices)
 
 
@@ -105,9 +100,13 @@ def _uart(uid: int, path: str, base: int, irq: int) -> bytes:
 
 
 def _motherboard(inputs: AcpiInputs) -> bytes:
-    """Reserve what no device claims: the ECAM (a guest distrusts an MCFG that nothing reserves) and the PM ports."""
+    """Reserve what no device claims: the ECAM (a guest distrusts an MCFG that nothing reserves), the PM ports, and the
+    keyboard controller's, which is there for resets and firmware: nothing is plugged in that a driver could use.
+    """
     descriptors = [
         resource.memory32_fixed(inputs.ecam_base, (inputs.last_bus + 1) * layout.ECAM_BUS_SIZE),
+        resource.io(layout.KEYBOARD_DATA, 1),
+        resource.io(layout.KEYBOARD_STATUS, 1),
         resource.io(layout.SMI_COMMAND, 1),
         resource.io(layout.PM1A_EVENT, 4),
         resource.io(layout.PM1A_CONTROL, 2),

@@ -19,7 +19,6 @@ class AcpiInputs:
     ``uarts`` serial ports: (name such as ``COM1``, first of 8 ports, ISA interrupt).
     ``last_bus`` the last bus that exists: a guest probes every function of every announced bus, 8,192 of them at 255.
     ``pm_timer_port`` port of the 3.58 MHz, 32-bit timer, None without one.
-    ``i8042`` a keyboard controller at 0x60/0x64; ``mouse`` its auxiliary port works too.
     ``power`` performance and idle states, one record a vCPU; empty without any.
     ``rtc`` a CMOS clock at 0x70. ``s3`` suspend to RAM is offered.
     """
@@ -33,8 +32,6 @@ class AcpiInputs:
     mmio32: tuple[int, int] = (layout.PCI_MMIO32_BASE, layout.PCI_MMIO32_END - 1)  # first and last address
     mmio64: tuple[int, int] = (layout.PCI_MMIO64_BASE, layout.PCI_MMIO64_END - 1)
     pm_timer_port: int | None = None
-    i8042: bool = False
-    mouse: bool = False
     rtc: bool = True
     s3: bool = False
 
@@ -49,8 +46,6 @@ class AcpiInputs:
         names = [name for name, _, _ in self.uarts]
         if len(set(names)) != len(names) or not all(re.fullmatch(r"[A-Z][A-Z0-9]{3}", n) for n in names):
             raise ValueError(f"serial port names have to be unique and like COM1: {names}")
-        if self.mouse and not self.i8042:
-            raise ValueError("a mouse port needs the keyboard controller")
 
     def _check_prt(self) -> None:
         for slot, pin, gsi in self.prt:

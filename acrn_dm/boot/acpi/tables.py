@@ -13,8 +13,8 @@ _OEM_ID = b"ACRN  "
 _CREATOR = b"ACDM"
 _OEM_REVISION = _CREATOR_REVISION = 1
 
-# FADT: IA-PC boot architecture flags.
-_LEGACY_DEVICES, _HAS_8042, _NO_VGA, _NO_CMOS_RTC = 1 << 0, 1 << 1, 1 << 2, 1 << 5
+# FADT: IA-PC boot architecture flags. The keyboard controller's bit stays 0: there is nothing plugged in.
+_LEGACY_DEVICES, _NO_VGA, _NO_CMOS_RTC = 1 << 0, 1 << 2, 1 << 5
 # FADT: fixed feature flags. The power button is a fixed one: its bit stays 0.
 _WBINVD, _C1_SUPPORTED, _NO_SLEEP_BUTTON = 1 << 0, 1 << 2, 1 << 5
 _RTC_NOT_FIXED, _TIMER_IS_32_BITS, _RESET_SUPPORTED = 1 << 6, 1 << 8, 1 << 10
@@ -120,10 +120,8 @@ def _fadt_legacy(inputs: AcpiInputs, facs_gpa: int, dsdt_gpa: int) -> bytes:
 
 def _boot_architecture(inputs: AcpiInputs) -> int:
     flags = _NO_VGA
-    if inputs.uarts or inputs.i8042:
+    if inputs.uarts:
         flags |= _LEGACY_DEVICES
-    if inputs.i8042:
-        flags |= _HAS_8042
     if not inputs.rtc:
         flags |= _NO_CMOS_RTC
     return flags

@@ -13,10 +13,13 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from acrn_dm.base import one_user
 from acrn_dm.devices.loopwork import FdWatch
+from acrn_dm.devices.terminal import look
 from acrn_dm.devices.terminal.files import Sink, Source
 from acrn_dm.devices.terminal.modes import RawMode, in_background
 from acrn_dm.devices.terminal.size import Size, SizeWatch, window_size
+from acrn_dm.errors import ConfigError
 from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
 
 log = logging.getLogger(__name__)
@@ -71,9 +74,15 @@ class Line:
                 self._sizes = SizeWatch(loop, lambda: self.size, resized)
         loop.call_soon(self._look)
 
-    def step_aside(self) -> None:
-        """We are about to be stopped: the terminal is as it was. For a signal's handler."""
-        self._raw.step_aside()
+    def step_aside(self, again: Callable[[], None]) -> bool:
+        """We are about to be stopped: the terminal is as it was. For a signal's handler.
+
+        False where it has to wait: *again* is called, on the loop, when the work that it interrupted is done.
+        """
+        if self._raw.step_aside() or self._loop is None:
+            return True
+        self._loop.call_soon(again)
+        return False
 
     def come_back(self) -> None:
         """We go on, in the front or in the background. For a signal's handler."""
@@ -189,9 +198,12 @@ def open_lines() -> tuple[Line, ...]:
 
 
 def open_terminal(path: Path | str, label: str) -> Line:
-    """A line to the host's terminal *path*. Raises OSError."""
+    """A line to the host's terminal *path*, for us alone. Raises OSError, and ConfigError when somebody has it."""
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     if not os.isatty(fd):
         os.close(fd)
         raise OSError(errno.ENOTTY, "not a terminal", str(path))
+    if not one_user.take(fd):
+        os.close(fd)
+        raise ConfigError(look.in_use(path, one_user.holder(path)), option=label)
     return Line(label, Source(fd=fd), Sink(fd=os.dup(fd)))

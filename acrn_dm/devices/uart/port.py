@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from acrn_dm.base.claims import Claim
 from acrn_dm.config import UartSpec
-from acrn_dm.devices.uart.backends import Backend, check_backend, open_backend
+from acrn_dm.devices.uart.backends import Backend, check_backend, claims, open_backend
 from acrn_dm.devices.uart.uart16550 import Uart16550
 from acrn_dm.errors import ConfigError
 from acrn_dm.ioloop import IoLoop
@@ -23,6 +24,7 @@ class UartPort:
     irq: int
     backend_text: str
     uart: Uart16550 = attrs.field(repr=False)
+    wait: bool = False
     _backend: Backend | None = attrs.field(default=None, init=False, repr=False)
 
     @property
@@ -35,9 +37,15 @@ class UartPort:
         problem = check_backend(self.backend_text)
         return [] if problem is None else [f"-l {self.name.lower()}: {problem}"]
 
+    def claims(self) -> Sequence[Claim]:
+        """What only one port can have."""
+        return claims(self.backend_text)
+
     def open(self, loop: IoLoop, on_quit: Callable[[], None]) -> None:
         """Open the backend. Raises ConfigError or HostError."""
-        self._backend = open_backend(self.backend_text, f"-l {self.name.lower()}", self.uart, loop, on_quit)
+        self._backend = open_backend(
+            self.backend_text, f"-l {self.name.lower()}", self.uart, loop, on_quit, wait=self.wait
+        )
 
     def close(self) -> None:
         """Close the backend. Idempotent."""
@@ -60,5 +68,5 @@ def make_ports(specs: Sequence[UartSpec], line: Callable[[int], Callable[[bool],
             if abs(other.io_base - base) < PORTS:
                 text = f"its registers at {base:#x} overlap those of {other.name.lower()}"
                 raise ConfigError(text, option="-l", value=name.lower())
-        ports.append(UartPort(name, base, irq, spec.backend, Uart16550(line(irq))))
+        ports.append(UartPort(name, base, irq, spec.backend, Uart16550(line(irq)), spec.wait))
     return tuple(ports)

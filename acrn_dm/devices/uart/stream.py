@@ -32,12 +32,14 @@ class Stream:
         rx: int | None,
         tx: int | None,
         on_end: Callable[[], None] = lambda: None,
+        wait: bool = False,
     ) -> None:
-        """*on_end* is called once, on the loop, when the other side has gone."""
+        """*on_end* is called once, on the loop, when the other side has gone; *wait*: patience has no end."""
         self._uart = uart
         self._loop = loop
         self._rx, self._tx = rx, tx
         self._on_end = on_end
+        self._wait = wait
         self._out = Backlog(limit=OUTPUT_LIMIT)
         self._lock = threading.Lock()
         self._paused = self._ended = self._gone = False
@@ -80,8 +82,8 @@ class Stream:
 
     def _is_busy(self) -> bool:
         """Whether the guest has to wait for room; the loop tells it when not any more. Under the lock."""
-        if self._out.room:
-            return False
+        if self._out.room or self._wait:
+            return not self._out.room
         patience = self._out.patience()
         if patience and self._timer is None:
             self._timer = self._loop.call_later(patience, self._waited)

@@ -46,13 +46,14 @@ class Image:
 
     @trust.default
     def _new_trust(self) -> Trust:
-        return Trust(self.fd, self.start + self.size)
+        return Trust(self.fd, self.start + self.size, self.is_block_device)
 
     def read(self, views: Views, offset: int) -> None:
         """Fill *views*."""
-        self.trust.require_whole()
-        self._read(views, offset)
-        self.trust.require_whole()
+        try:
+            self._read(views, offset)
+        finally:  # the better reason for an end that comes too early, too
+            self.trust.require_whole()
 
     def write(self, views: Views, offset: int, *, durable: bool) -> None:
         """Write *views*; with *durable* they are on the medium when this returns."""
@@ -67,7 +68,6 @@ class Image:
                 self._write(views, offset, durable=False)
             if durable:  # earlier writes wait for a flush: one whose failure means them, too
                 self.flush()
-        self.trust.require_whole()
 
     def read_cached(self, views: Views, offset: int) -> bool:
         """Fill *views* if that needs no waiting for the medium. Never blocks; False where some of it must be read."""

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import logging
 import os
-import struct
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from acrn_dm.devices.virtio_blk.apart import Apart
 from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.cache_mode import CONFIG_WCE, FLUSH, CacheMode
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
+from acrn_dm.devices.virtio_blk.config_space import LAYOUT, QUEUE_SIZE, WRITEBACK_OFFSET, config_space
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
 from acrn_dm.devices.virtio_blk.execute import execute
 from acrn_dm.devices.virtio_blk.held import Held
@@ -48,11 +48,7 @@ SEG_MAX, RO, BLK_SIZE = 1 << 2, 1 << 5, 1 << 6  # feature bits, 5.2.3
 TOPOLOGY = 1 << 10
 MQ, DISCARD, WRITE_ZEROES = 1 << 12, 1 << 13, 1 << 14
 
-QUEUE_SIZE = 256
-SEGMENTS = QUEUE_SIZE - 2  # data buffers of one request where the driver has no indirect descriptors
-WRITEBACK_OFFSET = 32
 ZEROES_SECTORS = 1 << 16  # 32 MiB, because a medium without fallocate has it written out
-CONFIG = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")  # struct virtio_blk_config up to unused1: 60 bytes, 5.2.4
 MAX_ID_TEXT = 256  # of the option text, this much goes into the serial number
 BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop; what is left gets another turn
 CACHED_READ_BYTES = 128 << 10  # larger reads would keep the loop busy copying
@@ -126,7 +122,7 @@ class BlkDevice(VirtioDevice):
     @property
     def config_size(self) -> int:
         """Up to write_zeroes_may_unmap and its padding."""
-        return CONFIG.size
+        return LAYOUT.size
 
     @property
     def backend_name(self) -> str:
@@ -182,22 +178,14 @@ class BlkDevice(VirtioDevice):
         self.config_changed()
 
     def read_config(self, offset: int, size: int) -> bytes:
-        """5.2.4; sizes in sectors of 512 bytes unless named otherwise."""
-        logical, physical = self._block_sizes()
-        blocks_exp = (physical // logical).bit_length() - 1
+        """5.2.4."""
         discard = self.config.discard if not self.config.ro else None
-        limits = self._limits
-        space = CONFIG.pack(
-            limits.capacity,
-            0,  # size_max: not offered
-            SEGMENTS,
-            *(0, 0, 0),  # geometry: not offered
-            logical,
-            *(blocks_exp, 0, 0, 0),  # topology: physical_block_exp, alignment_offset, min_io_size, opt_io_size
-            self._mode.writeback,
-            self._queues,
-            *(limits.discard_sectors, limits.discard_segments, discard.alignment if discard else 0),
-            *(limits.zeroes_sectors, limits.zeroes_segments, limits.zeroes_segments > 0),  # zeroing may deallocate
+        space = config_space(
+            self._limits,
+            self.image.sectors if self.image is not None else self.config.sectorsize,
+            writeback=self._mode.writeback,
+            queues=self._queues,
+            discard_alignment=discard.alignment if discard else 0,
         )
         return space[offset : offset + size]
 
@@ -317,10 +305,6 @@ class BlkDevice(VirtioDevice):
             zeroes_segments=int(writable),
             zeroes_sectors=min(ZEROES_SECTORS, capacity) if writable else 0,
         )
-
-    def _block_sizes(self) -> tuple[int, int]:
-        sizes = self.image.sectors if self.image is not None else self.config.sectorsize
-        return (SECTOR, SECTOR) if sizes is None else (sizes.logical, max(sizes.logical, sizes.physical))
 
     def _current_limits(self) -> Limits:
         """Without the types that the driver did not accept."""

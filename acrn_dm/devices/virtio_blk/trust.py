@@ -5,18 +5,23 @@
 * A file that was cut short. A write behind the cut fills the gap with zeroes that nobody wrote, and where the cut was
   can't be told any more. So every request fails.
 
-The length is looked at before and after each transfer: only who cuts a file and has it grown again between two looks
-goes unnoticed. Threads: any.
+The length is looked at before each write and after each read: only who cuts a file and has it grown again between two
+looks goes unnoticed. Threads: any.
 """
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
+import struct
 import threading
 from collections.abc import Iterator
 
 import attrs
+
+BLKGETSIZE64 = 0x80081272  # linux/fs.h
+SIZE = struct.Struct("=Q")
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +36,7 @@ class Trust:
 
     fd: int
     end: int
+    is_block_device: bool = False
     _cut: bool = attrs.field(default=False, init=False)
     _lost: str = attrs.field(default="", init=False)  # what the fdatasync that failed said
     # Counts beginnings and ends of changes that wait for a flush; those up to _stable are on the medium.
@@ -41,8 +47,7 @@ class Trust:
 
     def whole(self) -> bool:
         """Whether the file has had its length all the time."""
-        # lseek: one call for files and block devices, and nothing here uses the position it sets.
-        if not self._cut and (size := os.lseek(self.fd, 0, os.SEEK_END)) < self.end:
+        if not self._cut and (size := self._size()) < self.end:
             with self._lock:
                 told, self._cut = self._cut, True
             if not told:
@@ -50,6 +55,11 @@ class Trust:
                     "an image in use was cut from %d to %d bytes: every request fails from now on", self.end, size
                 )
         return not self._cut
+
+    def _size(self) -> int:
+        if self.is_block_device:  # whose lseek waits for a discard under way
+            return int(SIZE.unpack(fcntl.ioctl(self.fd, BLKGETSIZE64, bytes(SIZE.size)))[0])
+        return os.lseek(self.fd, 0, os.SEEK_END)  # nothing here uses the position it sets
 
     def require_whole(self) -> None:
         """Raise LostError unless the file is ``whole``."""
@@ -80,12 +90,13 @@ class Trust:
     @contextlib.contextmanager
     def durable_change(self) -> Iterator[None]:
         """Around a write that waits for the medium itself: its failure may be the only word of another write's loss,
-        because the kernel tells a file's write-back errors once.
+        because the kernel tells a file's write-back errors once. A write that found no room, or that nobody waits for
+        any more, fails before that.
         """
         try:
             yield
         except OSError as e:
-            if self.volatile:
+            if self.volatile and e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ECANCELED):
                 self._lost = self._lost or str(e)
             raise
 

@@ -15,12 +15,14 @@ import tty
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from acrn_dm.base import one_user
+from acrn_dm.base.private_files import open_or_make
 from acrn_dm.base.stderr import say
 from acrn_dm.devices.loopwork import FdWatch, poll
 from acrn_dm.devices.terminal.line import Line, open_terminal
 from acrn_dm.devices.terminal.size import Size, SizeWatch, window_size
 from acrn_dm.devices.terminal.stdio import Terminal
-from acrn_dm.errors import HostError
+from acrn_dm.errors import ConfigError, HostError
 from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
 
 log = logging.getLogger(__name__)
@@ -331,12 +333,16 @@ class FileBackend(PortBackend):
 
     def open(self) -> None:
         """Open or make the file; a FIFO must have a reader. Raises HostError."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         try:
-            self.write_fd = os.open(self.path, flags, 0o600)
+            self.write_fd = open_or_make(self.path, flags)
         except OSError as e:
             raise HostError.from_os(f"opening {self.path}", e) from e
-        self.leaves = stat.S_ISFIFO(os.fstat(self.write_fd).st_mode)
+        kind = os.fstat(self.write_fd).st_mode
+        if stat.S_ISREG(kind) and not one_user.take(self.write_fd):
+            user = one_user.holder(self.path) or "another process"
+            raise ConfigError(f"file {self.path} is in use by {user}", option=self.label)
+        self.leaves = stat.S_ISFIFO(kind)
         self.absent = select.POLLERR if self.leaves else 0
 
     def ended(self) -> None:

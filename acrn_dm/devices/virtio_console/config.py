@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import attrs
 
+from acrn_dm.base.unix_listener import path_problem
 from acrn_dm.errors import ConfigError
 from acrn_dm.options import from_mapping, option, vhost_user_option
 
@@ -58,6 +59,9 @@ class PortConfig:
     def __attrs_post_init__(self) -> None:
         if self.type in WITH_PATH and self.path is None:
             raise ValueError(f"port {self.name}: type {self.type} needs a path: {self.type}:{self.name}=PATH")
+        why = path_problem(self.path) if self.type == "socket" and self.path is not None else None
+        if why is not None:
+            raise ValueError(f"port {self.name}: {str(self.path)!r}: {why}")
 
     @classmethod
     def from_string(cls, text: str) -> "PortConfig":
@@ -124,7 +128,7 @@ class ConsoleConfig:
         converter=_ports,
         metavar="[@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait],...",
         help="Ports; TYPE is stdio, tty, pty, file or socket, '@' makes a console (hvcN) of it. For a reader that is "
-        "too slow a console keeps 256 KiB, lets the guest wait 0.25 s and then drops the oldest; on other ports the "
+        "too slow a console keeps 256 KiB, lets the guest wait 0.1 s and then drops the oldest; on other ports the "
         "guest waits. ':drop' and ':wait' choose. Ctrl-a x, typed at stdio, ends the machine.",
     )
     max_ports: int | None = option(

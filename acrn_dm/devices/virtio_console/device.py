@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from acrn_dm.base.claims import Claim, socket_claim
 from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.terminal.size import Size
+from acrn_dm.devices.virtio_console import host
 from acrn_dm.devices.virtio_console.backend import FileBackend, PortBackend, PtyBackend, StdioBackend, TtyBackend
 from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerBackend
 from acrn_dm.devices.virtio_console.config import ConsoleConfig, PortConfig
@@ -106,16 +108,15 @@ class ConsoleDevice(VirtioDevice):
         return any(port.type == "stdio" for port in self.config.ports)
 
     def check(self) -> list[str]:
-        """Whether terminals and directories are there."""
-        lines = []
-        for port in self.config.ports:
-            if port.path is None:
-                continue
-            if port.type == "tty" and not port.path.exists():
-                lines.append(f"{self.name}: port {port.name}: terminal {port.path} does not exist")
-            elif not port.path.parent.is_dir():
-                lines.append(f"{self.name}: port {port.name}: directory {port.path.parent} does not exist")
-        return lines
+        """Whether all ports can be opened."""
+        found = [(port, host.problem(port)) for port in self.config.ports]
+        return [f"{self.name}: port {port.name}: {why}" for port, why in found if why is not None]
+
+    def claims(self) -> Sequence[Claim]:
+        """The ports' terminals, files and sockets, or the other process's socket."""
+        if self.config.vhost_user is not None:
+            return [socket_claim(self.config.vhost_user)]
+        return [claim for port in self.config.ports for claim in host.claims(port)]
 
     def realize(self, resources: Resources) -> None:
         """Open all backends; those that wait for a connection begin to. Raises ConfigError or HostError."""

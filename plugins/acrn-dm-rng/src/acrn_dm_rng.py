@@ -54,7 +54,7 @@ class RngDevice(VirtioDevice):
 
     def check(self) -> list[str]:
         """Whether the source is there."""
-        ok = os.access(self.config.source, os.R_OK)
+        ok = os.access(self.config.source, os.R_OK) and not self.config.source.is_dir()
         return [] if ok else [f"{self.name}: source {self.config.source} can't be read"]
 
     def realize(self, resources: Resources) -> None:

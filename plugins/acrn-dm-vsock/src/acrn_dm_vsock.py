@@ -11,6 +11,7 @@ import attrs
 
 from acrn_dm import (
     BackendType,
+    Claim,
     DeviceContext,
     DeviceType,
     KernelVhost,
@@ -80,6 +81,10 @@ class VsockDevice(VirtioDevice):
     def backend_text(self) -> str:
         """The address."""
         return f"vhost cid {self.config.cid}"
+
+    def claims(self) -> Sequence[Claim]:
+        """The address."""
+        return [Claim(key=("vsock", self.config.cid), what=f"cid {self.config.cid}")]
 
     def local_queues(self, features: int) -> Collection[int]:
         """Events."""

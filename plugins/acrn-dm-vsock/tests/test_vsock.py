@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import acrn_dm_vsock
 import pytest
 
-from acrn_dm import BackendType, ConfigError, HostError, hookimpl
+from acrn_dm import BackendType, Claim, ConfigError, HostError, hookimpl
 from acrn_dm.testing import FakeVhost, SimMachine, VirtioDriver
 
 NEEDS_RESET = 64
@@ -217,3 +217,11 @@ def test_missing_node_is_said_before_the_start() -> None:
     with SimMachine(plugins=[acrn_dm_vsock]) as m:
         lines = m.add("vhost-vsock", "cid=42", slot=3).check()
     assert lines in ([], ["vhost-vsock-3:0: backend vhost: /dev/vhost-vsock does not exist; load vhost_vsock"])
+
+
+def test_address_of_two_devices_is_claimed_twice(kernel: Kernel) -> None:
+    with SimMachine(plugins=[DEVICE, kernel]) as m:
+        kernel.join(m)
+        first, second = (m.add("vhost-vsock", "cid=42", slot=slot).device for slot in (3, 4))
+        assert first.claims() == second.claims() == [Claim(key=("vsock", 42), what="cid 42")]
+        assert first.claims()[0].access.excludes(second.claims()[0].access)

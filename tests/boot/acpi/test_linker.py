@@ -9,7 +9,7 @@ from acrn_dm.boot.acpi.build import RSDP_GPA, build_acpi
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.acpi.linker import RSDP, TABLES, Linked, link
 
-MACHINE = AcpiInputs(apic_ids=(0, 1), prt=((3, 0, 16),), uarts=(("COM1", 0x3F8, 4),), pm_timer_port=0x408, i8042=True)
+MACHINE = AcpiInputs(apic_ids=(0, 1), prt=((3, 0, 16),), uarts=(("COM1", 0x3F8, 4),), pm_timer_port=0x408)
 PLACES = {TABLES: 0x7F00_0000, RSDP: 0xF_0000}
 
 

@@ -145,11 +145,15 @@ def test_fadt_power_button_is_a_fixed_one_and_there_is_no_sleep_button() -> None
     assert flags & 0x30 == 0x20
 
 
-@pytest.mark.parametrize(("i8042", "rtc"), [(True, True), (False, False)])
-def test_fadt_boot_flags_follow_the_inputs(i8042: bool, rtc: bool) -> None:
-    data = table("FACP", AcpiInputs(apic_ids=(0,), i8042=i8042, rtc=rtc))
+def test_fadt_has_no_keyboard_controller_for_drivers() -> None:
+    flags, *_ = struct.unpack_from("<H", table("FACP"), 109)
+    assert flags & 2 == 0
+
+
+@pytest.mark.parametrize("rtc", [True, False])
+def test_fadt_boot_flags_follow_the_inputs(rtc: bool) -> None:
+    data = table("FACP", AcpiInputs(apic_ids=(0,), rtc=rtc))
     flags, *_ = struct.unpack_from("<H", data, 109)
-    assert bool(flags & 2) is i8042
     assert bool(flags & 0x20) is not rtc
     assert data[108] == (0x32 if rtc else 0)
 
@@ -165,7 +169,6 @@ def test_fadt_boot_flags_follow_the_inputs(i8042: bool, rtc: bool) -> None:
         {"prt": ((1, 0, 16), (1, 0, 17))},
         {"uarts": (("COM1", 0x3F8, 4), ("COM1", 0x2F8, 3))},
         {"uarts": (("C", 0x3F8, 4),)},
-        {"mouse": True},
     ],
 )
 def test_inconsistent_inputs_are_refused(changes: dict[str, object]) -> None:

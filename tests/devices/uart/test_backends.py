@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from acrn_dm.config import UartSpec
 from acrn_dm.devices.backlog import PATIENCE_S
 from acrn_dm.devices.terminal.stdio import Terminal
 from acrn_dm.devices.uart.backends import HOST, StdioBackend, TcpBackend, TtyBackend, check_backend, open_backend
+from acrn_dm.devices.uart.port import make_ports
 from acrn_dm.devices.uart.stream import OUTPUT_LIMIT, Stream
 from acrn_dm.devices.uart.uart16550 import BACKLOG, Uart16550
 from acrn_dm.errors import ConfigError, HostError
@@ -65,6 +67,17 @@ def taken(uart: Uart16550) -> bytes:
     while uart.read(LSR, 1) & 1:
         data.append(uart.read(DATA, 1))
     return bytes(data)
+
+
+def typed(uart: Uart16550, loop: IoLoop, count: int) -> bytes:
+    """*count* bytes of what was typed at a terminal: the kernel hands them over in its own time."""
+    data = b""
+    for _ in range(1000):
+        data += taken(uart)
+        if len(data) >= count:
+            return data
+        loop.step(0.01)
+    raise AssertionError(f"{data!r} is all")
 
 
 def drain(fd: int) -> bytes:
@@ -142,6 +155,62 @@ def test_guest_that_polls_goes_on_when_the_reader_stands_still(
         "serial port: 1000 bytes were dropped for its slow reader",
     ]
     stream.close()
+
+
+def test_guest_waits_as_long_as_it_takes_if_told(
+    uart: Uart16550, loop: IoLoop, pipe: tuple[int, int], clock: StoppedClock
+) -> None:
+    stream = Stream(uart, loop, rx=None, tx=pipe[1], wait=True)
+    uart.line = stream
+    sent, received = fill(uart), b""
+    clock.advance(3600)
+    loop.run_until_idle()
+    assert not uart.read(LSR, 1) & 0x20
+    while got := drain(pipe[0]):
+        received += got
+        loop.run_until_idle()
+    assert received == sent
+    assert uart.read(LSR, 1) & 0x20
+    stream.close()
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_reader_of_standard_output_is_waited_for_if_told(
+    uart: Uart16550, loop: IoLoop, pipe: tuple[int, int], clock: StoppedClock, wait: bool
+) -> None:
+    with open("/dev/null", "rb") as nothing:
+        terminal = Terminal("-l com1", stdin=nothing.fileno(), stdout=pipe[1])
+        backend = StdioBackend(uart, loop, terminal, lambda: None, wait=wait)
+        fill(uart)
+        clock.advance(PATIENCE_S)
+        loop.run_until_idle()
+        busy = not uart.read(LSR, 1) & 0x20
+        backend.close()
+    assert busy is wait
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_port_hands_on_what_was_said_of_slow_readers(
+    loop: IoLoop, pty: tuple[int, int], monkeypatch: pytest.MonkeyPatch, wait: bool
+) -> None:
+    told: list[bool] = []
+    init = Stream.__init__
+
+    def note(self: Stream, *args: Any, wait: bool, **how: Any) -> None:
+        told.append(wait)
+        init(self, *args, wait=wait, **how)
+
+    monkeypatch.setattr(Stream, "__init__", note)
+    (port,) = make_ports([UartSpec(number=1, backend=os.ttyname(pty[1]), wait=wait)], lambda irq: Level())
+    port.open(loop, lambda: None)
+    tcp = open_backend("tcp:0", "-l com2", Uart16550(Level()), loop, lambda: None, wait=wait)
+    assert isinstance(tcp, TcpBackend)
+    with socket.create_connection((HOST, tcp.port)):
+        while len(told) < 2:
+            loop.step(1)
+    tcp.close()
+    port.close()
+    assert told == [wait, wait]
 
 
 def test_guest_that_sleeps_is_interrupted_when_the_reader_stands_still(
@@ -238,8 +307,7 @@ def test_tty_is_raw_while_open_and_restored_after(uart: Uart16550, loop: IoLoop,
     backend = TtyBackend(uart, loop, os.ttyname(theirs))
     assert termios.tcgetattr(theirs)[3] & (termios.ECHO | termios.ICANON | termios.ISIG) == 0
     os.write(ours, b"\x03\r")
-    loop.run_until_idle()
-    assert taken(uart) == b"\x03\r"
+    assert typed(uart, loop, 2) == b"\x03\r"
     send(uart, b"out")
     assert drain(ours) == b"out"
     backend.close()
@@ -349,8 +417,7 @@ def test_stdio_uses_the_terminal_raw_and_gives_it_back(uart: Uart16550, loop: Io
     backend = StdioBackend(uart, loop, Terminal("-l com1", stdin=theirs, stdout=theirs), lambda: quits.append(1))
     assert termios.tcgetattr(theirs)[1] & termios.OPOST, "our own messages still get their carriage returns"
     os.write(ours, b"ls\x01x")
-    loop.run_until_idle()
-    assert taken(uart) == b"ls\x01"
+    assert typed(uart, loop, 3) == b"ls\x01"
     assert quits == [1]
     send(uart, b"ok")
     assert drain(ours) == b"ok"

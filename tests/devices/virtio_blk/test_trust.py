@@ -191,6 +191,26 @@ def test_durable_write_that_fails_while_others_wait_for_a_flush_fails_that_flush
         opened.flush()
 
 
+@pytest.mark.parametrize("err", [errno.ENOSPC, errno.EDQUOT, errno.ECANCELED])
+def test_durable_write_that_found_no_room_says_nothing_about_others(
+    opened: Image, monkeypatch: pytest.MonkeyPatch, err: int
+) -> None:
+    real = os.pwritev
+
+    def pwritev(fd: int, views: object, offset: int, flags: int) -> int:
+        if not flags:
+            return real(fd, views, offset, flags)  # type: ignore[arg-type]
+        opened.write([memoryview(b"v" * 512)], 512, durable=False)
+        raise OSError(err, "nothing was written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", pwritev)
+        with pytest.raises(OSError, match="nothing was written"):
+            opened.write([memoryview(b"d" * 512)], 0, durable=True)
+    opened.flush()
+    opened.write([memoryview(b"d" * 512)], 0, durable=True)
+
+
 def test_durable_write_that_fails_alone_is_a_failed_write_and_no_more(
     opened: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +241,20 @@ def test_flush_on_a_full_host_disk_fails_for_good(full_disk: Path) -> None:
     with disk(f"{full_disk},writeback") as d:
         assert [d.write(2048 + 8 * n, os.urandom(4096)) for n in range(512)] == [OK] * 512
         assert [requests(d, 0, FLUSH) for _ in range(3)] == [IOERR, IOERR, IOERR]
+
+
+@pytest.mark.process
+def test_block_device_that_shrinks_is_cut_too(full_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with disk(f"{full_disk}") as d:
+
+        def lseek(fd: int, offset: int, whence: int) -> int:
+            raise AssertionError("of a block device it waits for a discard under way, and reads would with it")
+
+        monkeypatch.setattr(os, "lseek", lseek)
+        assert status(d.request(IN, 8, room=512)) == OK
+        os.truncate(tmp_path / "small" / "disk", 4 << 20)
+        subprocess.run(["losetup", "-c", str(full_disk)], check=True)
+        assert [attempt(d, kind, 8) for kind in (IN, OUT, WRITE_ZEROES)] == [IOERR] * 3
 
 
 @pytest.fixture
@@ -295,8 +329,7 @@ def test_cut_while_a_write_is_under_way_is_noticed(
         real(self, views, offset, durable=durable)
 
     monkeypatch.setattr(Image, "_write", write)
-    with pytest.raises(LostError):
-        opened.write([memoryview(b"w" * 512)], 30 * 512, durable=False)
+    opened.write([memoryview(b"w" * 512)], 30 * 512, durable=False)
     with pytest.raises(LostError):
         opened.read([memoryview(bytearray(512))], 20 * 512)
 

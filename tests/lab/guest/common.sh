@@ -7,9 +7,14 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 . /lab/settings
 
+# Options of a module stand on the kernel's command line as for modprobe: name.option=value.
 load_modules() {
     while read -r module; do
-        insmod "/modules/$module" || echo "guest: $module does not load" > /dev/console
+        options=
+        for word in $(cat /proc/cmdline); do
+            case $word in "${module%.ko}".*) options="$options ${word#*.}" ;; esac
+        done
+        insmod "/modules/$module" $options || echo "guest: $module does not load" > /dev/console
     done < /lab/modules
 }
 

@@ -26,6 +26,16 @@ suspend() {
     report_line "resumed $(grep -c ^processor /proc/cpuinfo) cpus, $disk"
 }
 
+# Two megabytes of noise to the disk; says what became of them, and what the kernel thought of it.
+fill() {
+    head -c 2097152 /dev/urandom > /tmp/noise
+    dd if=/tmp/noise of=/dev/vda bs=64k seek=1 oflag=direct 2> /dev/null
+    report_line "filled $?"
+    dd if=/dev/vda of=/tmp/read bs=64k skip=1 count=32 iflag=direct 2> /dev/null
+    cmp /tmp/noise /tmp/read > /dev/null && report_line "read as written"
+    report_line "complaints $(dmesg | grep -cE 'I/O error|lockup|hung|blocked for')"
+}
+
 send_report() {
     cat /tmp/report > "$(port_named report)"
     : > /tmp/report
@@ -41,13 +51,19 @@ report_line "memory $(awk '/MemTotal/ {print $2}' /proc/meminfo)"
 before=$(dd if=/dev/vda bs=64k skip=1 2> /dev/null | sha256sum | cut -d' ' -f1)
 report_line "digest $before"
 report_line "drivers $(ls /sys/bus/virtio/drivers/*/ | grep -c '^virtio[0-9]')"
+# The 33rd character is feature 32, VERSION_1: a driver of the legacy interface does not accept it.
+report_line "modern $(cut -c33 /sys/bus/virtio/devices/virtio*/features | grep -c 1)"
+report_line "dmi $(cd /sys/class/dmi/id && cat sys_vendor product_name product_serial product_uuid chassis_asset_tag | tr '\n' ' ')"
 report_line "interrupts $(grep -c virtio /proc/interrupts) $(grep virtio /proc/interrupts | grep -c MSI)"
 dmesg | grep -E 'tsc: (Detected|Refined|Fast)|TSC' | while read -r line; do report_line "tsc $line"; done
 if [ -x /bin/lspci ]; then lspci -vvnn | while IFS= read -r line; do report_line "lspci $line"; done; fi
+if [ -x /bin/dmidecode ]; then dmidecode -d /dev/mem 2>&1 | sed 's/^/dmidecode /' >> /tmp/report; fi
+dmesg -r | sed -n 's/^<[0-4]>/log &/p' >> /tmp/report
 case $ACTION in
     reboot) if [ "$boots" -le "$REBOOTS" ]; then send_report; reboot -f; fi ;;
     button) wait_for_power_button ;;
     suspend) suspend ;;
+    fill) fill ;;
 esac
 send_report
 poweroff -f

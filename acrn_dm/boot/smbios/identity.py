@@ -1,0 +1,40 @@
+"""Which machine this is: the names in its tables."""
+
+import functools
+import importlib.metadata
+import uuid
+from pathlib import Path
+
+import attrs
+
+MANUFACTURER, PRODUCT = "ACRN", "acrn_dm"
+MACHINE_ID = Path("/etc/machine-id")
+_NAMESPACE = uuid.UUID("5f0a3c5e-6d0e-5b0c-9a54-0c1d3f0b7e21")
+
+
+@functools.cache
+def program_version() -> str:
+    """Our version; 0 where we are not installed."""
+    try:
+        return importlib.metadata.version("acrn-dm")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+@functools.cache  # a reset of the guest opens no path again
+def lasting_uuid(name: str, machine_id: Path = MACHINE_ID) -> uuid.UUID:
+    """The UUID of the VM *name* on this host: the same at each start, another on each host that has an id."""
+    try:
+        host = machine_id.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        host = ""
+    return uuid.uuid5(_NAMESPACE, f"{host}/{name}")
+
+
+@attrs.frozen(kw_only=True)
+class Identity:
+    """*name* is the VM's; the guest finds it as the system's serial number and as the chassis' asset tag."""
+
+    name: str
+    uuid: uuid.UUID
+    version: str = attrs.field(factory=program_version)

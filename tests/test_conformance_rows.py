@@ -1,0 +1,38 @@
+"""Rows of the virtio specification (their ids in the collected table) that failed once: each has a test of its name.
+
+The name has underscores for the id's dots, ``test_net_mq_limit...`` for ``net.mq.limit``, and the docstring the id.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+IDS = (
+    *("feat.accept_valid_subset", "legacy.init.use_before_driver_ok", "pci.common.config_generation"),
+    *("d.cfg.generation", "net.mq.limit", "net.rx.gso.needs_csum", "net.rx.gso.size", "d.net.cfg.ro"),
+    *("d.net.offloads.mask", "d.blk.status.values", "blk.wce.init0", "blk.legacy.wce_status"),
+    *("blk.stable.before_complete.wt", "d.con.open_both", "vsock.feat.no_implied"),
+)
+
+
+def all_tests() -> dict[str, str]:
+    """Names of all tests, with their docstrings."""
+    found = {}
+    for path in [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("plugins/*/tests/**/test_*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                found[node.name] = ast.get_docstring(node) or ""
+    return found
+
+
+TESTS = all_tests()
+
+
+@pytest.mark.parametrize("row", IDS)
+def test_row_that_failed_has_a_test_of_its_name(row: str) -> None:
+    name = "test_" + row.replace(".", "_")
+    named = {test: text for test, text in TESTS.items() if test == name or test.startswith(name + "_")}
+    assert named, f"no test is called {name}..."
+    assert any(row in text for text in named.values()), f"none of {sorted(named)} has {row} in its docstring"
