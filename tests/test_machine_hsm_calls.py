@@ -15,6 +15,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from acrn_dm.base import eventfd
 from acrn_dm.cli import app
 from acrn_dm.machine import StopReason
 from acrn_dm.testing.driver import NEEDS_RESET
@@ -32,6 +33,7 @@ DESTROY = ["DESTROY_VM", "close"]
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """A machine that leaves neither descriptors nor threads behind, and nothing in the module."""
+    eventfd._choose()  # what is opened once for the process
     before = set(os.listdir("/proc/self/fd")), threading.active_count()
     it = make_scene(tmp_path, monkeypatch)
     yield it

@@ -129,16 +129,21 @@ class StderrHandler(logging.Handler):
 
     def __init__(self, program: str) -> None:
         super().__init__()
+        self._program = program
         self.setFormatter(LineFormatter(f"{program}: %(levelname)s: %(message)s"))
         fd = descriptor()
         self._writer = None if fd is None else LineWriter(fd, lost_records(program))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand *record* over."""
+        """Hand *record* over; one that can't be formatted is a bug of its place, and no reason to stop."""
+        try:
+            text = self.format(record)
+        except Exception as e:
+            text = f"{self._program}: ERROR: log record of {record.pathname}:{record.lineno}: {e!r}"
         if self._writer is not None:
-            self._writer.put(encoded(self.format(record)))
+            self._writer.put(encoded(text))
         else:
-            say(self.format(record))
+            say(text)
 
     def close(self) -> None:
         """Give what waits a second to be read."""

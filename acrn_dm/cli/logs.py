@@ -114,6 +114,9 @@ class PrivateFiles(logging.handlers.RotatingFileHandler):
             raise OSError(errno.EBUSY, f"in use by {user}", self.baseFilename)
         return open(fd, "a", encoding=self.encoding, errors=self.errors)
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk is no reason to stop, nor to tell stderr with each record; the console has them, too."""
+
 
 @contextlib.contextmanager
 def logging_to(settings: LogSettings, name: str | None, folder: Path | None = None) -> Iterator[None]:

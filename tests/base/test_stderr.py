@@ -213,6 +213,12 @@ def test_buffer_in_the_place_of_stderr_is_written_at_once(capsys: Any) -> None:
     assert capsys.readouterr().err == "acrn-dm: ERROR: text\n"
 
 
+def test_record_that_can_not_be_formatted_says_where_it_is_from(capsys: Any) -> None:
+    record = {"msg": "%d", "args": ("x",), "levelname": "ERROR", "pathname": "some.py", "lineno": 7}
+    StderrHandler("acrn-dm").handle(logging.makeLogRecord(record))
+    assert capsys.readouterr().err.startswith("acrn-dm: ERROR: log record of some.py:7: TypeError(")
+
+
 def test_text_that_the_encoding_lacks_is_escaped() -> None:
     with open(os.devnull, "w", encoding="ascii") as stream, contextlib.redirect_stderr(stream):
         assert encoded("\udc80ä") == b"\\udc80\\xe4\n"

@@ -1,5 +1,6 @@
 """acrn_dm.cli.logs: levels and destinations of --logger_setting."""
 
+import errno
 import logging
 import os
 import stat
@@ -54,6 +55,20 @@ def test_disk_log_keeps_eight_files_of_limited_size(tmp_path: Path, monkeypatch:
     assert [f.name for f in files] == [f"vm1_log_{n}" for n in range(8)]
     assert all(f.stat().st_size <= 200 for f in files)
     assert "line 49" in files[0].read_text()
+
+
+def test_full_disk_stops_nobody_and_tells_stderr_nothing(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """logging's own way prints a traceback for each record, to a pipe that may be full."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with logging_to(LogSettings(console=1, disk=5), "vm1", tmp_path):
+        monkeypatch.setattr(logs.PrivateFiles, "shouldRollover", full)
+        log.info("text")
+    assert capsys.readouterr().err == ""
 
 
 def test_disk_logs_are_private_whatever_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,12 +41,14 @@ def build(name: str, directory: Path) -> Build:
         "blk image read-only with discard": (blk, f"{image},ro,discard"),
         "blk nodisk": (blk, "nodisk"),
         "blk O_DIRECT": (blk, f"{image},nocache,share=on"),
-        "console file": (console, f"@file:a={directory / 'log'}"),
         "console pty": (console, "@pty:a,pty:b"),
     }
-    if name == "console server and client":  # a server's path is its own: two machines can't listen at one
-        text = f"@socket:a={directory}/s{{}}:server,socket:b={directory}/none:client"
-        return lambda machine: machine.add(console, text.format(next(count)), slot=SLOT)
+    own = {  # two machines can't listen at one path, nor write one file
+        "console server and client": f"@socket:a={directory}/s{{}}:server,socket:b={directory}/none:client",
+        "console file": f"@file:a={directory}/log{{}}",
+    }
+    if name in own:
+        return lambda machine: machine.add(console, own[name].format(next(count)), slot=SLOT)
     if name in texts:
         kind, text = texts[name]
         return lambda machine: machine.add(kind, text, slot=SLOT)

@@ -37,6 +37,7 @@ DISK_SLOT = 3
 SECTOR = 512
 CONTENT = bytes(range(256)) * 2
 PM1_CONTROL, RESET_CONTROL = 0x404, 0xCF9
+SMI_COMMAND, ACPI_ENABLE, SCI_EN = 0xB2, 0xA0, 1 << 0
 S3, S5 = 3 << 10 | 1 << 13, 5 << 10 | 1 << 13  # SLP_TYP as in the DSDT, SLP_EN
 WAKING_VECTOR, WAKING_CODE = 12, 0x9_A000  # offset in the FACS; where a kernel would have its code
 SYSTEM_RESET, FULL_RESET = 0x06, 0x0E
@@ -130,8 +131,10 @@ class Guest:
         """For the driver: here everything runs by itself."""
 
     def power_off(self) -> None:
+        """As a system does that has switched ACPI on."""
         assert self.vm is not None
-        self.vm.pio_write(PM1_CONTROL, 2, S5)
+        self.vm.pio_write(SMI_COMMAND, 1, ACPI_ENABLE)
+        self.vm.pio_write(PM1_CONTROL, 2, S5 | SCI_EN)
 
     def suspend(self) -> None:
         """S3, until somebody presses the power button."""

@@ -1,5 +1,6 @@
 """vhost-user in the lab: a stock guest whose disk and console are served by other processes of the outer VM."""
 
+import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from .vm import GuestProcess, OuterVm
 pytestmark = pytest.mark.lab
 
 DISK, CONSOLE, PORT, IMAGE = "/run/lab-disk.sock", "/run/lab-console.sock", "/run/lab-port.sock", "/run/lab-disk.img"
+SECOND = "/run/lab-second.sock"  # a port that acrn-dm serves itself
+FIGHT_S = 8
 DEMO_DISK = "/run/demo-disk.sock"
 DISK_MIB, WRITE_MIB = 32, 16
 CONSOLE_MIB = 10
@@ -51,6 +54,13 @@ class Scene:
         command = f"dd if=/dev/vda bs=1M skip={skip_mib} count={mib} iflag=direct 2> /dev/null | sha256sum"
         return self.shell.run(command, 120).split()[0]
 
+    def replace_daemon(self) -> None:
+        """Kill the disk's process; the next one finds what it owed."""
+        self.disk.signal(signal.SIGKILL)
+        self.disk.wait(20)
+        self.vm.run(f"rm -f {DISK}")
+        self.disk = storage_daemon(self.vm)
+
     def image_digest(self, skip_mib: int, mib: int) -> str:
         """Of the same part of the image behind it."""
         command = f"dd if={IMAGE} bs=1M skip={skip_mib} count={mib} 2> /dev/null | sha256sum"
@@ -74,6 +84,7 @@ def scene(lab: OuterVm, lab_kernel: Kernel) -> Iterator[Scene]:
     result = lab.run(f"until [ -S {DISK} ] && [ -S {CONSOLE} ] && [ -S {PORT} ]; do sleep 0.2; done", timeout=30)
     assert result.rc == 0, disk.stderr + console.stderr
     arguments = ["-m", "256M", "-s", f"3,virtio-blk,vhost-user={DISK}", "-s", f"4,virtio-console,vhost-user={CONSOLE}"]
+    arguments += ["-s", f"5,virtio-console,socket:second={SECOND}"]
     shell = GuestShell(lab, lab_kernel, scratch, arguments)
     scene = Scene(lab, shell, disk)
     yield scene
@@ -113,10 +124,7 @@ def test_what_the_guest_flushed_is_in_the_image_though_the_daemon_was_killed_mea
     write = f"dd if=/dev/urandom of=/dev/vda bs=1M count={WRITE_MIB} seek={WRITE_MIB} conv=notrunc,fsync 2> /tmp/dd"
     scene.shell.run(f"({write}; echo $? > /tmp/done) &")
     scene.shell.run("until [ $(awk '{ print $7 }' /sys/block/vda/stat) -gt 0 ]; do usleep 1000; done")
-    scene.disk.signal(signal.SIGKILL)
-    scene.disk.wait(20)
-    scene.vm.run(f"rm -f {DISK}")
-    scene.disk = storage_daemon(scene.vm)
+    scene.replace_daemon()
     assert scene.shell.run("until [ -e /tmp/done ]; do usleep 50000; done; cat /tmp/done", 120) == "0"
     assert scene.digest_of(WRITE_MIB, WRITE_MIB) == scene.image_digest(WRITE_MIB, WRITE_MIB)
 
@@ -132,3 +140,33 @@ def test_10_mb_each_way_over_our_console_backend(scene: Scene) -> None:
     assert scene.shell.run(f"head -c {size} <&4 | sha256sum", 200).split()[0] == digest
     scene.shell.run("exec 4<&-")
     mirror.signal(signal.SIGTERM)
+
+
+def test_second_port_answers_within_a_second_while_a_peer_fights_over_its_kicks(scene: Scene) -> None:
+    """The disk's, whose requests are relayed, and the console's; both have work meanwhile."""
+    scene.shell.run("until second=$(port_named second) && bulk=$(port_named bulk); do usleep 50000; done")
+    repeat = "while :; do if read -r line <&5; then echo $line >&5; else usleep 20000; fi; done"
+    scene.shell.run(f"(exec 5<> $second; {repeat}) > /dev/null 2>&1 &")
+    reader = scene.vm.spawn([sys.executable, "-c", MIRROR, PORT, str(1 << 40)])
+    reader.wait_for("connected")
+    on = "while [ ! -e /tmp/stop ]; do"
+    for _ in range(4):
+        scene.shell.run(f"({on} dd if=/dev/vda of=/dev/null bs=4k count=1000 iflag=direct; done) > /dev/null 2>&1 &")
+    # Opened once: the driver spins until the device has taken each control message.
+    scene.shell.run(f"(exec 6> $bulk; {on} echo text >&6; usleep 10000; done) > /dev/null 2>&1 &")
+    words = ["tests.lab.gauge", "qemu-storage-daemon", "acrn_dm.export.cli"]
+    done = scene.vm.run(
+        [sys.executable, "-m", "tests.lab.fighting_peer", SECOND, str(FIGHT_S), *words], cwd=ROOT, timeout=120
+    )
+    assert done.rc == 0, done.stderr
+    result = json.loads(done.stdout)
+    print(result)
+    assert result["kicks"] >= 3, "the disk's relay and the console's port and control queues"
+    assert result["rounds"] > 100
+    assert result["answers"] > 5 * FIGHT_S
+    assert result["slowest"] < 1.0
+    scene.shell.run("touch /tmp/stop")
+    scene.replace_daemon()  # which has lost kicks in the fight
+    reader.signal(signal.SIGTERM)
+    assert scene.digest_of(0, DISK_MIB) == scene.image_digest(0, DISK_MIB)
+    assert "helper threads" not in scene.shell.process.stderr

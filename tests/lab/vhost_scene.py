@@ -124,4 +124,6 @@ def stage(
     yield scene
     assert shell.power_off() == 0, shell.process.stderr
     server.signal(signal.SIGTERM)
-    vm.run(f"ip link delete {TAP}")
+    left = vm.run(f"ethtool -k {TAP}; ip link delete {TAP}").stdout
+    for offload in ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation"):
+        assert f"{offload}: off" in left, f"the tap is left with the guest's offloads: {left}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from acrn_dm.base import eventfd
 from acrn_dm.devices import virtio_blk, virtio_console, virtio_net
 from acrn_dm.errors import HostError
 from acrn_dm.testing import SimMachine, VirtioDriver
@@ -36,6 +37,7 @@ def socket_path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_descriptor_is_left() -> Iterator[None]:
+    eventfd._choose()  # what is opened once for the process
     before = open_descriptors()
     yield
     assert open_descriptors() == before

@@ -21,6 +21,7 @@ def program_version() -> str:
         return "0"
 
 
+@functools.cache  # a reset of the guest opens no path again
 def lasting_uuid(name: str, machine_id: Path = MACHINE_ID) -> uuid.UUID:
     """The UUID of the VM *name* on this host: the same at each start, another on each host that has an id."""
     try:

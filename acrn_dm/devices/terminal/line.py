@@ -74,9 +74,15 @@ class Line:
                 self._sizes = SizeWatch(loop, lambda: self.size, resized)
         loop.call_soon(self._look)
 
-    def step_aside(self) -> None:
-        """We are about to be stopped: the terminal is as it was. For a signal's handler."""
-        self._raw.step_aside()
+    def step_aside(self, again: Callable[[], None]) -> bool:
+        """We are about to be stopped: the terminal is as it was. For a signal's handler.
+
+        False where it has to wait: *again* is called, on the loop, when the work that it interrupted is done.
+        """
+        if self._raw.step_aside() or self._loop is None:
+            return True
+        self._loop.call_soon(again)
+        return False
 
     def come_back(self) -> None:
         """We go on, in the front or in the background. For a signal's handler."""

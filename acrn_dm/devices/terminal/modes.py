@@ -56,13 +56,15 @@ class RawMode:
         with self._lock:
             self._leave()
 
-    def step_aside(self) -> None:
-        """``leave`` for a signal's handler, which may have interrupted the work on the modes: then they stay."""
-        if self._lock.acquire(timeout=BUSY_S):
-            try:
-                self._leave()
-            finally:
-                self._lock.release()
+    def step_aside(self) -> bool:
+        """``leave`` for a signal's handler. It may have interrupted the work on the modes: then False."""
+        if not self._lock.acquire(timeout=BUSY_S):
+            return False
+        try:
+            self._leave()
+        finally:
+            self._lock.release()
+        return True
 
     def _keep(self, now: list[Any]) -> None:
         if self._saved is None:

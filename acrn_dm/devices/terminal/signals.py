@@ -4,6 +4,7 @@ They stay with us until everything is given back, so that no number of them ends
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -42,12 +43,16 @@ def signals_to(off: Callable[[], None], resized: Callable[[], None], *, last: bo
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """Stop as asked, with the terminal as it was for whoever has it meanwhile."""
-    for line in open_lines():
-        line.step_aside()
+    if not all(line.step_aside(_stop_again) for line in open_lines()):
+        return
     signal.signal(signal.SIGTSTP, signal.SIG_DFL)
     signal.pthread_kill(threading.get_ident(), signal.SIGTSTP)  # it is over when this returns
     signal.signal(signal.SIGTSTP, _stop)
     _continued(number, frame)  # also when nothing has stopped us: there is no shell that could go on
+
+
+def _stop_again() -> None:
+    os.kill(os.getpid(), signal.SIGTSTP)
 
 
 def _continued(number: int, frame: FrameType | None) -> None:

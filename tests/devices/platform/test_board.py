@@ -155,7 +155,7 @@ def test_serial_ports_that_overlap_are_a_config_error() -> None:
 def test_missing_tty_is_reported_by_check() -> None:
     callbacks: Any = SimpleNamespace(poweroff=None, reset=lambda full: None, suspend=None, debug_exit=None, quit=None)
     platform = Platform(callbacks, uarts=[UartSpec(number=1, backend="/nonexistent/tty")])
-    assert platform.check() == ["-l com1: /nonexistent/tty: No such file or directory"]
+    assert platform.check() == ["-l com1: terminal /nonexistent/tty does not exist"]
 
 
 def test_reset_brings_every_device_to_power_on(rig: Rig) -> None:

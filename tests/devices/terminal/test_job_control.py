@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,38 @@ def test_stop_gives_the_terminal_back_by_itself(dash: Session, tmp_path: Path) -
     dash.wait(lambda: dash.modes == before, "not as before")
 
 
+INTERRUPTED = """
+import os, signal
+from acrn_dm.devices.terminal.files import share_input, share_output
+from acrn_dm.devices.terminal.line import Line
+from acrn_dm.devices.terminal.signals import signals_to
+from acrn_dm.ioloop import IoLoop
+loop = IoLoop("main")
+line = Line("test", share_input(0), share_output(1))
+line.start(loop)
+with signals_to(lambda: None, lambda: None, last=True):
+    with line._raw._lock:
+        os.kill(os.getpid(), signal.SIGTSTP)
+        print("not yet", flush=True)
+    loop.run_until_idle()
+    print("goes on", flush=True)
+    line.close()
+"""
+
+
+def test_stop_that_interrupts_the_work_on_the_modes_comes_when_that_is_done(dash: Session, tmp_path: Path) -> None:
+    before = dash.modes
+    (tmp_path / "job.py").write_text(INTERRUPTED)
+    dash.type(f"{sys.executable} {tmp_path / 'job.py'}\n")
+    dash.wait_for("not yet")
+    (pid,) = dash.children()
+    dash.wait(lambda: state(pid) == "T", "not stopped")
+    assert dash.modes == before
+    dash.type("fg\n")
+    dash.wait_for("goes on")
+    dash.wait(lambda: dash.modes == before, "not as before")
+
+
 def test_stop_that_nobody_hears_of_does_not_make_raw_modes_the_ones_to_put_back(dash: Session, tmp_path: Path) -> None:
     before = dash.modes
     pid = dash.run(acrn_dm(tmp_path, *COM1))
@@ -154,6 +187,17 @@ def test_escape_key_ends_the_machine_at_a_virtio_console(dash: Session, tmp_path
     dash.wait(lambda: dash.raw, "not raw")
     quit_by_key(dash)
     assert dash.status() == 1
+    assert dash.modes == before
+
+
+def test_escape_key_ends_a_console_that_is_served_to_another_program(dash: Session, tmp_path: Path) -> None:
+    before = dash.modes
+    program = [sys.executable, "-m", "acrn_dm.export.cli", "console", f"--socket-path={tmp_path / 's'}"]
+    dash.type(" ".join(program) + "\n")
+    dash.wait(lambda: dash.raw, "not raw")
+    dash.type(QUIT)
+    dash.wait_for("ready> ")
+    assert dash.status() == 0
     assert dash.modes == before
 
 

@@ -74,9 +74,11 @@ def test_reads_return_one_byte_at_once_whatever_was_set_before(pty: tuple[int, i
     attributes[3] &= ~termios.ICANON
     attributes[6][termios.VMIN], attributes[6][termios.VTIME] = 200, 0
     termios.tcsetattr(theirs, termios.TCSANOW, attributes)
-    RawMode(theirs).enter()
+    raw = RawMode(theirs)
+    raw.enter()
     os.write(ours, b"x")
     assert os.read(theirs, 10) == b"x"
+    raw.leave()
 
 
 def test_handler_that_interrupts_the_work_on_the_modes_does_not_wait_for_it(pty: tuple[int, int]) -> None:
@@ -84,9 +86,9 @@ def test_handler_that_interrupts_the_work_on_the_modes_does_not_wait_for_it(pty:
     raw.enter()
     made = termios.tcgetattr(pty[1])
     with raw._lock:
-        raw.step_aside()
+        assert not raw.step_aside()
     assert termios.tcgetattr(pty[1]) == made
-    raw.step_aside()
+    assert raw.step_aside()
     assert termios.tcgetattr(pty[1]) != made
 
 
