@@ -308,6 +308,9 @@ def test_failure_from_before_the_guest_was_resumed_asks_no_more(tmp_path: Path, 
             d.machine.io_loops["io"].step()
             machine.faults[0].resumed()
             gate.set()
+            pool = d.device._pools[0]
+            with pool._changed:  # the late one has failed before the loop does the first one again
+                assert pool._changed.wait_for(lambda: pool._unfinished == 0, 30)
             d.machine.settle()
         assert sorted(answers(d)) == [(token, OK) for token in tokens]
         assert len(machine.faults) == 1
