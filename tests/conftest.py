@@ -1,8 +1,16 @@
-"""For every test: what ``main`` does to its process for good is not done to the one that runs the tests."""
+"""For every test: what ``main`` does to its process for good is not done to the one that runs the tests, and whoever
+started that one (``nohup``, a script's ``&``) does not decide which signals its children ignore.
+"""
+
+import signal
 
 import pytest
 
 from acrn_dm.base import privileges
+
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+    signal.signal(_number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -165,9 +165,10 @@ class PciBus:
         if function is None or size not in (1, 2, 4) or reg % size:
             return all_ones(size)
         if reg >= cs.SIZE:
-            # Conventional PCI functions have no extended space. An empty list there, as the original has it, makes a
-            # guest look for each extended capability that it knows, a request each.
-            return all_ones(size)
+            # Conventional functions have no extended space. An empty list there, which the original has, makes a
+            # guest look for each extended capability that it knows, a request each. An Express function has the list,
+            # and an empty one is a header of zeroes (PCI Express 3.0, 7.9.1).
+            return 0 if function.express and reg < cs.SIZE + 4 else all_ones(size)
         with function.lock:
             return function.config_read(reg, size) & all_ones(size)
 

@@ -51,6 +51,7 @@ class PciFunction:
         self._resources: Resources | None = None
         self._last_capability = 0
         self._free = cs.FIRST_CAPABILITY  # where the next capability goes
+        self.express = False  # has the PCI Express capability, and so an extended configuration space
         self._msix_control = self._msi_capability = cs.SIZE  # offsets; SIZE: there is none
         self._interrupt_mode = (False, False, False)
         self._define_header()
@@ -85,6 +86,7 @@ class PciFunction:
         if end > cs.SIZE or len(writable) > len(body):
             raise ValueError(f"{self.name}: capability {cap_id:#x} of {len(body)} bytes does not fit")
         self.config.define(at, 2, cap_id)
+        self.express |= cap_id == cs.CAP_EXPRESS
         if body:
             mask = int.from_bytes(writable, "little")
             self.config.define(at + 2, len(body), int.from_bytes(body, "little"), writable=mask)

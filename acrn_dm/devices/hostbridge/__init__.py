@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import attrs
 
 from acrn_dm.hookspecs import hookimpl
+from acrn_dm.pci.config_space import CAP_EXPRESS
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.types import DeviceContext, DeviceType
 
 CLASS_HOST_BRIDGE = 0x060000
-PCI_EXPRESS = 0x10  # capability id
 # PCI Express capability (PCI Express 3.0, 7.8), after id and next pointer: version 2, root port; device capabilities,
 # control and status 0; link capabilities and status: x1 at 2.5 GT/s; everything else 0. Guests that distrust MSI on
 # conventional PCI (FreeBSD, Windows) look for it here.
@@ -26,7 +26,7 @@ class HostBridge(PciFunction):
 
     def __init__(self, context: DeviceContext, vendor: int, device: int) -> None:
         super().__init__(context, vendor=vendor, device=device, class_code=CLASS_HOST_BRIDGE)
-        self.add_capability(PCI_EXPRESS, EXPRESS_BODY)
+        self.add_capability(CAP_EXPRESS, EXPRESS_BODY)
 
 
 @hookimpl
