@@ -242,7 +242,9 @@ def test_row_88_backend_that_dies_over_its_notes_again_and_again_costs_no_descri
         ours = open_descriptors() - len(peer._fds)
         eventually(machine, lambda: peer.connections > 6)
         assert peer.codes().count(Request.GET_INFLIGHT_FD) == 1
-        assert open_descriptors() - len(peer._fds) <= ours + 3, "each connection's end costs one"
+        # Between two moments of the peer's own thread the count may be higher; were a descriptor lost at each
+        # connection's end, it would be for good.
+        eventually(machine, lambda: open_descriptors() - len(peer._fds) <= ours + 3)
 
 
 NOTES = {
