@@ -24,7 +24,7 @@ lint: ext
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m mypy.stubtest acrn_dm._fastring acrn_dm.base._aio acrn_dm.hypervisors._kvm acrn_dm.hypervisors._hsm acrn_dm.vhost._vhost acrn_dm.devices.terminal._rescue
+	$(PY) -m mypy.stubtest acrn_dm._fastring acrn_dm.base.events._aio acrn_dm.hypervisors.kvm._kvm acrn_dm.hypervisors.acrn.module._hsm acrn_dm.backends.kernel._vhost acrn_dm.devices.terminal._rescue
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint acrn_dm benchmarks
 
 bench: ext
@@ -56,4 +56,4 @@ build/.venv: pyproject.toml $(wildcard plugins/*/pyproject.toml) tools/setup-deb
 	@touch $@
 
 clean:
-	rm -rf build .venv *.egg-info acrn_dm/*.so acrn_dm/*/*.so acrn_dm/*/*/*.so
+	rm -rf build .venv *.egg-info $(shell find acrn_dm -name '*.so')

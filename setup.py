@@ -15,11 +15,11 @@ WARNINGS = ["-Wall", "-Wno-unused-function"]
 
 MODULES = {
     "acrn_dm._fastring": "acrn_dm/_fastring.pyx",
-    "acrn_dm.base._aio": "acrn_dm/base/_aio.pyx",
-    "acrn_dm.hypervisors._kvm": "acrn_dm/hypervisors/_kvm.pyx",
-    "acrn_dm.vhost._vhost": "acrn_dm/vhost/_vhost.pyx",
+    "acrn_dm.base.events._aio": "acrn_dm/base/events/_aio.pyx",
+    "acrn_dm.hypervisors.kvm._kvm": "acrn_dm/hypervisors/kvm/_kvm.pyx",
+    "acrn_dm.backends.kernel._vhost": "acrn_dm/backends/kernel/_vhost.pyx",
     "acrn_dm.devices.terminal._rescue": "acrn_dm/devices/terminal/_rescue.pyx",
-    "acrn_dm.hypervisors._hsm": "acrn_dm/hypervisors/_hsm.pyx",
+    "acrn_dm.hypervisors.acrn.module._hsm": "acrn_dm/hypervisors/acrn/module/_hsm.pyx",
 }
 
 setup(

@@ -10,38 +10,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from acrn_dm._fastring import Chain
-    from acrn_dm.base.claims import Claim
-    from acrn_dm.errors import AcrnDmError, ConfigError, GuestError, HostError, PluginError
-    from acrn_dm.hookspecs import hookimpl
-    from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
-    from acrn_dm.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
-    from acrn_dm.memory import GuestMemory
-    from acrn_dm.options import option
+    from acrn_dm.backends.kernel.backend import KernelVhost
+    from acrn_dm.backends.kernel.node import VhostNode, VhostQueue
+    from acrn_dm.base.errors import AcrnDmError, ConfigError, GuestError, HostError, PluginError
+    from acrn_dm.base.events.ioloop import READ, WRITE, IoLoop, Timer
+    from acrn_dm.base.files.claims import Claim
+    from acrn_dm.base.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
+    from acrn_dm.contract.hookspecs import hookimpl
+    from acrn_dm.contract.options import option
+    from acrn_dm.contract.resources import Resources
+    from acrn_dm.contract.types import BackendType, Bdf, DeviceContext, DeviceType, HypervisorOptions, HypervisorType
+    from acrn_dm.memory.guest_memory import GuestMemory
     from acrn_dm.pci.bar import Bar, BarKind
     from acrn_dm.pci.function import PciFunction
-    from acrn_dm.resources import Resources
-    from acrn_dm.types import BackendType, Bdf, DeviceContext, DeviceType, HypervisorOptions, HypervisorType
-    from acrn_dm.vhost.kernel import KernelVhost
-    from acrn_dm.vhost.kernel_node import VhostNode, VhostQueue
     from acrn_dm.virtio.backend import Backend, Session, SessionQueue
     from acrn_dm.virtio.device import VirtioDevice
     from acrn_dm.virtio.queue import Queue
 
 _HOMES = {
     "_fastring": ("Chain",),
-    "base.claims": ("Claim",),
-    "errors": ("AcrnDmError", "ConfigError", "GuestError", "HostError", "PluginError"),
-    "hookspecs": ("hookimpl",),
-    "ioloop": ("READ", "WRITE", "IoLoop", "Timer"),
-    "irq": ("IntxLine", "IoEventFd", "IrqFd", "MsiMessage", "Space"),
-    "memory": ("GuestMemory",),
-    "options": ("option",),
+    "base.files.claims": ("Claim",),
+    "base.errors": ("AcrnDmError", "ConfigError", "GuestError", "HostError", "PluginError"),
+    "contract.hookspecs": ("hookimpl",),
+    "base.events.ioloop": ("READ", "WRITE", "IoLoop", "Timer"),
+    "base.irq": ("IntxLine", "IoEventFd", "IrqFd", "MsiMessage", "Space"),
+    "memory.guest_memory": ("GuestMemory",),
+    "contract.options": ("option",),
     "pci.bar": ("Bar", "BarKind"),
     "pci.function": ("PciFunction",),
-    "resources": ("Resources",),
-    "types": ("BackendType", "Bdf", "DeviceContext", "DeviceType", "HypervisorOptions", "HypervisorType"),
-    "vhost.kernel": ("KernelVhost",),
-    "vhost.kernel_node": ("VhostNode", "VhostQueue"),
+    "contract.resources": ("Resources",),
+    "contract.types": ("BackendType", "Bdf", "DeviceContext", "DeviceType", "HypervisorOptions", "HypervisorType"),
+    "backends.kernel.backend": ("KernelVhost",),
+    "backends.kernel.node": ("VhostNode", "VhostQueue"),
     "virtio.backend": ("Backend", "Session", "SessionQueue"),
     "virtio.device": ("VirtioDevice",),
     "virtio.queue": ("Queue",),

@@ -16,7 +16,7 @@ from cpython.memoryview cimport PyMemoryView_FromObject
 from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
-from acrn_dm.errors import GuestError
+from acrn_dm.base.errors import GuestError
 
 cdef enum:
     MAX_SIZE = 32768             # 2.7: the largest queue size

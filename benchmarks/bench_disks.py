@@ -2,10 +2,10 @@
 
 import time
 
+from acrn_dm.contract.types import Bdf
 from acrn_dm.devices.virtio_blk import acrn_dm_device_types
 from acrn_dm.pci import config_space as cs
 from acrn_dm.testing import SimMachine
-from acrn_dm.types import Bdf
 
 DISKS = (25, 100, 200)
 TOGGLES = 50

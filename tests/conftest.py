@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from acrn_dm.base import privileges
+from acrn_dm.base.process import privileges
 
 for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
     signal.signal(_number, signal.SIG_DFL)

@@ -9,18 +9,14 @@ ROOT = Path(__file__).resolve().parents[1] / "acrn_dm"
 
 # Bottom first. A module may import its own layer and the ones below.
 LAYERS = (
-    (
-        *("errors", "validators", "hugepages", "_fastring", "boot.registers", "boot.processors", "boot.layout"),
-        *("base.core_dumps", "base.log_text", "base.private_files", "base.privileges"),
-    ),
-    ("bus", "irq", "memory", "ioloop", "base"),
-    ("resources", "types", "report"),
-    ("options", "config", "hookspecs", "hypervisors.base", "hypervisors._kvm", "hypervisors._hsm"),
-    ("plugins", "pci"),
+    ("base",),
+    ("_fastring", "ring", "memory"),
+    ("contract",),
+    ("pci",),
     ("virtio",),
-    ("vhost",),
+    ("backends",),
     ("boot", "devices", "hypervisors"),
-    ("resolve", "dispatch", "describe", "plan", "parts", "firmware", "management"),
+    ("management",),
     ("machine",),
     ("cli", "export", "testing", "__main__", "__init__"),
 )

@@ -30,7 +30,8 @@ from typing import Any
 
 import attrs
 
-from acrn_dm.devices.virtio_blk import acrn_dm_device_types, backend, trust
+from acrn_dm.devices.virtio_blk import acrn_dm_device_types
+from acrn_dm.devices.virtio_blk.image import backend, trust
 from acrn_dm.testing import SimMachine, VirtioDriver
 
 SECTOR, BLOCK, BLOCKS = 512, 4096, 64

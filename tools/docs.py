@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from acrn_dm import hookspecs
 from acrn_dm.cli.app import main as acrn_dm_main
-from acrn_dm.options import describe
-from acrn_dm.plugins import PluginManager, make_plugin_manager
-from acrn_dm.virtio import features, legacy, modern
+from acrn_dm.contract import hookspecs
+from acrn_dm.contract.options import describe
+from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
+from acrn_dm.virtio import features
+from acrn_dm.virtio.pci import legacy, modern
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -2,7 +2,7 @@
 
 For each place where an eventfd is signalled that another process has, a process fills it, empties it and makes it
 blocking and not, as fast as it can, while this one signals it all the time. Nothing may ever wait: the first signal
-that takes ``STUCK_S`` is the end. The scenes are those of the tests (tests/base/fight_scenes.py), shorter there.
+that takes ``STUCK_S`` is the end. The scenes are those of the tests (tests/base/events/fight_scenes.py), shorter there.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-from acrn_dm.base.eventfd import drain
+from acrn_dm.base.events.eventfd import drain
 
 STUCK_S = 20.0  # a loaded machine may hold a thread up for long, a hanging one for ever
 FULL = (1 << 64) - 2  # the highest count that can be written
@@ -166,7 +166,7 @@ def fight(eventfd: int, signal: Callable[[], object], *, seconds: float, signals
 
 def main() -> int:
     """Run every scene for the time asked for; print a line each."""
-    from tests.base.fight_scenes import SCENES  # noqa: PLC0415 - they import this module
+    from tests.base.events.fight_scenes import SCENES  # noqa: PLC0415 - they import this module
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each scene (default: 60)")

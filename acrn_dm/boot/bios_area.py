@@ -9,7 +9,7 @@ section 5; Ralf Brown's Interrupt List, MEMORY.LST).
 import struct
 from collections.abc import Sequence
 
-from acrn_dm.boot import layout
+from acrn_dm.base import address_map as layout
 from acrn_dm.boot.image import BootImage, Piece
 
 LOW_MEMORY_KIB = layout.LEGACY_HOLE_BASE // layout.KIB

@@ -9,10 +9,11 @@ import struct
 
 import attrs
 
-from acrn_dm.boot import command_line, e820, flat, layout
+from acrn_dm.base import address_map as layout
+from acrn_dm.boot import command_line, e820, flat
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import PAGE, BootImage, GuestSetup, Piece
-from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.contract.registers import BootRegisters
 
 HEADER_MAGIC = b"HdrS"
 MAGIC_OFFSET = 0x202

@@ -2,7 +2,7 @@
 
 import os
 
-from acrn_dm.errors import ConfigError
+from acrn_dm.base.errors import ConfigError
 
 MAX_LENGTH = 2047  # bytes without the NUL: COMMAND_LINE_SIZE of Linux on x86, and what the original's parser takes
 

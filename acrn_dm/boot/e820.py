@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from acrn_dm.boot import layout
-from acrn_dm.memory import MemoryRange
+from acrn_dm.base import address_map as layout
+from acrn_dm.memory.guest_memory import MemoryRange
 
 RAM = 1
 RESERVED = 2

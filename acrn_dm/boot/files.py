@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from acrn_dm.errors import ConfigError
+from acrn_dm.base.errors import ConfigError
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -2,7 +2,7 @@
 
 import struct
 
-from acrn_dm.boot.registers import Segment
+from acrn_dm.contract.registers import Segment
 
 # Descriptors with base 0 and limit 4 GiB: execute/read and read/write, accessed, ring 0, 32 bits.
 _CODE = 0x00CF_9B00_0000_FFFF

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import attrs
 
-from acrn_dm.boot import layout
+from acrn_dm.base import address_map as layout
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot.files import ImageFile
-from acrn_dm.boot.registers import BootRegisters
-from acrn_dm.errors import ConfigError
-from acrn_dm.memory import GuestMemory, MemoryRange
+from acrn_dm.contract.registers import BootRegisters
+from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 
 PAGE = 4096
 _ZEROS = bytes(layout.MIB)

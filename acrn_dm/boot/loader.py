@@ -5,16 +5,16 @@ from pathlib import Path
 
 import attrs
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot import bios_area, bzimage, elf, multiboot, ovmf, pvh
 from acrn_dm.boot.acpi.build import RSDP_GPA, build_acpi
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.files import ImageFile, KeptFiles
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece, low_memory_end
-from acrn_dm.boot.registers import BootRegisters
 from acrn_dm.boot.smbios import Identity, Smbios, build_smbios
-from acrn_dm.config import Firmware
-from acrn_dm.errors import ConfigError
-from acrn_dm.memory import GuestMemory, MemoryRange
+from acrn_dm.contract.config import Firmware
+from acrn_dm.contract.registers import BootRegisters
+from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 
 
 @attrs.frozen(kw_only=True)

@@ -11,12 +11,13 @@ The command line is the user's alone: a kernel that takes its first word for its
 import struct
 from collections.abc import Sequence
 
-from acrn_dm.boot import command_line, e820, flat, layout
+from acrn_dm.base import address_map as layout
+from acrn_dm.boot import command_line, e820, flat
 from acrn_dm.boot.elf import ElfImage, LoadSegment, kernel_segment
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece
-from acrn_dm.boot.registers import BootRegisters
-from acrn_dm.memory import MemoryRange
+from acrn_dm.contract.registers import BootRegisters
+from acrn_dm.memory.guest_memory import MemoryRange
 
 _HEADER_MAGIC = 0x1BAD_B002
 _LOADER_MAGIC = 0x2BAD_B002

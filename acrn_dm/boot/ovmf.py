@@ -16,15 +16,16 @@ from uuid import UUID
 
 import attrs
 
-from acrn_dm.base.claims import Claim, path_key
-from acrn_dm.base.file_locks import content_is_free, holder, take_content
-from acrn_dm.boot import e820, layout
+from acrn_dm.base import address_map as layout
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.files.claims import Claim, path_key
+from acrn_dm.base.files.file_locks import content_is_free, holder, take_content
+from acrn_dm.boot import e820
 from acrn_dm.boot.files import ImageFile, KeptFiles
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece
-from acrn_dm.boot.registers import BootRegisters, Segment
-from acrn_dm.config import Firmware
-from acrn_dm.errors import ConfigError
-from acrn_dm.memory import GuestMemory, MemoryRange
+from acrn_dm.contract.config import Firmware
+from acrn_dm.contract.registers import BootRegisters, Segment
+from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 
 log = logging.getLogger(__name__)
 

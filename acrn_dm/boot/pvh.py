@@ -5,11 +5,12 @@ Source: Xen's docs/misc/pvh.pandoc and include/public/arch-x86/hvm/start_info.h.
 
 import struct
 
-from acrn_dm.boot import command_line, e820, flat, layout
+from acrn_dm.base import address_map as layout
+from acrn_dm.boot import command_line, e820, flat
 from acrn_dm.boot.elf import ElfImage, kernel_segment
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece
-from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.contract.registers import BootRegisters
 
 _OWNER = b"Xen"
 _PHYS32_ENTRY = 18  # XEN_ELFNOTE_PHYS32_ENTRY

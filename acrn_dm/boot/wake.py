@@ -6,11 +6,11 @@ the FACS does not offer it.
 
 import struct
 
+from acrn_dm.base.errors import GuestError
 from acrn_dm.boot.acpi.build import build_acpi
 from acrn_dm.boot.acpi.inputs import AcpiInputs
-from acrn_dm.boot.registers import BootRegisters, Segment
-from acrn_dm.errors import GuestError
-from acrn_dm.memory import GuestMemory
+from acrn_dm.contract.registers import BootRegisters, Segment
+from acrn_dm.memory.guest_memory import GuestMemory
 
 WAKING_VECTOR = 12
 REAL_MODE_LIMIT = 0xFFFF

@@ -10,10 +10,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
-from acrn_dm.base import privileges
-from acrn_dm.base.descriptors import raise_limit
+from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError
+from acrn_dm.base.files.descriptors import raise_limit
 from acrn_dm.base.log_text import escaped
-from acrn_dm.base.stderr import say
+from acrn_dm.base.process import privileges
+from acrn_dm.base.process.stderr import say
 from acrn_dm.cli import help as help_texts
 from acrn_dm.cli import report, toml
 from acrn_dm.cli.arguments import Setting, parse_arguments, understood
@@ -22,12 +23,11 @@ from acrn_dm.cli.logs import logging_to
 from acrn_dm.cli.option_table import OPTIONS
 from acrn_dm.cli.parse import Command, Layer, assemble, convert
 from acrn_dm.cli.plugin_options import OptionParser
-from acrn_dm.config import MachineConfig
+from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
 from acrn_dm.devices.terminal.signals import signals_to
-from acrn_dm.errors import AcrnDmError, ConfigError, HostError
-from acrn_dm.plugins import PluginManager, make_plugin_manager
-from acrn_dm.report import MachineReport
-from acrn_dm.resolve import without_obsolete
+from acrn_dm.machine.report import MachineReport
+from acrn_dm.machine.resolve import without_obsolete
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 class Machine(Protocol):
-    """What the command line needs of ``machine.Machine``."""
+    """What the command line needs of ``machine.machine.Machine``."""
 
     detail: str
 
@@ -61,8 +61,8 @@ Build = Callable[[MachineConfig, PluginManager], Machine]
 
 
 def build_machine(config: MachineConfig, plugins: PluginManager) -> Machine:
-    """``machine.build``, imported when a machine is wanted: help needs neither hypervisor nor ring module."""
-    from acrn_dm.machine import build  # noqa: PLC0415
+    """``machine.machine.build``, imported when a machine is wanted: help needs neither hypervisor nor ring module."""
+    from acrn_dm.machine.machine import build  # noqa: PLC0415
 
     return build(config, plugins)
 

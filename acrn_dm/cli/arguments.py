@@ -6,10 +6,10 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.cli.grammar import Option, Table
 from acrn_dm.cli.option_table import REMOVED, SHORT_OPTIONS
-from acrn_dm.errors import ConfigError
-from acrn_dm.options import did_you_mean
+from acrn_dm.contract.options import did_you_mean
 
 
 @attrs.frozen(kw_only=True)

@@ -4,13 +4,13 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from acrn_dm import options
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.cli.arguments import Setting
 from acrn_dm.cli.grammar import Group, Table
-from acrn_dm.errors import ConfigError
-from acrn_dm.plugins import PluginManager
-from acrn_dm.resolve import ORIGINAL_DEVICES
-from acrn_dm.types import DeviceType
+from acrn_dm.contract import options
+from acrn_dm.contract.plugins import PluginManager
+from acrn_dm.contract.types import DeviceType
+from acrn_dm.machine.resolve import ORIGINAL_DEVICES
 
 WIDTH = 100
 INDENT = 30

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from acrn_dm.base import one_user
+from acrn_dm.base.files import one_user
+from acrn_dm.base.files.private_files import make_folder, open_log
 from acrn_dm.base.log_text import LineFormatter, escaped
-from acrn_dm.base.private_files import make_folder, open_log
-from acrn_dm.base.stderr import StderrHandler
+from acrn_dm.base.process.stderr import StderrHandler
 from acrn_dm.cli.values import LogSettings
 
 NOTICE = 25  # between logging's INFO and WARNING; one number for plugins that want it

@@ -5,12 +5,12 @@ from typing import Any, TypeVar
 
 import attrs
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.cli.arguments import Setting
 from acrn_dm.cli.grammar import Effect
 from acrn_dm.cli.values import MANAGER_DIRECTORY, LogSettings, word
-from acrn_dm.config import DeviceSpec, MachineConfig, UartSpec
-from acrn_dm.errors import ConfigError
-from acrn_dm.types import Bdf
+from acrn_dm.contract.config import DeviceSpec, MachineConfig, UartSpec
+from acrn_dm.contract.types import Bdf
 
 S = TypeVar("S", DeviceSpec, UartSpec)
 

@@ -7,9 +7,9 @@ Parsers raise ValueError like those of ``values``.
 import re
 from pathlib import Path
 
-from acrn_dm.boot.layout import KIB, MIB
+from acrn_dm.base.address_map import KIB, MIB
 from acrn_dm.cli.values import decimal, path
-from acrn_dm.config import Firmware, InterruptMonitor
+from acrn_dm.contract.config import Firmware, InterruptMonitor
 
 U32 = (1 << 32) - 1
 MAX_SSRAM = 8 * MIB

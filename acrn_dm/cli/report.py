@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from acrn_dm.report import BarReport, DeviceReport, MachineReport, RangeReport
+from acrn_dm.machine.report import BarReport, DeviceReport, MachineReport, RangeReport
 
 DEVICE_COLUMNS = ("SLOT", "DEVICE", "ID", "INTERRUPTS", "BACKEND", "PROVIDED BY")
 BAR_COLUMNS = ("SLOT", "BAR", "KIND", "ADDRESS", "SIZE")

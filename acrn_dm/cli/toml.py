@@ -7,13 +7,13 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.cli import values
 from acrn_dm.cli.arguments import Setting
 from acrn_dm.cli.grammar import Option, Table, key_of
 from acrn_dm.cli.parse import Layer
-from acrn_dm.config import DeviceSpec, UartSpec
-from acrn_dm.errors import ConfigError
-from acrn_dm.options import did_you_mean
+from acrn_dm.contract.config import DeviceSpec, UartSpec
+from acrn_dm.contract.options import did_you_mean
 
 MAX_FILE = 1 << 20  # bytes; whoever needs more has named the wrong file
 OWN_KEYS = ("name", "device", "uart")

@@ -11,10 +11,10 @@ from uuid import UUID
 
 import attrs
 
-from acrn_dm.base.unix_listener import path_problem
-from acrn_dm.boot.layout import MIB
-from acrn_dm.config import DeviceSpec, UartSpec
-from acrn_dm.types import Bdf
+from acrn_dm.base.address_map import MIB
+from acrn_dm.base.sockets.unix_listener import path_problem
+from acrn_dm.contract.config import DeviceSpec, UartSpec
+from acrn_dm.contract.types import Bdf
 
 _NUMBER = r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}"
 _MEMORY = re.compile(rf"\s*({_NUMBER})\s*([kmg]?)(?:i?b)?\Z", re.IGNORECASE)

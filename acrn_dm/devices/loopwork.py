@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import attrs
 
-from acrn_dm.errors import GuestError
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.base.errors import GuestError
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.virtio.device import VirtioDevice
 
 

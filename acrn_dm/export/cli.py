@@ -16,18 +16,18 @@ from typing import Any, NoReturn
 
 import attrs
 
-from acrn_dm import options
-from acrn_dm.base import privileges
+from acrn_dm.base.errors import AcrnDmError, ConfigError
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.log_text import escaped
-from acrn_dm.base.stderr import StderrHandler, say
-from acrn_dm.base.unix_listener import UnixListener
+from acrn_dm.base.process import privileges
+from acrn_dm.base.process.stderr import StderrHandler, say
+from acrn_dm.base.sockets.unix_listener import UnixListener
+from acrn_dm.contract import options
+from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.contract.types import Bdf, DeviceContext, DeviceType
 from acrn_dm.devices.terminal.signals import signals_to
-from acrn_dm.errors import AcrnDmError, ConfigError
 from acrn_dm.export.device import ExportedDevice
 from acrn_dm.export.server import Server, inherited
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.plugins import make_plugin_manager
-from acrn_dm.types import Bdf, DeviceContext, DeviceType
 from acrn_dm.virtio.device import VirtioDevice
 
 PROGRAM = "acrn-dm-vhost-user"

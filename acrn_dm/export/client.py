@@ -15,13 +15,13 @@ import os
 import socket
 from collections.abc import Callable
 
-from acrn_dm.errors import AcrnDmError, GuestError
+from acrn_dm.backends.wire import message as wire
+from acrn_dm.backends.wire.channel import Channel
+from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, PeerGone, ProtocolFeature, Request
+from acrn_dm.base.errors import AcrnDmError, GuestError
 from acrn_dm.export.client_memory import ClientMemory
 from acrn_dm.export.device import ExportedDevice
 from acrn_dm.export.vring import Vring, check_eventfd
-from acrn_dm.vhost import user_message as wire
-from acrn_dm.vhost.user_channel import Channel
-from acrn_dm.vhost.user_message import BackendRequest, Message, PeerError, PeerGone, ProtocolFeature, Request
 from acrn_dm.virtio.defs import Status
 
 log = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import attrs
 
 from acrn_dm._fastring import MemoryMap
-from acrn_dm.base.core_dumps import leave_out
-from acrn_dm.memory import GuestMemory, MemoryRegion
-from acrn_dm.vhost import user_message as wire
-from acrn_dm.vhost.user_message import PeerError
+from acrn_dm.backends.wire import message as wire
+from acrn_dm.backends.wire.message import PeerError
+from acrn_dm.base.process.core_dumps import leave_out
+from acrn_dm.memory.guest_memory import GuestMemory, MemoryRegion
 
 LIMIT = 1 << 64
 

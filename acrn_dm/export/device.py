@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from acrn_dm.bus import mmio_bus, pio_bus
-from acrn_dm.errors import HostError
+from acrn_dm.backends.vbs_u import VbsU
+from acrn_dm.base.bus import mmio_bus, pio_bus
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
+from acrn_dm.contract.resources import Resources
 from acrn_dm.export.client_memory import ClientMemory
 from acrn_dm.export.vring import ClientKick, Vring
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.irq import IoEventFd, IrqFd, MsiMessage
-from acrn_dm.resources import Resources
 from acrn_dm.virtio import features
 from acrn_dm.virtio.backend import Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.vbs_u import VbsU
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-from acrn_dm.base.acceptor import Acceptor
-from acrn_dm.errors import ConfigError
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.events.ioloop import Timer
+from acrn_dm.base.sockets.acceptor import Acceptor
 from acrn_dm.export.client import Client
 from acrn_dm.export.device import ExportedDevice
-from acrn_dm.ioloop import Timer
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ import threading
 
 import attrs
 
-from acrn_dm.base.eventfd import signal
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.vhost.user_message import PeerError
+from acrn_dm.backends.wire.message import PeerError
+from acrn_dm.base.events.eventfd import signal
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.virtio.defs import MAX_QUEUE_SIZE, is_power_of_two
 
 EVENTFD = "anon_inode:[eventfd]"

@@ -6,7 +6,7 @@ ioeventfd_check_collision and ioeventfd_in_range). So there is at most one for a
 
 import attrs
 
-from acrn_dm.irq import IoEventFd, Space
+from acrn_dm.base.irq import IoEventFd, Space
 
 ANY_LENGTH = 0
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.errors import AcrnDmError
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.base.errors import AcrnDmError
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.management import command
 from acrn_dm.management.command import Command, MalformedError, Splitter
 from acrn_dm.management.controls import Controls, parse_rescan

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import attrs
 
-from acrn_dm.types import Bdf
+from acrn_dm.contract.types import Bdf
 
 MAX_BUS, MAX_SLOT, MAX_FUNCTION = 255, 31, 7
 MAX_NUMBER_DIGITS = 3

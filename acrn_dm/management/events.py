@@ -11,8 +11,8 @@ import os
 import time
 from collections.abc import Callable
 
-from acrn_dm.ioloop import IoLoop, Timer
-from acrn_dm.resources import HostFault
+from acrn_dm.base.events.ioloop import IoLoop, Timer
+from acrn_dm.contract.resources import HostFault
 
 WINDOW_S = 1.0
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.base.private_files import make_folder
-from acrn_dm.base.processes import describe
-from acrn_dm.base.unix_listener import is_alive
-from acrn_dm.errors import AcrnDmError, ConfigError, HostError
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.files.private_files import make_folder
+from acrn_dm.base.process.processes import describe
+from acrn_dm.base.sockets.unix_listener import is_alive
 from acrn_dm.management import manager_message
 from acrn_dm.management.controls import Controls, parse_rescan
 from acrn_dm.management.manager_message import Message, MessageId

@@ -2,15 +2,15 @@
 
 import logging
 
-from acrn_dm.base import unix_listener
-from acrn_dm.config import MachineConfig
-from acrn_dm.errors import AcrnDmError, ConfigError
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.base.errors import AcrnDmError, ConfigError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.sockets import unix_listener
+from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.resources import HostFault
 from acrn_dm.management.command_monitor import CommandMonitor
 from acrn_dm.management.controls import Controls
 from acrn_dm.management.events import Event, Events, VmEventKind
 from acrn_dm.management.manager_socket import ManagerSocket, rival
-from acrn_dm.resources import HostFault
 
 log = logging.getLogger(__name__)
 

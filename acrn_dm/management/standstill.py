@@ -12,8 +12,8 @@ from typing import Protocol
 
 import attrs
 
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.resources import HostFault
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.contract.resources import HostFault
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from acrn_dm.base.acceptor import Acceptor
-from acrn_dm.base.unix_listener import UnixListener
-from acrn_dm.ioloop import READ, WRITE, IoLoop
+from acrn_dm.base.events.ioloop import READ, WRITE, IoLoop
+from acrn_dm.base.sockets.acceptor import Acceptor
+from acrn_dm.base.sockets.unix_listener import UnixListener
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import threading
 
 import attrs
 
-from acrn_dm import bus
-from acrn_dm.bus import Bus, Handler, Range
+from acrn_dm.base import bus
+from acrn_dm.base.bus import Bus, Handler, Range
 from acrn_dm.pci import config_space
 from acrn_dm.pci.config_space import ConfigSpace
 

@@ -10,8 +10,10 @@ from collections import Counter
 
 import attrs
 
-from acrn_dm.bus import PLATFORM
-from acrn_dm.errors import ConfigError
+from acrn_dm.base.bus import PLATFORM
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import Bdf
 from acrn_dm.pci import config_space as cs
 from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.function import PciFunction
@@ -28,8 +30,6 @@ from acrn_dm.pci.layout import (
     Window,
 )
 from acrn_dm.pci.pirq import PirqRouter
-from acrn_dm.resources import Resources
-from acrn_dm.types import Bdf
 
 MEMORY_ALIGNMENT = 4096  # no two memory BARs in one page: a guest may map each with its own attributes
 ADDRESS_ENABLE = 1 << 31

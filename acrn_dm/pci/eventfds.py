@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 import attrs
 
-from acrn_dm.base.eventfd import SIGNALLED, UNWATCHED, drain, signal
-from acrn_dm.errors import HostError
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.irq import EventFdRegistry, IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.events.eventfd import SIGNALLED, UNWATCHED, drain, signal
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.irq import EventFdRegistry, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.pci.msix import Msix
 from acrn_dm.pci.vectors import NO_VECTOR, Watch
 
@@ -38,7 +38,7 @@ def make_eventfd() -> int:
 
 @attrs.frozen(kw_only=True)
 class KickAddress:
-    """The guest write that is a kick: see ``irq.IoEventFd``."""
+    """The guest write that is a kick: see ``base.irq.IoEventFd``."""
 
     space: Space
     addr: int = attrs.field(repr=hex)

@@ -8,7 +8,9 @@ held around every method that the guest or the machine causes; code on an I/O lo
 import threading
 from typing import ClassVar
 
-from acrn_dm.bus import Bus, Handler
+from acrn_dm.base.bus import Bus, Handler
+from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import DeviceContext
 from acrn_dm.pci import config_space as cs
 from acrn_dm.pci import msi, msix
 from acrn_dm.pci.bar import COUNT, Bar, BarKind, BarWindow, round_up_size
@@ -17,8 +19,6 @@ from acrn_dm.pci.intx import IntxPin
 from acrn_dm.pci.msi import Msi
 from acrn_dm.pci.msix import Msix
 from acrn_dm.pci.pirq import PirqRouter
-from acrn_dm.resources import Resources
-from acrn_dm.types import DeviceContext
 
 ALL_ONES = 0xFFFF_FFFF
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import attrs
 
-from acrn_dm.irq import InterruptSink
+from acrn_dm.base.irq import InterruptSink
 
 FIRST_GSI = 16
 PINS = 4  # INTA# .. INTD#

@@ -2,7 +2,7 @@
 
 import attrs
 
-from acrn_dm.boot.layout import (
+from acrn_dm.base.address_map import (
     ECAM_BASE,
     ECAM_BUS_SIZE,
     PCI_CONFIG_ADDRESS,

@@ -4,7 +4,7 @@ Capability: control +2, address low +4, high +8, data +12 (16 bits), mask +16, p
 registers are live: a new address or data counts without writing control again.
 """
 
-from acrn_dm.irq import MsiMessage
+from acrn_dm.base.irq import MsiMessage
 from acrn_dm.pci.config_space import ConfigSpace
 from acrn_dm.pci.vectors import MessageVectors
 

@@ -6,7 +6,7 @@ the original: table at 0, pending-bit array at the next 4 KiB.
 
 import attrs
 
-from acrn_dm.irq import MsiMessage
+from acrn_dm.base.irq import MsiMessage
 from acrn_dm.pci.vectors import MessageVectors
 
 CAPABILITY_ID = 0x11

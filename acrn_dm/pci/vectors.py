@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from acrn_dm.irq import InterruptSink, MsiMessage
+from acrn_dm.base.irq import InterruptSink, MsiMessage
 
 NO_VECTOR = 0xFFFF  # virtio's "no vector"; like every number past the table it raises nothing
 

@@ -18,10 +18,10 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm._fastring import MemoryMap, SplitRing
-from acrn_dm.errors import HostError
-from acrn_dm.hookspecs import hookimpl
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.irq import IoEventFd, IrqFd, MsiMessage
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
+from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.testing.machine import SimMachine
 from acrn_dm.virtio import features
 

@@ -22,27 +22,27 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
-from acrn_dm import options
-from acrn_dm.boot.registers import BootRegisters, Segment
-from acrn_dm.config import MachineConfig
-from acrn_dm.hookspecs import hookimpl
-from acrn_dm.hypervisors.sim import SimVm
-from acrn_dm.machine import Machine
-from acrn_dm.memory import MIB, GuestMemory, MemoryRange
+from acrn_dm.contract import options
+from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.plugins import BUILTINS, make_plugin_manager
+from acrn_dm.contract.registers import BootRegisters, Segment
+from acrn_dm.contract.types import Bdf, DeviceContext, DeviceType
+from acrn_dm.hypervisors.sim.vm import SimVm
+from acrn_dm.machine.machine import Machine
+from acrn_dm.memory.guest_memory import MIB, GuestMemory, MemoryRange
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.plugins import make_plugin_manager
 from acrn_dm.testing.driver import VirtioDriver
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
-from acrn_dm.types import Bdf, DeviceContext, DeviceType
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.transport_pci import VirtioPci
+from acrn_dm.virtio.pci.transport import VirtioPci
 
 log = logging.getLogger(__name__)
 
-BUILTINS = ("acrn_dm.hypervisors.sim", "acrn_dm.virtio.vbs_u")
+MINIMAL = {name: BUILTINS[name] for name in ("hypervisors.sim", "virtio.vbs_u")}
 HEAP_BASE = MIB  # below it nothing is handed out: address 0 stays a hostile test's own
 
 Factory = Callable[[DeviceContext], Any]
@@ -80,7 +80,7 @@ class SimMachine:
         vcpus: int = 1,
     ) -> None:
         self._witness = _Witness()
-        self.plugins = make_plugin_manager(builtins=BUILTINS, entry_points=False, extra=[self._witness, *plugins])
+        self.plugins = make_plugin_manager(builtins=MINIMAL, entry_points=False, extra=[self._witness, *plugins])
         self.machine = Machine(
             config=MachineConfig(name="sim", vcpus=vcpus, hypervisor="sim"),
             plugins=self.plugins,

@@ -5,7 +5,7 @@ The driver side, ``DriverRing``, stands in ``driver_ring`` and can be had from h
 
 from collections.abc import Sequence
 
-from acrn_dm.errors import GuestError
+from acrn_dm.base.errors import GuestError
 from acrn_dm.testing.driver_ring import (
     AVAIL_F_NO_INTERRUPT,
     DESC,

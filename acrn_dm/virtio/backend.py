@@ -15,10 +15,10 @@ from typing import ClassVar, Protocol
 
 import attrs
 
-from acrn_dm.errors import ConfigError, HostError
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.resources import Resources
-from acrn_dm.types import BackendType
+from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import BackendType
 from acrn_dm.virtio import features
 from acrn_dm.virtio.device import VirtioDevice
 

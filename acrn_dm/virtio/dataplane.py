@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
-from acrn_dm.errors import HostError
+from acrn_dm.base.errors import HostError
+from acrn_dm.contract.resources import Resources
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
-from acrn_dm.resources import Resources
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.core import QueueConfig
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from acrn_dm.errors import ConfigError
-from acrn_dm.resources import Resources
-from acrn_dm.types import DeviceContext
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import DeviceContext
 from acrn_dm.virtio.queue import Queue
 
 

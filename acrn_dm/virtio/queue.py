@@ -9,7 +9,7 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm._fastring import Chain, SplitRing
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.base.events.ioloop import IoLoop
 
 
 @attrs.define(eq=False)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from acrn_dm.boot.image import BootImage
-from acrn_dm.boot.registers import BootRegisters
+from acrn_dm.contract.registers import BootRegisters
 
 ROM_BASE = 0xF_0000
 ROM_SIZE = 0x1_0000

@@ -9,7 +9,7 @@ from acrn_dm.boot import bzimage, elf, loader
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import BootImage, GuestSetup
-from acrn_dm.memory import MemoryRange, guest_ranges
+from acrn_dm.memory.guest_memory import MemoryRange, guest_ranges
 from tests.lab.errors import LabUnavailable
 from tests.lab.kernel import debian_kernel
 

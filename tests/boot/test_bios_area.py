@@ -7,7 +7,7 @@ import pytest
 
 from acrn_dm.boot import bios_area, loader
 from acrn_dm.boot.image import BootImage, Piece
-from acrn_dm.boot.registers import BootRegisters, Segment
+from acrn_dm.contract.registers import BootRegisters, Segment
 from tests.boot.samples import make_bzimage, make_multiboot, make_vmlinux, plan
 
 COM1, COM2, COM5 = ("COM1", 0x3F8, 4), ("COM2", 0x2F8, 3), ("COM5", 0x1000, 5)

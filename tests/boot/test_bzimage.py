@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot.image import BootImage, Piece
-from acrn_dm.errors import ConfigError
-from acrn_dm.memory import guest_ranges
+from acrn_dm.memory.guest_memory import guest_ranges
 from tests.boot.samples import MIB, RSDP, make_bzimage, prepare_bzimage, setup
 
 LOWMEM = 256 * MIB

@@ -2,8 +2,8 @@
 
 import pytest
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot import command_line
-from acrn_dm.errors import ConfigError
 
 
 def test_line_ends_with_nul() -> None:

@@ -3,7 +3,7 @@
 import struct
 
 from acrn_dm.boot import e820
-from acrn_dm.memory import guest_ranges
+from acrn_dm.memory.guest_memory import guest_ranges
 
 MIB, GIB = 1 << 20, 1 << 30
 

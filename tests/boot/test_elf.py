@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot import elf
-from acrn_dm.errors import ConfigError
 from tests.boot.samples import (
     MIB,
     PT_LOAD,

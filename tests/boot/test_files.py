@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot.files import KeptFiles, read_image
-from acrn_dm.errors import ConfigError
 
 
 def test_file_is_read_whole(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from acrn_dm.boot import loader
 from acrn_dm.boot.acpi import AcpiInputs
-from acrn_dm.memory import guest_ranges
+from acrn_dm.memory.guest_memory import guest_ranges
 from tests.boot import bare_qemu
 from tests.boot.samples import MIB, lab_kernel
 from tests.boot.test_loader import vmlinux_of

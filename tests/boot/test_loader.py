@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot import bzimage, elf, loader
 from acrn_dm.boot.acpi.build import build_acpi
-from acrn_dm.errors import ConfigError
-from acrn_dm.memory import GuestMemory, guest_ranges
+from acrn_dm.memory.guest_memory import GuestMemory, guest_ranges
 from tests.boot.samples import (
     ACPI,
     MIB,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot import loader, ovmf
 from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.ovmf import VariableStore
-from acrn_dm.config import Firmware
-from acrn_dm.errors import ConfigError
-from acrn_dm.memory import GuestMemory
+from acrn_dm.contract.config import Firmware
+from acrn_dm.memory.guest_memory import GuestMemory
 from tests.boot.samples import MIB, RecordedMemory, make_firmware, plan
 
 KIB = 1 << 10

@@ -4,8 +4,8 @@ import struct
 
 import pytest
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot.image import BootImage, Piece
-from acrn_dm.errors import ConfigError
 from tests.boot.samples import MIB, PT_LOAD, PT_NOTE, RSDP, make_elf, make_vmlinux, note, prepare_elf, setup
 
 

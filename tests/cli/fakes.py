@@ -9,14 +9,14 @@ from typing import Any
 import attrs
 
 from acrn_dm.cli import main
-from acrn_dm.config import MachineConfig
-from acrn_dm.hookspecs import hookimpl
-from acrn_dm.memory import guest_ranges
-from acrn_dm.options import option
-from acrn_dm.plugins import PluginManager, make_plugin_manager
-from acrn_dm.report import BarReport, DeviceReport, MachineReport, RangeReport, UartReport
-from acrn_dm.resolve import resolve_devices
-from acrn_dm.types import DeviceType, HypervisorType
+from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.options import option
+from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
+from acrn_dm.contract.types import DeviceType, HypervisorType
+from acrn_dm.machine.report import BarReport, DeviceReport, MachineReport, RangeReport, UartReport
+from acrn_dm.machine.resolve import resolve_devices
+from acrn_dm.memory.guest_memory import guest_ranges
 
 
 @attrs.frozen(kw_only=True)
@@ -38,7 +38,7 @@ def device_type(name: str, config: type, **more: Any) -> DeviceType:
 
 
 DEVICES = ("hostbridge", "lpc", "virtio_net", "virtio_blk", "virtio_console")
-BUILTINS = tuple(f"acrn_dm.devices.{name}" for name in DEVICES)
+BUILTINS = {f"devices.{name}": f"acrn_dm.devices.{name}" for name in DEVICES}
 TYPES = (device_type("toy", ToyOptions, aliases=("plaything",)),)
 
 HYPERVISORS = (
@@ -67,7 +67,7 @@ def managing(*more: object) -> Callable[..., PluginManager]:
 
 
 class Reason(enum.Enum):
-    """Like ``machine.StopReason``."""
+    """Like ``machine.machine.StopReason``."""
 
     POWEROFF = "poweroff"
     ERROR = "error"

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.cli.arguments import parse_arguments, understood
 from acrn_dm.cli.grammar import Group, Option, Table
 from acrn_dm.cli.option_table import OPTIONS
-from acrn_dm.errors import ConfigError
 
 TABLE = Table(OPTIONS)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.boot.layout import MIB
-from acrn_dm.config import Firmware
+from acrn_dm.base.address_map import MIB
+from acrn_dm.contract.config import Firmware
 from acrn_dm.devices.virtio_blk.config import BlkConfig
 from acrn_dm.devices.virtio_console.config import ConsoleConfig
 from acrn_dm.devices.virtio_net.config import NetConfig
-from acrn_dm.resolve import ResolvedDevice, resolve_devices
+from acrn_dm.machine.resolve import ResolvedDevice, resolve_devices
 from tests.cli.fakes import Cli
 
 MISSING = "the original's emulation of '{}' is missing: no plugin provides it"

@@ -17,19 +17,19 @@ import pytest
 from acrn_dm.cli import main
 from acrn_dm.cli.grammar import Option
 from acrn_dm.cli.option_table import OPTIONS
+from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
+from acrn_dm.contract.types import HypervisorType
 from acrn_dm.devices.terminal.line import open_terminal
 from acrn_dm.devices.virtio_blk.config import BlkConfig
 from acrn_dm.devices.virtio_blk.medium import open_image
 from acrn_dm.devices.virtio_console.backend import FileBackend
 from acrn_dm.devices.virtio_console.config import ConsoleConfig
 from acrn_dm.devices.virtio_net.config import NetConfig
-from acrn_dm.hypervisors import sim
-from acrn_dm.machine import Machine, StopReason
-from acrn_dm.plugins import PluginManager, make_plugin_manager
-from acrn_dm.types import HypervisorType
+from acrn_dm.hypervisors.sim import vm as sim
+from acrn_dm.machine.machine import Machine, StopReason
 from tests.boot.samples import make_bzimage, make_firmware
 from tests.cli.fakes import NoOptions, plugin
-from tests.devices.blk_rig import config
+from tests.devices.virtio_blk.blk_rig import config
 
 USAGE, CONFIG = 64, 78
 
@@ -292,7 +292,7 @@ def test_container_given_as_raw_is_told_of_and_used(both: Both) -> None:
 
 
 def test_machine_that_needs_more_files_than_it_may_open(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("acrn_dm.base.descriptors.limit", lambda: 200)
+    monkeypatch.setattr("acrn_dm.base.files.descriptors.limit", lambda: 200)
     consoles = [word for slot in range(3, 29) for word in ("-s", f"{slot},virtio-console,pty:a")]
     code, lines = both(*consoles)
     assert (code, len(lines)) == (CONFIG, 1)

@@ -8,14 +8,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.cli import main, toml
 from acrn_dm.cli.grammar import Table
 from acrn_dm.cli.option_table import OPTIONS
 from acrn_dm.cli.parse import assemble
-from acrn_dm.config import MachineConfig
-from acrn_dm.errors import ConfigError
-from acrn_dm.plugins import PluginManager
-from acrn_dm.resolve import resolve_devices
+from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.plugins import PluginManager
+from acrn_dm.machine.resolve import resolve_devices
 from tests.cli.fakes import DEVICES, FakeMachine, managing
 
 TABLE = Table(OPTIONS)

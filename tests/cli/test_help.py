@@ -3,7 +3,7 @@
 import pytest
 
 from acrn_dm.cli.option_table import OPTIONS
-from acrn_dm.resolve import ORIGINAL_DEVICES
+from acrn_dm.machine.resolve import ORIGINAL_DEVICES
 from tests.cli.fakes import Cli
 
 

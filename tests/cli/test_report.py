@@ -5,7 +5,7 @@ import json
 import pytest
 
 from acrn_dm.cli.report import render_json, render_tables, size_text
-from acrn_dm.report import BarReport, DeviceReport, MachineReport, RangeReport, UartReport
+from acrn_dm.machine.report import BarReport, DeviceReport, MachineReport, RangeReport, UartReport
 
 REPORT = MachineReport(
     name="vm1",

@@ -9,7 +9,7 @@ from acrn_dm.cli.app import plugin_choice
 from acrn_dm.cli.arguments import understood
 from acrn_dm.cli.grammar import Table
 from acrn_dm.cli.option_table import OPTIONS
-from acrn_dm.resolve import resolve_devices
+from acrn_dm.machine.resolve import resolve_devices
 from tests.cli.fakes import Cli
 
 

@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 
-from acrn_dm.boot.layout import MIB
+from acrn_dm.base.address_map import MIB
 from acrn_dm.cli import platform, values
 from acrn_dm.cli.values import LogSettings
-from acrn_dm.config import Firmware, InterruptMonitor, UartSpec
-from acrn_dm.types import Bdf
+from acrn_dm.contract.config import Firmware, InterruptMonitor, UartSpec
+from acrn_dm.contract.types import Bdf
 
 
 @pytest.mark.parametrize(

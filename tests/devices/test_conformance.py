@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices import virtio_blk, virtio_console
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.testing import CHECKS, SimMachine
 from acrn_dm.testing.conformance import HOSTILE, SLOT, Build, Check
 from acrn_dm.testing.driver import NEEDS_RESET
-from acrn_dm.types import DeviceContext
-from tests.devices.net_rig import looped_tap
+from tests.devices.virtio_net.net_rig import looped_tap
 
 BUILDS = (
     "blk image",

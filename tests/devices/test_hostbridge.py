@@ -2,8 +2,8 @@
 
 import pytest
 
+from acrn_dm.contract.types import Bdf, DeviceContext
 from acrn_dm.devices import hostbridge
-from acrn_dm.types import Bdf, DeviceContext
 from tests.pci.parts import Setup
 
 TYPES = {t.name: t for t in hostbridge.acrn_dm_device_types()}

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.types import Bdf, DeviceContext
 from acrn_dm.devices import i440fx
-from acrn_dm.errors import ConfigError
-from acrn_dm.types import Bdf, DeviceContext
 from tests.pci.parts import Setup
 
 KINDS = {kind.name: kind for kind in i440fx.acrn_dm_device_types()}

@@ -2,9 +2,9 @@
 
 import pytest
 
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.types import Bdf, DeviceContext
 from acrn_dm.devices import lpc
-from acrn_dm.errors import ConfigError
-from acrn_dm.types import Bdf, DeviceContext
 from tests.pci.parts import Probe, Setup
 
 (KIND,) = lpc.acrn_dm_device_types()

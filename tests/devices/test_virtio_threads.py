@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.testing.driver import DriverQueue
-from tests.devices.blk_rig import IN, OK, OUT, disk, header, image
-from tests.devices.console_rig import console
-from tests.devices.net_rig import PLAIN, card, frame
+from tests.devices.virtio_blk.blk_rig import IN, OK, OUT, disk, header, image
+from tests.devices.virtio_console.console_rig import console
+from tests.devices.virtio_net.net_rig import PLAIN, card, frame
 
 ROUNDS = 30
 

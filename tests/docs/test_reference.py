@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm import hookspecs
-from acrn_dm.plugins import make_plugin_manager
+from acrn_dm.contract import hookspecs
+from acrn_dm.contract.plugins import make_plugin_manager
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,10 +8,10 @@ from types import ModuleType
 
 import pytest
 
-from acrn_dm.config import DeviceSpec, MachineConfig
-from acrn_dm.plugins import make_plugin_manager
-from acrn_dm.resolve import resolve_devices
-from acrn_dm.types import Bdf
+from acrn_dm.contract.config import DeviceSpec, MachineConfig
+from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.contract.types import Bdf
+from acrn_dm.machine.resolve import resolve_devices
 from tests.virtio.parts import SLOT, machine_with
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "vhost.md").read_text()

@@ -9,13 +9,13 @@ from pathlib import Path
 import attrs
 import pytest
 
-from acrn_dm.base.unix_listener import UnixListener
+from acrn_dm.backends.wire.message import Request
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.sockets.unix_listener import UnixListener
 from acrn_dm.export import server as module
 from acrn_dm.export.cli import KINDS, make_device
 from acrn_dm.export.device import ExportedDevice
 from acrn_dm.export.server import MAX_WAITING, Server
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.vhost.user_message import Request
 
 HEADER = struct.Struct("<III")
 QUESTION = HEADER.pack(Request.GET_QUEUE_NUM, 1, 0)

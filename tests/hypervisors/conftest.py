@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from acrn_dm.errors import HostError
-from acrn_dm.hypervisors.acrn_abi import HSM
-from acrn_dm.hypervisors.acrn_cpus import place
-from acrn_dm.hypervisors.acrn_vm import AcrnVm
-from acrn_dm.hypervisors.kvm import KvmVm
-from acrn_dm.hypervisors.sim import SimVm
-from acrn_dm.types import HypervisorOptions
-from tests.hypervisors.fake_hsm import FakeHsm
+from acrn_dm.base.errors import HostError
+from acrn_dm.contract.types import HypervisorOptions
+from acrn_dm.hypervisors.acrn.cpus import place
+from acrn_dm.hypervisors.acrn.module.abi import HSM
+from acrn_dm.hypervisors.acrn.vm import AcrnVm
+from acrn_dm.hypervisors.kvm.vm import KvmVm
+from acrn_dm.hypervisors.sim.vm import SimVm
+from tests.hypervisors.acrn.fake_hsm import FakeHsm
 from tests.hypervisors.guests import Guest, HsmGuest, SimGuest
 
 

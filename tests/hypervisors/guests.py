@@ -7,15 +7,15 @@ from typing import Any
 
 import attrs
 
-from acrn_dm.boot.registers import BootRegisters, Segment
-from acrn_dm.hypervisors.acrn_vm import AcrnVm
-from acrn_dm.hypervisors.base import Hypervisor, VmEvent
+from acrn_dm.contract.hypervisor import Hypervisor, VmEvent
+from acrn_dm.contract.registers import BootRegisters, Segment
+from acrn_dm.hypervisors.acrn.vm import AcrnVm
 from acrn_dm.hypervisors.lifecycle import State
-from acrn_dm.hypervisors.sim import SimVm
-from acrn_dm.memory import GuestMemory, MemoryRange
+from acrn_dm.hypervisors.sim.vm import SimVm
+from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 from tests.hypervisors import guest_program as gp
-from tests.hypervisors.fake_acrn_vm import FakeVm, VcpuGoneError
-from tests.hypervisors.fake_hsm import FakeHsm
+from tests.hypervisors.acrn.fake_acrn_vm import FakeVm, VcpuGoneError
+from tests.hypervisors.acrn.fake_hsm import FakeHsm
 
 PATIENCE_S = 20.0
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from acrn_dm.errors import HostError
-from acrn_dm.hookspecs import hookimpl
-from acrn_dm.irq import IoEventFd, IrqFd, MsiMessage, Space
-from acrn_dm.parts import EventFdHooks
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.machine.parts import EventFdHooks
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
-from acrn_dm.plugins import make_plugin_manager
 from tests.hypervisors.guest_program import VECTOR_PORT, VECTORS, AwaitInterrupts, Load, Out, Store
 from tests.hypervisors.guests import PATIENCE_S, Guest
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from acrn_dm.errors import HostError
-from acrn_dm.hypervisors.base import VmEvent
-from acrn_dm.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
-from acrn_dm.memory import GuestMemory, MemoryRange
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.contract.hypervisor import VmEvent
+from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 from tests.hypervisors.guest_program import (
     VECTOR_PORT,
     VECTORS,

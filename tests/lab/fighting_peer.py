@@ -25,7 +25,7 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.base.eventfd_helpers import identity
+from acrn_dm.base.events.eventfd_helpers import identity
 
 FULL = (1 << 64) - 2
 EVENTFD = "anon_inode:[eventfd]"

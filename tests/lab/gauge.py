@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from acrn_dm.cli.app import main
-from acrn_dm.hypervisors.kvm import KvmVm
-from acrn_dm.plugins import make_plugin_manager
+from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.hypervisors.kvm.vm import KvmVm
 from acrn_dm.virtio.core import VirtioCore
 from tests.lab.paths import ROOT
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from acrn_dm.cli.app import main
-from acrn_dm.hookspecs import hookimpl
-from acrn_dm.plugins import make_plugin_manager
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.plugins import make_plugin_manager
 
 
 class Witness:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from acrn_dm.virtio.modern import NOTIFY_MULTIPLIER, NOTIFY_OFFSET
+from acrn_dm.virtio.pci.modern import NOTIFY_MULTIPLIER, NOTIFY_OFFSET
 from tests.lab import demo, vmm
 from tests.lab.hsm_scene import Hsm, demo_command, demonstrate, make_hsm
 from tests.lab.paths import ROOT

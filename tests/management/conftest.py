@@ -7,10 +7,10 @@ from pathlib import Path
 import attrs
 import pytest
 
-from acrn_dm.errors import ConfigError
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.contract.types import Bdf
 from acrn_dm.management.controls import Controls, PowerState
-from acrn_dm.types import Bdf
 
 PATIENCE_S = 5.0
 

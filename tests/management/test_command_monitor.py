@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.errors import ConfigError, HostError
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.management.command_monitor import MAX_CLIENTS, CommandMonitor
 from tests.management.conftest import FakeMachine, Peer
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import attrs
 import pytest
 
-from acrn_dm.config import DeviceSpec, MachineConfig
-from acrn_dm.machine import Machine, StopReason, build
-from acrn_dm.plugins import make_plugin_manager
-from acrn_dm.types import Bdf
+from acrn_dm.contract.config import DeviceSpec, MachineConfig
+from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.contract.types import Bdf
+from acrn_dm.machine.machine import Machine, StopReason, build
 from tests.boot.samples import make_bzimage
 from tests.management.test_manager_socket import BLKRESCAN, QUERY, STOP, message, results
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.errors import HostError
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.management.controls import PowerState
 from acrn_dm.management.manager_socket import ManagerSocket
 from tests.management.conftest import FakeMachine, Peer

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.config import MachineConfig
-from acrn_dm.errors import ConfigError
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.contract.config import MachineConfig
 from acrn_dm.management.events import Events, VmEventKind
 from acrn_dm.management.service import Management
 from tests.management.conftest import FakeMachine, Peer

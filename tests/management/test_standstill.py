@@ -15,23 +15,23 @@ from typing import Any, cast
 import attrs
 import pytest
 
-from acrn_dm.config import DeviceSpec, MachineConfig
-from acrn_dm.hookspecs import hookimpl
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.contract.config import DeviceSpec, MachineConfig
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.contract.resources import HostFault
+from acrn_dm.contract.types import Bdf
 from acrn_dm.hypervisors.lifecycle import State
-from acrn_dm.hypervisors.sim import SimVm
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.machine import Machine, StopReason, build
+from acrn_dm.hypervisors.sim.vm import SimVm
+from acrn_dm.machine.machine import Machine, StopReason, build
 from acrn_dm.management.events import Event, Events
 from acrn_dm.management.standstill import Standstill
-from acrn_dm.plugins import make_plugin_manager
-from acrn_dm.resources import HostFault
 from acrn_dm.testing.driver import VirtioDriver
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import ModernRegisters
-from acrn_dm.types import Bdf
 from tests.boot.samples import make_bzimage
-from tests.devices.blk_rig import OK, OUT, header
+from tests.devices.virtio_blk.blk_rig import OK, OUT, header
 from tests.management.test_manager_socket import QUERY, RESUME, message, results
 
 PATIENCE_S = 20.0

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from acrn_dm.bus import Bus, mmio_bus, pio_bus
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.irq import InterruptSink, MsiMessage
+from acrn_dm.base.bus import Bus, mmio_bus, pio_bus
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.irq import InterruptSink, MsiMessage
+from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import Bdf, DeviceContext
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.resources import Resources
-from acrn_dm.types import Bdf, DeviceContext
 
 COMMAND = 0x04
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acrn_dm.errors import ConfigError
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.types import Bdf
 from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.bus import PciBus
-from acrn_dm.types import Bdf
 from tests.pci.parts import COMMAND, Probe, Registers, Setup
 
 ONES = 0xFFFF_FFFF

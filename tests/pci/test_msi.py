@@ -2,7 +2,7 @@
 
 import pytest
 
-from acrn_dm.irq import MsiMessage
+from acrn_dm.base.irq import MsiMessage
 from tests.pci.parts import Interrupts, Probe, Setup
 
 MESSAGE = MsiMessage(addr=0xFEE0_2000, data=0x4321)

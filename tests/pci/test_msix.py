@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acrn_dm.irq import MsiMessage
+from acrn_dm.base.irq import MsiMessage
 from acrn_dm.pci.msix import Msix, bar_size, pba_offset
 from tests.pci.parts import COMMAND, Interrupts, Probe, Setup
 from tests.work import instructions

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from acrn_dm.hypervisors import _hsm
-from acrn_dm.hypervisors.acrn_abi import HSM
-from acrn_dm.hypervisors.acrn_cpus import Placement, place
-from acrn_dm.hypervisors.acrn_vm import AcrnVm
-from acrn_dm.hypervisors.vhm import VHM
-from acrn_dm.types import HypervisorOptions
+from acrn_dm.contract.types import HypervisorOptions
+from acrn_dm.hypervisors.acrn.cpus import Placement, place
+from acrn_dm.hypervisors.acrn.module import _hsm
+from acrn_dm.hypervisors.acrn.module.abi import HSM
+from acrn_dm.hypervisors.acrn.vhm import VHM
+from acrn_dm.hypervisors.acrn.vm import AcrnVm
 from tests.hypervisors.guests import Guest
 from tests.hypervisors.test_protocol import *  # noqa: F403
 

@@ -13,16 +13,16 @@ import threading
 
 import attrs
 
-from acrn_dm.boot.registers import BootRegisters, Segment
-from acrn_dm.errors import HostError
-from acrn_dm.hypervisors import _hsm
-from acrn_dm.hypervisors.acrn_abi import HSM
-from acrn_dm.hypervisors.acrn_cpus import Placement, place
-from acrn_dm.hypervisors.acrn_vm import AcrnVm
-from acrn_dm.hypervisors.base import VmEvent
-from acrn_dm.hypervisors.vhm import VHM
-from acrn_dm.irq import IoEventFd, Space
-from acrn_dm.types import HypervisorOptions
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.irq import IoEventFd, Space
+from acrn_dm.contract.hypervisor import VmEvent
+from acrn_dm.contract.registers import BootRegisters, Segment
+from acrn_dm.contract.types import HypervisorOptions
+from acrn_dm.hypervisors.acrn.cpus import Placement, place
+from acrn_dm.hypervisors.acrn.module import _hsm
+from acrn_dm.hypervisors.acrn.module.abi import HSM
+from acrn_dm.hypervisors.acrn.vhm import VHM
+from acrn_dm.hypervisors.acrn.vm import AcrnVm
 
 KEY = 0x5A5A_5A5A_5A5A_5A5A
 KICK = 0xD800_0000

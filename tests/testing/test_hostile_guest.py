@@ -22,6 +22,7 @@ import acrn_dm_rng
 import attrs
 import pytest
 
+from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices import hostbridge, lpc, virtio_blk, virtio_console
 from acrn_dm.devices.uart.uart16550 import Uart16550
 from acrn_dm.devices.virtio_net.config import NetConfig
@@ -29,9 +30,8 @@ from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.pci.config_space import BAR0, COMMAND
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.testing import SimMachine
-from acrn_dm.types import DeviceContext
 from acrn_dm.virtio.core import QueueConfig
-from tests.devices.net_rig import FakeTap
+from tests.devices.virtio_net.net_rig import FakeTap
 
 SEEDS = range(int(os.environ.get("ACRN_DM_FUZZ", "12")))
 STEPS = 800

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import attrs
 import pytest
 
-from acrn_dm.errors import ConfigError
-from acrn_dm.hookspecs import hookimpl
-from acrn_dm.memory import MIB, MemoryRange
-from acrn_dm.options import option
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.options import option
+from acrn_dm.contract.types import DeviceContext, DeviceType
+from acrn_dm.memory.guest_memory import MIB, MemoryRange
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.heap import GuestHeap
-from acrn_dm.types import DeviceContext, DeviceType
 from tests.virtio.parts import SLOT, Echo, NoConfig, machine_with
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from acrn_dm._fastring import Chain
-from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.device import BlkDevice
+from acrn_dm.devices.virtio_blk.image.backend import Image
+from acrn_dm.devices.virtio_blk.image.trust import Trust
 from acrn_dm.devices.virtio_blk.request import Op, Request, Status
-from acrn_dm.devices.virtio_blk.trust import Trust
 from acrn_dm.virtio.queue import Queue
 from tools import disk_kill
 

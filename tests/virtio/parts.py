@@ -5,12 +5,12 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from acrn_dm._fastring import Chain
-from acrn_dm.hookspecs import hookimpl
+from acrn_dm.backends.kernel.backend import KernelVhost
+from acrn_dm.backends.kernel.node import VhostNode, VhostQueue
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.types import BackendType, DeviceContext
 from acrn_dm.pci.eventfds import CallEvent
 from acrn_dm.testing import FakeVhost, SimMachine
-from acrn_dm.types import BackendType, DeviceContext
-from acrn_dm.vhost.kernel import KernelVhost
-from acrn_dm.vhost.kernel_node import VhostNode, VhostQueue
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.queue import Queue
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from acrn_dm.base.eventfd import signal
-from acrn_dm.errors import HostError
-from acrn_dm.hypervisors.sim import SimVm
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.events.eventfd import signal
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.hypervisors.sim.vm import SimVm
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
-from tests.vhost.user_rig import EVENTFD_FULL, jammed, returns
+from tests.backends.user.user_rig import EVENTFD_FULL, jammed, returns
 
 ENABLE = 0x8000
 HERE = KickAddress(space=Space.MMIO, addr=0x1000, len=2)

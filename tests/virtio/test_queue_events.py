@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from acrn_dm.errors import HostError
-from acrn_dm.hookspecs import hookimpl
-from acrn_dm.irq import IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.testing import SimMachine, VirtioDriver
 from tests.virtio.parts import SLOT, call_of, machine_with
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from acrn_dm.errors import GuestError
+from acrn_dm.base.errors import GuestError
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import SLOT, Echo, device_of, machine_with

@@ -3,11 +3,11 @@
 Each table keeps the original's address as long as those before it leave room; a bigger one moves the rest up.
 """
 
-from acrn_dm.boot import layout
+from acrn_dm.base import address_map as layout
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot.acpi import tables
 from acrn_dm.boot.acpi.dsdt import dsdt_body
 from acrn_dm.boot.acpi.inputs import AcpiInputs
-from acrn_dm.errors import ConfigError
 
 RSDP_GPA = layout.ACPI_BASE
 _RSDT_GPA = layout.ACPI_BASE + 0x40

@@ -3,7 +3,7 @@
 Source: ACPI 6.3 chapters 6 and 7; PCI Firmware 3.2 sections 4.1 (ECAM reservation) and 4.5 (_OSC).
 """
 
-from acrn_dm.boot import layout
+from acrn_dm.base import address_map as layout
 from acrn_dm.boot.acpi import aml, resource
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.acpi.processors import processors

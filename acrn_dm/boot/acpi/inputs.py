@@ -4,8 +4,8 @@ import re
 
 import attrs
 
-from acrn_dm.boot import layout
-from acrn_dm.boot.processors import ProcessorPower
+from acrn_dm.base import address_map as layout
+from acrn_dm.contract.processors import ProcessorPower
 
 MAX_GSIS = 240  # what one IOAPIC can have; KVM's has 24, ACRN's 48
 

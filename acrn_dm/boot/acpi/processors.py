@@ -5,7 +5,7 @@ The registers are functional fixed hardware, i.e. MSRs of the processor that the
 
 from acrn_dm.boot.acpi import aml, resource
 from acrn_dm.boot.acpi.inputs import AcpiInputs
-from acrn_dm.boot.processors import ProcessorPower, Register
+from acrn_dm.contract.processors import ProcessorPower, Register
 
 FIXED_HARDWARE = 0x7F
 MEMORY = 0

@@ -6,7 +6,7 @@ Source: ACPI 6.0 (the FADT is revision 6, 276 bytes), sections 5.2.5 ... 5.2.12;
 import struct
 from collections.abc import Sequence
 
-from acrn_dm.boot import layout
+from acrn_dm.base import address_map as layout
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 
 _OEM_ID = b"ACRN  "

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import attrs
 
-from acrn_dm.boot import layout
+from acrn_dm.base import address_map as layout
 from acrn_dm.boot.acpi.tables import checksum
 from acrn_dm.boot.smbios import structures
 from acrn_dm.boot.smbios.identity import Identity
-from acrn_dm.memory import MemoryRange
+from acrn_dm.memory.guest_memory import MemoryRange
 
 ENTRY_64, ENTRY_32, TABLE = layout.SMBIOS_BASE, layout.SMBIOS_BASE + 0x20, layout.SMBIOS_BASE + 0x40
 _VERSION_64, _VERSION_32 = (3, 0), (2, 8)

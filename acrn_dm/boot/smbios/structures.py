@@ -3,9 +3,9 @@
 import struct
 from collections.abc import Sequence
 
-from acrn_dm.boot.layout import BIOS_SEGMENT, KIB, MIB
+from acrn_dm.base.address_map import BIOS_SEGMENT, KIB, MIB
 from acrn_dm.boot.smbios.identity import MANUFACTURER, PRODUCT, Identity
-from acrn_dm.memory import MemoryRange
+from acrn_dm.memory.guest_memory import MemoryRange
 
 HEADER = struct.Struct("<BBH")  # type, length without the strings, handle
 BIOS, SYSTEM, BOARD, CHASSIS, PROCESSOR, MEMORY_ARRAY, MEMORY_DEVICE, MAPPED_ADDRESS = 0, 1, 2, 3, 4, 16, 17, 19

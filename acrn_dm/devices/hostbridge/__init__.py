@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import attrs
 
-from acrn_dm.hookspecs import hookimpl
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.types import DeviceContext, DeviceType
 from acrn_dm.pci.config_space import CAP_EXPRESS
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.types import DeviceContext, DeviceType
 
 CLASS_HOST_BRIDGE = 0x060000
 # PCI Express capability (PCI Express 3.0, 7.8), after id and next pointer: version 2, root port; device capabilities,

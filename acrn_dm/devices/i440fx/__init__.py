@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 import attrs
 
-from acrn_dm.boot import layout
-from acrn_dm.errors import ConfigError
-from acrn_dm.hookspecs import hookimpl
+from acrn_dm.base import address_map as layout
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.types import Bdf, DeviceContext, DeviceType
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.types import Bdf, DeviceContext, DeviceType
 
 VENDOR_INTEL = 0x8086
 HOST_BRIDGE, CLASS_HOST_BRIDGE = 0x1237, 0x060000

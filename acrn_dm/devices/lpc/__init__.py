@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 import attrs
 
-from acrn_dm.errors import ConfigError
-from acrn_dm.hookspecs import hookimpl
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.types import DeviceContext, DeviceType
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.pci.pirq import DISABLED, IRQ_MASK, PirqRouter
-from acrn_dm.types import DeviceContext, DeviceType
 
 VENDOR_INTEL = 0x8086
 DEVICE_PIIX3_ISA = 0x7000

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from acrn_dm.boot import layout
-from acrn_dm.bus import Handler
-from acrn_dm.config import UartSpec
+from acrn_dm.base import address_map as layout
+from acrn_dm.base.bus import Handler
+from acrn_dm.contract.config import UartSpec
+from acrn_dm.contract.resources import Resources
 from acrn_dm.devices.platform.debugexit import DebugExit
 from acrn_dm.devices.platform.fw_cfg import PORTS as PORTS_OF_FW_CFG
 from acrn_dm.devices.platform.fw_cfg import SELECTOR, FwCfg
@@ -20,7 +21,6 @@ from acrn_dm.devices.platform.reset import ResetControl
 from acrn_dm.devices.platform.rtc import Rtc
 from acrn_dm.devices.uart.port import PORTS, make_ports
 from acrn_dm.pci.intx import IrqLine
-from acrn_dm.resources import Resources
 
 KEYBOARD_IRQ = 1
 RTC_IRQ = 8

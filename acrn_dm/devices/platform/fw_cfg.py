@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from acrn_dm.errors import GuestError
+from acrn_dm.base.errors import GuestError
 
 SELECTOR, DATA, DMA = 0x510, 0x511, 0x514
 PORTS = 12

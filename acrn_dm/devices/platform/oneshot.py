@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from acrn_dm.ioloop import IoLoop, Timer
+from acrn_dm.base.events.ioloop import IoLoop, Timer
 
 
 class OneShot:

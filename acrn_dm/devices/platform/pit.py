@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import attrs
 
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.devices.platform.oneshot import OneShot
 from acrn_dm.devices.platform.pit_counter import Counter
-from acrn_dm.ioloop import IoLoop
 
 HZ = 1_193_182
 NS_PER_S = 1_000_000_000

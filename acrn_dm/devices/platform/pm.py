@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from acrn_dm.boot import layout
+from acrn_dm.base import address_map as layout
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.devices.platform.oneshot import OneShot
-from acrn_dm.ioloop import IoLoop
 
 TIMER_STS, BM_STS, GLOBAL_STS, BUTTON_STS, SLEEP_BUTTON_STS, RTC_STS, WAKE_STS = (
     1 << 0, 1 << 4, 1 << 5, 1 << 8, 1 << 9, 1 << 10, 1 << 15,

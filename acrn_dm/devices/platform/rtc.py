@@ -8,10 +8,10 @@ or, as Windows does, register by register; a date that does not exist stands sti
 import threading
 from collections.abc import Callable, Sequence
 
-from acrn_dm.boot.layout import HIGHMEM_BASE, LOWMEM_LIMIT, MIB
+from acrn_dm.base.address_map import HIGHMEM_BASE, LOWMEM_LIMIT, MIB
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.devices.platform import rtc_time
 from acrn_dm.devices.platform.oneshot import OneShot
-from acrn_dm.ioloop import IoLoop
 
 SIZE = 128
 A, B, C, D = 0x0A, 0x0B, 0x0C, 0x0D

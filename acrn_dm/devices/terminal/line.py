@@ -13,14 +13,14 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from acrn_dm.base import one_user
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.events.ioloop import READ, WRITE, IoLoop, Timer
+from acrn_dm.base.files import one_user
 from acrn_dm.devices.loopwork import FdWatch
 from acrn_dm.devices.terminal import look
 from acrn_dm.devices.terminal.files import Sink, Source
 from acrn_dm.devices.terminal.modes import RawMode, in_background
 from acrn_dm.devices.terminal.size import Size, SizeWatch, window_size
-from acrn_dm.errors import ConfigError
-from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from acrn_dm.base import one_user
+from acrn_dm.base.files import one_user
 
 DRIVERS = Path("/proc/tty/drivers")  # proc(5): name, node, major, minor or a range of them, type
 

@@ -5,7 +5,7 @@ import struct
 import termios
 from collections.abc import Callable
 
-from acrn_dm.ioloop import IoLoop, Timer
+from acrn_dm.base.events.ioloop import IoLoop, Timer
 
 LOOK_S = 0.25
 WINSIZE = struct.Struct("HHHH")  # rows, columns, pixels

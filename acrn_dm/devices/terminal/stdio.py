@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.devices.terminal.escape import EscapeFilter
 from acrn_dm.devices.terminal.files import share_input, share_output
 from acrn_dm.devices.terminal.line import Line
 from acrn_dm.devices.terminal.size import Size
-from acrn_dm.errors import ConfigError, HostError
-from acrn_dm.ioloop import IoLoop
 
 _owner: str | None = None
 

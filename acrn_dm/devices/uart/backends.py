@@ -6,16 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from acrn_dm.base.acceptor import Acceptor
-from acrn_dm.base.claims import Claim, path_key
+from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.files.claims import Claim, path_key
+from acrn_dm.base.sockets.acceptor import Acceptor
 from acrn_dm.devices.loopwork import poll
 from acrn_dm.devices.terminal import look
 from acrn_dm.devices.terminal.line import open_terminal
 from acrn_dm.devices.terminal.stdio import Terminal
 from acrn_dm.devices.uart.stream import Stream
 from acrn_dm.devices.uart.uart16550 import Uart16550
-from acrn_dm.errors import ConfigError, HostError
-from acrn_dm.ioloop import IoLoop
 
 TCP = "tcp:"
 HOST = "127.0.0.1"  # a serial console asks for no password: it is not offered to the network

@@ -10,10 +10,10 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
+from acrn_dm.base.events.ioloop import READ, WRITE, IoLoop, Timer
 from acrn_dm.devices.backlog import Backlog
 from acrn_dm.devices.loopwork import FdWatch
 from acrn_dm.devices.uart.uart16550 import Uart16550
-from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
 """virtio-blk: a disk on a raw image or block device."""
 
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.types import DeviceType
 from acrn_dm.devices.virtio_blk.config import BlkConfig
 from acrn_dm.devices.virtio_blk.device import BlkDevice
-from acrn_dm.hookspecs import hookimpl
-from acrn_dm.types import DeviceType
 
 
 @hookimpl

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import attrs
 
-from acrn_dm.errors import ConfigError
-from acrn_dm.options import from_mapping, option, vhost_user_option
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 
 WHAT = "virtio-blk"
 SECTOR = 512  # the unit of capacity and of request addresses, whatever the logical block size (5.2.6)

@@ -20,24 +20,24 @@ from pathlib import Path
 import attrs
 
 from acrn_dm._fastring import Chain
-from acrn_dm.base.claims import Claim
+from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.files.claims import Claim
+from acrn_dm.contract.resources import HostFault, Resources
+from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.virtio_blk import medium
-from acrn_dm.devices.virtio_blk.apart import Apart
-from acrn_dm.devices.virtio_blk.backend import Image
 from acrn_dm.devices.virtio_blk.cache_mode import CONFIG_WCE, FLUSH, CacheMode
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
 from acrn_dm.devices.virtio_blk.config_space import LAYOUT, QUEUE_SIZE, WRITEBACK_OFFSET, config_space
+from acrn_dm.devices.virtio_blk.engine.apart import Apart
+from acrn_dm.devices.virtio_blk.engine.execute import execute
+from acrn_dm.devices.virtio_blk.engine.held import Held
+from acrn_dm.devices.virtio_blk.engine.last_flush import LastFlush
+from acrn_dm.devices.virtio_blk.engine.pieces import given_up_unless
+from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
-from acrn_dm.devices.virtio_blk.execute import execute
-from acrn_dm.devices.virtio_blk.held import Held
-from acrn_dm.devices.virtio_blk.last_flush import LastFlush
-from acrn_dm.devices.virtio_blk.pieces import given_up_unless
+from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.devices.virtio_blk.request import HEADER, Limits, Op, Request, Status, parse
-from acrn_dm.devices.virtio_blk.workers import WorkerPool
-from acrn_dm.errors import ConfigError, HostError
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.resources import HostFault, Resources
-from acrn_dm.types import DeviceContext
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.features import VERSION_1
 from acrn_dm.virtio.queue import Queue

@@ -7,8 +7,8 @@ exist: it answers that something is written which is not.
 import errno
 
 from acrn_dm.devices.virtio_blk.config import BlkConfig
+from acrn_dm.devices.virtio_blk.image.trust import LostError
 from acrn_dm.devices.virtio_blk.request import Op
-from acrn_dm.devices.virtio_blk.trust import LostError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

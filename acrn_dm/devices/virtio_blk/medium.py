@@ -8,13 +8,13 @@ import stat
 import struct
 from pathlib import Path
 
-from acrn_dm.base.claims import Claim, path_key, socket_claim
-from acrn_dm.base.file_locks import Access, holder, is_free, take
-from acrn_dm.devices.virtio_blk import containers
-from acrn_dm.devices.virtio_blk.backend import Image
-from acrn_dm.devices.virtio_blk.backend_direct import DirectImage, probe_alignment
+from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError
+from acrn_dm.base.files.claims import Claim, path_key, socket_claim
+from acrn_dm.base.files.file_locks import Access, holder, is_free, take
 from acrn_dm.devices.virtio_blk.config import SECTOR, WHAT, BlkConfig, Range, SectorSize
-from acrn_dm.errors import AcrnDmError, ConfigError, HostError
+from acrn_dm.devices.virtio_blk.image import containers
+from acrn_dm.devices.virtio_blk.image.backend import Image
+from acrn_dm.devices.virtio_blk.image.backend_direct import DirectImage, probe_alignment
 
 BLKPBSZGET = 0x127B  # linux/fs.h: physical block size
 LINKED = "mounted, or part of something that is"

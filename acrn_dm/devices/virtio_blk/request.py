@@ -10,8 +10,8 @@ import struct
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.errors import GuestError
 from acrn_dm.devices.virtio_blk.config import SECTOR
-from acrn_dm.errors import GuestError
 
 HEADER = struct.Struct("<IIQ")  # type, reserved (ioprio), sector
 SEGMENT = struct.Struct("<QII")  # sector, num_sectors, flags: one range of a discard or write-zeroes request (5.2.6)

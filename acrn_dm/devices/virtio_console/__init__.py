@@ -1,9 +1,9 @@
 """virtio-console: consoles and named serial ports on stdio, terminals, files and sockets."""
 
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.types import DeviceType
 from acrn_dm.devices.virtio_console.config import ConsoleConfig
 from acrn_dm.devices.virtio_console.device import ConsoleDevice
-from acrn_dm.hookspecs import hookimpl
-from acrn_dm.types import DeviceType
 
 
 @hookimpl

@@ -15,15 +15,15 @@ import tty
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from acrn_dm.base import one_user
-from acrn_dm.base.private_files import open_or_make
-from acrn_dm.base.stderr import say
+from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events.ioloop import READ, WRITE, IoLoop, Timer
+from acrn_dm.base.files import one_user
+from acrn_dm.base.files.private_files import open_or_make
+from acrn_dm.base.process.stderr import say
 from acrn_dm.devices.loopwork import FdWatch, poll
 from acrn_dm.devices.terminal.line import Line, open_terminal
 from acrn_dm.devices.terminal.size import Size, SizeWatch, window_size
 from acrn_dm.devices.terminal.stdio import Terminal
-from acrn_dm.errors import ConfigError, HostError
-from acrn_dm.ioloop import READ, WRITE, IoLoop, Timer
 
 log = logging.getLogger(__name__)
 

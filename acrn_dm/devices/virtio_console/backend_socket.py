@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
-from acrn_dm.base.acceptor import Acceptor
-from acrn_dm.base.unix_listener import UnixListener
+from acrn_dm.base.sockets.acceptor import Acceptor
+from acrn_dm.base.sockets.unix_listener import UnixListener
 from acrn_dm.devices.virtio_console.backend import PortBackend
 
 log = logging.getLogger(__name__)

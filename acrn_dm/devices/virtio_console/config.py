@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import attrs
 
-from acrn_dm.base.unix_listener import path_problem
-from acrn_dm.errors import ConfigError
-from acrn_dm.options import from_mapping, option, vhost_user_option
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.sockets.unix_listener import path_problem
+from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 
 WHAT = "virtio-console"
 MAX_PORTS = 16

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import attrs
 
+from acrn_dm.base.errors import GuestError
 from acrn_dm.devices.virtio_console.port import Port
 from acrn_dm.devices.virtio_console.request import MESSAGE, Control, Event, message, parse, resize
-from acrn_dm.errors import GuestError
 from acrn_dm.virtio.queue import Queue
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from acrn_dm.base.claims import Claim, socket_claim
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.files.claims import Claim, socket_claim
+from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.terminal.size import Size
 from acrn_dm.devices.virtio_console import host
@@ -20,9 +23,6 @@ from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerB
 from acrn_dm.devices.virtio_console.config import ConsoleConfig, PortConfig
 from acrn_dm.devices.virtio_console.control import ControlQueues
 from acrn_dm.devices.virtio_console.port import Port
-from acrn_dm.ioloop import IoLoop
-from acrn_dm.resources import Resources
-from acrn_dm.types import DeviceContext
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.queue import Queue
 

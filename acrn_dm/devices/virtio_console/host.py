@@ -4,8 +4,10 @@ import os
 import stat
 from pathlib import Path
 
-from acrn_dm.base import one_user, processes, unix_listener
-from acrn_dm.base.claims import Claim, path_key, socket_claim
+from acrn_dm.base.files import one_user
+from acrn_dm.base.files.claims import Claim, path_key, socket_claim
+from acrn_dm.base.process import processes
+from acrn_dm.base.sockets import unix_listener
 from acrn_dm.devices.terminal import look
 from acrn_dm.devices.virtio_console.config import PortConfig
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.errors import GuestError
+from acrn_dm.base.events.ioloop import Timer
 from acrn_dm.devices.backlog import Backlog
 from acrn_dm.devices.virtio_console.backend import PortBackend
 from acrn_dm.devices.virtio_console.config import PortConfig
-from acrn_dm.errors import GuestError
-from acrn_dm.ioloop import Timer
 from acrn_dm.virtio.queue import Queue
 
 log = logging.getLogger(__name__)

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.types import BackendType, DeviceType
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.devices.virtio_net.vhost import NetVhost
-from acrn_dm.hookspecs import hookimpl
-from acrn_dm.types import BackendType, DeviceType
 
 
 @hookimpl

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.base import processes
+from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.process import processes
 from acrn_dm.devices.virtio_net import tap_settings
 from acrn_dm.devices.virtio_net.request import GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6
 from acrn_dm.devices.virtio_net.tap_settings import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TapSettings
-from acrn_dm.errors import ConfigError, HostError
 
 log = logging.getLogger(__name__)
 

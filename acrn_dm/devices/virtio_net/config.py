@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import attrs
 
-from acrn_dm.errors import ConfigError
-from acrn_dm.options import FALSE_WORDS, TRUE_WORDS, from_mapping, option, vhost_user_option
-from acrn_dm.types import Bdf
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.options import FALSE_WORDS, TRUE_WORDS, from_mapping, option, vhost_user_option
+from acrn_dm.contract.types import Bdf
 
 WHAT = "virtio-net"
 MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.errors import GuestError
 from acrn_dm.devices.virtio_net.request import CTRL_GUEST_OFFLOADS, GUEST_OFFLOADS, MQ
-from acrn_dm.errors import GuestError
 from acrn_dm.virtio.queue import Queue
 
 ACK_OK, ACK_ERROR = b"\0", b"\1"

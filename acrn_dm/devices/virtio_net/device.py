@@ -5,7 +5,10 @@ import struct
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from acrn_dm.base.claims import Claim, socket_claim
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.files.claims import Claim, socket_claim
+from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.virtio_net import backend
 from acrn_dm.devices.virtio_net.backend import PacketFile
@@ -23,9 +26,6 @@ from acrn_dm.devices.virtio_net.request import (
     STATUS,
     header_bytes,
 )
-from acrn_dm.errors import HostError
-from acrn_dm.resources import Resources
-from acrn_dm.types import DeviceContext
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.queue import Queue
 

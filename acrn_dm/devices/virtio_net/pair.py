@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
+from acrn_dm.base.errors import GuestError
+from acrn_dm.base.events.ioloop import READ, WRITE
 from acrn_dm.devices.loopwork import FdWatch
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.receive import Receiver
 from acrn_dm.devices.virtio_net.transmit import Transmitter
-from acrn_dm.errors import GuestError
-from acrn_dm.ioloop import READ, WRITE
 from acrn_dm.virtio.queue import Queue
 
 

@@ -10,6 +10,7 @@ import struct
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.errors import GuestError
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.request import (
     GUEST_OFFLOADS,
@@ -20,7 +21,6 @@ from acrn_dm.devices.virtio_net.request import (
     header_bytes,
     receive_flags,
 )
-from acrn_dm.errors import GuestError
 from acrn_dm.virtio.queue import Queue
 
 BUDGET = 64  # frames per turn of the loop

@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from acrn_dm.backends.kernel._vhost import NodeFile
+from acrn_dm.backends.kernel.backend import KernelVhost
+from acrn_dm.backends.kernel.node import VhostNode, VhostQueue
+from acrn_dm.base.errors import HostError
 from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.devices.virtio_net.request import MRG_RXBUF
-from acrn_dm.errors import HostError
-from acrn_dm.vhost._vhost import NodeFile
-from acrn_dm.vhost.kernel import KernelVhost
-from acrn_dm.vhost.kernel_node import VhostNode, VhostQueue
 from acrn_dm.virtio.device import VirtioDevice
 
 

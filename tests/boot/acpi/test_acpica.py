@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.boot.acpi import AcpiInputs, build_acpi
-from acrn_dm.boot.processors import CState, ProcessorPower, PState, Register
+from acrn_dm.contract.processors import CState, ProcessorPower, PState, Register
 
 SMALL = AcpiInputs(apic_ids=(0,), rtc=False)
 FULL = AcpiInputs(

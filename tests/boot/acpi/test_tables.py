@@ -4,9 +4,9 @@ import struct
 
 import pytest
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot.acpi import AcpiInputs, build_acpi
 from acrn_dm.boot.acpi.tables import checksum
-from acrn_dm.errors import ConfigError
 
 ONE_CPU = AcpiInputs(apic_ids=(0,))
 

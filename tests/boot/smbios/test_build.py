@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.boot import loader
-from acrn_dm.boot.fw_cfg_items import items
 from acrn_dm.boot.smbios import Identity, Smbios, build_smbios
-from acrn_dm.config import Firmware
-from acrn_dm.memory import guest_ranges
+from acrn_dm.contract.config import Firmware
+from acrn_dm.machine.fw_cfg_items import items
+from acrn_dm.memory.guest_memory import guest_ranges
 from tests.boot.samples import MIB, make_bzimage, make_firmware, plan
 
 UUID = uuid.UUID("0f6b2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10")

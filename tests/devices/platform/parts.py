@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from acrn_dm.ioloop import Timer
+from acrn_dm.base.events.ioloop import Timer
 
 
 class Level:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from acrn_dm.bus import Bus, pio_bus
-from acrn_dm.config import UartSpec
+from acrn_dm.base.bus import Bus, pio_bus
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.contract.config import UartSpec
 from acrn_dm.devices.platform import Platform, PlatformCallbacks
-from acrn_dm.errors import ConfigError
-from acrn_dm.ioloop import IoLoop
 
 
 class Interrupts:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acrn_dm.base.errors import GuestError
 from acrn_dm.devices.platform import fw_cfg
-from acrn_dm.errors import GuestError
-from acrn_dm.memory import GuestMemory, MemoryRange
+from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 
 DESCRIPTOR, BUFFER = 0x1000, 0x2000
 ERROR, READ, SKIP, SELECT, WRITE = 1, 2, 4, 8, 16

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.devices.platform.pit import HZ, SHORTEST_S, Pit
 from acrn_dm.devices.platform.pit_counter import Counter, Mode
-from acrn_dm.ioloop import IoLoop
 
 NS = 1_000_000_000
 

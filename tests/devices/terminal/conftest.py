@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.base.events.ioloop import IoLoop
 
 
 @pytest.fixture

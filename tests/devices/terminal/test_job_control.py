@@ -104,7 +104,7 @@ import os, signal
 from acrn_dm.devices.terminal.files import share_input, share_output
 from acrn_dm.devices.terminal.line import Line
 from acrn_dm.devices.terminal.signals import signals_to
-from acrn_dm.ioloop import IoLoop
+from acrn_dm.base.events.ioloop import IoLoop
 loop = IoLoop("main")
 line = Line("test", share_input(0), share_output(1))
 line.start(loop)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.devices.terminal import line as line_module
 from acrn_dm.devices.terminal.escape import EscapeFilter
 from acrn_dm.devices.terminal.files import share_input, share_output
 from acrn_dm.devices.terminal.line import Line, open_lines, open_terminal
-from acrn_dm.ioloop import IoLoop
 from tests.devices.terminal.session import is_raw, set_size
 
 PIPE = 65536

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.devices.terminal import size
 from acrn_dm.devices.terminal.size import SizeWatch, window_size
-from acrn_dm.ioloop import IoLoop
 from tests.devices.terminal.session import set_size
 
 

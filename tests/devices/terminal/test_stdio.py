@@ -2,8 +2,8 @@
 
 import pytest
 
+from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.devices.terminal.stdio import Terminal
-from acrn_dm.errors import ConfigError, HostError
 
 
 def test_stdio_has_one_user_at_a_time(pty: tuple[int, int]) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from acrn_dm.config import UartSpec
+from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.contract.config import UartSpec
 from acrn_dm.devices.backlog import PATIENCE_S
 from acrn_dm.devices.terminal.stdio import Terminal
 from acrn_dm.devices.uart.backends import HOST, StdioBackend, TcpBackend, TtyBackend, check_backend, open_backend
 from acrn_dm.devices.uart.port import make_ports
 from acrn_dm.devices.uart.stream import OUTPUT_LIMIT, Stream
 from acrn_dm.devices.uart.uart16550 import BACKLOG, Uart16550
-from acrn_dm.errors import ConfigError, HostError
-from acrn_dm.ioloop import IoLoop
 from tests.devices.platform.parts import Level
 from tests.devices.stopped_clock import StoppedClock
 

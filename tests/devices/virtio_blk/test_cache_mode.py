@@ -7,7 +7,7 @@ import pytest
 
 from acrn_dm.devices.virtio_blk.cache_mode import CacheMode
 from acrn_dm.testing.driver import ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, VERSION_1
-from tests.devices.blk_rig import F_CONFIG_WCE, F_FLUSH, F_MQ, OK, WRITEBACK_AT, Disk, disk, image
+from tests.devices.virtio_blk.blk_rig import F_CONFIG_WCE, F_FLUSH, F_MQ, OK, WRITEBACK_AT, Disk, disk, image
 
 WCE, FLUSH, BOTH, NEITHER = F_CONFIG_WCE, F_FLUSH, F_CONFIG_WCE | F_FLUSH, 0
 WRITES = (None, False, True)  # what the driver writes, if anything

@@ -10,15 +10,15 @@ from typing import Any
 import attrs
 import pytest
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.cli.app import main
-from acrn_dm.devices.virtio_blk.backend import Image
+from acrn_dm.contract.resources import HostFault
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
+from acrn_dm.devices.virtio_blk.image.backend import Image
+from acrn_dm.devices.virtio_blk.image.trust import LostError
 from acrn_dm.devices.virtio_blk.request import Op
-from acrn_dm.devices.virtio_blk.trust import LostError
-from acrn_dm.errors import ConfigError
-from acrn_dm.resources import HostFault
-from acrn_dm.virtio.transport_pci import VirtioPci
-from tests.devices.blk_rig import (
+from acrn_dm.virtio.pci.transport import VirtioPci
+from tests.devices.virtio_blk.blk_rig import (
     DISCARD,
     FLUSH,
     IN,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.virtio.transport_pci import VirtioPci
-from tests.devices.blk_rig import (
+from acrn_dm.virtio.pci.transport import VirtioPci
+from tests.devices.virtio_blk.blk_rig import (
     F_CONFIG_WCE,
     F_FLUSH,
     GET_ID,

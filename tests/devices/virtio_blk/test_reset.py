@@ -8,9 +8,9 @@ import pytest
 
 from acrn_dm.devices.virtio_blk import device as device_module
 from acrn_dm.testing.driver import VirtioDriver
-from acrn_dm.virtio import transport_pci
-from acrn_dm.virtio.transport_pci import VirtioPci
-from tests.devices.blk_rig import IN, OUT, Disk, disk, header, image
+from acrn_dm.virtio.pci import transport as transport_pci
+from acrn_dm.virtio.pci.transport import VirtioPci
+from tests.devices.virtio_blk.blk_rig import IN, OUT, Disk, disk, header, image
 from tests.devices.virtio_blk.stuck import WAIT_S, Stuck, stuck
 
 RUNNING = 15  # the status of a modern driver that runs

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm import machine as machine_module
-from acrn_dm.devices.virtio_blk import last_flush
-from acrn_dm.devices.virtio_blk.pieces import PIECE_BYTES
-from acrn_dm.machine import StopReason
+from acrn_dm.devices.virtio_blk.engine import last_flush
+from acrn_dm.devices.virtio_blk.engine.pieces import PIECE_BYTES
+from acrn_dm.machine import machine as machine_module
+from acrn_dm.machine.machine import StopReason
 from acrn_dm.testing.driver_ring import DESC_F_NEXT, DESC_F_WRITE
-from acrn_dm.virtio.transport_pci import VirtioPci
-from tests.devices.blk_rig import OUT, Disk, disk, header, image
+from acrn_dm.virtio.pci.transport import VirtioPci
+from tests.devices.virtio_blk.blk_rig import OUT, Disk, disk, header, image
 from tests.devices.virtio_blk.stuck import WAIT_S, Stuck, stuck
 
 SECTOR = 512
@@ -173,8 +173,8 @@ def test_last_flush_is_bounded(
 PROGRAM = """
     import os, sys, threading
     from pathlib import Path
-    from acrn_dm import machine
-    from tests.devices.blk_rig import OUT, disk, header, image
+    from acrn_dm.machine import machine
+    from tests.devices.virtio_blk.blk_rig import OUT, disk, header, image
 
     machine.STOP_S = 0.1
     silent, _ = os.pipe()  # whose other end never says anything

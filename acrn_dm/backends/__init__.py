@@ -1,0 +1,1 @@
+"""Backends: who moves the data of a virtio device."""

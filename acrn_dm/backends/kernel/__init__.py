@@ -1,0 +1,1 @@
+"""The kernel's vhost: data moves in the host's kernel."""

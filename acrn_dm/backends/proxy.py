@@ -1,0 +1,68 @@
+"""A backend whose data plane is elsewhere: the half that stays in this process.
+
+Queues that the device keeps (control queues) are served here as ever; the others are handed over: their kick eventfd is
+the other side's to wait for, their call eventfd the other side's to write. While a call is not bound to an interrupt,
+because its vector is masked or the driver uses the pin, an I/O loop passes it on.
+"""
+
+from collections.abc import Mapping
+
+import attrs
+
+from acrn_dm.backends.rings import check_rings
+from acrn_dm.backends.vbs_u import VbsU
+from acrn_dm.virtio.backend import Backend, Session
+from acrn_dm.virtio.device import VirtioDevice
+
+
+class Proxy(Backend):
+    """Base of such backends; they say how rings are handed over and taken back."""
+
+    def __init__(self, device: VirtioDevice) -> None:
+        super().__init__(device)
+        self._local = VbsU(device)
+
+    def start(self, session: Session) -> None:
+        """The device first: it may have to prepare what the other side uses."""
+        theirs = self.queues_away(session.features)
+        away = tuple(queue for queue in session.queues if queue.index in theirs)
+        here = tuple(queue for queue in session.queues if queue.index not in theirs)
+        check_rings(session.resources.memory, away)
+        self._local.start(attrs.evolve(session, queues=here, poll_ns=None))  # all kicks are bound, so those here too
+        loop = session.resources.io_loop("io")
+        for queue in away:
+            queue.call.forward(loop)
+        self.hand_over(attrs.evolve(session, queues=away))
+        for queue in away:
+            queue.kick.kick()  # drivers may fill rings before DRIVER_OK and need not kick for that
+
+    def cancel(self) -> None:
+        """The half here; the other side stops in ``stop``, within its own bound."""
+        self._local.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Of the half here."""
+        return self._local.busy
+
+    def stop(self) -> Mapping[int, int]:
+        """The other side first: it may still use what the device gave it."""
+        positions: dict[int, int] = {}
+        try:
+            positions |= self.take_back()
+        finally:
+            positions |= self._local.stop()
+        return positions
+
+    def queues_away(self, features: int) -> "list[int]":
+        """Which of the device's queues are not served here, with a driver that negotiated *features*."""
+        kept = self.device.local_queues(features)
+        return [index for index in range(len(self.device.queue_sizes)) if index not in kept]
+
+    def hand_over(self, session: Session) -> None:
+        """Let the other side serve the queues of *session*. Raises HostError; ``take_back`` is called then, too."""
+        raise NotImplementedError
+
+    def take_back(self) -> Mapping[int, int]:
+        """The other side uses nothing any more; return the next available index of each queue it had. Idempotent."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""vhost-user: data moves in another process."""

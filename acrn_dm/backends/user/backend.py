@@ -1,0 +1,406 @@
+"""The vhost-user backend: another process moves a device's data (``vhost-user=SOCKET``).
+
+One connection lasts as long as the process behind it, over any number of drivers. When it ends by itself, the device
+pauses: its driver's requests wait in the rings, and a new process is looked for, at first soon, then less often. What
+the old one had in flight the new one does again: for disks from the region of INFLIGHT_SHMFD, in which the old one took
+notes, or through a relay if it takes none (``user_relay``); elsewhere from the used index on. A back-end that breaks
+the protocol, refuses something or keeps silent is not tried again before the driver has reset the device, which it is
+asked to.
+
+Threads: everything happens in a turn (``Turns``), on control threads or on the main loop.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+import attrs
+
+from acrn_dm.backends.proxy import Proxy
+from acrn_dm.backends.user import features as user_features
+from acrn_dm.backends.user import plan as user_plan
+from acrn_dm.backends.user import talk as user_talk
+from acrn_dm.backends.user.backoff import Backoff
+from acrn_dm.backends.user.enable import RingSwitches
+from acrn_dm.backends.user.exchange import Talk
+from acrn_dm.backends.user.inflight import InflightSlot
+from acrn_dm.backends.user.link import ONCE, TIME_LIMIT_S, Link
+from acrn_dm.backends.user.relay import Relay
+from acrn_dm.backends.user.shadow import ShadowArea
+from acrn_dm.backends.user.talk import Peer, Wishes
+from acrn_dm.backends.user.turns import Turns
+from acrn_dm.backends.wire.channel import problem
+from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, ProtocolFeature
+from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events.ioloop import Timer
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import BackendType
+from acrn_dm.pci.eventfds import make_eventfd
+from acrn_dm.virtio import features
+from acrn_dm.virtio.backend import Session
+from acrn_dm.virtio.device import VirtioDevice
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CONFIG_DELAY_S = 0.1  # a back-end may announce changes as fast as it likes; they are fetched this often
+
+
+class VhostUser(Proxy):
+    """See the module."""
+
+    def __init__(self, device: VirtioDevice) -> None:
+        super().__init__(device)
+        if device.backend_path is None:
+            raise ConfigError("the vhost-user backend needs a socket", option=device.name)
+        self.path = device.backend_path
+        self._id = device.device_id
+        self._remote_config = user_features.remote_config(self._id)
+        self._tracked = self._id in user_features.TRACKED
+        self._peer = Peer(features=0)
+        self._session: Session | None = None
+        self._handed_over = False  # some back-end has used the session's rings
+        self._running = False  # the connected one uses them
+        self._inflight = InflightSlot(len(device.queue_sizes), max(device.queue_sizes))
+        self._owing = False  # the last session ended with requests that nobody finished
+        self._relay: Relay | None = None
+        self._area: ShadowArea | None = None  # the connection's
+        self._config = b""
+        self._written: dict[int, bytes] = {}  # offset -> what the driver wrote there and a new back-end has to know
+        self._config_timer: Timer | None = None
+        self._err_fd = -1  # SET_VRING_ERR's; there is none until rings are to be started
+        self._closed = True
+
+    # Backend and Proxy: control threads.
+
+    def check(self) -> list[str]:
+        """Whether there is a socket; whether somebody serves it only connecting would show."""
+        why = problem(self.path)
+        return [] if why is None else [why]
+
+    def realize(self, resources: Resources) -> None:
+        """Connect and get acquainted; what is offered to drivers depends on it. Raises HostError."""
+        self._turns = Turns(resources.main_loop)
+        self._link = Link(self._turns, self._lost, self._notice)
+        self._switches = RingSwitches(self._link, self.device.wants_queue)
+        self._backoff = Backoff(self._turns, self._reconnect)
+        self._closed = False
+        with self._turns.hold():
+            try:
+                self._link.connect(self.path)
+                self._link.run(self._greet())
+            except HostError as e:
+                raise self._described(e) from e
+
+    def offer(self, offered: int) -> int:
+        """See ``user_features``."""
+        return user_features.offer(self._id, offered, self._peer.features, len(self.device.queue_sizes))
+
+    def read_config(self, offset: int, size: int) -> bytes:
+        """The back-end's, as it was told last; for a network device its own."""
+        return self._config[offset : offset + size] if self._remote_config else super().read_config(offset, size)
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """Pass on the one field that a driver may write; while nobody is there only what has to be kept."""
+        field = user_features.WRITABLE.get(self._id)
+        if field is None or not self._peer.features & field.feature:
+            return
+        data = field.cut(offset, data)
+        if not data:
+            return
+        with self._turns.hold():
+            self._link.settle()
+            if field.kept:
+                self._written[field.offset] = data
+                self._config = self._config[: field.offset] + data + self._config[field.offset + len(data) :]
+            if self._link.connected:
+                self._converse(user_talk.set_config(self._peer, field.offset, data))
+
+    def write_legacy_config(self, offset: int, data: bytes) -> None:
+        """Where it is not the other process's configuration, the device's."""
+        if self._remote_config:
+            self.write_config(offset, data)
+        else:
+            super().write_legacy_config(offset, data)
+
+    def queues_away(self, features: int) -> list[int]:
+        """Without those that do not exist for the driver: it may enable them, the back-end need not serve them."""
+        there = user_features.queues_there(self._id, len(self.device.queue_sizes), features, self._config)
+        return [index for index in super().queues_away(features) if index < there]
+
+    def hand_over(self, session: Session) -> None:
+        """If there is no back-end now, the next one gets the rings. Raises HostError."""
+        user_plan.check(session)
+        session = attrs.evolve(session, features=user_features.told(self._id, session.features))
+        owing, self._owing = self._owing, False
+        if owing and any(queue.next_avail for queue in session.queues):  # the same driver goes on
+            raise HostError("requests were in flight when the machine paused, and no back-end was there to finish them")
+        with self._turns.hold():
+            self._link.settle()
+            self._session, self._handed_over = session, False
+            if self._needs_relay:
+                self._relay = Relay(self.device, self._bad_answer)
+                self._relay.begin(session)
+            if not self._link.connected and not self._backoff.pending:
+                self._connect_anew()
+            if self._link.connected:
+                self._converse(self._start(session))
+
+    def queues_changed(self, done: Callable[[], None]) -> None:
+        """Any thread: the main loop tells the back-end."""
+        self._turns.loop.call_soon(lambda: self._turns.on_loop(lambda: self._switches.changed(done)))
+
+    def take_back(self) -> Mapping[int, int]:
+        """Without a back-end the rings are where their used index says."""
+        session = self._session
+        if session is None:
+            return {}
+        positions = {q.index: user_plan.used_idx(session.resources.memory, q) for q in session.queues}
+        with self._turns.hold():
+            self._link.settle()
+            running, self._running, self._session = self._running, False, None
+            self._switches.forget()
+            relay, self._relay = self._relay, None
+            if relay is not None:
+                positions |= self._end(relay, self._link.fd if running else -1)
+            if running and self._link.connected:
+                told = self._converse(user_talk.stop(self._peer, tuple(positions)))
+                positions |= told if told is not None and relay is None else {}
+            if not running or not self._link.connected:  # nobody finished what its region says is in flight
+                self._inflight.forget()
+                self._owing = self._tracked and not user_plan.idle(session)
+            self._written.clear()
+        return positions
+
+    def _end(self, relay: Relay, alive_fd: int) -> Mapping[int, int]:
+        try:
+            return relay.end(alive_fd, TIME_LIMIT_S)
+        except HostError as e:
+            self._give_up(e)
+            return {}
+
+    def close(self) -> None:
+        """Close the connection and stop looking for another."""
+        if self._closed:
+            return
+        self._closed = True
+        with self._turns.hold():
+            self._backoff.cancel()
+            if self._config_timer is not None:
+                self._config_timer.cancel()
+            self._inflight.forget()
+            self._link.close()
+            self._forget_area()
+            self._unwatch_errors()
+
+    # Conversations: in a turn.
+
+    def _greet(self) -> Talk[None]:
+        wanted = user_features.protocol(self._id)
+        wishes = Wishes(
+            protocol=wanted,
+            required=wanted & ProtocolFeature.CONFIG,
+            config_size=self.device.config_size if self._remote_config else 0,
+        )
+        peer = yield from user_talk.greet(wishes, self._link.open_back_channel() if self._remote_config else None)
+        self._check(peer)
+        self._peer = peer
+        self._backoff.connected()
+        self._take_config(peer.config)
+
+    def _start(self, session: Session) -> Talk[None]:
+        """Running rings. Raises PeerError where those of an earlier back-end can't be taken on."""
+        self._check_for(session)
+        self._watch_errors()
+        if self._handed_over and self._tracked and self._relay is None and not self._can_resume(session):
+            raise PeerError("requests were in flight, and without INFLIGHT_SHMFD nobody knows which")
+        for offset, data in self._written.items():
+            yield from user_talk.set_config(self._peer, offset, data)
+        if self._relay is not None and not self._handed_over and not self._needs_relay:
+            self._relay.end(-1, 0.0)  # it has only waited: the driver's rings are where they were
+            self._relay = None
+        if self._area is None and (self._relay is not None or self._needs_relay):
+            self._area = ShadowArea(self.device.queue_sizes)
+        if self._relay is not None and self._area is not None:
+            self._relay.connect(self._area)
+            plan = user_plan.make_relay_plan(session, self._area)
+        else:
+            plan = user_plan.make_plan(session, self._area, used_before=self._handed_over)
+        slot = self._inflight if self._tracked and self._relay is None else None
+        yield from user_talk.prepare(self._peer, plan, slot)
+        self._handed_over = True
+        yield from user_talk.set_up(self._peer, plan, self._err_fd)
+        yield from self._switches.switch_on(self._peer, session.queues)
+        yield from user_talk.run(self._peer)
+        self._running = True
+        # Work may wait for which nobody kicks any more, and answers of which nobody told the driver.
+        if self._relay is not None:
+            self._relay.kick()
+        else:
+            for queue in session.queues:
+                queue.kick.kick()
+                queue.call.signal()
+
+    def _return_to_work(self) -> Talk[None]:
+        yield from self._greet()
+        if self._session is not None:
+            yield from self._start(self._session)
+
+    def _check(self, peer: Peer) -> None:
+        """Whether *peer* can serve this device. Raises PeerError."""
+        if not peer.features & features.VERSION_1:
+            raise PeerError("it does not offer VIRTIO_F_VERSION_1")
+        there = user_features.queues_there(self._id, len(self.device.queue_sizes), peer.features, peer.config)
+        wanted = min(there, len(super().queues_away(self.device.features)))
+        shortage = user_features.shortage(self._id, wanted, peer.features, peer.queues)
+        if shortage is not None:
+            raise PeerError(shortage)
+
+    def _check_for(self, session: Session) -> None:
+        """Whether the back-end can serve the driver: it chose from the offer of the first one. Raises PeerError."""
+        lost = user_features.needed_of_peer(self._id, session.features) & ~self._peer.features
+        if lost:
+            raise PeerError(f"it lacks what the driver has accepted: {', '.join(features.names(self._id, lost))}")
+        used = 1 + max((queue.index for queue in session.queues), default=-1)
+        shortage = user_features.shortage(self._id, used, self._peer.features, self._peer.queues, "the driver uses")
+        if shortage is not None:
+            raise PeerError(shortage)
+
+    @property
+    def _needs_relay(self) -> bool:
+        """Whether requests have to go through this process: the back-end takes no notes, or is not known yet."""
+        takes_notes = self._link.connected and self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD
+        return self._tracked and not takes_notes
+
+    def _can_resume(self, session: Session) -> bool:
+        shares = bool(self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD)
+        return user_plan.idle(session) or (shares and self._inflight.region is not None)
+
+    def _converse(self, talk: Talk[T]) -> T | None:
+        """Have *talk*; None when it failed, of which ``_lost`` took care."""
+        try:
+            return self._link.run(talk)
+        except HostError as e:
+            self._lost(e)
+            return None
+
+    # The end of a connection and the next one: in a turn.
+
+    def _lost(self, error: HostError) -> None:
+        """The connection ended, or there is nobody to connect to."""
+        self._running = False
+        self._forget_area()
+        self._switches.forget()
+        if self._session is None:
+            self._inflight.forget()
+        if not isinstance(error, PeerError):
+            log.warning("%s; the device waits for another", self._described(error))
+            self._backoff.schedule()
+        elif self._session is None:
+            log.error("%s", self._described(error))
+        else:
+            self.device.fail(self._described(error))
+
+    def _bad_answer(self, relay: Relay, error: HostError) -> None:
+        """*relay* got nonsense. An I/O loop's thread; the driver may be another by the time the main loop hears it."""
+        self._turns.loop.call_soon(
+            lambda: self._turns.on_loop(lambda: self._give_up(error) if relay is self._relay else None)
+        )
+
+    def _give_up(self, error: HostError) -> None:
+        if self._link.connected:
+            self._link.drop()
+            self._lost(error)
+
+    def _forget_area(self) -> None:
+        area, self._area = self._area, None
+        if self._relay is not None:
+            self._relay.disconnect()
+        if area is not None:
+            area.close()
+
+    def _connect_anew(self) -> None:
+        """An earlier back-end was given up; the driver has reset the device, which is a new chance for both."""
+        try:
+            self._link.connect(self.path)
+            self._link.run(self._greet())
+        except HostError as e:
+            self._lost(e)
+
+    def _reconnect(self) -> None:
+        try:
+            self._link.connect(self.path)
+        except HostError:  # was told when the last one went
+            self._backoff.schedule()
+        else:
+            self._link.begin(self._return_to_work(), lambda _: self._is_back())
+
+    def _is_back(self) -> None:
+        log.info("%s: is there again", self._where)
+        self._switches.follow()
+
+    # What the back-end says by itself: main loop, in a turn.
+
+    def _notice(self, message: Message) -> int:
+        """A message on the back-end's own channel; returns the verdict, 0 for good."""
+        if message.code != BackendRequest.CONFIG_CHANGE_MSG or message.fds or message.is_reply:
+            raise PeerError(f"its own request {message.code} is none of those agreed on")
+        if self._config_timer is None:
+            self._fetch_config_later()
+        return 0
+
+    def _fetch_config_later(self) -> None:
+        loop = self._turns.loop
+        self._config_timer = loop.call_later(CONFIG_DELAY_S, lambda: self._turns.on_loop(self._fetch_config))
+
+    def _fetch_config(self) -> None:
+        self._config_timer = None
+        if self._link.busy:
+            self._fetch_config_later()
+        elif self._link.connected and not self._closed:
+            self._link.begin(user_talk.get_config(self.device.config_size), self._config_fetched)
+
+    def _config_fetched(self, config: bytes) -> None:
+        self._take_config(config)
+        self._switches.follow()
+
+    def _take_config(self, config: bytes) -> None:
+        config = user_features.patch_config(self._id, config, len(self.device.queue_sizes))
+        before, self._config = self._config, config
+        if before and before != config:
+            self.device.config_changed()
+
+    def _watch_errors(self) -> None:
+        """Have the eventfd for SET_VRING_ERR. Raises HostError."""
+        if self._err_fd < 0:
+            err_fd = make_eventfd()
+            self._turns.loop.add(err_fd, lambda: self._turns.on_loop(self._ring_error), events=ONCE)
+            self._err_fd = err_fd
+
+    def _unwatch_errors(self) -> None:
+        err_fd, self._err_fd = self._err_fd, -1
+        if err_fd >= 0:
+            self._turns.loop.remove(err_fd)
+            os.close(err_fd)
+
+    def _ring_error(self) -> None:
+        """SET_VRING_ERR's eventfd. The next back-end gets another one, which this one can't write."""
+        if not self._closed:
+            self._give_up(PeerError("it reports an error in a ring"))
+            self._unwatch_errors()
+
+    @property
+    def _where(self) -> str:
+        return f"{self.device.name}: vhost-user back-end at {self.path}"
+
+    def _described(self, error: HostError) -> HostError:
+        return HostError(f"{self._where}: {error}")
+
+
+@hookimpl
+def acrn_dm_backend_types() -> Iterable[BackendType]:
+    """Every kind of device that has a socket to offer."""
+    return [BackendType(name="vhost-user", summary="in another process, by a socket", kinds={"*"}, create=VhostUser)]

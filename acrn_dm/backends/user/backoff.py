@@ -1,0 +1,50 @@
+"""When to try again to reach a process that is not there: soon at first, then less and less often."""
+
+import time
+from collections.abc import Callable
+
+from acrn_dm.backends.user.turns import Turns
+from acrn_dm.base.events.ioloop import Timer
+
+FIRST_S, LAST_S = 0.01, 1.0  # doubled each time
+STABLE_S = 1.0  # a connection that lasted that long was a good one: the next attempt is soon again
+
+
+class Backoff:
+    """Calls *attempt* in a turn of the main loop some time after ``schedule``. Used in turns."""
+
+    def __init__(self, turns: Turns, attempt: Callable[[], None]) -> None:
+        self._turns = turns
+        self._attempt = attempt
+        self._delay = FIRST_S
+        self._connected_at: float | None = None
+        self._timer: Timer | None = None
+
+    @property
+    def pending(self) -> bool:
+        """An attempt is going to be made."""
+        return self._timer is not None
+
+    def schedule(self) -> None:
+        """Try again, unless that is going to happen anyway."""
+        if self._timer is None:
+            if self._connected_at is not None and time.monotonic() - self._connected_at >= STABLE_S:
+                self._delay = FIRST_S
+            self._connected_at = None
+            self._timer = self._turns.loop.call_later(self._delay, lambda: self._turns.on_loop(self._due))
+            self._delay = min(2 * self._delay, LAST_S)
+
+    def connected(self) -> None:
+        """An attempt worked."""
+        self._connected_at = time.monotonic()
+
+    def cancel(self) -> None:
+        """Do not try again."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _due(self) -> None:
+        if self._timer is not None:
+            self._timer = None
+            self._attempt()

@@ -1,0 +1,187 @@
+"""Requests relayed to a disk back-end that takes no notes: for those without INFLIGHT_SHMFD.
+
+Requests complete in any order, so the rings of a back-end that died do not tell which ones it owes. Here they are taken
+from the driver's ring as in any other device, noted, and passed on by their head in a shadow ring; answers come back
+the same way. Data and descriptors are not touched. A new back-end gets everything that is noted again. The price are
+two thread wake-ups a batch.
+
+``Relay`` is the device that ``VbsU`` serves in place of the real one.
+"""
+
+import functools
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import attrs
+
+from acrn_dm._fastring import Chain
+from acrn_dm.backends.user.shadow import ShadowArea, ShadowRing
+from acrn_dm.backends.vbs_u import VbsU
+from acrn_dm.backends.wire.message import PeerError
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.events.eventfd import SIGNALLED, drain, signal
+from acrn_dm.virtio.backend import Session
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.queue import Queue
+
+BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop
+
+
+@attrs.define(eq=False)
+class RelayQueue:
+    """One queue. ``in_flight`` keeps the order in which requests came, which is the one they are repeated in."""
+
+    queue: Queue
+    failed: Callable[[HostError], None]
+    in_flight: dict[int, Chain] = attrs.field(factory=dict, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)  # against connections
+    _ring: ShadowRing | None = attrs.field(default=None, init=False)
+    _kick_fd: int = attrs.field(default=-1, init=False)
+    _call_fd: int = attrs.field(default=-1, init=False)
+
+    def connect(self, area: ShadowArea) -> None:
+        """A back-end is going to use *area*: make everything in flight available there."""
+        self.disconnect()
+        place = area.queues[self.queue.index]
+        with self._lock:
+            self._ring = ShadowRing(area, self.queue.index, self.queue.size)
+            self._ring.add(self.in_flight)
+            self._kick_fd, self._call_fd = place.kick_fd, place.call_fd
+            self.queue.loop.add(place.call_fd, self._called, events=SIGNALLED)
+
+    def disconnect(self) -> None:
+        """Nobody uses the shadow ring any more."""
+        with self._lock:
+            call_fd, self._call_fd, self._kick_fd, self._ring = self._call_fd, -1, -1, None
+        if call_fd >= 0:
+            self.queue.loop.remove(call_fd)
+
+    def finish(self, deadline: float, alive_fd: int) -> int:
+        """Wait for what is in flight while the connection *alive_fd* lasts; returns how many are still out.
+
+        The driver's ring must not be served any more. Raises PeerError.
+        """
+        with self._lock:
+            ring, call_fd = self._ring, self._call_fd
+        self.disconnect()
+        if ring is None:
+            return len(self.in_flight)
+        poller = select.poll()
+        poller.register(call_fd, select.POLLIN)
+        poller.register(alive_fd, 0)  # a hang-up is always reported
+        self._answer(ring.used())
+        while self.in_flight:
+            patience = deadline - time.monotonic()  # also with an eventfd that is always readable
+            ready = dict(poller.poll(patience * 1000)) if patience > 0 else {}
+            if not ready or alive_fd in ready:
+                break
+            drain(call_fd)
+            self._answer(ring.used())
+        self.queue.flush()
+        return len(self.in_flight)
+
+    def kick(self) -> None:
+        """Tell the back-end to look at the ring."""
+        with self._lock:
+            self._kick()
+
+    def forward(self, chains: Sequence[Chain]) -> None:
+        """Note *chains* and pass them on; without a back-end they wait. On the loop's thread."""
+        if not chains:
+            return
+        with self._lock:
+            self.in_flight.update((chain.head, chain) for chain in chains)
+            if self._ring is not None:
+                self._ring.add(chain.head for chain in chains)
+                self._kick()
+
+    def _kick(self) -> None:
+        if self._kick_fd >= 0:
+            signal(self._kick_fd)
+
+    def _called(self) -> None:
+        """Answers are there. On the loop's thread."""
+        try:
+            with self._lock:
+                if self._ring is not None:
+                    drain(self._call_fd)
+                    self._answer(self._ring.used())
+        except PeerError as e:
+            self.failed(e)
+        self.queue.flush()
+
+    def _answer(self, elements: Iterable[tuple[int, int]]) -> None:
+        for head, written in elements:
+            chain = self.in_flight.pop(head, None)
+            if chain is None or written > chain.writable_bytes:
+                raise PeerError(f"it returned descriptor {head} with {written} bytes, which nobody asked for")
+            self.queue.push(chain, written)
+
+
+class Relay(VirtioDevice):
+    """See the module. *failed* is called on the loop's thread when the back-end writes nonsense into a shadow ring."""
+
+    def __init__(self, device: VirtioDevice, failed: "Callable[[Relay, HostError], None]") -> None:
+        super().__init__(device.context)
+        self._device = device
+        self._failed = functools.partial(failed, self)
+        self._queues: dict[int, RelayQueue] = {}
+        self._server = VbsU(self)
+        self._alive_fd = -1
+        self._deadline = 0.0
+
+    def begin(self, session: Session) -> None:
+        """Serve the driver's rings. Raises GuestError."""
+        self._server.start(attrs.evolve(session, poll_ns=None))  # kicks are bound, as for every proxy
+
+    def end(self, alive_fd: int, seconds: float) -> dict[int, int]:
+        """Let go of them, when the back-end has finished what it has; returns their next available indices.
+
+        *alive_fd* is its connection, -1 if there is none. Raises PeerError if it does not finish within *seconds*.
+        """
+        self._alive_fd = alive_fd
+        self._deadline = time.monotonic() + seconds
+        return dict(self._server.stop())
+
+    def start(self, features: int, queues: Sequence[Queue]) -> None:
+        """A driver came."""
+        self._queues = {queue.index: RelayQueue(queue, self._failed) for queue in queues}
+
+    def handle_queue(self, queue: Queue) -> None:
+        """Pass on what is there."""
+        for _ in range(BATCHES):
+            self._queues[queue.index].forward(queue.pop_batch(BATCH))
+
+    def stop(self) -> None:
+        """Kicks have ended; the driver's rings are there until this returns, shadow rings and their eventfds, too."""
+        queues, self._queues = self._queues, {}
+        left = 0
+        try:
+            if self._alive_fd >= 0:
+                left = sum(queue.finish(self._deadline, self._alive_fd) for queue in queues.values())
+        finally:
+            for queue in queues.values():  # also those behind one with nonsense: nobody else knows them any more
+                queue.disconnect()
+        if left:
+            raise PeerError(f"{left} requests were not finished in time")
+
+    def connect(self, area: ShadowArea) -> None:
+        """See ``RelayQueue.connect``; for all queues."""
+        for queue in self._queues.values():
+            queue.connect(area)
+
+    def kick(self) -> None:
+        """Tell the back-end to look at all rings."""
+        for queue in self._queues.values():
+            queue.kick()
+
+    def disconnect(self) -> None:
+        """The back-end is gone."""
+        for queue in self._queues.values():
+            queue.disconnect()
+
+    def fail(self, error: Exception) -> None:
+        """The driver broke its ring."""
+        self._device.fail(error)

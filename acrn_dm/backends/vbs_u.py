@@ -1,0 +1,163 @@
+"""The userspace backend, and the default: rings are served by the device's ``handle_queue`` on an I/O loop.
+
+A kick is served in at most two rounds; a queue that then still has work kicks itself and so waits its turn behind the
+others of its loop. No driver can keep a loop to itself by adding as fast as it is served.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from acrn_dm._fastring import SplitRing
+from acrn_dm.base.errors import AcrnDmError
+from acrn_dm.base.events.ioloop import IoLoop, Timer
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.types import BackendType
+from acrn_dm.virtio.backend import Backend, Session, SessionQueue
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.queue import Queue
+
+log = logging.getLogger(__name__)
+
+ROUNDS_PER_KICK = 2
+NS_PER_S = 1_000_000_000
+
+
+class QueueServer:
+    """Serves one queue on its loop's thread, from ``start`` to ``stop`` (which control threads call)."""
+
+    def __init__(self, device: VirtioDevice, queue: Queue, events: SessionQueue, poll_ns: int | None) -> None:
+        self.queue = queue
+        self._device = device
+        self._events = events
+        self._poll_s = None if poll_ns is None else poll_ns / NS_PER_S
+        self._timer: Timer | None = None
+        self._serving = False
+
+    def start(self) -> None:
+        """Take kicks, and look at the ring once: drivers may fill it before DRIVER_OK and need not kick for that."""
+        self._serving = True
+        self.queue.loop.add(self._events.kick.fd, self._on_kick, eventfd=True)
+        self._events.kick.kick()
+        if self._poll_s is not None:
+            self._timer = self.queue.loop.call_later(self._poll_s, self._on_timer)
+
+    def stop(self) -> None:
+        """When this returns no ``handle_queue`` of this queue runs, now or later."""
+        self._serving = False
+        self.queue.loop.remove(self._events.kick.fd)  # waits for a handler that runs now, which may set a timer yet
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _on_kick(self) -> None:
+        if self._serving:
+            self._serve()
+
+    def _on_timer(self) -> None:
+        if self._serving and self._poll_s is not None:
+            self._serve()
+            self._timer = self.queue.loop.call_later(self._poll_s, self._on_timer)
+
+    def _serve(self) -> None:
+        try:
+            self._rounds()
+        except Exception as e:
+            # The driver's fault or the device's: this queue is dead until the driver resets, the others go on.
+            self._serving = False
+            self.queue.loop.remove(self._events.kick.fd)
+            self.queue.close()
+            if not isinstance(e, AcrnDmError):  # those say enough; the transport logs what they say
+                log.exception("%s: queue %d failed", self._device.name, self.queue.index)
+            # Without the traceback, whose frames refer to chains: who keeps the error must not keep guest memory.
+            self._device.fail(e.with_traceback(None))
+
+    def _rounds(self) -> None:
+        ring = self.queue.ring
+        ring.disable_kicks()
+        for _ in range(ROUNDS_PER_KICK):
+            before = ring.next_avail
+            self._device.handle_queue(self.queue)
+            self.queue.flush()
+            if self._poll_s is not None:
+                return  # kicks stay disabled, the timer looks again
+            arrived = ring.enable_kicks()
+            # A device may leave chains in the ring on purpose (a receive queue without input). Only one that took some
+            # and left others has more to do.
+            left_over = ring.next_avail != before and ring.next_avail != ring.avail_idx()
+            if not (arrived or left_over):
+                return
+            ring.disable_kicks()
+        self._events.kick.kick()
+
+
+class VbsU(Backend):
+    """See the module."""
+
+    polls = True
+
+    def __init__(self, device: VirtioDevice) -> None:
+        super().__init__(device)
+        self._servers: list[QueueServer] = []
+        self._queues: list[Queue] = []
+        self._device_started = False
+
+    def start(self, session: Session) -> None:
+        """Make the rings, start the device, then take kicks."""
+        for events in session.queues:
+            self._queues.append(self._open(session, events))
+        self._device_started = True
+        self.device.start(session.features, tuple(self._queues))
+        for queue, events in zip(self._queues, session.queues, strict=True):
+            server = QueueServer(self.device, queue, events, session.poll_ns)
+            self._servers.append(server)
+            server.start()
+
+    def cancel(self) -> None:
+        """Kicks end, then the device gives up what it can."""
+        self._end_kicks()
+        if self._device_started:
+            self.device.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """As the device says."""
+        return self.device.busy
+
+    def stop(self) -> Mapping[int, int]:
+        """Kicks end, then the device, then the rings are closed, which makes late completions void."""
+        self._end_kicks()
+        try:
+            if self._device_started:
+                self._device_started = False
+                self.device.stop()
+        finally:
+            # What the device holds on to goes to whoever serves the ring next: it is popped again.
+            positions = {q.index: (q.ring.next_avail - q.ring.in_flight) & 0xFFFF for q in self._queues}
+            for queue in self._queues:
+                queue.close()
+            self._queues.clear()
+        return positions
+
+    def _end_kicks(self) -> None:
+        for server in self._servers:
+            server.stop()
+        self._servers.clear()
+
+    def _open(self, session: Session, queue: SessionQueue) -> Queue:
+        ring = SplitRing(
+            session.resources.memory.map,
+            size=queue.size,
+            desc=queue.desc,
+            avail=queue.avail,
+            used=queue.used,
+            event_idx=session.event_idx,
+            indirect=session.indirect,
+            next_avail=queue.next_avail,
+        )
+        loop: IoLoop = session.resources.io_loop(self.device.loop_name(queue.index))
+        return Queue(queue.index, ring, loop, queue.call.signal)
+
+
+@hookimpl
+def acrn_dm_backend_types() -> Iterable[BackendType]:
+    """The userspace backend serves every kind of device."""
+    return [BackendType(name="vbs-u", summary="in this process, on an I/O thread", kinds={"*"}, create=VbsU)]

@@ -1,0 +1,1 @@
+"""The wire formats that both ends of vhost-user share."""

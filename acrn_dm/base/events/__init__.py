@@ -1,0 +1,1 @@
+"""Events: the epoll loop, eventfds and timers."""

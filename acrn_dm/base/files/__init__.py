@@ -1,0 +1,1 @@
+"""Files of the host: who uses them, locks, descriptors, private directories."""

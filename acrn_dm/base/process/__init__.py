@@ -1,0 +1,1 @@
+"""This process: its privileges, core dumps, children and stderr."""

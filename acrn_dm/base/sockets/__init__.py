@@ -1,0 +1,1 @@
+"""Listening UNIX sockets: how they are made and how they accept."""

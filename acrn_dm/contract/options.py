@@ -1,0 +1,176 @@
+"""Option classes: attrs classes whose fields are the options of a device, with the help text beside each.
+
+``option`` declares one, ``parse_options`` reads the common ``key=value,flag`` form into such a class,
+``from_mapping`` a TOML table, ``describe`` makes the help. A class with a grammar of its own (the original's
+``virtio-blk``) brings a classmethod ``from_string`` and a ClassVar ``GRAMMAR``, one line of text for the help;
+everything else is the same for it.
+"""
+
+import difflib
+import os
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.sockets.unix_listener import path_problem
+
+C = TypeVar("C")
+
+MAX_WORD = 64  # longer words are not compared with known ones: the comparison is quadratic
+
+TRUE_WORDS = frozenset({"on", "true", "yes", "1"})
+FALSE_WORDS = frozenset({"off", "false", "no", "0"})
+
+
+def option(
+    *,
+    help: str,  # the word the user sees
+    default: Any = attrs.NOTHING,
+    validator: Any = None,
+    converter: Any = None,
+    metavar: str | None = None,
+    hidden: bool = False,
+) -> Any:
+    """Declare one option; *help* is one sentence, *metavar* what stands for its value in the help."""
+    metadata = {"help": help, "metavar": metavar, "hidden": hidden}
+    return attrs.field(default=default, validator=validator, converter=converter, metadata=metadata)
+
+
+def vhost_user_option() -> Any:
+    """Declare ``vhost_user``, which all devices have that can leave their data plane to another process."""
+    text = "Socket of the vhost-user process that moves the data."
+    return option(default=None, validator=_socket_path, help=text)
+
+
+@attrs.frozen(kw_only=True)
+class OptionHelp:
+    """One line of a device's help."""
+
+    name: str
+    metavar: str
+    default: str
+    text: str
+
+
+def describe(config: type) -> tuple[OptionHelp, ...]:
+    """The visible options of *config*, in order of declaration."""
+    lines = []
+    hints = typing.get_type_hints(config)
+    for field in attrs.fields(config):
+        if not field.init or field.metadata.get("hidden"):
+            continue
+        default = "required" if field.default is attrs.NOTHING else _show(field.default)
+        metavar = field.metadata.get("metavar") or _metavar(hints[field.name])
+        text = str(field.metadata.get("help") or "")
+        lines.append(OptionHelp(name=field.name, metavar=metavar, default=default, text=text))
+    return tuple(lines)
+
+
+def parse_options(config: type[C], text: str, what: str) -> C:
+    """Read ``key=value,flag`` into *config*; *what* names the device in errors. Raises ConfigError."""
+    values: dict[str, Any] = {}
+    for token in filter(None, text.split(",")):
+        key, eq, value = token.partition("=")
+        if key in values:
+            raise ConfigError(f"option {key!r} is given twice", option=what)
+        values[key] = value if eq else True
+    return from_mapping(config, values, what)
+
+
+def from_mapping(config: type[C], values: Mapping[str, Any], what: str) -> C:
+    """Build *config* from names and values (text or TOML's own types). Raises ConfigError naming option and choices."""
+    hints = typing.get_type_hints(config)
+    fields = {f.name: f for f in attrs.fields(typing.cast(Any, config)) if f.init}
+    arguments = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in fields:
+            known = f"known: {', '.join(fields) or 'none'}"
+            raise ConfigError(f"unknown option {key!r}; {did_you_mean(name, fields)}{known}", option=what)
+        if name in arguments:
+            raise ConfigError(f"option {key!r} is given twice", option=what)
+        arguments[name] = _convert(hints[name], value, f"{what} {key}") if fields[name].converter is None else value
+    missing = [n for n, f in fields.items() if f.default is attrs.NOTHING and n not in arguments]
+    if missing:
+        raise ConfigError(f"option {missing[0]!r} is required", option=what)
+    return construct(config, arguments, what)
+
+
+def construct(config: Callable[..., C], arguments: Mapping[str, Any], what: str) -> C:
+    """Call an option class; a validator's ValueError or TypeError becomes a ConfigError that names *what*."""
+    try:
+        return config(**arguments)
+    except (ValueError, TypeError) as e:
+        raise ConfigError(str(e.args[0]) if e.args else str(e), option=what) from e
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``did you mean 'x'? `` for the known word nearest to *word*, or nothing."""
+    near = difflib.get_close_matches(word[:MAX_WORD], list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def parse_bool(value: Any, what: str) -> bool:
+    """Read a switch: ``True``, or one of on, off, true, false, yes, no, 1, 0."""
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in TRUE_WORDS:
+        return True
+    if str(value).lower() in FALSE_WORDS:
+        return False
+    raise ConfigError("expected on or off", option=what, value=value)
+
+
+def parse_int(value: Any, what: str) -> int:
+    """Read an integer in C notation (decimal, 0x, 0o, 0b)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        if not isinstance(value, str) or len(value) > 66:  # 0b and 64 digits; longer ones could not even be printed
+            raise ValueError
+        return int(value, 0)
+    except ValueError:
+        raise ConfigError("expected a whole number", option=what, value=value) from None
+
+
+def _socket_path(instance: object, attribute: "attrs.Attribute[Path | None]", value: Path | None) -> None:
+    problem = None if value is None else path_problem(value)
+    if problem is not None:
+        raise ValueError(f"{attribute.name} {str(value)!r}: {problem}")
+
+
+def _convert(hint: Any, value: Any, what: str) -> Any:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if hint is bool:
+        return parse_bool(value, what)
+    if value is True or value == "":
+        raise ConfigError("a value is missing; write it behind '='", option=what)
+    if hint is int:
+        return parse_int(value, what)
+    if hint in (Path, str):
+        if not isinstance(value, str):
+            raise ConfigError("expected text", option=what, value=value)
+        return Path(os.path.expanduser(value)) if hint is Path else value  # pathlib's raises for an unknown ~user
+    return value
+
+
+def _metavar(hint: Any) -> str:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    return {bool: "on|off", int: "N", Path: "PATH", str: "TEXT"}.get(hint, "VALUE")
+
+
+def _show(default: Any) -> str:
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        return "computed"
+    if default is None or default == () or attrs.has(type(default)):
+        return "none"
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return str(default)

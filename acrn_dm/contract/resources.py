@@ -1,0 +1,44 @@
+"""What the machine gives a device when it becomes real: memory, buses, interrupts, loops. Devices open nothing
+global.
+"""
+
+from collections.abc import Callable
+
+import attrs
+
+from acrn_dm.base.bus import Bus
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.irq import EventFdRegistry, InterruptSink
+from acrn_dm.memory.guest_memory import GuestMemory
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class HostFault:
+    """What the host failed, and somebody may mend while the guest stands still: a full disk, a lost cable."""
+
+    device: str  # the instance's name
+    operation: str  # in one word
+    err: int  # the errno
+    resumed: Callable[[], object]  # called on the main loop when the guest is about to go on: try again
+
+
+def _nobody_resumes(fault: HostFault) -> bool:
+    return False
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Resources:
+    """Handed to ``realize``; lives as long as the machine."""
+
+    memory: GuestMemory
+    pio: Bus
+    mmio: Bus
+    interrupts: InterruptSink
+    eventfds: EventFdRegistry
+    main_loop: IoLoop  # control: timers, signals, error reports
+    io_loop: Callable[[str], IoLoop]  # data: the loop of that name, made and started on first use; "io" is shared
+    device_failed: Callable[[object, Exception], None]  # tells observers; never raises
+    quit: Callable[[], None] = lambda: None  # whoever sits at this process's terminal wants the guest off; any thread
+    # Stops the vCPUs until somebody lets them go on; False where nobody could: then the guest has to be told. Any
+    # thread.
+    pause_guest: Callable[[HostFault], bool] = _nobody_resumes

@@ -1,0 +1,1 @@
+"""The engine: executes requests of a disk, in pieces, on worker threads."""

@@ -1,0 +1,1 @@
+"""Disk images: opening, reading, writing, and what is trusted of them."""

@@ -1,0 +1,1 @@
+"""ACRN: its hypervisor through the kernel modules hsm and vhm."""

@@ -1,0 +1,88 @@
+"""ACRN through ``/dev/acrn_hsm``, the Hypervisor Service Module of the Service VM's kernel (Linux 5.12 and later)."""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from acrn_dm.base.errors import AcrnDmError
+from acrn_dm.base.irq import IoEventFd, IrqFd
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.types import HypervisorOptions, HypervisorType
+from acrn_dm.hypervisors.acrn.cpus import Placement, host_lapic_ids, place
+from acrn_dm.hypervisors.acrn.module.abi import HSM
+from acrn_dm.hypervisors.acrn.module.errors import OPEN_HINTS
+from acrn_dm.hypervisors.acrn.vm import IOAPIC_PINS, AcrnVm
+
+RANK = 20  # where this device exists, nothing else can run a guest
+
+
+def unusable(path: str, opener: Callable[[str, int], int] = os.open) -> str | None:
+    """Say in one line why the device file *path* can't be used; None if it can. Opening it creates nothing yet."""
+    try:
+        os.close(opener(path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as e:
+        why = f"no {path}" if isinstance(e, FileNotFoundError) else f"opening {path}: {e.strerror}"
+        hint = OPEN_HINTS.get(e.errno or 0)
+        return f"{why}: {hint}" if hint else why
+    return None
+
+
+def probe() -> str | None:
+    """Say why ACRN can't be used here; None if it can."""
+    return unusable(HSM.path)
+
+
+def placement(options: HypervisorOptions) -> Placement:
+    """Where the virtual machine's CPUs are. Raises ConfigError and HostError."""
+    return place(options.cpu_affinity, host_lapic_ids())
+
+
+def check(options: HypervisorOptions) -> list[str]:
+    """What is missing on this host for *options*, one line each."""
+    try:
+        placement(options)
+    except AcrnDmError as e:
+        return [str(e)]
+    return []
+
+
+def open_vm(options: HypervisorOptions) -> AcrnVm:
+    """Make a virtual machine as *options* say. Raises HostError and ConfigError."""
+    return AcrnVm.open(HSM, options, placement(options))
+
+
+@hookimpl
+def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
+    """Offer ``hsm``."""
+    return [
+        HypervisorType(
+            name="hsm",
+            summary="ACRN (/dev/acrn_hsm)",
+            probe=probe,
+            open=open_vm,
+            check=check,
+            ioapic_pins=IOAPIC_PINS,
+            rank=RANK,
+            needs_pit=True,
+            acrn_options=True,
+            resumes=False,
+        )
+    ]
+
+
+@hookimpl
+def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | None:
+    """Bind kicks in ACRN's kernel module, of either interface."""
+    if not isinstance(vm, AcrnVm):
+        return None
+    vm.ioeventfd(binding, assign)
+    return True
+
+
+@hookimpl
+def acrn_dm_vhm_irqfd(vm: Any, binding: IrqFd, assign: bool) -> bool | None:
+    """Bind calls in ACRN's kernel module, of either interface."""
+    if not isinstance(vm, AcrnVm):
+        return None
+    vm.irqfd(binding, assign)
+    return True

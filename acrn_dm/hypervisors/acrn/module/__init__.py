@@ -1,0 +1,1 @@
+"""The kernel's module of ACRN: its structures, numbers and errors."""

@@ -1,0 +1,1 @@
+"""The simulated hypervisor: no processors, every call recorded."""

@@ -1,0 +1,1 @@
+"""One virtual machine: from its configuration to its end."""

@@ -1,0 +1,105 @@
+"""From a device as the user wrote it to its type, its options and its place. Opens nothing.
+
+Also knows the names of the original's devices, so that a launch script is told which emulation is missing.
+"""
+
+from typing import Any
+
+import attrs
+
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract import options
+from acrn_dm.contract.config import DeviceSpec, MachineConfig
+from acrn_dm.contract.plugins import PluginManager, blame
+from acrn_dm.contract.types import DeviceContext, DeviceType
+
+# Emulations of the original device model that are not built in. No distribution is named that would bring them: whoever
+# registers such a name first would be installed.
+ORIGINAL_DEVICES = frozenset(
+    {
+        *("ahci", "ahci-cd", "ahci-hd", "dummy", "igd-lpc", "ivshmem", "passthru", "uart", "vhost-vsock"),
+        *("virtio-audio", "virtio-gpio", "virtio-gpu", "virtio-heci", "virtio-hyper_dmabuf", "virtio-i2c"),
+        *("virtio-input", "virtio-ipu", "virtio-rnd", "virtio-rpmb", "wdt-i6300esb", "xhci"),
+    }
+)
+
+# The original prints that it ignores these and then exits; they are really ignored here.
+OBSOLETE_DEVICES = frozenset({"npk", "pci-gvt", "virtio-coreu", "virtio-hdcp"})
+
+
+@attrs.frozen(kw_only=True)
+class ResolvedDevice:
+    """A device ready to be made: ``type.create(options, context)``."""
+
+    spec: DeviceSpec
+    type: DeviceType
+    options: Any  # an instance of ``type.config``
+    context: DeviceContext
+
+
+def without_obsolete(config: MachineConfig, plugins: PluginManager) -> tuple[MachineConfig, tuple[str, ...]]:
+    """Take obsolete devices out, unless a plugin provides them; also return one line about each. Raises PluginError."""
+    dropped = OBSOLETE_DEVICES - plugins.device_types().keys()
+    lines = tuple(f"{d.origin}: {d.kind} is obsolete and ignored" for d in config.devices if d.kind in dropped)
+    if not lines:
+        return config, ()
+    return attrs.evolve(config, devices=tuple(d for d in config.devices if d.kind not in dropped)), lines
+
+
+def resolve_devices(config: MachineConfig, plugins: PluginManager) -> tuple[ResolvedDevice, ...]:
+    """Resolve every device of *config*, in order of bus, slot and function. Raises ConfigError, PluginError."""
+    types = plugins.device_types()
+    specs = sorted(config.devices, key=lambda d: (d.bdf.bus, d.bdf.slot, d.bdf.func))
+    return tuple(_resolve(spec, types, config, plugins) for spec in specs)
+
+
+def _resolve(
+    spec: DeviceSpec, types: dict[str, DeviceType], config: MachineConfig, plugins: PluginManager
+) -> ResolvedDevice:
+    if spec.kind not in types:
+        raise _unknown(spec, types)
+    kind = types[spec.kind]
+    with blame(f"{plugins.provider(kind)}: {spec.kind}"):  # a plugin's grammar may raise anything
+        chosen = _options(spec, kind.config)
+    context = DeviceContext(
+        bdf=spec.bdf,
+        kind=spec.kind,
+        text=_text(spec),
+        machine=config.name,
+        vcpus=config.vcpus,
+        windows=config.windows,
+        virtio_msi=config.virtio_msi,
+        poll_ns=config.virtio_poll_ns,
+    )
+    return ResolvedDevice(spec=spec, type=kind, options=chosen, context=context)
+
+
+def _options(spec: DeviceSpec, config: Any) -> Any:
+    """Read the options of one device by its class's own grammar, or the common one. Raises ConfigError naming it."""
+    where = spec.origin or f"-s {spec.bdf},{spec.kind}"
+    try:
+        if spec.table is not None:
+            own_mapping = getattr(config, "from_mapping", None)
+            return own_mapping(spec.table) if own_mapping else options.from_mapping(config, spec.table, where)
+        own_string = getattr(config, "from_string", None)
+        return own_string(spec.text) if own_string else options.parse_options(config, spec.text, where)
+    except (ConfigError, ValueError, TypeError) as e:
+        text = str(e)
+        raise ConfigError(text, option=None if text.startswith(where) else where) from e
+
+
+def _text(spec: DeviceSpec) -> str:
+    """The option string; for a TOML table one like it: identifiers are derived from it and have to be stable."""
+    if spec.table is None:
+        return spec.text
+    return ",".join(f"{key}={value}" for key, value in spec.table.items())
+
+
+def _unknown(spec: DeviceSpec, types: dict[str, DeviceType]) -> ConfigError:
+    where = spec.origin or f"-s {spec.bdf},{spec.kind}"
+    if spec.kind in OBSOLETE_DEVICES:
+        return ConfigError(f"the device {spec.kind!r} is obsolete", option=where)
+    if spec.kind in ORIGINAL_DEVICES:
+        return ConfigError(f"the original's emulation of {spec.kind!r} is missing: no plugin provides it", option=where)
+    hint = options.did_you_mean(spec.kind, {*types, *ORIGINAL_DEVICES})
+    return ConfigError(f"there is no device {spec.kind!r}; {hint}see '-s help'", option=where)

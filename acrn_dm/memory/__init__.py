@@ -1,0 +1,1 @@
+"""The guest's memory: files, mappings, huge pages."""

@@ -1,0 +1,1 @@
+"""Virtqueues: layout, positions, and the walk at C speed."""

@@ -1,1 +1,0 @@
-"""Backends whose data plane is outside this process: the kernel's vhost, and vhost-user processes."""
