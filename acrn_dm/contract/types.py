@@ -33,7 +33,7 @@ class Bdf:
 
 @attrs.frozen(kw_only=True)
 class DeviceContext:
-    """What a device may know about its place in the machine while it is built. Nothing is open yet."""
+    """A device's place in the machine, as far as it may know it while it is built. Nothing is open yet."""
 
     bdf: Bdf
     kind: str  # the name it was asked for by, e.g. "virtio-blk"
@@ -94,7 +94,8 @@ class DeviceType:
 
 @attrs.frozen(kw_only=True)
 class BackendType:
-    """Who moves a device's data. ``kinds`` are device names, ``*`` for all; ``probe()`` says why it is unusable.
+    """A kind of backend, which moves a device's data. ``kinds`` are device names, ``*`` for all; ``probe()`` says why
+    it is unusable.
 
     ``create(device)`` gets the ``VirtioDevice`` and returns a ``Backend``.
     """
@@ -109,7 +110,7 @@ class BackendType:
 
 @attrs.frozen(kw_only=True)
 class HypervisorOptions:
-    """What a hypervisor needs to open one virtual machine.
+    """The options with which a hypervisor opens one virtual machine.
 
     ``plugin_options`` has what only some plugins know: every option that a plugin added (``acrn_dm_add_options``), as
     ``MachineConfig`` has them, and those of the built-in options that ``HypervisorType.takes`` names, by these names.
@@ -145,7 +146,7 @@ class HypervisorType:
 
 @attrs.frozen(kw_only=True)
 class Provenance:
-    """Where a plugin came from."""
+    """The origin of a plugin."""
 
     plugin: str
     distribution: str = "built in"

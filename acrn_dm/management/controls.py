@@ -12,7 +12,7 @@ MAX_NUMBER_DIGITS = 3
 
 
 class PowerState(enum.IntEnum):
-    """What DM_QUERY tells: the original's numbers of its suspend modes."""
+    """The answer to DM_QUERY: the original's numbers of its suspend modes."""
 
     RUNNING = 0
     SYSTEM_RESET = 1
@@ -22,7 +22,7 @@ class PowerState(enum.IntEnum):
 
 
 class StopReason(enum.Enum):
-    """Why the vCPUs stopped."""
+    """The reason why the vCPUs stopped."""
 
     POWEROFF = "poweroff"
     RESET = "reset"
@@ -46,7 +46,7 @@ def power_state(reason: StopReason | None, *, paused: bool) -> PowerState:
 
 @attrs.frozen(kw_only=True)
 class Controls:
-    """What can be done to the machine. All are called on the main loop's thread."""
+    """The handles of the machine. All are called on the main loop's thread."""
 
     state: Callable[[], PowerState]
     press_power_button: Callable[[], None]  # the guest decides; pressing again changes nothing

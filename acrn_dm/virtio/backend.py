@@ -1,4 +1,4 @@
-"""Who moves a device's data: the contract between the transport and a backend, and how one is chosen.
+"""Backends, who move a device's data: the contract between the transport and one, and how it is chosen.
 
 The transport owns registers and eventfds; a backend owns the rings from ``start`` to ``stop``. It may run in this
 process (``vbs_u``), in the kernel (vhost) or in another process (vhost-user): a ``SessionQueue`` has what each of them
@@ -64,7 +64,7 @@ class SessionQueue:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Session:
-    """What was negotiated. *queues* are the enabled ones by index."""
+    """The result of a negotiation. *queues* are the enabled ones by index."""
 
     features: int = attrs.field(repr=hex)
     queues: tuple[SessionQueue, ...]

@@ -1,4 +1,4 @@
-"""What a virtio device is: the class that plugin authors derive from.
+"""The virtio device: the class that plugin authors derive from.
 
 A device is a protocol machine: it says which features and queues it has, answers its configuration space and serves its
 queues. It does not know the transport, the hypervisor or the ring's layout.

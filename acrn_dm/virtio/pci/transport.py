@@ -43,7 +43,9 @@ REPORT_INTERVAL_S = 1.0  # a driver can fail and reset as fast as it likes; the 
 
 
 class VirtioPci(PciFunction):
-    """See the module. Also what a device knows as its ``Transport``, and what the core knows as its ``CoreHost``."""
+    """The function of one device. Also what a device knows as its ``Transport``, and what the core knows as its
+    ``CoreHost``.
+    """
 
     def __init__(self, device: VirtioDevice, context: DeviceContext, backends: Iterable[BackendType]) -> None:
         problem = layout_problem(device)
