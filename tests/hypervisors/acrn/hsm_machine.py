@@ -84,7 +84,7 @@ class Guest:
 
     def start(self, *programs: Program) -> None:
         self.programs = programs
-        self._thread = threading.Thread(target=self._run, name="guest")
+        self._thread = threading.Thread(target=self._run, name="guest", daemon=True)
         self._thread.start()
 
     def end(self) -> None:

@@ -96,6 +96,6 @@ def last_access(access: Callable[[], object]) -> threading.Thread:
         with pytest.raises(VcpuGoneError):
             access()
 
-    thread = threading.Thread(target=vcpu)
+    thread = threading.Thread(target=vcpu, daemon=True)
     thread.start()
     return thread

@@ -44,7 +44,7 @@ def test_affinity_is_by_place_in_the_hosts_table_not_by_id() -> None:
     ids=["trusty", "rtvm", "none"],
 )
 def test_flags(options: dict[str, bool], flags: int) -> None:
-    assert creation(**options)[-3] == flags
+    assert creation(plugin_options=options)[-3] == flags
 
 
 @pytest.mark.parametrize("vcpus", [0, 1, 3, 17])

@@ -116,7 +116,7 @@ def test_life_in_the_calls_of_2018(vhm: FakeVhm) -> None:
 
 
 def test_vm_has_the_default_uuid_and_the_flags_of_then(vhm: FakeVhm) -> None:
-    r = open_rig(vhm, rtvm=True, enable_trusty=True)
+    r = open_rig(vhm, plugin_options={"rtvm": True, "enable_trusty": True})
     *_, identity, flags, _, _ = r.hsm.vm.creation
     r.vm.close()
     r.memory.close()
