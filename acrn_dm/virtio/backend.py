@@ -11,7 +11,7 @@ call; ARCHITECTURE.md, "Backends", has the reasons.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 import attrs
 
@@ -142,7 +142,7 @@ class Backend:
         """Give everything back. Idempotent."""
 
 
-BackendFactory = Callable[[VirtioDevice], Backend]
+BackendFactory = Callable[[VirtioDevice], object]
 
 
 def choose(device: VirtioDevice, types: Iterable[BackendType], name: str | None = None) -> BackendType:
@@ -154,6 +154,15 @@ def choose(device: VirtioDevice, types: Iterable[BackendType], name: str | None 
             return backend_type
     known = ", ".join(sorted(t.name for t in fitting)) or "none"
     raise ConfigError(f"no such backend; there are: {known}", option=device.name, value=wanted)
+
+
+def make(backend_type: BackendType, device: VirtioDevice) -> Backend:
+    """Make the backend of *device*. Raises ConfigError where the plugin makes something else."""
+    made = cast(BackendFactory, backend_type.create)(device)
+    if not isinstance(made, Backend):
+        text = f"the backend {backend_type.name!r} made a {type(made).__name__}, which is none"
+        raise ConfigError(text, option=device.name)
+    return made
 
 
 def realize(backend: Backend, fallback: BackendType | None, resources: Resources) -> Backend:
@@ -168,6 +177,6 @@ def realize(backend: Backend, fallback: BackendType | None, resources: Resources
         if fallback is None:
             raise
         log.warning("%s: %s; falling back to the %s backend", backend.device.name, e, fallback.name)
-        backend = fallback.create(backend.device)
+        backend = make(fallback, backend.device)
         backend.realize(resources)
     return backend

@@ -1,11 +1,11 @@
 """KVM as a plugin: the hypervisor ``kvm`` and its hooks."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.irq import IoEventFd, IrqFd
 from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
 from acrn_dm.hypervisors.kvm import host_cpus
 from acrn_dm.hypervisors.kvm.probe import probe
@@ -39,7 +39,7 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
 
 
 @hookimpl
-def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> bool | None:
     """Bind kicks in KVM."""
     if not isinstance(vm, KvmVm):
         return None
@@ -48,7 +48,7 @@ def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | N
 
 
 @hookimpl
-def acrn_dm_vhm_irqfd(vm: Any, binding: IrqFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_irqfd(vm: Hypervisor, binding: IrqFd, assign: bool) -> bool | None:
     """Bind calls in KVM."""
     if not isinstance(vm, KvmVm):
         return None

@@ -1,10 +1,10 @@
 """The simulation as a plugin: the hypervisor ``sim`` and its hooks."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from acrn_dm.base.irq import IoEventFd, IrqFd
 from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
 from acrn_dm.hypervisors.sim.vm import SimVm
 
@@ -23,7 +23,7 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
 
 
 @hookimpl
-def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> bool | None:
     """Bind kicks in the simulation."""
     if not isinstance(vm, SimVm):
         return None
@@ -32,7 +32,7 @@ def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | N
 
 
 @hookimpl
-def acrn_dm_vhm_irqfd(vm: Any, binding: IrqFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_irqfd(vm: Hypervisor, binding: IrqFd, assign: bool) -> bool | None:
     """Bind calls in the simulation."""
     if not isinstance(vm, SimVm):
         return None
