@@ -40,6 +40,7 @@ class DeviceContext:
     windows: bool = False  # PCI subsystem vendor 0x108E instead of 0x1AF4, for Windows drivers
     virtio_msi: bool = False  # one MSI vector instead of MSI-X
     poll_ns: int | None = None  # --virtio_poll
+    backend: str | None = None  # backend=NAME: who moves the data by the user's wish; None: as the device says
 
     @property
     def name(self) -> str:
