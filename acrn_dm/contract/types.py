@@ -1,10 +1,13 @@
 """The records that plugins return from their hooks. A new field with a default is compatible; one less is not."""
 
 import re
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Never, Protocol
 
 import attrs
+
+from acrn_dm.contract.hypervisor import Hypervisor
+from acrn_dm.contract.resources import Resources
 
 API = 1  # raised when a record's meaning changes; a type made for a newer one is refused with a readable error
 
@@ -41,6 +44,7 @@ class DeviceContext:
     virtio_msi: bool = False  # one MSI vector instead of MSI-X
     poll_ns: int | None = None  # --virtio_poll
     backend: str | None = None  # backend=NAME: who moves the data by the user's wish; None: as the device says
+    plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
 
     @property
     def name(self) -> str:
@@ -48,46 +52,73 @@ class DeviceContext:
         return f"{self.kind}-{self.bdf.slot}:{self.bdf.func}"
 
 
+class Device(Protocol):
+    """A device, whatever its bus: what the classes to derive from, ``VirtioDevice`` and ``PciFunction``, have in
+    common. The machine takes no others.
+    """
+
+    name: str
+    context: DeviceContext
+
+    def check(self) -> list[str]:
+        """Say what is missing on this host, one line each; opens and changes nothing."""
+
+    def realize(self, resources: Resources) -> None:
+        """Open what the device needs; called once, before the guest starts. Raises ConfigError or HostError."""
+
+    def reset(self) -> None:
+        """Forget what the driver has said."""
+
+    def close(self) -> None:
+        """Give back what ``realize`` opened. Idempotent."""
+
+
 @attrs.frozen(kw_only=True)
 class DeviceType:
     """A kind of device as on the command line.
 
     ``config`` is an attrs class made of ``option`` fields (see ``options``); with a classmethod ``from_string(text)``
-    it has its own grammar. ``create(config, context)`` returns a ``VirtioDevice`` or a ``PciFunction`` and opens
-    nothing.
+    it has its own grammar. ``create(config, context)`` gets an instance of it, returns a ``VirtioDevice`` or a
+    ``PciFunction``, and opens nothing.
     """
 
     name: str = attrs.field(validator=_name)
     summary: str
     config: type
-    create: Callable[[Any, DeviceContext], Any]
+    create: Callable[[Never, DeviceContext], Device]  # Never: each kind's takes its own ``config``, no two the same
     aliases: tuple[str, ...] = ()
     api: int = API
 
 
 @attrs.frozen(kw_only=True)
 class BackendType:
-    """Who moves a device's data. ``kinds`` are device names, ``*`` for all; ``probe()`` says why it is unusable."""
+    """Who moves a device's data. ``kinds`` are device names, ``*`` for all; ``probe()`` says why it is unusable.
+
+    ``create(device)`` gets the ``VirtioDevice`` and returns a ``Backend``.
+    """
 
     name: str = attrs.field(validator=_name)
     summary: str
     kinds: Collection[str]
-    create: Callable[..., Any]
+    create: Callable[[Never], object]  # of types above the contract: ``virtio.backend.make`` knows both
     probe: Callable[[], str | None] = lambda: None
     api: int = API
 
 
 @attrs.frozen(kw_only=True)
 class HypervisorOptions:
-    """What a hypervisor needs to open one virtual machine."""
+    """What a hypervisor needs to open one virtual machine.
+
+    ``plugin_options`` has what only some plugins know: every option that a plugin added (``acrn_dm_add_options``), as
+    ``MachineConfig`` has them, and those of the built-in options that ``HypervisorType.takes`` names, by these names.
+    """
 
     name: str = "vm"
     vcpus: int = 1
     apic_ids: tuple[int, ...] = ()  # empty: 0, 1, 2 ...
     allow_slow: bool = False  # open even where probe() says that it would be unusably slow
     cpu_affinity: tuple[int, ...] = ()  # LAPIC ids of the host's CPUs that the vCPUs run on
-    rtvm: bool = False  # a real-time guest: its local APICs are the processor's own
-    enable_trusty: bool = False  # with a secure world
+    plugin_options: Mapping[str, object] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -99,11 +130,11 @@ class HypervisorType:
     name: str = attrs.field(validator=_name)
     summary: str
     probe: Callable[[], str | None]
-    open: Callable[[HypervisorOptions], Any]
+    open: Callable[[HypervisorOptions], Hypervisor]
     check: Callable[[HypervisorOptions], list[str]] = lambda options: []  # what is missing for these, before opening
+    takes: Collection[str] = ()  # of the built-in options that are not for every hypervisor, the ones that this takes
     ioapic_pins: int = 24  # GSIs that INTx routing may use: 48 on ACRN
     needs_pit: bool = False  # the timer (8254) and port 0x61 are left to the device model
-    acrn_options: bool = False  # takes the options that only ACRN has: real-time guests, secure world, storm monitor
     resumes: bool = True  # vCPUs that were paused can go on
     runs_guests: bool = True  # False: it has no processors; nothing but a test gets further than ``--dry-run``
     rank: int = 0  # ``--hypervisor auto`` takes the usable one of highest rank; below 0: never automatically

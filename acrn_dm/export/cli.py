@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import attrs
 
@@ -130,7 +130,7 @@ def make_device(kind: Kind, text: str) -> VirtioDevice:
     """Make the device with options *text*, as ``-s 0,KIND,TEXT`` does. Opens nothing. Raises ConfigError."""
     device_type = make_plugin_manager(entry_points=False).device_types()[kind.device]
     context = DeviceContext(bdf=Bdf(slot=0), kind=kind.device, text=text, machine=PROGRAM)
-    device: VirtioDevice = device_type.create(_options(device_type, text), context)
+    device = cast(VirtioDevice, device_type.create(_options(device_type, text), context))
     if device.placement.backend != USERSPACE:
         raise ConfigError("a served device can't be served by others", option=kind.device, value=text)
     problems = device.check()

@@ -21,7 +21,8 @@ from acrn_dm.boot import loader
 from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.wake import wake_registers
 from acrn_dm.contract.config import MachineConfig
-from acrn_dm.contract.hypervisor import Hypervisor, InterruptWatcher, VmEvent
+from acrn_dm.contract.hypervisor import Hypervisor, VmEvent
+from acrn_dm.contract.interrupt_monitor import InterruptWatcher
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
@@ -170,7 +171,7 @@ class Machine:
         if self.problem is not None or self.hypervisor is None:
             raise ConfigError(self.problem or "no hypervisor")
         with blame(f"{self.plugins.provider(self.hypervisor)}: {self.hypervisor.name}"):
-            self.vm = self.hypervisor.open(hypervisor_options(self.config))
+            self.vm = self.hypervisor.open(hypervisor_options(self.config, self.hypervisor))
         ranges = (*self.ranges, *self.firmware.open())
         self.memory = allocate_memory(self.config, ranges, wanted=self.vm.pins_memory)
         for region in self.memory.regions:

@@ -70,6 +70,7 @@ def _resolve(
         windows=config.windows,
         virtio_msi=config.virtio_msi,
         poll_ns=config.virtio_poll_ns,
+        plugin_options=config.plugin_options,
     )
     return ResolvedDevice(spec=spec, type=kind, options=chosen, context=context)
 

@@ -119,7 +119,7 @@ class SimMachine:
         kind = what.name if isinstance(what, DeviceType) else "device"
         context = self._context(bdf=Bdf(slot=slot, func=func), kind=kind, text=text)
         made = what.create(_options(what, text), context) if isinstance(what, DeviceType) else what(context)
-        function: PciFunction = made
+        function = cast(PciFunction, made)
         if isinstance(made, VirtioDevice):
             function = VirtioPci(made, context, self.plugins.backend_types())
         self.bus.add(function)

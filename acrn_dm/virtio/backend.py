@@ -11,7 +11,7 @@ call; ARCHITECTURE.md, "Backends", has the reasons.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 import attrs
 
@@ -144,7 +144,7 @@ class Backend:
         """Give everything back. Idempotent."""
 
 
-BackendFactory = Callable[[VirtioDevice], Backend]
+BackendFactory = Callable[[VirtioDevice], object]
 
 
 def choose(context: DeviceContext, types: Sequence[BackendType], name: str) -> BackendType:
@@ -163,6 +163,15 @@ def serves(backend_type: BackendType, kind: str) -> bool:
     return "*" in backend_type.kinds or kind in backend_type.kinds
 
 
+def make(backend_type: BackendType, device: VirtioDevice) -> Backend:
+    """Make the backend of *device*. Raises ConfigError where the plugin makes something else."""
+    made = cast(BackendFactory, backend_type.create)(device)
+    if not isinstance(made, Backend):
+        text = f"the backend {backend_type.name!r} made a {type(made).__name__}, which is none"
+        raise ConfigError(text, option=device.name)
+    return made
+
+
 def realize(backend: Backend, fallback: BackendType | None, resources: Resources) -> Backend:
     """Realize *backend* and return it; where the host refuses it, one of type *fallback* instead, which the log says.
 
@@ -175,6 +184,6 @@ def realize(backend: Backend, fallback: BackendType | None, resources: Resources
         if fallback is None:
             raise
         log.warning("%s: %s; falling back to the %s backend", backend.device.name, e, fallback.name)
-        backend = fallback.create(backend.device)
+        backend = make(fallback, backend.device)
         backend.realize(resources)
     return backend

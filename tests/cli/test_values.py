@@ -10,7 +10,8 @@ import pytest
 from acrn_dm.base.address_map import MIB
 from acrn_dm.cli import platform, values
 from acrn_dm.cli.values import LogSettings
-from acrn_dm.contract.config import Firmware, InterruptMonitor, UartSpec
+from acrn_dm.contract.config import Firmware, UartSpec
+from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 from acrn_dm.contract.types import Bdf
 
 

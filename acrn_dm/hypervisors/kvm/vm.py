@@ -11,14 +11,13 @@ import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.contract.hookspecs import hookimpl
-from acrn_dm.contract.hypervisor import Dispatch, VmEvent
+from acrn_dm.contract.hypervisor import Dispatch, Hypervisor, VmEvent
 from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
@@ -406,7 +405,7 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
 
 
 @hookimpl
-def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> bool | None:
     """Bind kicks in KVM."""
     if not isinstance(vm, KvmVm):
         return None
@@ -415,7 +414,7 @@ def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | N
 
 
 @hookimpl
-def acrn_dm_vhm_irqfd(vm: Any, binding: IrqFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_irqfd(vm: Hypervisor, binding: IrqFd, assign: bool) -> bool | None:
     """Bind calls in KVM."""
     if not isinstance(vm, KvmVm):
         return None

@@ -16,7 +16,7 @@ import attrs
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.contract.hookspecs import hookimpl
-from acrn_dm.contract.hypervisor import Dispatch, VmEvent
+from acrn_dm.contract.hypervisor import Dispatch, Hypervisor, VmEvent
 from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
@@ -304,7 +304,7 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
 
 
 @hookimpl
-def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> bool | None:
     """Bind kicks in the simulation."""
     if not isinstance(vm, SimVm):
         return None
@@ -313,7 +313,7 @@ def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | N
 
 
 @hookimpl
-def acrn_dm_vhm_irqfd(vm: Any, binding: IrqFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_irqfd(vm: Hypervisor, binding: IrqFd, assign: bool) -> bool | None:
     """Bind calls in the simulation."""
     if not isinstance(vm, SimVm):
         return None

@@ -65,7 +65,7 @@ class VirtioPci(PciFunction):
         self.interrupts = Interrupts(self)
         self.data_plane = DataPlane(
             self.name,
-            self.backend_type.create(device),
+            backend.make(self.backend_type, device),
             poll_ns=context.poll_ns,
             without_msix=self.interrupts.queue_without_msix,
         )

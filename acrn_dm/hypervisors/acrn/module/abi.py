@@ -105,10 +105,13 @@ class Port:
         self.device.close()
 
 
+ACRN_OPTIONS = ("rtvm", "lapic_pt", "enable_trusty", "intr_monitor")  # what a guest on no other hypervisor can have
+
+
 def guest_flags(options: HypervisorOptions) -> int:
     """Return the flags for CREATE_VM. A real-time guest implies local APICs passed through, as in the original."""
-    flags = SECURE_WORLD if options.enable_trusty else 0
-    if options.rtvm:
+    flags = SECURE_WORLD if options.plugin_options.get("enable_trusty") else 0
+    if options.plugin_options.get("rtvm"):
         flags |= RT | IO_COMPLETION_POLLING | LAPIC_PASSTHROUGH | PMU_PASSTHROUGH
     return flags
 
