@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 BUILTINS = {
     "hypervisors.hsm": "acrn_dm.hypervisors.acrn.hsm",
     "hypervisors.vhm": "acrn_dm.hypervisors.acrn.vhm",
-    "hypervisors.kvm": "acrn_dm.hypervisors.kvm.vm",
-    "hypervisors.sim": "acrn_dm.hypervisors.sim.vm",
+    "hypervisors.kvm": "acrn_dm.hypervisors.kvm.plugin",
+    "hypervisors.sim": "acrn_dm.hypervisors.sim.plugin",
     "virtio.vbs_u": "acrn_dm.backends.vbs_u",
     "vhost.user": "acrn_dm.backends.user.backend",
     "devices.hostbridge": "acrn_dm.devices.hostbridge",
