@@ -25,6 +25,20 @@ if TYPE_CHECKING:
     from acrn_dm.pci.function import PciFunction
     from acrn_dm.virtio.backend import Backend, Session, SessionQueue
     from acrn_dm.virtio.device import VirtioDevice
+    from acrn_dm.virtio.optional import (
+        Cancellable,
+        InFlight,
+        LegacyConfig,
+        LocalQueues,
+        LoopChoice,
+        MediumSlot,
+        NegotiationWatcher,
+        QueueSwitch,
+        SlowToClose,
+        TerminalUser,
+        WindowWatcher,
+    )
+    from acrn_dm.virtio.placement import Placement
     from acrn_dm.virtio.queue import Queue
 
 _HOMES = {
@@ -44,6 +58,11 @@ _HOMES = {
     "backends.kernel.node": ("VhostNode", "VhostQueue"),
     "virtio.backend": ("Backend", "Session", "SessionQueue"),
     "virtio.device": ("VirtioDevice",),
+    "virtio.optional": (
+        *("Cancellable", "InFlight", "LegacyConfig", "LocalQueues", "LoopChoice", "MediumSlot"),
+        *("NegotiationWatcher", "QueueSwitch", "SlowToClose", "TerminalUser", "WindowWatcher"),
+    ),
+    "virtio.placement": ("Placement",),
     "virtio.queue": ("Queue",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -55,6 +74,7 @@ __all__ = [
     "Bar",
     "BarKind",
     "Bdf",
+    "Cancellable",
     "Chain",
     "Claim",
     "ConfigError",
@@ -65,25 +85,36 @@ __all__ = [
     "HostError",
     "HypervisorOptions",
     "HypervisorType",
+    "InFlight",
     "IntxLine",
     "IoEventFd",
     "IoLoop",
     "IrqFd",
     "KernelVhost",
+    "LegacyConfig",
+    "LocalQueues",
+    "LoopChoice",
+    "MediumSlot",
     "MsiMessage",
+    "NegotiationWatcher",
     "PciFunction",
+    "Placement",
     "PluginError",
     "Queue",
+    "QueueSwitch",
     "READ",
     "Resources",
     "Session",
     "SessionQueue",
+    "SlowToClose",
     "Space",
+    "TerminalUser",
     "Timer",
     "VhostNode",
     "VhostQueue",
     "VirtioDevice",
     "WRITE",
+    "WindowWatcher",
     "hookimpl",
     "option",
 ]

@@ -43,6 +43,7 @@ class DeviceContext:
     windows: bool = False  # PCI subsystem vendor 0x108E instead of 0x1AF4, for Windows drivers
     virtio_msi: bool = False  # one MSI vector instead of MSI-X
     poll_ns: int | None = None  # --virtio_poll
+    backend: str | None = None  # backend=NAME: who moves the data by the user's wish; None: as the device says
     plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
 
     @property
@@ -67,9 +68,6 @@ class Device(Protocol):
 
     def reset(self) -> None:
         """Forget what the driver has said."""
-
-    def prepare_close(self) -> None:
-        """Begin what takes time: ``close`` follows, when all devices were told."""
 
     def close(self) -> None:
         """Give back what ``realize`` opened. Idempotent."""
