@@ -52,7 +52,7 @@ def blame(provenance: str) -> Iterator[None]:
 
 
 class _Pluggy(pluggy.PluginManager):
-    """A manager that looks at attributes with our prefix only: the rest of a plugin's module is none of our business."""
+    """A manager that looks at attributes with our prefix only: the rest of a plugin is none of our business."""
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
         return super().parse_hookimpl_opts(plugin, name) if name.startswith("acrn_dm_") else None
