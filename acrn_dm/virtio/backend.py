@@ -31,7 +31,7 @@ class Kick(Protocol):
 
     fd: int
 
-    def kick(self) -> None:
+    def signal(self) -> None:
         """Do what the driver does."""
 
 
