@@ -13,7 +13,7 @@ from acrn_dm.base.events.eventfd import drain
 from acrn_dm.base.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.contract.hypervisor import VmEvent
 from acrn_dm.contract.plugins import make_plugin_manager
-from acrn_dm.contract.processors import CState, ProcessorPower, PState, Register
+from acrn_dm.contract.processors import CState, GenericAddress, ProcessorPower, PState
 from acrn_dm.contract.types import HypervisorOptions
 from acrn_dm.hypervisors.acrn import hsm as plugin
 from acrn_dm.hypervisors.acrn.cpus import MADT, host_lapic_ids, parse_madt, place
@@ -437,7 +437,7 @@ def power(states: dict[tuple[int, int], dict[int, bytes]], vcpus: int = 1) -> tu
 
 def test_power_states_are_read_one_by_one_idle_ones_from_1() -> None:
     states = {(0, 0): {0: b"\2garbage"}, (0, 1): {0: PX, 1: PX}, (0, 2): {0: b"\1"}, (0, 3): {1: CX}}
-    register = Register(space=0x7F, bit_width=1, bit_offset=2, access_size=3, address=0x60)
+    register = GenericAddress(space=0x7F, bit_width=1, bit_offset=2, access_size=3, address=0x60)
     pstate = PState(
         frequency_mhz=2400, power_mw=15000, transition_us=10, bus_master_us=11, control=0x1800, status=0x1801
     )
