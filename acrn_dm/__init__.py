@@ -42,11 +42,23 @@ from acrn_dm.base.files.claims import path_key as path_key
 from acrn_dm.base.files.claims import socket_claim as socket_claim
 from acrn_dm.base.files.file_locks import Access as Access
 
-# A virtio device: its queues and their buffers
+# A virtio device: its queues and their buffers, and what only some devices have
 from acrn_dm.virtio.device import Transport as Transport
 from acrn_dm.virtio.device import VirtioDevice as VirtioDevice
 from acrn_dm.virtio.queue import Queue as Queue
 from acrn_dm._fastring import Chain as Chain
+from acrn_dm.virtio.placement import Placement as Placement
+from acrn_dm.virtio.optional import Cancellable as Cancellable
+from acrn_dm.virtio.optional import InFlight as InFlight
+from acrn_dm.virtio.optional import LegacyConfig as LegacyConfig
+from acrn_dm.virtio.optional import LocalQueues as LocalQueues
+from acrn_dm.virtio.optional import LoopChoice as LoopChoice
+from acrn_dm.virtio.optional import MediumSlot as MediumSlot
+from acrn_dm.virtio.optional import NegotiationWatcher as NegotiationWatcher
+from acrn_dm.virtio.optional import QueueSwitch as QueueSwitch
+from acrn_dm.virtio.optional import SlowToClose as SlowToClose
+from acrn_dm.virtio.optional import TerminalUser as TerminalUser
+from acrn_dm.virtio.optional import WindowWatcher as WindowWatcher
 
 # A PCI function: BARs, capabilities, interrupts
 from acrn_dm.pci.function import PciFunction as PciFunction

@@ -43,7 +43,7 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 class Machine(Protocol):
-    """What the command line needs of ``machine.machine.Machine``."""
+    """A machine, as far as the command line needs it: ``machine.machine.Machine``."""
 
     detail: str
 

@@ -38,7 +38,7 @@ class CState:
 
 @attrs.frozen(kw_only=True)
 class ProcessorPower:
-    """What one vCPU has. With *continuous* its performance has no states: ACPI's ``_CPC`` describes it."""
+    """The states of one vCPU. With *continuous* its performance has no states: ACPI's ``_CPC`` describes it."""
 
     pstates: tuple[PState, ...] = ()
     cstates: tuple[CState, ...] = ()

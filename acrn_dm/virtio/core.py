@@ -29,7 +29,9 @@ TOO_MANY = -1  # stands for the others
 
 @attrs.define(eq=False)
 class QueueConfig:
-    """What the driver wrote about one queue. Addresses are guest physical; *pfn* is the legacy way to say all three."""
+    """The registers of one queue, as the driver wrote them. Addresses are guest physical; *pfn* is the legacy way to
+    say all three.
+    """
 
     index: int
     max_size: int
@@ -101,7 +103,7 @@ class CoreHost(Protocol):
 
 
 class VirtioCore:
-    """See the module."""
+    """The registers of one device and their rules."""
 
     def __init__(self, device_id: int, queue_sizes: Sequence[int], host: CoreHost) -> None:
         self.device_id = device_id

@@ -22,6 +22,8 @@ NotifyAddress = Callable[[int], KickAddress | None]  # of a queue; None while th
 
 @attrs.define(eq=False)
 class _Events:
+    """The two eventfds of one queue."""
+
     kick: KickEvent
     call: CallEvent
 
@@ -31,7 +33,7 @@ class _Events:
 
 
 class DataPlane:
-    """From ``start`` to ``stop`` the queues belong to the backend."""
+    """The eventfds and the backend of one device. From ``start`` to ``stop`` the queues belong to the backend."""
 
     def __init__(self, name: str, backend: Backend, *, poll_ns: int | None, without_msix: Callable[[], None]) -> None:
         self.backend = backend

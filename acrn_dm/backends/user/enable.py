@@ -15,8 +15,15 @@ from acrn_dm.backends.user.exchange import Talk
 from acrn_dm.backends.user.link import Link
 from acrn_dm.backends.user.talk import Peer
 from acrn_dm.virtio.backend import SessionQueue
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import QueueSwitch
 
 Done = Callable[[], None]
+
+
+def wanted_queues(device: VirtioDevice) -> Callable[[int], bool]:
+    """Tells of a queue's number whether the driver uses it at the moment: all, where the device does not say."""
+    return device.wants_queue if isinstance(device, QueueSwitch) else lambda index: True
 
 
 class RingSwitches:
