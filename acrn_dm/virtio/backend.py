@@ -26,7 +26,7 @@ class Kick(Protocol):
 
     fd: int
 
-    def kick(self) -> None:
+    def signal(self) -> None:
         """Do what the driver does."""
 
 

@@ -276,9 +276,9 @@ class VirtioPci(PciFunction):
         except Exception:  # a plugin's fault; the driver's write has to return
             log.exception("%s: the device did not reset cleanly", self.name)
 
-    def kick(self, queue: int) -> None:
+    def signal_kick(self, queue: int) -> None:
         """A notify write that no ioeventfd took."""
-        self.data_plane.kick(queue)
+        self.data_plane.signal_kick(queue)
 
     def vector_changed(self, queue: QueueConfig) -> None:
         """A running queue's calls follow its vector."""
