@@ -18,12 +18,12 @@ loops. Only the loops do not run by themselves; ``settle`` steps them until noth
 import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
 from acrn_dm.contract import options
-from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.plugins import BUILTINS, make_plugin_manager
 from acrn_dm.contract.registers import BootRegisters, Segment
@@ -37,6 +37,7 @@ from acrn_dm.testing.driver import VirtioDriver
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
+from acrn_dm.virtio.choice import take_option
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.pci.transport import VirtioPci
 
@@ -79,6 +80,7 @@ class SimMachine:
         virtio_msi: bool = False,
         poll_ns: int | None = None,
         vcpus: int = 1,
+        plugin_options: Mapping[str, object] | None = None,
     ) -> None:
         self._witness = _Witness()
         self.plugins = make_plugin_manager(builtins=MINIMAL, entry_points=False, extra=[self._witness, *plugins])
@@ -102,7 +104,12 @@ class SimMachine:
         self.interrupts: Counter[int] = Counter()  # MSIs that arrived, by message data
         self.started = False
         self._context = functools.partial(
-            DeviceContext, windows=windows, virtio_msi=virtio_msi, poll_ns=poll_ns, vcpus=vcpus
+            DeviceContext,
+            windows=windows,
+            virtio_msi=virtio_msi,
+            poll_ns=poll_ns,
+            vcpus=vcpus,
+            plugin_options=plugin_options or {},
         )
 
     # Building
@@ -118,8 +125,11 @@ class SimMachine:
         if isinstance(what, str):
             what = self.plugins.device_types()[what]
         kind = what.name if isinstance(what, DeviceType) else "device"
-        context = self._context(bdf=Bdf(slot=slot, func=func), kind=kind, text=text)
-        made = what.create(_options(what, text), context) if isinstance(what, DeviceType) else what(context)
+        spec, backend = DeviceSpec(bdf=Bdf(slot=slot, func=func), kind=kind, text=text), None
+        if isinstance(what, DeviceType):
+            spec, backend = take_option(spec, what.config)
+        context = self._context(bdf=spec.bdf, kind=kind, text=spec.text, backend=backend)
+        made = what.create(_options(what, spec.text), context) if isinstance(what, DeviceType) else what(context)
         function = cast(PciFunction, made)
         if isinstance(made, VirtioDevice):
             function = VirtioPci(made, context, self.plugins.backend_types())
