@@ -33,7 +33,7 @@ class Bdf:
 
 @attrs.frozen(kw_only=True)
 class DeviceContext:
-    """What a device may know about its place in the machine while it is built. Nothing is open yet."""
+    """A device's place in the machine, as far as it may know it while it is built. Nothing is open yet."""
 
     bdf: Bdf
     kind: str  # the name it was asked for by, e.g. "virtio-blk"
@@ -43,6 +43,7 @@ class DeviceContext:
     windows: bool = False  # PCI subsystem vendor 0x108E instead of 0x1AF4, for Windows drivers
     virtio_msi: bool = False  # one MSI vector instead of MSI-X
     poll_ns: int | None = None  # --virtio_poll
+    backend: str | None = None  # backend=NAME: who moves the data by the user's wish; None: as the device says
     plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
 
     @property
@@ -68,9 +69,6 @@ class Device(Protocol):
     def reset(self) -> None:
         """Forget what the driver has said."""
 
-    def prepare_close(self) -> None:
-        """Begin what takes time: ``close`` follows, when all devices were told."""
-
     def close(self) -> None:
         """Give back what ``realize`` opened. Idempotent."""
 
@@ -94,7 +92,8 @@ class DeviceType:
 
 @attrs.frozen(kw_only=True)
 class BackendType:
-    """Who moves a device's data. ``kinds`` are device names, ``*`` for all; ``probe()`` says why it is unusable.
+    """A kind of backend, which moves a device's data. ``kinds`` are device names, ``*`` for all; ``probe()`` says why
+    it is unusable.
 
     ``create(device)`` gets the ``VirtioDevice`` and returns a ``Backend``.
     """
@@ -109,7 +108,7 @@ class BackendType:
 
 @attrs.frozen(kw_only=True)
 class HypervisorOptions:
-    """What a hypervisor needs to open one virtual machine.
+    """The options with which a hypervisor opens one virtual machine.
 
     ``plugin_options`` has what only some plugins know: every option that a plugin added (``acrn_dm_add_options``), as
     ``MachineConfig`` has them, and those of the built-in options that ``HypervisorType.takes`` names, by these names.
@@ -145,7 +144,7 @@ class HypervisorType:
 
 @attrs.frozen(kw_only=True)
 class Provenance:
-    """Where a plugin came from."""
+    """The origin of a plugin."""
 
     plugin: str
     distribution: str = "built in"

@@ -27,7 +27,7 @@ def describe_function(function: PciFunction, provider: str) -> DeviceReport:
         vectors=function.msix.vectors if function.msix is not None else 0,
         msi=function.msi is not None,
         gsi=function.intx.gsi if function.intx is not None else None,
-        backend=function.device.backend_text if isinstance(function, VirtioPci) else "",
+        backend=function.placement.text if isinstance(function, VirtioPci) else "",
         provider=provider,
     )
 

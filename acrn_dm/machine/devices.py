@@ -18,6 +18,7 @@ from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.pci.quiesce import quiesce
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import MediumSlot
 from acrn_dm.virtio.pci.transport import VirtioPci
 
 
@@ -65,6 +66,8 @@ class Devices:
         if not isinstance(function, VirtioPci):
             raise ConfigError(f"there is no virtio device at {bdf}", value=text)
         with function.lock:
+            if not isinstance(function.device, MediumSlot):
+                raise ConfigError("takes no medium", option=function.name)
             function.device.insert_medium(text)
 
     def window_changed(self) -> None:

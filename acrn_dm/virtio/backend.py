@@ -1,4 +1,4 @@
-"""Who moves a device's data: the contract between the transport and a backend, and how one is chosen.
+"""Backends, who move a device's data: the contract between the transport and one, and how it is chosen.
 
 The transport owns registers and eventfds; a backend owns the rings from ``start`` to ``stop``. It may run in this
 process (``vbs_u``), in the kernel (vhost) or in another process (vhost-user): a ``SessionQueue`` has what each of them
@@ -10,7 +10,7 @@ call; ARCHITECTURE.md, "Backends", has the reasons.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Protocol, cast
 
 import attrs
@@ -18,13 +18,12 @@ import attrs
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.contract.resources import Resources
-from acrn_dm.contract.types import BackendType
+from acrn_dm.contract.types import BackendType, DeviceContext
 from acrn_dm.virtio import features
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import LegacyConfig
 
 log = logging.getLogger(__name__)
-
-FALLBACK = "vbs-u"
 
 
 class Kick(Protocol):
@@ -32,7 +31,7 @@ class Kick(Protocol):
 
     fd: int
 
-    def kick(self) -> None:
+    def signal(self) -> None:
         """Do what the driver does."""
 
 
@@ -64,7 +63,7 @@ class SessionQueue:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Session:
-    """What was negotiated. *queues* are the enabled ones by index."""
+    """The result of a negotiation. *queues* are the enabled ones by index."""
 
     features: int = attrs.field(repr=hex)
     queues: tuple[SessionQueue, ...]
@@ -114,14 +113,17 @@ class Backend:
 
     def write_legacy_config(self, offset: int, data: bytes) -> None:
         """A legacy driver wrote *data*."""
-        self.device.write_legacy_config(offset, data)
+        if isinstance(self.device, LegacyConfig):
+            self.device.write_legacy_config(offset, data)
+        else:
+            self.device.write_config(offset, data)
 
     def start(self, session: Session) -> None:
         """Serve the queues. Raises GuestError (bad rings) or HostError; ``stop`` is called then, too."""
         raise NotImplementedError
 
     def queues_changed(self, done: Callable[[], None]) -> None:
-        """The device wants other queues than before (``VirtioDevice.wants_queue``): call *done* when that is so. Any
+        """The device wants other queues than before (``QueueSwitch``): call *done* when that is so. Any
         thread. Nothing to do where the device itself decides which queues get data.
         """
         done()
@@ -145,15 +147,20 @@ class Backend:
 BackendFactory = Callable[[VirtioDevice], object]
 
 
-def choose(device: VirtioDevice, types: Iterable[BackendType], name: str | None = None) -> BackendType:
-    """Return the backend type *name*, or the one that *device* asks for. Raises ConfigError naming those there are."""
-    wanted = device.backend_name if name is None else name
-    fitting = [t for t in types if "*" in t.kinds or device.context.kind in t.kinds]
+def choose(context: DeviceContext, types: Sequence[BackendType], name: str) -> BackendType:
+    """Return the backend type *name* for the device at *context*. Raises ConfigError naming those there are."""
+    fitting = [t for t in types if serves(t, context.kind)]
     for backend_type in fitting:
-        if backend_type.name == wanted:
+        if backend_type.name == name:
             return backend_type
+    why = "does not serve this device" if any(t.name == name for t in types) else "no such backend"
     known = ", ".join(sorted(t.name for t in fitting)) or "none"
-    raise ConfigError(f"no such backend; there are: {known}", option=device.name, value=wanted)
+    raise ConfigError(f"{why}; there are: {known}", option=context.name, value=name)
+
+
+def serves(backend_type: BackendType, kind: str) -> bool:
+    """Whether a backend of this type says that it can move the data of devices named *kind*."""
+    return "*" in backend_type.kinds or kind in backend_type.kinds
 
 
 def make(backend_type: BackendType, device: VirtioDevice) -> Backend:

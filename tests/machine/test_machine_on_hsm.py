@@ -70,7 +70,7 @@ class Rig:
 
     def start(self) -> None:
         self.machine.realize()
-        self._thread = threading.Thread(target=lambda: self.outcome.append(self.machine.run()))
+        self._thread = threading.Thread(target=lambda: self.outcome.append(self.machine.run()), daemon=True)
         self._thread.start()
         self.wait_state("running")
 

@@ -15,7 +15,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import attrs
 
@@ -40,6 +39,7 @@ from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.devices.virtio_blk.request import HEADER, Limits, Op, Request, Status, parse
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.features import VERSION_1
+from acrn_dm.virtio.placement import Placement, at_socket
 from acrn_dm.virtio.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -125,21 +125,11 @@ class BlkDevice(VirtioDevice):
         return LAYOUT.size
 
     @property
-    def backend_name(self) -> str:
-        """Another process, if asked for."""
-        return "vbs-u" if self.config.vhost_user is None else "vhost-user"
-
-    @property
-    def backend_path(self) -> Path | None:
-        """Its socket."""
-        return self.config.vhost_user
-
-    @property
-    def backend_text(self) -> str:
-        """The image's path, or the socket."""
+    def placement(self) -> Placement:
+        """Another process, if asked for; the image's path, or its socket."""
         if self.config.vhost_user is not None:
-            return f"vhost-user {self.config.vhost_user}"
-        return str(self.config.path) if self.config.path else "no disk"
+            return at_socket(self.config.vhost_user)
+        return Placement(text=str(self.config.path) if self.config.path else "no disk")
 
     def check(self) -> list[str]:
         """Whether the image can be used."""

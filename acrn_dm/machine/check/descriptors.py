@@ -4,6 +4,7 @@ from acrn_dm.base.files import descriptors as open_files
 from acrn_dm.contract.config import MachineConfig
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.virtio.pci.transport import VirtioPci
+from acrn_dm.virtio.placement import USERSPACE
 
 FILES_OF_A_DEVICE = 4  # an image, a tap, a socket and its client
 
@@ -17,7 +18,7 @@ def descriptors(config: MachineConfig, bus: PciBus) -> int:
     needed = 64 + 2 * config.vcpus
     for function in bus.functions:
         if isinstance(function, VirtioPci):
-            each = 2 if function.device.backend_name == "vbs-u" else 4
+            each = 2 if function.placement.backend == USERSPACE else 4
             needed += FILES_OF_A_DEVICE + each * len(function.device.queue_sizes)
     return needed
 
