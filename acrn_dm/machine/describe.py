@@ -1,15 +1,21 @@
 """A built machine as a record for ``--dry-run``: reads what ``machine.machine.build`` decided, opens nothing."""
 
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.contract.types import HypervisorType
 from acrn_dm.machine.devices import Devices
 from acrn_dm.machine.report import BarReport, DeviceReport, MachineReport, RangeReport, UartReport
 from acrn_dm.memory.guest_memory import guest_ranges
 from acrn_dm.pci.config_space import DEVICE_ID, VENDOR_ID
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.virtio.choice import unchosen
 from acrn_dm.virtio.pci.transport import VirtioPci
+
+log = logging.getLogger(__name__)
 
 
 def describe_function(function: PciFunction, provider: str) -> DeviceReport:
@@ -44,8 +50,22 @@ def describe_boot(config: MachineConfig) -> str:
     return ", ".join(f"{what} {path}" for what, path in parts if path is not None)
 
 
-def describe(config: MachineConfig, devices: Devices, hypervisor: HypervisorType | None) -> MachineReport:
+def unchosen_backends(functions: Iterable[PciFunction], plugins: PluginManager) -> list[str]:
+    """What to say of backends that plugins brought and no device of *functions* uses. Raises PluginError."""
+    return unchosen(plugins, [(f.context, f.backend_type) for f in functions if isinstance(f, VirtioPci)])
+
+
+def log_unchosen_backends(functions: Iterable[PciFunction], plugins: PluginManager) -> None:
+    """Say it in the log of a machine that starts, where ``--dry-run`` has notes."""
+    for line in unchosen_backends(functions, plugins):
+        log.info("%s", line)
+
+
+def describe(
+    config: MachineConfig, devices: Devices, hypervisor: HypervisorType | None, plugins: PluginManager
+) -> MachineReport:
     """The whole machine."""
+    no_guest = [] if hypervisor is None or hypervisor.runs_guests else [f"no guest runs in {hypervisor.name}"]
     uarts = [
         UartReport(port=port.name, io_base=port.io_base, irq=port.irq, backend=port.backend_text)
         for port in devices.platform.uarts
@@ -58,5 +78,5 @@ def describe(config: MachineConfig, devices: Devices, hypervisor: HypervisorType
         boot=describe_boot(config),
         devices=tuple(describe_function(f, devices.providers.get(f.context.bdf, "")) for f in devices.functions),
         uarts=tuple(uarts),
-        notes=() if hypervisor is None or hypervisor.runs_guests else (f"no guest runs in {hypervisor.name}",),
+        notes=(*no_guest, *unchosen_backends(devices.functions, plugins)),
     )

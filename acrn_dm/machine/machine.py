@@ -30,7 +30,7 @@ from acrn_dm.contract.types import Bdf
 from acrn_dm.devices.platform import Platform
 from acrn_dm.machine.boot_source import BootSource
 from acrn_dm.machine.check import check_machine
-from acrn_dm.machine.describe import describe
+from acrn_dm.machine.describe import describe, log_unchosen_backends
 from acrn_dm.machine.devices import Devices, make_function
 from acrn_dm.machine.dispatch import MachineDispatch
 from acrn_dm.machine.firmware import FirmwareSupport, with_chips
@@ -187,10 +187,11 @@ class Machine:
 
     def describe(self) -> MachineReport:
         """The machine as a record for ``--dry-run``."""
-        return describe(self.config, self.devices, self.hypervisor.type)
+        return describe(self.config, self.devices, self.hypervisor.type, self.plugins)
 
     def realize(self) -> None:
         """Open hypervisor, memory and devices. On an error everything opened so far is closed by ``close``."""
+        log_unchosen_backends(self.functions, self.plugins)
         self.open()
         self.connect()
 

@@ -12,6 +12,7 @@ from acrn_dm.contract import options
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.types import Device, DeviceContext, DeviceType
+from acrn_dm.virtio.choice import take_option
 
 # Emulations of the original device model that are not built in. No distribution is named that would bring them: whoever
 # registers such a name first would be installed.
@@ -66,7 +67,6 @@ def _resolve(
     context = DeviceContext(
         bdf=spec.bdf,
         kind=spec.kind,
-        text=_text(spec),
         machine=config.name,
         vcpus=config.vcpus,
         windows=config.windows,
@@ -79,7 +79,12 @@ def _resolve(
 
 
 def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext) -> ResolvedDevice:
-    """Read the options of one device by its class's own grammar, or the common one. Raises ConfigError naming it."""
+    """Read the options of one device by its class's own grammar, or the common one, and who is to move its data.
+
+    *context* is completed by what they say. Raises ConfigError naming the device.
+    """
+    spec, backend = take_option(spec, kind.config)
+    context = attrs.evolve(context, text=_text(spec), backend=backend)
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
     config: Any = kind.config
     try:
