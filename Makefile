@@ -9,7 +9,7 @@ SOURCES := $(shell find acrn_dm -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 .DELETE_ON_ERROR:
 
 demo: ext
-	@$(PY) -m tests.lab.demo
+	@$(PY) -m lab.demo
 
 test: ext
 	$(PYTEST) tests plugins
