@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 
 from acrn_dm.base.address_map import KIB, MIB
-from acrn_dm.cli.values import decimal, path
-from acrn_dm.contract.config import Firmware, InterruptMonitor
+from acrn_dm.base.decimal_text import decimal
+from acrn_dm.cli.values import path
+from acrn_dm.contract.config import Firmware
+from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 
 U32 = (1 << 32) - 1
 MAX_SSRAM = 8 * MIB

@@ -1,7 +1,6 @@
-"""What plugins see of the command line: the parser that ``acrn_dm_add_options`` is called with."""
+"""Options of plugins: the parser that ``acrn_dm_add_options`` is called with."""
 
 import re
-from typing import Any
 
 import attrs
 
@@ -12,13 +11,13 @@ _NAME = re.compile(r"(?:--)?([a-z][a-z0-9]*(?:[-_][a-z0-9]+)*)\Z")
 
 @attrs.define(eq=False)
 class OptionParser:
-    """Collects the long options of plugins; ``defaults`` holds for each the value when it is not given."""
+    """The long options of plugins; ``defaults`` holds for each the value when it is not given."""
 
     _core: tuple[Option, ...]
     _added: list[Option] = attrs.field(factory=list, init=False)
-    defaults: dict[str, Any] = attrs.field(factory=dict, init=False)
+    defaults: dict[str, object] = attrs.field(factory=dict, init=False)
 
-    def add_option(self, name: str, *, help: str, metavar: str | None = None, default: Any = None) -> None:
+    def add_option(self, name: str, *, help: str, metavar: str | None = None, default: object = None) -> None:
         """Add ``--name METAVAR``, or without *metavar* a switch.
 
         The value is in ``MachineConfig.plugin_options[name]``: the text given, True for a switch, else *default* (False

@@ -1,17 +1,17 @@
-"""What the user asked for, resolved and frozen: the record that the machine is built from.
+"""The configuration: what the user asked for, resolved and frozen; the record that the machine is built from.
 
 Made from argv or TOML by ``cli``; nothing here opens a file. Sizes are bytes, durations are what their names say.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import attrs
 
 from acrn_dm.base.address_map import MIB
+from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 from acrn_dm.contract.types import Bdf
 
 MAX_VCPUS = 8
@@ -29,7 +29,7 @@ class DeviceSpec:
     bdf: Bdf
     kind: str
     text: str = ""
-    table: Mapping[str, Any] | None = None
+    table: Mapping[str, object] | None = None
     bootable: bool = False  # the original's ",b"
     origin: str = attrs.field(default="", eq=False)  # where it was written, for errors: "-s 3,virtio-blk,/img"
 
@@ -59,19 +59,7 @@ class Firmware:
     writeback: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class InterruptMonitor:
-    """``--intr_monitor``: a passed-through device with more interrupts a second than *threshold*, looked at every
-    *period_s*, gets them delayed by *delay_ms* each, for *duration_ms*.
-    """
-
-    threshold: int
-    period_s: int
-    delay_ms: int
-    duration_ms: int
-
-
-def _in_range(low: int, high: int) -> Any:
+def _in_range(low: int, high: int) -> "Callable[[object, attrs.Attribute[int], int], None]":
     def check(instance: object, attribute: "attrs.Attribute[int]", value: int) -> None:
         if not low <= value <= high:
             raise ValueError(f"{attribute.name} {value} is outside {low}..{high}")
@@ -89,7 +77,9 @@ def _vm_name(instance: object, attribute: "attrs.Attribute[str]", value: str) ->
         raise ValueError(f"VM name {value!r}: 1 to {MAX_NAME} letters, digits, '-' or '_'")
 
 
-def _distinct(instance: object, attribute: "attrs.Attribute[Any]", value: tuple[DeviceSpec, ...]) -> None:
+def _distinct(
+    instance: object, attribute: "attrs.Attribute[tuple[DeviceSpec, ...]]", value: tuple[DeviceSpec, ...]
+) -> None:
     seen: set[Bdf] = set()
     for spec in value:
         if spec.bdf in seen:
@@ -130,4 +120,4 @@ class MachineConfig:
     )
     debugexit: bool = False
     shutdown_timeout_s: float = 30.0  # after the power button was pressed, before the guest is forced off
-    plugin_options: Mapping[str, Any] = attrs.field(factory=dict)
+    plugin_options: Mapping[str, object] = attrs.field(factory=dict)  # values by the names that plugins gave them

@@ -6,12 +6,13 @@ implementation may take fewer arguments than the specification has.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import pluggy
 
 from acrn_dm.base.irq import IoEventFd, IrqFd
-from acrn_dm.contract.types import BackendType, DeviceType, HypervisorType
+from acrn_dm.contract.hypervisor import Hypervisor
+from acrn_dm.contract.machine import ObservedMachine, OptionParser
+from acrn_dm.contract.types import BackendType, Device, DeviceType, HypervisorType
 
 PROJECT = "acrn_dm"  # also the entry-point group
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -44,7 +45,7 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:  # type: ignore[empt
 
 
 @hookspec(firstresult=True)
-def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> bool | None:
     """Register (*assign*) or unregister a kick eventfd for a PIO or MMIO range.
 
     When: at DRIVER_OK and whenever the guest moves the range, resets, or stops. *vm* is the hypervisor's virtual
@@ -56,7 +57,7 @@ def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | N
 
 
 @hookspec(firstresult=True)
-def acrn_dm_vhm_irqfd(vm: Any, binding: IrqFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_irqfd(vm: Hypervisor, binding: IrqFd, assign: bool) -> bool | None:
     """Register (*assign*) or unregister a call eventfd for an MSI message or an INTx line.
 
     When: at DRIVER_OK and whenever the guest masks or rewrites the vector, resets, or stops. Returns and raises as
@@ -65,25 +66,26 @@ def acrn_dm_vhm_irqfd(vm: Any, binding: IrqFd, assign: bool) -> bool | None:
 
 
 @hookspec(historic=True)
-def acrn_dm_add_options(parser: Any) -> None:
+def acrn_dm_add_options(parser: OptionParser) -> None:
     """Add long command-line options: *parser* has ``add_option(name, help=…, metavar=…, default=…)``.
 
-    When: before the command line is read. The values are in ``MachineConfig.plugin_options``.
+    When: before the command line is read. The values, from the command line or from TOML keys of these names, are in
+    ``plugin_options``: of ``MachineConfig``, of every ``DeviceContext`` and of the ``HypervisorOptions``.
     """
 
 
 @hookspec
-def acrn_dm_machine_built(machine: Any) -> None:
+def acrn_dm_machine_built(machine: ObservedMachine) -> None:
     """Observe: all devices exist and have their addresses; nothing is open. May not raise; if it does, it is logged."""
 
 
 @hookspec
-def acrn_dm_machine_started(machine: Any) -> None:
+def acrn_dm_machine_started(machine: ObservedMachine) -> None:
     """Observe: the vCPUs are about to run; also after each guest reboot, and when a guest that was paused goes on."""
 
 
 @hookspec
-def acrn_dm_machine_stopped(machine: Any, reason: str) -> None:
+def acrn_dm_machine_stopped(machine: ObservedMachine, reason: str) -> None:
     """Observe: the vCPUs have stopped.
 
     *reason* is ``poweroff``, ``reset``, ``forced off``, ``debug-exit``, ``paused`` (the host failed a device, see
@@ -92,5 +94,5 @@ def acrn_dm_machine_stopped(machine: Any, reason: str) -> None:
 
 
 @hookspec
-def acrn_dm_device_failed(device: Any, error: Exception) -> None:
+def acrn_dm_device_failed(device: Device, error: Exception) -> None:
     """Observe: *device* asked its driver for a reset (DEVICE_NEEDS_RESET) because of *error*."""

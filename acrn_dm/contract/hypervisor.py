@@ -7,18 +7,16 @@ are idempotent.
 """
 
 import enum
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol
 
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
-from acrn_dm.contract.config import InterruptMonitor
 from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.memory.guest_memory import MemoryRegion
 
 
 class VmEvent(enum.Enum):
-    """Why a vCPU stopped for good."""
+    """The reason why a vCPU stopped for good."""
 
     TRIPLE_FAULT = "triple fault"
     HALTED = "halted with interrupts off"
@@ -26,7 +24,7 @@ class VmEvent(enum.Enum):
 
 
 class Dispatch(Protocol):
-    """Where a vCPU's accesses go. Called on vCPU threads, several at a time."""
+    """The receiver of a vCPU's accesses. Called on vCPU threads, several at a time."""
 
     def pio_read(self, port: int, size: int) -> int:
         """IN: *size* is 1, 2 or 4."""
@@ -56,24 +54,28 @@ class Dispatch(Protocol):
         """A vCPU can't go on."""
 
 
-@runtime_checkable
-class InterruptWatcher(Protocol):
-    """A hypervisor that can look out for storms of passed-through interrupts (ACRN)."""
-
-    def watch_interrupts(
-        self, settings: InterruptMonitor, call_later: Callable[[float, Callable[[], None]], Any]
-    ) -> None:
-        """Look out from now on, until the machine is closed; *call_later* (seconds, callback) is the main loop's."""
-
-
 class Hypervisor(Protocol):
     """One virtual machine; see the module."""
 
-    name: str
-    vcpus: int
-    ioapic_pins: int  # 24 on KVM, 48 on ACRN: how many GSIs INTx routing may use
-    pins_memory: bool  # keeps guest pages for good: they may be cleared, but not given back to the host
-    fault_powers_off: bool  # a triple fault comes as a write of S5 to PM1 control: see ``triple_fault``
+    @property
+    def name(self) -> str:
+        """The virtual machine's name."""
+
+    @property
+    def vcpus(self) -> int:
+        """How many vCPUs there are."""
+
+    @property
+    def ioapic_pins(self) -> int:
+        """How many GSIs INTx routing may use: 24 on KVM, 48 on ACRN."""
+
+    @property
+    def pins_memory(self) -> bool:
+        """Whether it keeps guest pages for good: they may be cleared, but not given back to the host."""
+
+    @property
+    def fault_powers_off(self) -> bool:
+        """Whether a triple fault comes as a write of S5 to PM1 control: see ``triple_fault``."""
 
     @property
     def apic_ids(self) -> tuple[int, ...]:

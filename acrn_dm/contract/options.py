@@ -10,7 +10,7 @@ import difflib
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ C = TypeVar("C")
 
 MAX_WORD = 64  # longer words are not compared with known ones: the comparison is quadratic
 
+METAVARS: Mapping[object, str] = {bool: "on|off", int: "N", Path: "PATH", str: "TEXT"}  # by the field's type
 TRUE_WORDS = frozenset({"on", "true", "yes", "1"})
 FALSE_WORDS = frozenset({"off", "false", "no", "0"})
 
@@ -30,21 +31,22 @@ FALSE_WORDS = frozenset({"off", "false", "no", "0"})
 def option(
     *,
     help: str,  # the word the user sees
-    default: Any = attrs.NOTHING,
-    validator: Any = None,
-    converter: Any = None,
+    default: object = attrs.NOTHING,
+    validator: Callable[..., object] | Sequence[Callable[..., object]] | None = None,
+    converter: Callable[..., object] | None = None,
     metavar: str | None = None,
     hidden: bool = False,
-) -> Any:
+) -> Any:  # as attrs.field: the type that the field is declared with
     """Declare one option; *help* is one sentence, *metavar* what stands for its value in the help."""
     metadata = {"help": help, "metavar": metavar, "hidden": hidden}
     return attrs.field(default=default, validator=validator, converter=converter, metadata=metadata)
 
 
-def vhost_user_option() -> Any:
+def vhost_user_option() -> Path | None:
     """Declare ``vhost_user``, which all devices have that can leave their data plane to another process."""
     text = "Socket of the vhost-user process that moves the data."
-    return option(default=None, validator=_socket_path, help=text)
+    made: Path | None = option(default=None, validator=_socket_path, help=text)
+    return made
 
 
 @attrs.frozen(kw_only=True)
@@ -73,7 +75,7 @@ def describe(config: type) -> tuple[OptionHelp, ...]:
 
 def parse_options(config: type[C], text: str, what: str) -> C:
     """Read ``key=value,flag`` into *config*; *what* names the device in errors. Raises ConfigError."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for token in filter(None, text.split(",")):
         key, eq, value = token.partition("=")
         if key in values:
@@ -82,10 +84,10 @@ def parse_options(config: type[C], text: str, what: str) -> C:
     return from_mapping(config, values, what)
 
 
-def from_mapping(config: type[C], values: Mapping[str, Any], what: str) -> C:
+def from_mapping(config: type[C], values: Mapping[str, object], what: str) -> C:
     """Build *config* from names and values (text or TOML's own types). Raises ConfigError naming option and choices."""
     hints = typing.get_type_hints(config)
-    fields = {f.name: f for f in attrs.fields(typing.cast(Any, config)) if f.init}
+    fields = {f.name: f for f in attrs.fields(typing.cast("type[attrs.AttrsInstance]", config)) if f.init}
     arguments = {}
     for key, value in values.items():
         name = key.replace("-", "_")
@@ -101,7 +103,7 @@ def from_mapping(config: type[C], values: Mapping[str, Any], what: str) -> C:
     return construct(config, arguments, what)
 
 
-def construct(config: Callable[..., C], arguments: Mapping[str, Any], what: str) -> C:
+def construct(config: Callable[..., C], arguments: Mapping[str, object], what: str) -> C:
     """Call an option class; a validator's ValueError or TypeError becomes a ConfigError that names *what*."""
     try:
         return config(**arguments)
@@ -115,7 +117,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}? " if near else ""
 
 
-def parse_bool(value: Any, what: str) -> bool:
+def parse_bool(value: object, what: str) -> bool:
     """Read a switch: ``True``, or one of on, off, true, false, yes, no, 1, 0."""
     if isinstance(value, bool):
         return value
@@ -126,7 +128,7 @@ def parse_bool(value: Any, what: str) -> bool:
     raise ConfigError("expected on or off", option=what, value=value)
 
 
-def parse_int(value: Any, what: str) -> int:
+def parse_int(value: object, what: str) -> int:
     """Read an integer in C notation (decimal, 0x, 0o, 0b)."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -144,7 +146,7 @@ def _socket_path(instance: object, attribute: "attrs.Attribute[Path | None]", va
         raise ValueError(f"{attribute.name} {str(value)!r}: {problem}")
 
 
-def _convert(hint: Any, value: Any, what: str) -> Any:
+def _convert(hint: object, value: object, what: str) -> object:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
     if hint is bool:
@@ -160,13 +162,13 @@ def _convert(hint: Any, value: Any, what: str) -> Any:
     return value
 
 
-def _metavar(hint: Any) -> str:
+def _metavar(hint: object) -> str:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
-    return {bool: "on|off", int: "N", Path: "PATH", str: "TEXT"}.get(hint, "VALUE")
+    return METAVARS.get(hint, "VALUE")
 
 
-def _show(default: Any) -> str:
+def _show(default: object) -> str:
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         return "computed"
     if default is None or default == () or attrs.has(type(default)):

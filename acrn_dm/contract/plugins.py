@@ -9,7 +9,7 @@ import importlib.metadata
 import logging
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import attrs
 import pluggy
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 BUILTINS = {
     "hypervisors.hsm": "acrn_dm.hypervisors.acrn.hsm",
     "hypervisors.vhm": "acrn_dm.hypervisors.acrn.vhm",
-    "hypervisors.kvm": "acrn_dm.hypervisors.kvm.vm",
-    "hypervisors.sim": "acrn_dm.hypervisors.sim.vm",
+    "hypervisors.kvm": "acrn_dm.hypervisors.kvm.plugin",
+    "hypervisors.sim": "acrn_dm.hypervisors.sim.plugin",
     "virtio.vbs_u": "acrn_dm.backends.vbs_u",
     "vhost.user": "acrn_dm.backends.user.backend",
     "devices.hostbridge": "acrn_dm.devices.hostbridge",
@@ -52,10 +52,18 @@ def blame(provenance: str) -> Iterator[None]:
 
 
 class _Pluggy(pluggy.PluginManager):
-    """Looks only at attributes with our prefix: anything else in a plugin's module is none of our business."""
+    """A manager that looks at attributes with our prefix only: the rest of a plugin is none of our business."""
 
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
         return super().parse_hookimpl_opts(plugin, name) if name.startswith("acrn_dm_") else None
+
+
+class _Entry(Protocol):
+    """An ``importlib.metadata.EntryPoint``, as far as it is used; its ``dist`` may be missing."""
+
+    @property
+    def name(self) -> str: ...
+    def load(self) -> object: ...
 
 
 @attrs.define(eq=False)
@@ -87,7 +95,7 @@ class PluginManager:
                 raise
             raise PluginError(" ".join(str(e).split()), provenance=str(provenance)) from e
 
-    def load_entry_points(self, only: Collection[str] | None, entries: Iterable[Any] | None = None) -> None:
+    def load_entry_points(self, only: Collection[str] | None, entries: Iterable[_Entry] | None = None) -> None:
         """Load installed plugins by entry point, each under its own guard; *only* restricts to these names."""
         found = sorted(
             importlib.metadata.entry_points(group=hookspecs.PROJECT) if entries is None else entries,
@@ -210,7 +218,7 @@ class PluginManager:
                     self._ask(caller, vm, binding, False)
             raise
 
-    def _ask(self, caller: Any, vm: object, binding: object, assign: bool) -> None:
+    def _ask(self, caller: pluggy.HookCaller, vm: object, binding: object, assign: bool) -> None:
         try:
             done = caller(vm=vm, binding=binding, assign=assign)
         except HostError:
@@ -221,17 +229,17 @@ class PluginManager:
             why = "vetoed by a plugin" if done is False else "no plugin serves this hypervisor"
             raise HostError(f"{caller.name}: {binding}: {why}")
 
-    def _guilty(self, hook: Any, error: Exception) -> str:
+    def _guilty(self, hook: pluggy.HookCaller, error: Exception) -> str:
         return next((str(self._provenance[impl.plugin_name]) for impl in self._raised_in(hook, error)), "a plugin")
 
-    def _raised_in(self, hook: Any, error: Exception) -> Iterator[Any]:
+    def _raised_in(self, hook: pluggy.HookCaller, error: Exception) -> Iterator[pluggy.HookImpl]:
         """Implementations of *hook* that *error* came through: a call of all does not say, but the traceback has their
         code.
         """
         codes = {id(frame.f_code) for frame, _ in traceback.walk_tb(error.__traceback__)}
         return (i for i in hook.get_hookimpls() if id(getattr(i.function, "__code__", None)) in codes)
 
-    def _load(self, entry: Any) -> None:
+    def _load(self, entry: _Entry) -> None:
         dist = getattr(entry, "dist", None)
         provenance = Provenance(
             plugin=entry.name,

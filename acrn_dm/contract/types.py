@@ -1,13 +1,17 @@
 """The records that plugins return from their hooks. A new field with a default is compatible; one less is not."""
 
 import re
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Never, Protocol
 
 import attrs
 
+from acrn_dm.contract.hypervisor import Hypervisor
+from acrn_dm.contract.resources import Resources
+
 API = 1  # raised when a record's meaning changes; a type made for a newer one is refused with a readable error
 
+BUILT_IN = "built in"  # the distribution of the plugins that are part of this package
 _NAME = re.compile(r"[a-z][a-z0-9_.-]*\Z")
 
 
@@ -30,7 +34,7 @@ class Bdf:
 
 @attrs.frozen(kw_only=True)
 class DeviceContext:
-    """What a device may know about its place in the machine while it is built. Nothing is open yet."""
+    """A device's place in the machine, as far as it may know it while it is built. Nothing is open yet."""
 
     bdf: Bdf
     kind: str  # the name it was asked for by, e.g. "virtio-blk"
@@ -40,6 +44,8 @@ class DeviceContext:
     windows: bool = False  # PCI subsystem vendor 0x108E instead of 0x1AF4, for Windows drivers
     virtio_msi: bool = False  # one MSI vector instead of MSI-X
     poll_ns: int | None = None  # --virtio_poll
+    backend: str | None = None  # backend=NAME: who moves the data by the user's wish; None: as the device says
+    plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
 
     @property
     def name(self) -> str:
@@ -47,46 +53,74 @@ class DeviceContext:
         return f"{self.kind}-{self.bdf.slot}:{self.bdf.func}"
 
 
+class Device(Protocol):
+    """A device, whatever its bus: what the classes to derive from, ``VirtioDevice`` and ``PciFunction``, have in
+    common. The machine takes no others.
+    """
+
+    name: str
+    context: DeviceContext
+
+    def check(self) -> list[str]:
+        """Say what is missing on this host, one line each; opens and changes nothing."""
+
+    def realize(self, resources: Resources) -> None:
+        """Open what the device needs; called once, before the guest starts. Raises ConfigError or HostError."""
+
+    def reset(self) -> None:
+        """Forget what the driver has said."""
+
+    def close(self) -> None:
+        """Give back what ``realize`` opened. Idempotent."""
+
+
 @attrs.frozen(kw_only=True)
 class DeviceType:
     """A kind of device as on the command line.
 
     ``config`` is an attrs class made of ``option`` fields (see ``options``); with a classmethod ``from_string(text)``
-    it has its own grammar. ``create(config, context)`` returns a ``VirtioDevice`` or a ``PciFunction`` and opens
-    nothing.
+    it has its own grammar. ``create(config, context)`` gets an instance of it, returns a ``VirtioDevice`` or a
+    ``PciFunction``, and opens nothing.
     """
 
     name: str = attrs.field(validator=_name)
     summary: str
     config: type
-    create: Callable[[Any, DeviceContext], Any]
+    create: Callable[[Never, DeviceContext], Device]  # Never: each kind's takes its own ``config``, no two the same
     aliases: tuple[str, ...] = ()
     api: int = API
 
 
 @attrs.frozen(kw_only=True)
 class BackendType:
-    """Who moves a device's data. ``kinds`` are device names, ``*`` for all; ``probe()`` says why it is unusable."""
+    """A kind of backend, which moves a device's data. ``kinds`` are device names, ``*`` for all; ``probe()`` says why
+    it is unusable.
+
+    ``create(device)`` gets the ``VirtioDevice`` and returns a ``Backend``.
+    """
 
     name: str = attrs.field(validator=_name)
     summary: str
     kinds: Collection[str]
-    create: Callable[..., Any]
+    create: Callable[[Never], object]  # of types above the contract: ``virtio.choice.make`` knows both
     probe: Callable[[], str | None] = lambda: None
     api: int = API
 
 
 @attrs.frozen(kw_only=True)
 class HypervisorOptions:
-    """What a hypervisor needs to open one virtual machine."""
+    """The options with which a hypervisor opens one virtual machine.
+
+    ``plugin_options`` has what only some plugins know: every option that a plugin added (``acrn_dm_add_options``), as
+    ``MachineConfig`` has them, and those of the built-in options that ``HypervisorType.takes`` names, by these names.
+    """
 
     name: str = "vm"
     vcpus: int = 1
     apic_ids: tuple[int, ...] = ()  # empty: 0, 1, 2 ...
     allow_slow: bool = False  # open even where probe() says that it would be unusably slow
     cpu_affinity: tuple[int, ...] = ()  # LAPIC ids of the host's CPUs that the vCPUs run on
-    rtvm: bool = False  # a real-time guest: its local APICs are the processor's own
-    enable_trusty: bool = False  # with a secure world
+    plugin_options: Mapping[str, object] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -98,11 +132,11 @@ class HypervisorType:
     name: str = attrs.field(validator=_name)
     summary: str
     probe: Callable[[], str | None]
-    open: Callable[[HypervisorOptions], Any]
+    open: Callable[[HypervisorOptions], Hypervisor]
     check: Callable[[HypervisorOptions], list[str]] = lambda options: []  # what is missing for these, before opening
+    takes: Collection[str] = ()  # of the built-in options that are not for every hypervisor, the ones that this takes
     ioapic_pins: int = 24  # GSIs that INTx routing may use: 48 on ACRN
     needs_pit: bool = False  # the timer (8254) and port 0x61 are left to the device model
-    acrn_options: bool = False  # takes the options that only ACRN has: real-time guests, secure world, storm monitor
     resumes: bool = True  # vCPUs that were paused can go on
     runs_guests: bool = True  # False: it has no processors; nothing but a test gets further than ``--dry-run``
     rank: int = 0  # ``--hypervisor auto`` takes the usable one of highest rank; below 0: never automatically
@@ -111,11 +145,16 @@ class HypervisorType:
 
 @attrs.frozen(kw_only=True)
 class Provenance:
-    """Where a plugin came from."""
+    """The origin of a plugin."""
 
     plugin: str
-    distribution: str = "built in"
+    distribution: str = BUILT_IN
     version: str = ""
+
+    @property
+    def built_in(self) -> bool:
+        """It is part of this package."""
+        return self.distribution == BUILT_IN
 
     def __str__(self) -> str:
         return f"plugin {self.plugin} ({self.distribution}{' ' + self.version if self.version else ''})"

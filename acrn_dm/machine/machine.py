@@ -21,7 +21,8 @@ from acrn_dm.boot import loader
 from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.wake import wake_registers
 from acrn_dm.contract.config import MachineConfig
-from acrn_dm.contract.hypervisor import Hypervisor, InterruptWatcher, VmEvent
+from acrn_dm.contract.hypervisor import Hypervisor, VmEvent
+from acrn_dm.contract.interrupt_monitor import InterruptWatcher
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
@@ -29,7 +30,7 @@ from acrn_dm.contract.resources import HostFault, Resources
 from acrn_dm.contract.types import Bdf, HypervisorType
 from acrn_dm.devices.platform import Platform, PlatformCallbacks
 from acrn_dm.machine import parts
-from acrn_dm.machine.describe import describe
+from acrn_dm.machine.describe import describe, log_unchosen_backends
 from acrn_dm.machine.dispatch import MachineDispatch
 from acrn_dm.machine.firmware import FirmwareSupport, with_chips
 from acrn_dm.machine.plan import allocate_memory, boot_plan, hypervisor_options
@@ -151,7 +152,7 @@ class Machine:
 
     def describe(self) -> MachineReport:
         """The machine as a record for ``--dry-run``."""
-        return describe(self.config, self.bus, self.platform, self.hypervisor, self.providers)
+        return describe(self.config, self.bus, self.platform, self.hypervisor, self.providers, plugins=self.plugins)
 
     def boot_plan(self) -> loader.BootPlan:
         """What the loader is to put into memory."""
@@ -162,6 +163,7 @@ class Machine:
 
     def realize(self) -> None:
         """Open hypervisor, memory and devices. On an error everything opened so far is closed by ``close``."""
+        log_unchosen_backends(self.functions, self.plugins)
         self.open()
         self.connect()
 
@@ -170,7 +172,7 @@ class Machine:
         if self.problem is not None or self.hypervisor is None:
             raise ConfigError(self.problem or "no hypervisor")
         with blame(f"{self.plugins.provider(self.hypervisor)}: {self.hypervisor.name}"):
-            self.vm = self.hypervisor.open(hypervisor_options(self.config))
+            self.vm = self.hypervisor.open(hypervisor_options(self.config, self.hypervisor))
         ranges = (*self.ranges, *self.firmware.open())
         self.memory = allocate_memory(self.config, ranges, wanted=self.vm.pins_memory)
         for region in self.memory.regions:

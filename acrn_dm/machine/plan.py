@@ -19,23 +19,36 @@ from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.layout import MEM64_WINDOW
 from acrn_dm.virtio.pci.transport import VirtioPci
+from acrn_dm.virtio.placement import USERSPACE
 
 log = logging.getLogger(__name__)
 
 GIB = 1 << 30
 VIRTIO_BLK = 2  # device id
+MAKES_ANOTHER_GUEST = frozenset({"enable_trusty"})  # the others change how fast it runs
 FILES_OF_A_DEVICE = 4  # an image, a tap, a socket and its client
 
 
-def hypervisor_options(config: MachineConfig) -> HypervisorOptions:
-    """What the hypervisor is to make."""
+def asked_options(config: MachineConfig) -> dict[str, object]:
+    """The options that only some hypervisors have (``HypervisorType.takes``), by name, as far as they were given."""
+    values = {
+        "rtvm": config.rtvm,
+        "lapic_pt": config.lapic_pt,
+        "intr_monitor": config.interrupt_monitor,
+        "enable_trusty": config.enable_trusty,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def hypervisor_options(config: MachineConfig, hypervisor: HypervisorType) -> HypervisorOptions:
+    """What *hypervisor* is to make."""
+    taken = {name: value for name, value in asked_options(config).items() if name in hypervisor.takes}
     return HypervisorOptions(
         name=config.name,
         vcpus=config.vcpus,
         allow_slow=config.allow_slow,
         cpu_affinity=config.cpu_affinity,
-        rtvm=config.rtvm,
-        enable_trusty=config.enable_trusty,
+        plugin_options={**config.plugin_options, **taken},
     )
 
 
@@ -43,18 +56,13 @@ def unprovided(config: MachineConfig, hypervisor: HypervisorType) -> tuple[list[
     """Return what *hypervisor* ignores of what was asked for, and what it can't do without making another guest of it,
     one line each.
     """
-    if hypervisor.acrn_options:
-        lapic = ["--lapic_pt: ignored: only with --rtvm"] if config.lapic_pt and not config.rtvm else []
-        return lapic, hypervisor.check(hypervisor_options(config))
     reason = f"{hypervisor.name} has none; it needs the hypervisor hsm"
-    asked = {
-        "--rtvm": config.rtvm,
-        "--lapic_pt": config.lapic_pt,
-        "--intr_monitor": config.interrupt_monitor is not None,
-    }
-    ignored = [f"{option}: ignored: {reason}" for option, given in asked.items() if given]
-    refused = [f"--enable_trusty: {reason}"] if config.enable_trusty else []
-    return ignored, refused + hypervisor.check(hypervisor_options(config))
+    missing = [name for name in asked_options(config) if name not in hypervisor.takes]
+    ignored = [f"--{name}: ignored: {reason}" for name in missing if name not in MAKES_ANOTHER_GUEST]
+    if config.lapic_pt and "lapic_pt" in hypervisor.takes and not config.rtvm:
+        ignored.append("--lapic_pt: ignored: only with --rtvm")
+    refused = [f"--{name}: {reason}" for name in missing if name in MAKES_ANOTHER_GUEST]
+    return ignored, refused + hypervisor.check(hypervisor_options(config, hypervisor))
 
 
 def allocate_memory(config: MachineConfig, ranges: Sequence[MemoryRange], *, wanted: bool) -> GuestMemory:
@@ -138,7 +146,7 @@ def descriptors(config: MachineConfig, bus: PciBus) -> int:
     needed = 64 + 2 * config.vcpus
     for function in bus.functions:
         if isinstance(function, VirtioPci):
-            each = 2 if function.device.backend_name == "vbs-u" else 4
+            each = 2 if function.placement.backend == USERSPACE else 4
             needed += FILES_OF_A_DEVICE + each * len(function.device.queue_sizes)
     return needed
 

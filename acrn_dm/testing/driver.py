@@ -1,21 +1,39 @@
 """The driver side of a virtio device: initialisation (3.1.1), queues with buffers in guest memory, interrupt counts."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
+from acrn_dm.hypervisors.sim.vm import SimVm
+from acrn_dm.memory.guest_memory import GuestMemory
+from acrn_dm.pci.bus import PciBus
 from acrn_dm.testing.driver_ring import DESC, DriverRing, RingLayout, need_event
 from acrn_dm.testing.guest_pci import GuestFunction
+from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import NO_VECTOR, Registers
-
-if TYPE_CHECKING:
-    from acrn_dm.testing.machine import SimMachine
 
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
 INDIRECT_DESC, EVENT_IDX, VERSION_1 = 1 << 28, 1 << 29, 1 << 32
 CONFIG_VECTOR = 0
 RESET_S = 10.0  # a device's reset may take until its host is done
 POISON = 0xA5  # fills device-writable buffers before the device gets them
+
+
+class DriverHost(Protocol):
+    """The machine that a driver runs in (``SimMachine``): memory, what arrives there, and the way on."""
+
+    vm: SimVm
+    bus: PciBus
+    memory: GuestMemory
+    heap: GuestHeap
+    interrupts: Counter[int]
+
+    def settle(self) -> None:
+        """Step the loops until none has anything to do."""
+
+    def take_interrupts(self) -> None:
+        """Count what arrived since the last call."""
 
 
 class Completion(NamedTuple):
@@ -113,9 +131,11 @@ class DriverQueue:
 
 
 class VirtioDriver:
-    """See the module. With *msix* every queue and configuration changes get their own vectors, while there are any."""
+    """The driver of one device. With *msix* every queue and configuration changes get their own vectors, while there
+    are any.
+    """
 
-    def __init__(self, machine: "SimMachine", function: GuestFunction, registers: Registers, *, msix: bool) -> None:
+    def __init__(self, machine: DriverHost, function: GuestFunction, registers: Registers, *, msix: bool) -> None:
         self.machine = machine
         self.function = function
         self.registers = registers

@@ -49,7 +49,7 @@ Factory = Callable[[DeviceContext], Any]
 
 
 class _Witness:
-    """Collects what the machine tells observers."""
+    """An observer that keeps what the machine tells."""
 
     __name__ = "acrn_dm.testing"
 
@@ -62,7 +62,8 @@ class _Witness:
 
 
 class SimMachine:
-    """See the module. *plugins* are registered beside the built-in backend and hypervisor, e.g. to trace eventfd hooks.
+    """The machine and its PCI bus. *plugins* are registered beside the built-in backend and hypervisor, e.g. to trace
+    eventfd hooks.
 
     *memory* is RAM from address 0, in bytes, or the ranges themselves. The first driver, or ``start``, makes it real;
     devices are added before. Leaving the ``with`` block closes everything, and fails if a device let an exception
@@ -119,7 +120,7 @@ class SimMachine:
         kind = what.name if isinstance(what, DeviceType) else "device"
         context = self._context(bdf=Bdf(slot=slot, func=func), kind=kind, text=text)
         made = what.create(_options(what, text), context) if isinstance(what, DeviceType) else what(context)
-        function: PciFunction = made
+        function = cast(PciFunction, made)
         if isinstance(made, VirtioDevice):
             function = VirtioPci(made, context, self.plugins.backend_types())
         self.bus.add(function)

@@ -1,6 +1,7 @@
-"""The ``guest`` fixture: the same tests against each hypervisor that can be opened here."""
+"""The ``guest`` fixture: the same tests against each hypervisor that can be opened here; and eventfds."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -55,3 +56,17 @@ def kvm_guest() -> Iterator[Guest]:
     made = Guest(open_kvm())
     yield made
     made.close()
+
+
+@pytest.fixture
+def eventfd() -> Iterator[Callable[[], int]]:
+    """Makes eventfds, which are closed at the end."""
+    made: list[int] = []
+
+    def make() -> int:
+        made.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        return made[-1]
+
+    yield make
+    for fd in made:
+        os.close(fd)

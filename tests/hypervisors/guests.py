@@ -149,7 +149,7 @@ class HsmGuest(Guest):
     def start(self, *steps: gp.Step) -> None:
         self.join()
         super().start(*steps)
-        self._thread = threading.Thread(target=self._run, args=(self.hsm.vm, steps))
+        self._thread = threading.Thread(target=self._run, args=(self.hsm.vm, steps), daemon=True)
         self._thread.start()
 
     def close(self) -> None:

@@ -14,12 +14,13 @@ import pytest
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.boot.acpi.build import build_acpi
-from acrn_dm.contract.config import DeviceSpec, Firmware, InterruptMonitor, MachineConfig
+from acrn_dm.contract.config import DeviceSpec, Firmware, MachineConfig
 from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.contract.types import Bdf, HypervisorOptions, HypervisorType
 from acrn_dm.hypervisors.acrn.cpus import place
-from acrn_dm.hypervisors.acrn.module.abi import HSM
+from acrn_dm.hypervisors.acrn.module.abi import ACRN_OPTIONS, HSM
 from acrn_dm.hypervisors.acrn.vm import AcrnVm
 from acrn_dm.machine.machine import Machine, StopReason, build
 from tests.boot.samples import make_bzimage
@@ -53,7 +54,7 @@ class Plugin:
                 open=self.open,
                 ioapic_pins=48,
                 needs_pit=True,
-                acrn_options=True,
+                takes=ACRN_OPTIONS,
             )
         ]
 
@@ -69,7 +70,7 @@ class Rig:
 
     def start(self) -> None:
         self.machine.realize()
-        self._thread = threading.Thread(target=lambda: self.outcome.append(self.machine.run()))
+        self._thread = threading.Thread(target=lambda: self.outcome.append(self.machine.run()), daemon=True)
         self._thread.start()
         self.wait_state("running")
 

@@ -9,10 +9,12 @@ from uuid import UUID
 import pytest
 
 from acrn_dm.boot.smbios.identity import lasting_uuid
-from acrn_dm.contract.config import InterruptMonitor, MachineConfig
+from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
 from acrn_dm.devices import virtio_blk, virtio_console
+from acrn_dm.hypervisors.acrn.module.abi import ACRN_OPTIONS
 from acrn_dm.machine.machine import build
 from acrn_dm.machine.parts import find_hypervisor
 from acrn_dm.machine.plan import FILES_OF_A_DEVICE, descriptors, hypervisor_options, unprovided
@@ -52,23 +54,29 @@ def test_without_acrn_what_makes_it_slower_is_ignored_and_what_makes_it_another_
     ids=["all", "lapic_pt"],
 )
 def test_acrn_takes_them_all_but_lapic_pt_alone(options: dict[str, Any], ignored: list[str]) -> None:
-    assert unprovided(MachineConfig(**options), hypervisor(acrn_options=True)) == (ignored, [])
+    assert unprovided(MachineConfig(**options), hypervisor(takes=ACRN_OPTIONS)) == (ignored, [])
 
 
-@pytest.mark.parametrize("acrn", [False, True])
-def test_cpus_are_checked_by_every_hypervisor(acrn: bool) -> None:
+@pytest.mark.parametrize("takes", [(), ACRN_OPTIONS], ids=["none", "acrn"])
+def test_cpus_are_checked_by_every_hypervisor(takes: tuple[str, ...]) -> None:
     def check(options: HypervisorOptions) -> list[str]:
         return [f"no CPU {options.cpu_affinity}"]
 
-    found = unprovided(MachineConfig(cpu_affinity=(64,)), hypervisor(acrn_options=acrn, check=check))
+    found = unprovided(MachineConfig(cpu_affinity=(64,)), hypervisor(takes=takes, check=check))
     assert found == ([], ["no CPU (64,)"])
 
 
 def test_options_of_the_guests_kind_reach_the_hypervisor() -> None:
     config = MachineConfig(name="rt", vcpus=2, cpu_affinity=(2, 4), rtvm=True, enable_trusty=True)
-    assert hypervisor_options(config) == HypervisorOptions(
-        name="rt", vcpus=2, cpu_affinity=(2, 4), rtvm=True, enable_trusty=True
+    assert hypervisor_options(config, hypervisor(takes=ACRN_OPTIONS)) == HypervisorOptions(
+        name="rt", vcpus=2, cpu_affinity=(2, 4), plugin_options={"rtvm": True, "enable_trusty": True}
     )
+
+
+def test_hypervisor_is_given_the_built_in_options_that_it_takes_and_no_others() -> None:
+    config = MachineConfig(rtvm=True, enable_trusty=True, plugin_options={"trace": "on"})
+    options = hypervisor_options(config, hypervisor(takes=("rtvm", "lapic_pt")))
+    assert options.plugin_options == {"trace": "on", "rtvm": True}
 
 
 def test_ignored_option_is_in_the_log_and_the_machine_can_run(caplog: pytest.LogCaptureFixture) -> None:

@@ -31,7 +31,7 @@ class Managed:
     sockets: list[socket.socket] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.thread = threading.Thread(target=lambda: self.reasons.append(self.machine.run()))
+        self.thread = threading.Thread(target=lambda: self.reasons.append(self.machine.run()), daemon=True)
         self.thread.start()
 
     def connect(self, path: Path) -> socket.socket:

@@ -165,7 +165,7 @@ class Running:
     sockets: list[Any] = attrs.field(factory=list)  # and what is read from them by lines
 
     def __attrs_post_init__(self) -> None:
-        self.thread = threading.Thread(target=lambda: self.reasons.append(self.machine.run()))
+        self.thread = threading.Thread(target=lambda: self.reasons.append(self.machine.run()), daemon=True)
         self.thread.start()
         self.until(lambda: self.vm.state is State.RUNNING)
 

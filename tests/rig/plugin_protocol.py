@@ -15,8 +15,12 @@ from acrn_dm.hypervisors.acrn.module import _hsm
 from acrn_dm.hypervisors.acrn.module.abi import HSM
 from acrn_dm.hypervisors.acrn.vhm import VHM
 from acrn_dm.hypervisors.acrn.vm import AcrnVm
+from tests.hypervisors.conftest import eventfd  # noqa: F401
 from tests.hypervisors.guests import Guest
-from tests.hypervisors.test_protocol import *  # noqa: F403
+from tests.hypervisors.protocol.test_accesses import *  # noqa: F403
+from tests.hypervisors.protocol.test_interrupts import *  # noqa: F403
+from tests.hypervisors.protocol.test_kicks import *  # noqa: F403
+from tests.hypervisors.protocol.test_life_cycle import *  # noqa: F403
 
 
 @pytest.fixture

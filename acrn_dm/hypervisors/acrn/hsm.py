@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from acrn_dm.base.errors import AcrnDmError
 from acrn_dm.base.irq import IoEventFd, IrqFd
 from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
 from acrn_dm.hypervisors.acrn.cpus import Placement, host_lapic_ids, place
-from acrn_dm.hypervisors.acrn.module.abi import HSM
+from acrn_dm.hypervisors.acrn.module.abi import ACRN_OPTIONS, HSM
 from acrn_dm.hypervisors.acrn.module.errors import OPEN_HINTS
 from acrn_dm.hypervisors.acrn.vm import IOAPIC_PINS, AcrnVm
 
@@ -64,14 +64,14 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
             ioapic_pins=IOAPIC_PINS,
             rank=RANK,
             needs_pit=True,
-            acrn_options=True,
+            takes=ACRN_OPTIONS,
             resumes=False,
         )
     ]
 
 
 @hookimpl
-def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> bool | None:
     """Bind kicks in ACRN's kernel module, of either interface."""
     if not isinstance(vm, AcrnVm):
         return None
@@ -80,7 +80,7 @@ def acrn_dm_vhm_ioeventfd(vm: Any, binding: IoEventFd, assign: bool) -> bool | N
 
 
 @hookimpl
-def acrn_dm_vhm_irqfd(vm: Any, binding: IrqFd, assign: bool) -> bool | None:
+def acrn_dm_vhm_irqfd(vm: Hypervisor, binding: IrqFd, assign: bool) -> bool | None:
     """Bind calls in ACRN's kernel module, of either interface."""
     if not isinstance(vm, AcrnVm):
         return None

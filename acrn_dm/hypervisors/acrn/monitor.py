@@ -7,11 +7,9 @@ since it was set up. The page's address is the argument, by value.
 
 import logging
 import struct
-from collections.abc import Callable
-from typing import Protocol
 
 from acrn_dm.base.errors import HostError
-from acrn_dm.contract.config import InterruptMonitor
+from acrn_dm.contract.interrupt_monitor import CallLater, InterruptMonitor
 from acrn_dm.hypervisors.acrn.module.abi import Port
 from acrn_dm.hypervisors.acrn.shared import SharedPage
 
@@ -22,16 +20,6 @@ WORDS = 48  # two for each device
 HEADER = struct.Struct("<II")
 COUNTS = struct.Struct(f"<{WORDS}Q")
 SETTLE_S = 5.0  # after a storm, before counting begins anew
-
-
-class Timer(Protocol):
-    """``base.events.ioloop.Timer``."""
-
-    def cancel(self) -> None:
-        """Never run the callback."""
-
-
-CallLater = Callable[[float, Callable[[], None]], Timer]
 
 
 class StormMonitor:

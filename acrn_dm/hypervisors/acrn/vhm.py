@@ -20,7 +20,13 @@ from acrn_dm.contract.types import HypervisorOptions, HypervisorType
 from acrn_dm.hypervisors.acrn.cpus import Placement
 from acrn_dm.hypervisors.acrn.hsm import unusable
 from acrn_dm.hypervisors.acrn.module import _hsm
-from acrn_dm.hypervisors.acrn.module.abi import IO_COMPLETION_POLLING, LAPIC_PASSTHROUGH, SECURE_WORLD, Port
+from acrn_dm.hypervisors.acrn.module.abi import (
+    ACRN_OPTIONS,
+    IO_COMPLETION_POLLING,
+    LAPIC_PASSTHROUGH,
+    SECURE_WORLD,
+    Port,
+)
 from acrn_dm.hypervisors.acrn.module.errors import failed
 from acrn_dm.hypervisors.acrn.vm import IOAPIC_PINS, AcrnVm
 from acrn_dm.memory.guest_memory import MemoryRegion
@@ -62,8 +68,8 @@ DEFAULT_UUID = uuid.UUID("d2795438-25d6-11e8-864e-cb7a18b34643")  # of the origi
 
 def guest_flags(options: HypervisorOptions) -> int:
     """Return the flags for CREATE_VM: the real-time bit was another one then, and there was no PMU to pass through."""
-    flags = SECURE_WORLD if options.enable_trusty else 0
-    if options.rtvm:
+    flags = SECURE_WORLD if options.plugin_options.get("enable_trusty") else 0
+    if options.plugin_options.get("rtvm"):
         flags |= RT | IO_COMPLETION_POLLING | LAPIC_PASSTHROUGH
     return flags
 
@@ -135,7 +141,7 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
             ioapic_pins=IOAPIC_PINS,
             rank=15,
             needs_pit=True,
-            acrn_options=True,
+            takes=ACRN_OPTIONS,
             resumes=False,
         )
     ]

@@ -15,8 +15,8 @@ import attrs
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
-from acrn_dm.contract.config import InterruptMonitor
 from acrn_dm.contract.hypervisor import Dispatch
+from acrn_dm.contract.interrupt_monitor import CallLater, InterruptMonitor
 from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.types import HypervisorOptions
@@ -26,7 +26,7 @@ from acrn_dm.hypervisors.acrn.extras import Extras
 from acrn_dm.hypervisors.acrn.module import _hsm
 from acrn_dm.hypervisors.acrn.module.abi import GSI_SET_HIGH, GSI_SET_LOW, Abi, Device, Port
 from acrn_dm.hypervisors.acrn.module.errors import failed
-from acrn_dm.hypervisors.acrn.monitor import CallLater, StormMonitor
+from acrn_dm.hypervisors.acrn.monitor import StormMonitor
 from acrn_dm.hypervisors.acrn.power import processor_power
 from acrn_dm.hypervisors.acrn.requests import RequestStats, RequestThread
 from acrn_dm.hypervisors.lifecycle import AT_REST, OPEN, Lifecycle, State

@@ -15,14 +15,9 @@ from acrn_dm.devices import virtio_console
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.driver import NEEDS_RESET, VERSION_1
 from tests.backends.user.user_peer import Connection, Peer, Received
-from tests.backends.user.user_rig import eventually, open_descriptors
+from tests.backends.user.user_rig import eventually
 
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_left() -> Iterator[None]:
-    before = open_descriptors()
-    yield
-    assert open_descriptors() == before
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
 
 
 class ConsolePeer(Peer):

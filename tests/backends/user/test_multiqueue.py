@@ -20,17 +20,13 @@ from acrn_dm.devices.virtio_net.request import CTRL_GUEST_OFFLOADS, CTRL_VQ, MAC
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NEEDS_RESET, VERSION_1
 from tests.backends.user.user_peer import ALL, Connection, Peer, Received
-from tests.backends.user.user_rig import eventually, open_descriptors
+from tests.backends.user.user_rig import eventually
 
 FEATURES = VERSION_1 | MRG_RXBUF | MQ | CTRL_VQ | PROTOCOL_FEATURES
 PAIRS_SET = (4, 0)
 
 
-@pytest.fixture(autouse=True)
-def no_descriptor_is_left() -> Iterator[None]:
-    before = open_descriptors()
-    yield
-    assert open_descriptors() == before
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
 
 
 @attrs.define(eq=False)

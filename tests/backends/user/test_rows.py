@@ -13,14 +13,13 @@ from pathlib import Path
 import attrs
 import pytest
 
-from acrn_dm.backends.user import backend as user
 from acrn_dm.backends.user import link as user_link
 from acrn_dm.backends.wire.message import MAX_QUEUES, ProtocolFeature, Request
 from acrn_dm.base.errors import HostError
-from acrn_dm.devices import virtio_blk, virtio_net
 from acrn_dm.devices.virtio_net.request import CTRL_VQ, MQ
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NEEDS_RESET
+from tests.backends.user.machines import disk, sim
 from tests.backends.user.user_peer import ALL, BLK_FEATURES, HEADER, Answer, Connection, Peer, Received
 from tests.backends.user.user_rig import eventually, open_descriptors
 
@@ -48,18 +47,9 @@ def nothing_is_left(tmp_path: Path) -> Iterator[None]:
 def behave(path: Path) -> None:
     """A back-end that does, and a driver that is served."""
     with Peer(path) as peer, sim() as machine:
-        disk(machine, peer).start()
+        disk(machine, peer.path).start()
         assert machine.failures == []
         assert Request.SET_VRING_ENABLE in peer.codes()
-
-
-def sim() -> SimMachine:
-    return SimMachine(plugins=[virtio_blk, virtio_net, user])
-
-
-def disk(machine: SimMachine, peer: Peer) -> VirtioDriver:
-    machine.add("virtio-blk", f"vhost-user={peer.path}", slot=3)
-    return machine.driver(3)
 
 
 def answer(
@@ -85,7 +75,7 @@ def well(peer_answer: Received) -> bytes:
 def start(machine: SimMachine, peer: Peer) -> "VirtioDriver | None":
     """A driver on *peer*; None where the back-end is refused before any driver comes."""
     try:
-        driver = disk(machine, peer)
+        driver = disk(machine, peer.path)
     except HostError:
         return None
     driver.start()
@@ -149,7 +139,7 @@ def test_row_85_answer_of_a_size_that_nobody_has_with_descriptors(tmp_path: Path
 def test_row_85_answer_that_never_ends_with_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {Request.SET_FEATURES: answer(lambda r: bytes(3), 8, size=8)}
     with Peer(tmp_path / "s", answers) as peer, sim() as machine:
-        driver = disk(machine, peer)
+        driver = disk(machine, peer.path)
         monkeypatch.setattr(user_link, "TIME_LIMIT_S", LIMIT_S)
         driver.start()
         monkeypatch.undo()

@@ -2,7 +2,6 @@
 
 import struct
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,6 @@ from tests.devices.virtio_console.console_rig import (
     Console,
     console,
 )
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "log"
-
-
-@pytest.fixture
-def plain(log: Path) -> Iterator[Console]:
-    """One port on a file, without MULTIPORT."""
-    with console(f"@file:con={log}", features=SIZE) as c:
-        yield c
 
 
 def test_configuration_of_what_is_no_terminal(plain: Console) -> None:

@@ -22,18 +22,6 @@ from tests.devices.virtio_console.console_rig import (
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "log"
-
-
-@pytest.fixture
-def plain(log: Path) -> Iterator[Console]:
-    """One port on a file, without MULTIPORT."""
-    with console(f"@file:con={log}", features=SIZE) as c:
-        yield c
-
-
-@pytest.fixture
 def two(tmp_path: Path) -> Iterator[Console]:
     """A console on a file and a port on a socket server, with MULTIPORT."""
     with console(f"@file:con={tmp_path}/log,socket:chan={tmp_path}/sock") as c:

@@ -18,50 +18,24 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.hypervisors.acrn.module.errors import failed
+from tests.hypervisors.acrn.fake_abi import (
+    CREATION,
+    IOEVENTFD,
+    IRQFD,
+    MEMMAP,
+    MSI,
+    NOTIFY,
+    NUMBERS,
+    VCPU_REGS,
+    Call,
+    decode,
+)
 from tests.hypervisors.acrn.fake_acrn_vm import COMPLETE, FREE, RING, SLOT, STATE, FakeVm, Kick
-
-NUMBERS = {
-    0xC030A210: "CREATE_VM",
-    0xA211: "DESTROY_VM",
-    0xA212: "START_VM",
-    0xA213: "PAUSE_VM",
-    0xA215: "RESET_VM",
-    0x4128A216: "SET_VCPU_REGS",
-    0x4010A223: "INJECT_MSI",
-    0x4008A224: "VM_INTR_MONITOR",
-    0x4008A225: "SET_IRQLINE",
-    0x4008A231: "NOTIFY_REQUEST_FINISH",
-    0xA232: "CREATE_IOREQ_CLIENT",
-    0xA233: "ATTACH_IOREQ_CLIENT",
-    0xA234: "DESTROY_IOREQ_CLIENT",
-    0xA235: "CLEAR_VM_IOREQ",
-    0x4020A241: "SET_MEMSEG",
-    0xC008A260: "PM_GET_CPU_STATE",
-    0x4020A270: "IOEVENTFD",
-    0x4018A271: "IRQFD",
-    0x4008A290: "SETUP_ASYNCIO",
-    0x4008A2A0: "SETUP_VM_EVENT_RING",
-    0x4004A2A1: "SETUP_VM_EVENT_FD",
-}
-CREATION = struct.Struct("<HHHH16sQQQ")
-VCPU_REGS = struct.Struct("<H6x16Q HQ6x HQ6x 7Q 4Q II 3I 8H 4x")
-MEMMAP = struct.Struct("<IIQQQ")
-MSI = struct.Struct("<QQ")
-NOTIFY = struct.Struct("<HHI")
-IOEVENTFD = struct.Struct("<iIQIIQ")
-IRQFD = struct.Struct("<iIQQ")
 
 PAGE = 4096
 
 ASYNCHRONOUS_KICKS = 64  # ACRN's hypervisor, ACRN_ASYNCIO_MAX
-
-
-@attrs.frozen
-class Call:
-    """One ioctl as it was asked for, decoded."""
-
-    name: str
-    argument: Any = None
 
 
 @attrs.define(eq=False)
@@ -121,7 +95,7 @@ class FakeHsm:
             self.log("open", path)
             err = self._due("open")
             if err:
-                raise OSError(err, os.strerror(err))
+                raise failed(f"open {path}", err)
             device = FakeDevice(self, self._next_fd)
             self._next_fd += 1
             self.devices.append(device)
@@ -164,7 +138,7 @@ class FakeHsm:
         if device.fd < 0:
             return -errno.EBADF
         with self.changed:
-            self.log(name, self._decode(name, argument))
+            self.log(name, decode(name, argument))
             err = self._due(name)
             if err:
                 return -err
@@ -178,26 +152,6 @@ class FakeHsm:
         faults = self._faults.pop(name, [])
         self._faults[name] = [(after - 1, err) for after, err in faults if after]
         return next((err for after, err in faults if after == 0), 0)
-
-    def _decode(self, name: str, argument: int | bytearray) -> Any:
-        codes = {
-            "SET_MEMSEG": MEMMAP,
-            "INJECT_MSI": MSI,
-            "NOTIFY_REQUEST_FINISH": NOTIFY,
-            "IOEVENTFD": IOEVENTFD,
-            "IRQFD": IRQFD,
-            "SET_VCPU_REGS": VCPU_REGS,
-            "CREATE_VM": CREATION,
-        }
-        if isinstance(argument, int):
-            if name == "SET_IRQLINE":
-                return argument & 0xFFFF_FFFF, argument >> 32
-            return None
-        if name == "PM_GET_CPU_STATE":
-            return struct.unpack_from("<Q", argument)[0]
-        code = codes[name]
-        assert len(argument) == code.size, name  # the size is part of the request's number
-        return code.unpack(argument)
 
     def _create(self, device: FakeDevice, argument: Any) -> int:
         _, reserved0, _, reserved1, name, flags, page, affinity = creation = CREATION.unpack(argument)

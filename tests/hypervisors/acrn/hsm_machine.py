@@ -28,8 +28,9 @@ from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import ModernRegisters
 from tests.boot.samples import make_bzimage
+from tests.hypervisors.acrn.fake_abi import Call
 from tests.hypervisors.acrn.fake_acrn_vm import PATIENCE_S, FakeVm, VcpuGoneError
-from tests.hypervisors.acrn.fake_hsm import Call, FakeHsm
+from tests.hypervisors.acrn.fake_hsm import FakeHsm
 from tests.hypervisors.acrn.hsm_rig import HOST_IDS
 
 MIB = 1 << 20
@@ -83,7 +84,7 @@ class Guest:
 
     def start(self, *programs: Program) -> None:
         self.programs = programs
-        self._thread = threading.Thread(target=self._run, name="guest")
+        self._thread = threading.Thread(target=self._run, name="guest", daemon=True)
         self._thread.start()
 
     def end(self) -> None:

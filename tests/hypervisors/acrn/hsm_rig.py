@@ -38,6 +38,11 @@ def open_vm(hsm: FakeHsm, *, vcpus: int = 1, abi: Abi = HSM, **options: Any) -> 
     return AcrnVm.open(abi, made, placement, open_device=hsm.open, sleep=hsm.slept.append)
 
 
+def arguments(hsm: FakeHsm, name: str) -> list[tuple[int, ...]]:
+    """What *name* was called with, each time."""
+    return [call.argument for call in hsm.calls if call.name == name]
+
+
 @attrs.define(eq=False)
 class Rig:
     """A machine that can be run; ``dispatch`` writes down what comes."""
@@ -91,6 +96,6 @@ def last_access(access: Callable[[], object]) -> threading.Thread:
         with pytest.raises(VcpuGoneError):
             access()
 
-    thread = threading.Thread(target=vcpu)
+    thread = threading.Thread(target=vcpu, daemon=True)
     thread.start()
     return thread

@@ -13,7 +13,7 @@ import pytest
 from acrn_dm.contract.registers import BootRegisters, Segment
 from acrn_dm.hypervisors.acrn import vhm
 from acrn_dm.hypervisors.acrn.module import _hsm
-from tests.hypervisors.acrn import fake_acrn_vm, fake_hsm
+from tests.hypervisors.acrn import fake_abi, fake_acrn_vm, fake_hsm
 
 PROGRAM = r"""
 #include <stddef.h>
@@ -95,7 +95,7 @@ def test_request_numbers_are_the_headers(header: dict[str, int]) -> None:
 
 
 def test_stand_in_has_the_same_numbers_from_its_own_table() -> None:
-    assert {name: number for number, name in fake_hsm.NUMBERS.items()} == _hsm.REQUESTS
+    assert {name: number for number, name in fake_abi.NUMBERS.items()} == _hsm.REQUESTS
 
 
 def test_constants_are_the_headers(header: dict[str, int]) -> None:
@@ -160,7 +160,7 @@ def test_real_mode_entry_has_the_interrupt_table_of_a_reset() -> None:
         cr0=0x30,
         gdt_limit=0xFFFF,
     )
-    fields = fake_hsm.VCPU_REGS.unpack(_hsm.vcpu_regs(0, real))
+    fields = fake_abi.VCPU_REGS.unpack(_hsm.vcpu_regs(0, real))
     assert fields[17:21] == (0xFFFF, 0, 0xFFFF, 0)
     assert (fields[21], fields[22], fields[23], fields[32], fields[33], fields[37]) == (
         0xFFF0,

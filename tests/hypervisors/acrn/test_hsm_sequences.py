@@ -163,6 +163,8 @@ def each(table: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, int]]:
 
 
 def named(case: object) -> str:
+    if callable(case):
+        return case.__name__
     return errno.errorcode[case] if isinstance(case, int) else str(case)
 
 
@@ -310,21 +312,37 @@ Interrupt = Callable[[Rig], None]
 MESSAGE = MsiMessage(addr=0xFEE0_0000, data=0x41)
 
 
+def inject(r: Rig) -> None:
+    r.vm.inject_msi(MESSAGE)
+
+
+def assert_line(r: Rig) -> None:
+    r.vm.set_irq_line(4, True)
+
+
+def bind_kick(r: Rig) -> None:
+    r.vm.ioeventfd(IoEventFd(fd=0, space=Space.PIO, addr=1, len=2), True)
+
+
+def bind_call(r: Rig) -> None:
+    r.vm.irqfd(IrqFd(fd=0, target=MESSAGE), True)
+
+
 @pytest.mark.parametrize(
     ("call", "err", "action"),
     [
-        ("INJECT_MSI", PERM, lambda r: r.vm.inject_msi(MESSAGE)),
-        ("INJECT_MSI", NOMEM, lambda r: r.vm.inject_msi(MESSAGE)),
-        ("INJECT_MSI", FAULT, lambda r: r.vm.inject_msi(MESSAGE)),
-        ("SET_IRQLINE", PERM, lambda r: r.vm.set_irq_line(4, True)),
-        ("IOEVENTFD", INVAL, lambda r: r.vm.ioeventfd(IoEventFd(fd=0, space=Space.PIO, addr=1, len=2), True)),
-        ("IOEVENTFD", NOMEM, lambda r: r.vm.ioeventfd(IoEventFd(fd=0, space=Space.PIO, addr=1, len=2), True)),
-        ("IOEVENTFD", errno.EBADF, lambda r: r.vm.ioeventfd(IoEventFd(fd=0, space=Space.PIO, addr=1, len=2), True)),
-        ("IOEVENTFD", errno.EEXIST, lambda r: r.vm.ioeventfd(IoEventFd(fd=0, space=Space.PIO, addr=1, len=2), True)),
-        ("IRQFD", INVAL, lambda r: r.vm.irqfd(IrqFd(fd=0, target=MESSAGE), True)),
-        ("IRQFD", NOMEM, lambda r: r.vm.irqfd(IrqFd(fd=0, target=MESSAGE), True)),
-        ("IRQFD", errno.EBADF, lambda r: r.vm.irqfd(IrqFd(fd=0, target=MESSAGE), True)),
-        ("IRQFD", errno.EBUSY, lambda r: r.vm.irqfd(IrqFd(fd=0, target=MESSAGE), True)),
+        ("INJECT_MSI", PERM, inject),
+        ("INJECT_MSI", NOMEM, inject),
+        ("INJECT_MSI", FAULT, inject),
+        ("SET_IRQLINE", PERM, assert_line),
+        ("IOEVENTFD", INVAL, bind_kick),
+        ("IOEVENTFD", NOMEM, bind_kick),
+        ("IOEVENTFD", errno.EBADF, bind_kick),
+        ("IOEVENTFD", errno.EEXIST, bind_kick),
+        ("IRQFD", INVAL, bind_call),
+        ("IRQFD", NOMEM, bind_call),
+        ("IRQFD", errno.EBADF, bind_call),
+        ("IRQFD", errno.EBUSY, bind_call),
     ],
     ids=named,
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import attrs
 import pytest
 
-from acrn_dm.contract.config import InterruptMonitor
+from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 from tests.hypervisors.acrn.hsm_rig import Rig, rig
 
 SETTINGS = InterruptMonitor(threshold=100, period_s=10, delay_ms=2, duration_ms=500)

@@ -10,7 +10,7 @@ import pytest
 from acrn_dm.base.errors import HostError
 from acrn_dm.hypervisors.acrn.vhm import VHM
 from acrn_dm.hypervisors.acrn.vm import AcrnVm
-from tests.hypervisors.acrn import fake_hsm
+from tests.hypervisors.acrn import fake_abi
 from tests.hypervisors.acrn.fake_acrn_vm import HANDLED, PROCESSING, SLOT, FakeVm
 from tests.hypervisors.acrn.fake_hsm import FakeDevice, FakeHsm
 from tests.hypervisors.acrn.hsm_rig import Rig, last_access, make_rig
@@ -50,7 +50,7 @@ class FakeVhm(FakeHsm):
         name = NUMBERS.get(request)
         if name is None:
             return 0  # as the module of 2018 did
-        today = {name: number for number, name in fake_hsm.NUMBERS.items()}
+        today = {name: number for number, name in fake_abi.NUMBERS.items()}
         if name == "GET_API_VERSION":
             self.log(name)
             struct.pack_into("<II", argument, 0, *self.version)
@@ -116,7 +116,7 @@ def test_life_in_the_calls_of_2018(vhm: FakeVhm) -> None:
 
 
 def test_vm_has_the_default_uuid_and_the_flags_of_then(vhm: FakeVhm) -> None:
-    r = open_rig(vhm, rtvm=True, enable_trusty=True)
+    r = open_rig(vhm, plugin_options={"rtvm": True, "enable_trusty": True})
     *_, identity, flags, _, _ = r.hsm.vm.creation
     r.vm.close()
     r.memory.close()

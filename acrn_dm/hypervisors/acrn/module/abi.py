@@ -13,7 +13,7 @@ import attrs
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.types import HypervisorOptions
 from acrn_dm.hypervisors.acrn.module import _hsm
-from acrn_dm.hypervisors.acrn.module.errors import cannot_open, failed
+from acrn_dm.hypervisors.acrn.module.errors import failed
 from acrn_dm.memory.guest_memory import MemoryRegion
 
 MAX_NAME = 15  # bytes, with a NUL behind them
@@ -76,10 +76,7 @@ class Port:
     @classmethod
     def open(cls, abi: Abi, open_device: Callable[[str], Device]) -> "Port":
         """Open the device file. Raises HostError."""
-        try:
-            return cls(abi, open_device(abi.path))
-        except OSError as e:
-            raise cannot_open(abi.path, e) from e
+        return cls(abi, open_device(abi.path))
 
     @property
     def is_open(self) -> bool:
@@ -105,10 +102,13 @@ class Port:
         self.device.close()
 
 
+ACRN_OPTIONS = ("rtvm", "lapic_pt", "enable_trusty", "intr_monitor")  # what a guest on no other hypervisor can have
+
+
 def guest_flags(options: HypervisorOptions) -> int:
     """Return the flags for CREATE_VM. A real-time guest implies local APICs passed through, as in the original."""
-    flags = SECURE_WORLD if options.enable_trusty else 0
-    if options.rtvm:
+    flags = SECURE_WORLD if options.plugin_options.get("enable_trusty") else 0
+    if options.plugin_options.get("rtvm"):
         flags |= RT | IO_COMPLETION_POLLING | LAPIC_PASSTHROUGH | PMU_PASSTHROUGH
     return flags
 
