@@ -227,7 +227,7 @@ def test_line_c_starts_and_logs_to_all_three_places(host: Host) -> None:
     button = "power button pressed; the guest has 30 s"
     assert f"acrn-dm: INFO: {button}" in process.stderr
     assert f"acrn_dm: {button}" in host.vm.run("dmesg").stdout
-    assert f"INFO acrn_dm.machine.machine: {button}" in host.vm.run("cat /var/log/acrn-dm/UserVM_log_0").stdout
+    assert f"INFO acrn_dm.machine.requests: {button}" in host.vm.run("cat /var/log/acrn-dm/UserVM_log_0").stdout
 
 
 def test_line_e_without_the_device_that_is_missing_starts(host: Host) -> None:

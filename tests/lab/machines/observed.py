@@ -37,12 +37,12 @@ class Witness:
         maps = Path("/proc/self/maps").read_text().splitlines()
         row = {
             "event": event,
-            "boot": machine.reboots,
+            "boot": machine.power.reboots,
             "fds": len(os.listdir("/proc/self/fd")),
             "threads": threading.active_count(),
             "mappings": sum("kvm-vcpu" in line or "guest-ram" in line for line in maps),
             "all_mappings": len(maps),
-            "config_accesses": machine.bus.config_accesses,
+            "config_accesses": machine.devices.bus.config_accesses,
         }
         with self._report.open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -1,24 +1,19 @@
-"""What a hypervisor makes of options that only ACRN has: taken, ignored with a line, or refused."""
+"""Which hypervisor a machine gets, and what it makes of options that only ACRN has: taken, ignored, or refused."""
 
 import logging
-import os
-from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
-from acrn_dm.boot.smbios.identity import lasting_uuid
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.interrupt_monitor import InterruptMonitor
-from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
-from acrn_dm.devices import virtio_blk, virtio_console
 from acrn_dm.hypervisors.acrn.module.abi import ACRN_OPTIONS
+from acrn_dm.machine.hypervisor import choose_hypervisor, find_hypervisor, hypervisor_options, unprovided
 from acrn_dm.machine.machine import build
-from acrn_dm.machine.parts import find_hypervisor
-from acrn_dm.machine.plan import FILES_OF_A_DEVICE, descriptors, hypervisor_options, unprovided
-from acrn_dm.testing import SimMachine
 
 MONITOR = InterruptMonitor(threshold=10000, period_s=10, delay_ms=1, duration_ms=100)
 NONE = "kvm-like has none; it needs the hypervisor hsm"
@@ -83,8 +78,8 @@ def test_ignored_option_is_in_the_log_and_the_machine_can_run(caplog: pytest.Log
     plugins = make_plugin_manager(entry_points=False)
     config = MachineConfig(hypervisor="sim", rtvm=True, lapic_pt=True)
     with caplog.at_level(logging.WARNING):
-        _, problem = find_hypervisor(config, plugins)
-    assert problem is None
+        found = find_hypervisor(config, plugins)
+    assert found.problem is None
     assert [record.message.split(":")[0] for record in caplog.records] == ["--rtvm", "--lapic_pt"]
 
 
@@ -94,36 +89,32 @@ def test_refused_option_is_found_before_anything_is_open() -> None:
     machine.close()
 
 
-DEVICES = {
-    "virtio-console": "pty:a,pty:b",
-    "virtio-blk": "{folder}/disk,nocache",
-}
+def ranked(name: str, reason: str | None, rank: int) -> HypervisorType:
+    return HypervisorType(name=name, summary="", probe=lambda: reason, open=lambda o: None, rank=rank)
 
 
-@pytest.mark.parametrize("kind", DEVICES)
-def test_machine_opens_no_more_files_than_were_counted_and_not_many_less(kind: str, tmp_path: Path) -> None:
-    """Of ten devices under their drivers. The simulated hypervisor duplicates each eventfd; a real one does not."""
-    (tmp_path / "disk").write_bytes(bytes(1 << 20))
-    text = DEVICES[kind].format(folder=tmp_path)
-    before = files()
-    with SimMachine(plugins=[virtio_blk, virtio_console]) as machine:
-        for slot in range(3, 13):
-            machine.add(kind, f"{text},share=on" if kind == "virtio-blk" else text, slot=slot)
-        for slot in range(3, 13):
-            machine.driver(slot).start()
-        duplicates = len(machine.vm.kicks.bindings) + len(machine.vm.interrupts.bindings)
-        used = files() - before - duplicates
-        counted = descriptors(MachineConfig(), machine.bus)
-    assert used <= counted <= used + 64 + 2 + 10 * FILES_OF_A_DEVICE
+def offering(*types: HypervisorType) -> PluginManager:
+    class Offer:
+        __name__ = "offer"
+
+        @hookimpl
+        def acrn_dm_hypervisor_types(self) -> tuple[HypervisorType, ...]:
+            return types
+
+    return make_plugin_manager(builtins={}, entry_points=False, extra=[Offer()])
 
 
-def files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def test_auto_takes_the_usable_hypervisor_of_highest_rank() -> None:
+    plugins = offering(ranked("a", None, 1), ranked("b", "no", 9), ranked("c", None, 5))
+    assert choose_hypervisor(MachineConfig(), plugins).name == "c"
 
 
-@pytest.mark.parametrize("given", [None, UUID(int=7)])
-def test_guest_has_the_uuid_it_is_given_or_one_that_its_name_makes(given: UUID | None, tmp_path: Path) -> None:
-    config = MachineConfig(name="vm7", uuid=given, hypervisor="sim", kernel=tmp_path / "kernel")
-    identity = build(config, make_plugin_manager(entry_points=False)).boot_plan().identity
-    assert identity is not None
-    assert (identity.name, identity.uuid) == ("vm7", given or lasting_uuid("vm7"))
+def test_auto_never_takes_a_hypervisor_of_negative_rank_and_says_why_nothing_is_usable() -> None:
+    plugins = offering(ranked("sim", None, -1), ranked("kvm", "no /dev/kvm", 10))
+    with pytest.raises(ConfigError, match=r"no hypervisor can be used here: kvm: no /dev/kvm$"):
+        choose_hypervisor(MachineConfig(), plugins)
+
+
+def test_unknown_hypervisor_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'xen'.*known: auto, kvm"):
+        choose_hypervisor(MachineConfig(hypervisor="xen"), offering(ranked("kvm", None, 1)))
