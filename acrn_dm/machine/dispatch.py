@@ -32,7 +32,7 @@ class ConfigSpaces(Protocol):
 
 @attrs.define(eq=False)
 class MachineDispatch:
-    """The ``contract.hypervisor.Dispatch`` of a machine, over its two buses. Called on vCPU threads, several at once."""
+    """A machine's ``contract.hypervisor.Dispatch``, over its two buses. Called on vCPU threads, several at a time."""
 
     pio: Bus
     mmio: Bus
