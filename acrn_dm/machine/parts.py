@@ -94,6 +94,12 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
         if isinstance(device, VirtioDevice):
             return VirtioPci(device, resolved.context, plugins.backend_types())
     if isinstance(device, PciFunction):
+        if resolved.context.backend is not None:
+            raise ConfigError(
+                "no virtio device, so it has no backend",
+                option=device.name,
+                value=f"backend={resolved.context.backend}",
+            )
         return device
     raise ConfigError(
         f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
