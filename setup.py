@@ -15,6 +15,10 @@ WARNINGS = ["-Wall", "-Wno-unused-function"]
 
 MODULES = {
     "acrn_dm._fastring": "acrn_dm/_fastring.pyx",
+    "acrn_dm.ring.native._chain": "acrn_dm/ring/native/_chain.pyx",
+    "acrn_dm.ring.native._memory": "acrn_dm/ring/native/_memory.pyx",
+    "acrn_dm.ring.native._split": "acrn_dm/ring/native/_split.pyx",
+    "acrn_dm.ring.native._status": "acrn_dm/ring/native/_status.pyx",
     "acrn_dm.base.events._aio": "acrn_dm/base/events/_aio.pyx",
     "acrn_dm.hypervisors.kvm._kvm": "acrn_dm/hypervisors/kvm/_kvm.pyx",
     "acrn_dm.backends.kernel._vhost": "acrn_dm/backends/kernel/_vhost.pyx",
