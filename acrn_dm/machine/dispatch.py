@@ -38,7 +38,7 @@ class MachineDispatch:
     mmio: Bus
     config: ConfigSpaces
     on_event: Callable[[VmEvent, str], None]
-    hold: bool = False  # a vCPU that has been answered waits for the reset, or the sleep, that it asked for
+    must_wait: Callable[[], bool] = lambda: False  # for the reset, or the sleep, that was asked for
     errors: int = 0
     _next_report: float = 0.0
 
@@ -75,7 +75,7 @@ class MachineDispatch:
 
     def vcpu_must_wait(self) -> bool:
         """Whether the vCPU that was just answered may not run on."""
-        return self.hold
+        return self.must_wait()
 
     def vm_event(self, event: VmEvent, detail: str) -> None:
         """A vCPU can't go on."""

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Witness(Protocol):
-    """Who is told."""
+    """The receiver of what happens."""
 
     def paused(self, fault: HostFault) -> None:
         """The guest stands still because of *fault*; there may be several, one behind the other."""
@@ -30,9 +30,12 @@ class Witness(Protocol):
 
 @attrs.define(eq=False)
 class Standstill:
-    """See the module. What is not said to be for any thread is for the main loop's."""
+    """The state of one machine: running, or standing still and why. What is not said to be for any thread is for the
+    main loop's.
+    """
 
     loop: IoLoop
+    possible: Callable[[], bool] = lambda: False  # whether somebody could let the guest go on. Any thread
     standing: bool = attrs.field(default=False, init=False)
     _faults: list[HostFault] = attrs.field(factory=list, init=False)
     _untold: list[HostFault] = attrs.field(factory=list, init=False)
@@ -50,6 +53,13 @@ class Standstill:
             self._faults.append(fault)
             self._untold.append(fault)
         self.loop.call_soon(self._tell)
+
+    def pause_guest(self, fault: HostFault) -> bool:
+        """``ask``; False where it is not ``possible``: then the guest has to be told. Any thread."""
+        if not self.possible():
+            return False
+        self.ask(fault)
+        return True
 
     def resume(self) -> bool:
         """Let them go on, and the devices try again; False when they do not stand still."""

@@ -25,7 +25,7 @@ from acrn_dm.devices.virtio_blk.medium import open_image
 from acrn_dm.devices.virtio_console.backend import FileBackend
 from acrn_dm.devices.virtio_console.config import ConsoleConfig
 from acrn_dm.devices.virtio_net.config import NetConfig
-from acrn_dm.hypervisors.sim import vm as sim
+from acrn_dm.hypervisors.sim import plugin as sim
 from acrn_dm.machine.machine import Machine, StopReason
 from tests.boot.samples import make_bzimage, make_firmware
 from tests.cli.fakes import NoOptions, plugin
@@ -38,7 +38,7 @@ def brief() -> ModuleType:
     """A hypervisor whose guests power off as soon as they are started."""
 
     def started(machine: Machine) -> None:
-        machine.request_stop(StopReason.POWEROFF)
+        machine.power.request(StopReason.POWEROFF)
 
     kind = HypervisorType(name="brief", summary="for tests", probe=lambda: None, open=sim.open_vm, rank=1000)
     return plugin("brief", acrn_dm_hypervisor_types=lambda: [kind], acrn_dm_machine_started=started)
