@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class NoMachine:
-    """Interrupts and eventfd bindings of a device that is in no machine: there are none."""
+    """The interrupts and eventfd bindings of a device that is in no machine: there are none."""
 
     def inject_msi(self, message: MsiMessage) -> None:
         """Nobody to interrupt."""

@@ -1,4 +1,4 @@
-"""What the guest is booted from: kernel, ramdisk and firmware, and what they are told of the machine."""
+"""The boot source of the guest: kernel, ramdisk and firmware, and what they are told of the machine."""
 
 import attrs
 

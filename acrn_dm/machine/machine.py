@@ -133,7 +133,7 @@ def make_platform(
 
 @attrs.define(eq=False)
 class Opened:
-    """What there is from ``open`` to ``close``; *management* from ``connect`` on."""
+    """The parts that there are from ``open`` to ``close``; *management* from ``connect`` on."""
 
     vm: Hypervisor
     memory: GuestMemory

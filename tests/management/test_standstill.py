@@ -1,4 +1,4 @@
-"""The guest stands still while the host can't serve it: the joint itself, and a whole machine on a full host disk."""
+"""The guest stands still while the host can't serve it: the state itself, and a whole machine on a full host disk."""
 
 import contextlib
 import errno
@@ -38,7 +38,7 @@ PATIENCE_S = 20.0
 PAUSED, RESUMED = 256, 257
 
 
-# The joint
+# The state itself
 
 
 class Witness:
