@@ -4,6 +4,7 @@
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 SOURCES := $(shell find acrn_dm -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+EXTENSIONS := $(subst /,.,$(basename $(shell find acrn_dm -name '*.pyx')))
 
 .PHONY: demo test test-unit test-lab lint bench docs ext format debian clean
 .DELETE_ON_ERROR:
@@ -24,7 +25,7 @@ lint: ext
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m mypy.stubtest acrn_dm._fastring acrn_dm.base.events._aio acrn_dm.hypervisors.kvm._kvm acrn_dm.hypervisors.acrn.module._hsm acrn_dm.backends.kernel._vhost acrn_dm.devices.terminal._rescue
+	$(PY) -m mypy.stubtest $(EXTENSIONS)
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint acrn_dm benchmarks
 
 bench: ext

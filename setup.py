@@ -13,20 +13,27 @@ DEBUG = os.environ.get("ACRN_DM_DEBUG") == "1"
 FLAGS = ["-O0", "-g"] if DEBUG else ["-O2", "-g1"]  # -O3 was measured slower on packed rings (performance notes)
 WARNINGS = ["-Wall", "-Wno-unused-function"]
 
-MODULES = {
-    "acrn_dm._fastring": "acrn_dm/_fastring.pyx",
-    "acrn_dm.base.events._aio": "acrn_dm/base/events/_aio.pyx",
-    "acrn_dm.hypervisors.kvm._kvm": "acrn_dm/hypervisors/kvm/_kvm.pyx",
-    "acrn_dm.backends.kernel._vhost": "acrn_dm/backends/kernel/_vhost.pyx",
-    "acrn_dm.devices.terminal._rescue": "acrn_dm/devices/terminal/_rescue.pyx",
-    "acrn_dm.hypervisors.acrn.module._hsm": "acrn_dm/hypervisors/acrn/module/_hsm.pyx",
-}
+MODULES = (
+    "acrn_dm._fastring",
+    "acrn_dm.base._ioctl",
+    "acrn_dm.base.events._aio",
+    "acrn_dm.backends.kernel._vhost",
+    "acrn_dm.devices.terminal._rescue",
+    "acrn_dm.hypervisors.acrn.module._hsm",
+    "acrn_dm.hypervisors.kvm.module._system",
+    "acrn_dm.hypervisors.kvm.module._vm",
+    "acrn_dm.hypervisors.kvm.vcpu._exits",
+    "acrn_dm.hypervisors.kvm.vcpu._state",
+    "acrn_dm.hypervisors.kvm.vcpu._vcpu",
+)
 
 setup(
     ext_modules=cythonize(
         [
-            Extension(name, [path], extra_compile_args=FLAGS + WARNINGS, include_dirs=["acrn_dm"])
-            for name, path in MODULES.items()
+            Extension(
+                name, [f"{name.replace('.', '/')}.pyx"], extra_compile_args=FLAGS + WARNINGS, include_dirs=["acrn_dm"]
+            )
+            for name in MODULES
         ],
         compiler_directives={"boundscheck": DEBUG, "wraparound": False, "initializedcheck": DEBUG, "cdivision": True},
         language_level=3,

@@ -13,6 +13,7 @@ from acrn_dm.backends.rings import check_rings
 from acrn_dm.backends.vbs_u import VbsU
 from acrn_dm.virtio.backend import Backend, Session
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import LocalQueues
 
 
 class Proxy(Backend):
@@ -34,7 +35,7 @@ class Proxy(Backend):
             queue.call.forward(loop)
         self.hand_over(attrs.evolve(session, queues=away))
         for queue in away:
-            queue.kick.kick()  # drivers may fill rings before DRIVER_OK and need not kick for that
+            queue.kick.signal()  # drivers may fill rings before DRIVER_OK and need not kick for that
 
     def cancel(self) -> None:
         """The half here; the other side stops in ``stop``, within its own bound."""
@@ -56,7 +57,7 @@ class Proxy(Backend):
 
     def queues_away(self, features: int) -> "list[int]":
         """Which of the device's queues are not served here, with a driver that negotiated *features*."""
-        kept = self.device.local_queues(features)
+        kept = self.device.local_queues(features) if isinstance(self.device, LocalQueues) else ()
         return [index for index in range(len(self.device.queue_sizes)) if index not in kept]
 
     def hand_over(self, session: Session) -> None:

@@ -14,12 +14,14 @@ from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.types import BackendType
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import Cancellable, InFlight, LoopChoice
 from acrn_dm.virtio.queue import Queue
 
 log = logging.getLogger(__name__)
 
 ROUNDS_PER_KICK = 2
 NS_PER_S = 1_000_000_000
+SHARED_LOOP = "io"  # of all devices that do not care
 
 
 class QueueServer:
@@ -37,7 +39,7 @@ class QueueServer:
         """Take kicks, and look at the ring once: drivers may fill it before DRIVER_OK and need not kick for that."""
         self._serving = True
         self.queue.loop.add(self._events.kick.fd, self._on_kick, eventfd=True)
-        self._events.kick.kick()
+        self._events.kick.signal()
         if self._poll_s is not None:
             self._timer = self.queue.loop.call_later(self._poll_s, self._on_timer)
 
@@ -86,7 +88,7 @@ class QueueServer:
             if not (arrived or left_over):
                 return
             ring.disable_kicks()
-        self._events.kick.kick()
+        self._events.kick.signal()
 
 
 class VbsU(Backend):
@@ -114,13 +116,13 @@ class VbsU(Backend):
     def cancel(self) -> None:
         """Kicks end, then the device gives up what it can."""
         self._end_kicks()
-        if self._device_started:
+        if self._device_started and isinstance(self.device, Cancellable):
             self.device.cancel()
 
     @property
     def busy(self) -> bool:
         """As the device says."""
-        return self.device.busy
+        return isinstance(self.device, InFlight) and self.device.busy
 
     def stop(self) -> Mapping[int, int]:
         """Kicks end, then the device, then the rings are closed, which makes late completions void."""
@@ -153,7 +155,8 @@ class VbsU(Backend):
             indirect=session.indirect,
             next_avail=queue.next_avail,
         )
-        loop: IoLoop = session.resources.io_loop(self.device.loop_name(queue.index))
+        name = self.device.loop_name(queue.index) if isinstance(self.device, LoopChoice) else SHARED_LOOP
+        loop: IoLoop = session.resources.io_loop(name)
         return Queue(queue.index, ring, loop, queue.call.signal)
 
 

@@ -1,1 +1,1 @@
-"""What everything stands on and what knows nothing of devices or guests."""
+"""The basis: errors, buses, interrupts, events, files of the host. It knows nothing of devices or guests."""

@@ -1,4 +1,4 @@
-"""Where things lie in the guest's physical address space and among its ports. ABI of the original device model.
+"""The address map: what lies where in the guest's memory and among its ports. ABI of the original device model.
 
 Imports nothing, so that PCI, platform devices and hypervisors can all name the same windows.
 """

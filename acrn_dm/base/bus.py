@@ -20,7 +20,7 @@ BAR = 10
 
 
 class Handler(Protocol):
-    """Answers accesses inside one range; *offset* is relative to the range's base, *size* is 1, 2, 4 or 8 bytes."""
+    """The code behind one range. *offset* is relative to the range's base, *size* is 1, 2, 4 or 8 bytes."""
 
     def read(self, offset: int, size: int) -> int:
         """Return the value at *offset*, 0 <= value < 256**size."""

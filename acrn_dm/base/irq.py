@@ -58,7 +58,7 @@ class IrqFd:
 
 
 class InterruptSink(Protocol):
-    """Where interrupts leave by a call of this process."""
+    """The way of interrupts that leave by a call of this process."""
 
     def inject_msi(self, message: MsiMessage) -> None:
         """Deliver *message* once."""
@@ -68,7 +68,7 @@ class InterruptSink(Protocol):
 
 
 class EventFdRegistry(Protocol):
-    """Where eventfds are bound: the machine's face of the two hooks."""
+    """The place where eventfds are bound: the machine's face of the two hooks."""
 
     def ioeventfd(self, binding: IoEventFd, assign: bool) -> None:
         """Register or unregister a kick. Raises HostError."""

@@ -19,8 +19,8 @@ def escaped(text: str) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Escapes the message. Of a traceback, whose lines are wanted, each line is escaped and indented: no record begins
-    like that.
+    """A formatter that escapes the message. Of a traceback, whose lines are wanted, each line is escaped and indented:
+    no record begins like that.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -1,1 +1,1 @@
-"""Getting a guest to its first instruction: kernel loaders, memory map, ACPI tables."""
+"""The way to a guest's first instruction: kernel loaders, memory map, ACPI tables."""

@@ -1,4 +1,4 @@
-"""What a guest that is entered without firmware finds where a BIOS would have left it.
+"""The data area and the calls of a BIOS, for a guest that is entered without firmware.
 
 Kernels look there before they know better: for the end of low memory (Xen puts its trampoline below it), for the serial
 ports, and in real mode for the BIOS itself. So the data area is true, and every BIOS call returns: the two that only

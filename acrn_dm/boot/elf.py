@@ -52,6 +52,8 @@ class ElfImage:
 
 @attrs.frozen(kw_only=True)
 class _ProgramHeader:
+    """An entry of the program header table, of either class."""
+
     type: int
     offset: int
     vaddr: int

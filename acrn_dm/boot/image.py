@@ -1,4 +1,4 @@
-"""What a loader makes of the user's files: pieces with their guest addresses, and the boot processor's entry state.
+"""The boot image, made of the user's files: pieces with their guest addresses, and the processor's entry state.
 
 Made without touching guest memory, so that a dry run checks exactly what a start would do.
 """
@@ -20,7 +20,7 @@ _ZEROS = bytes(layout.MIB)
 
 @attrs.frozen(kw_only=True, eq=False)
 class GuestSetup:
-    """What every loader needs beside the kernel; *rsdp* is the address of ACPI's root pointer."""
+    """The facts that every loader needs beside the kernel; *rsdp* is the address of ACPI's root pointer."""
 
     ranges: Sequence[MemoryRange]
     ramdisk: ImageFile | None

@@ -1,4 +1,4 @@
-"""From the user's files to a guest that is ready to run: choose the loader, add the ACPI tables, write guest memory."""
+"""The boot loader: chooses how the user's kernel is loaded, adds the tables, writes guest memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 
 @attrs.frozen(kw_only=True)
 class BootPlan:
-    """What is to be booted in which machine.
+    """The files that are to be booted, and in which machine.
 
     ``firmware`` (``--ovmf``) runs first, if there is any; a kernel is then the firmware's to start.
     ``kernel`` (``-k``) a bzImage, or an ELF vmlinux with a PVH note; ``elf`` (``-E``) a multiboot image, or a 64-bit

@@ -1,4 +1,4 @@
-"""Where a guest goes on after a sleep: the waking vector that its operating system has left in the FACS.
+"""The waking vector: where a guest goes on after a sleep, which its operating system has left in the FACS.
 
 ACPI 6.5, 5.2.10: the 32-bit firmware waking vector, at offset 12, is entered in real mode. The 64-bit one stays unused:
 the FACS does not offer it.

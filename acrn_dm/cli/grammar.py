@@ -1,4 +1,4 @@
-"""What an option is, and the ways to write it. The options themselves are in ``option_table``."""
+"""Options: what one is, and the ways to write it. The options themselves are in ``option_table``."""
 
 import enum
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ class Group(enum.Enum):
 
 
 class Effect(enum.Enum):
-    """What using an option does."""
+    """The effect of using an option."""
 
     SET = "sets a value"
     IGNORE = "warns and goes on"  # the guest runs without it, perhaps slower

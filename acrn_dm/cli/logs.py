@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class KernelLog(logging.Handler):
-    """Writes records into the kernel's log, one write each, as /dev/kmsg wants it."""
+    """The kernel's log as a destination: one write each record, as /dev/kmsg wants it."""
 
     PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (NOTICE, 5), (logging.INFO, 6))  # syslog(3)
 
@@ -53,7 +53,7 @@ class KernelLog(logging.Handler):
 
 
 class Bounded(logging.Handler):
-    """Passes records on to *targets*, but from one place in the code not more than ``BURST`` each ``PERIOD_S``.
+    """The bound on logs: *targets* get from one place in the code not more than ``BURST`` records each ``PERIOD_S``.
 
     A guest can make a device complain as often as it likes, and devices come from many hands. The next record that is
     passed on says how many were left out. Debug records are not counted: who asks for them wants them all.
@@ -104,7 +104,7 @@ class DiskFormatter(LineFormatter):
 
 
 class PrivateFiles(logging.handlers.RotatingFileHandler):
-    """Rotates files that are for this user only; none is reached by a symbolic link, or written by another machine."""
+    """Rotated files that are for this user only; none is reached by a symbolic link, or written by another machine."""
 
     def _open(self) -> TextIO:  # type: ignore[override]
         fd = open_log(self.baseFilename)

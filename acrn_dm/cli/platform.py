@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 from acrn_dm.base.address_map import KIB, MIB
-from acrn_dm.cli.values import decimal, path
+from acrn_dm.base.decimal_text import decimal
+from acrn_dm.cli.values import path
 from acrn_dm.contract.config import Firmware
 from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 

@@ -1,4 +1,4 @@
-"""What plugins see of the command line: the parser that ``acrn_dm_add_options`` is called with."""
+"""Options of plugins: the parser that ``acrn_dm_add_options`` is called with."""
 
 import re
 
@@ -11,7 +11,7 @@ _NAME = re.compile(r"(?:--)?([a-z][a-z0-9]*(?:[-_][a-z0-9]+)*)\Z")
 
 @attrs.define(eq=False)
 class OptionParser:
-    """Collects the long options of plugins; ``defaults`` holds for each the value when it is not given."""
+    """The long options of plugins; ``defaults`` holds for each the value when it is not given."""
 
     _core: tuple[Option, ...]
     _added: list[Option] = attrs.field(factory=list, init=False)

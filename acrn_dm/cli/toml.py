@@ -14,6 +14,7 @@ from acrn_dm.cli.grammar import Option, Table, key_of
 from acrn_dm.cli.parse import Layer
 from acrn_dm.contract.config import DeviceSpec, UartSpec
 from acrn_dm.contract.options import did_you_mean
+from acrn_dm.pci.place import parse_bdf
 
 MAX_FILE = 1 << 20  # bytes; whoever needs more has named the wrong file
 OWN_KEYS = ("name", "device", "uart")
@@ -109,7 +110,7 @@ def _device(table: dict[str, Any], where: str) -> DeviceSpec:
     if text is not None and rest:
         raise ConfigError(f"either 'options' or options as keys, here {next(iter(rest))!r}", option=where)
     try:
-        place = values.bdf(str(slot))
+        place = parse_bdf(str(slot))
         values.device_name(kind)
     except ValueError as e:
         raise ConfigError(str(e), option=where) from None

@@ -12,16 +12,15 @@ from uuid import UUID
 import attrs
 
 from acrn_dm.base.address_map import MIB
+from acrn_dm.base.decimal_text import decimal
 from acrn_dm.base.sockets.unix_listener import path_problem
 from acrn_dm.contract.config import DeviceSpec, UartSpec
-from acrn_dm.contract.types import Bdf
+from acrn_dm.pci.place import parse_bdf
 
 _NUMBER = r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}"
 _MEMORY = re.compile(rf"\s*({_NUMBER})\s*([kmg]?)(?:i?b)?\Z", re.IGNORECASE)
 _UNITS = {"k": 10, "m": 20, "g": 30}
-_SEPARATOR = re.compile(r"[:/.]")
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
-_BDF_LIMITS = (("bus", 255), ("slot", 31), ("function", 7))
 
 MAX_BOOTARGS = 2047  # the original's BOOT_ARG_LEN is 2048 with the NUL
 MAX_POLL_NS = 10_000_000
@@ -49,13 +48,6 @@ def uuid(text: str) -> UUID:
     if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
         raise ValueError("a UUID is written like 0f6b2f5e-8e3a-4c1b-9d53-3c7d4b8f2a10")
     return UUID(text)
-
-
-def decimal(text: str, low: int, high: int, what: str) -> int:
-    """Read a decimal number from *low* to *high*; nothing else, no sign and no blanks."""
-    if not re.fullmatch(r"[0-9]{1,20}", text) or not low <= int(text) <= high:
-        raise ValueError(f"{what} {text!r} is not a decimal number from {low} to {high}")
-    return int(text)
 
 
 def memory_size(text: str) -> int:
@@ -160,22 +152,12 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
-def bdf(text: str) -> Bdf:
-    """Read ``slot``, ``slot:func`` or ``bus:slot:func``; ``/`` and ``.`` separate as well."""
-    parts = _SEPARATOR.split(text)
-    if not 1 <= len(parts) <= 3:
-        raise ValueError(f"{text!r} is not a place; write slot, slot:func or bus:slot:func")
-    fields = {1: ["0", *parts, "0"], 2: ["0", *parts], 3: parts}[len(parts)]
-    bus, slot, func = (decimal(t, 0, top, what) for t, (what, top) in zip(fields, _BDF_LIMITS, strict=True))
-    return Bdf(bus=bus, slot=slot, func=func)
-
-
 def pci_slot(text: str) -> DeviceSpec:
     """Read ``-s BDF,DEVICE[,b][,OPTIONS]``: all behind the device's name, commas included, belongs to the device."""
     place, comma, rest = text.partition(",")
     if not comma:
         raise ValueError("expected SLOT,DEVICE[,OPTIONS], as in 3,virtio-blk,/disk.img; '-s help' lists the devices")
-    where = bdf(place)
+    where = parse_bdf(place)
     kind, _, config = rest.partition(",")
     device_name(kind)
     bootable = config.startswith("b,")

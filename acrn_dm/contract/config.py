@@ -1,4 +1,4 @@
-"""What the user asked for, resolved and frozen: the record that the machine is built from.
+"""The configuration: what the user asked for, resolved and frozen; the record that the machine is built from.
 
 Made from argv or TOML by ``cli``; nothing here opens a file. Sizes are bytes, durations are what their names say.
 """

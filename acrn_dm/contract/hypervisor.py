@@ -16,7 +16,7 @@ from acrn_dm.memory.guest_memory import MemoryRegion
 
 
 class VmEvent(enum.Enum):
-    """Why a vCPU stopped for good."""
+    """The reason why a vCPU stopped for good."""
 
     TRIPLE_FAULT = "triple fault"
     HALTED = "halted with interrupts off"
@@ -24,7 +24,7 @@ class VmEvent(enum.Enum):
 
 
 class Dispatch(Protocol):
-    """Where a vCPU's accesses go. Called on vCPU threads, several at a time."""
+    """The receiver of a vCPU's accesses. Called on vCPU threads, several at a time."""
 
     def pio_read(self, port: int, size: int) -> int:
         """IN: *size* is 1, 2 or 4."""

@@ -8,7 +8,8 @@ from acrn_dm.contract.types import Device
 
 
 class OptionParser(Protocol):
-    """Where ``acrn_dm_add_options`` adds its options: the command line's, which reads the TOML keys of that name, too.
+    """The parser to which ``acrn_dm_add_options`` adds its options: the command line's, which reads the TOML keys of
+    that name, too.
 
     ``MachineConfig.plugin_options`` has the values, and with it every ``DeviceContext`` and ``HypervisorOptions``.
     """

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 BUILTINS = {
     "hypervisors.hsm": "acrn_dm.hypervisors.acrn.hsm",
     "hypervisors.vhm": "acrn_dm.hypervisors.acrn.vhm",
-    "hypervisors.kvm": "acrn_dm.hypervisors.kvm.vm",
-    "hypervisors.sim": "acrn_dm.hypervisors.sim.vm",
+    "hypervisors.kvm": "acrn_dm.hypervisors.kvm.plugin",
+    "hypervisors.sim": "acrn_dm.hypervisors.sim.plugin",
     "virtio.vbs_u": "acrn_dm.backends.vbs_u",
     "vhost.user": "acrn_dm.backends.user.backend",
     "devices.hostbridge": "acrn_dm.devices.hostbridge",
@@ -52,14 +52,14 @@ def blame(provenance: str) -> Iterator[None]:
 
 
 class _Pluggy(pluggy.PluginManager):
-    """Looks only at attributes with our prefix: anything else in a plugin's module is none of our business."""
+    """A manager that looks at attributes with our prefix only: the rest of a plugin is none of our business."""
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
         return super().parse_hookimpl_opts(plugin, name) if name.startswith("acrn_dm_") else None
 
 
 class _Entry(Protocol):
-    """What is used of an ``importlib.metadata.EntryPoint``; its ``dist`` may be missing."""
+    """An ``importlib.metadata.EntryPoint``, as far as it is used; its ``dist`` may be missing."""
 
     @property
     def name(self) -> str: ...

@@ -1,5 +1,5 @@
-"""What the machine gives a device when it becomes real: memory, buses, interrupts, loops. Devices open nothing
-global.
+"""Resources: what the machine gives a device when it becomes real: memory, buses, interrupts, loops. Devices open
+nothing global.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from acrn_dm.memory.guest_memory import GuestMemory
 
 @attrs.frozen(kw_only=True, eq=False)
 class HostFault:
-    """What the host failed, and somebody may mend while the guest stands still: a full disk, a lost cable."""
+    """A failure of the host that somebody may mend while the guest stands still: a full disk, a lost cable."""
 
     device: str  # the instance's name
     operation: str  # in one word
@@ -28,7 +28,7 @@ def _nobody_resumes(fault: HostFault) -> bool:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Resources:
-    """Handed to ``realize``; lives as long as the machine."""
+    """The machine as a device sees it: handed to ``realize``, lives as long as the machine."""
 
     memory: GuestMemory
     pio: Bus

@@ -11,6 +11,7 @@ from acrn_dm.contract.resources import Resources
 
 API = 1  # raised when a record's meaning changes; a type made for a newer one is refused with a readable error
 
+BUILT_IN = "built in"  # the distribution of the plugins that are part of this package
 _NAME = re.compile(r"[a-z][a-z0-9_.-]*\Z")
 
 
@@ -33,7 +34,7 @@ class Bdf:
 
 @attrs.frozen(kw_only=True)
 class DeviceContext:
-    """What a device may know about its place in the machine while it is built. Nothing is open yet."""
+    """A device's place in the machine, as far as it may know it while it is built. Nothing is open yet."""
 
     bdf: Bdf
     kind: str  # the name it was asked for by, e.g. "virtio-blk"
@@ -43,6 +44,7 @@ class DeviceContext:
     windows: bool = False  # PCI subsystem vendor 0x108E instead of 0x1AF4, for Windows drivers
     virtio_msi: bool = False  # one MSI vector instead of MSI-X
     poll_ns: int | None = None  # --virtio_poll
+    backend: str | None = None  # backend=NAME: who moves the data by the user's wish; None: as the device says
     plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
 
     @property
@@ -68,9 +70,6 @@ class Device(Protocol):
     def reset(self) -> None:
         """Forget what the driver has said."""
 
-    def prepare_close(self) -> None:
-        """Begin what takes time: ``close`` follows, when all devices were told."""
-
     def close(self) -> None:
         """Give back what ``realize`` opened. Idempotent."""
 
@@ -94,7 +93,8 @@ class DeviceType:
 
 @attrs.frozen(kw_only=True)
 class BackendType:
-    """Who moves a device's data. ``kinds`` are device names, ``*`` for all; ``probe()`` says why it is unusable.
+    """A kind of backend, which moves a device's data. ``kinds`` are device names, ``*`` for all; ``probe()`` says why
+    it is unusable.
 
     ``create(device)`` gets the ``VirtioDevice`` and returns a ``Backend``.
     """
@@ -102,14 +102,14 @@ class BackendType:
     name: str = attrs.field(validator=_name)
     summary: str
     kinds: Collection[str]
-    create: Callable[[Never], object]  # of types above the contract: ``virtio.backend.make`` knows both
+    create: Callable[[Never], object]  # of types above the contract: ``virtio.choice.make`` knows both
     probe: Callable[[], str | None] = lambda: None
     api: int = API
 
 
 @attrs.frozen(kw_only=True)
 class HypervisorOptions:
-    """What a hypervisor needs to open one virtual machine.
+    """The options with which a hypervisor opens one virtual machine.
 
     ``plugin_options`` has what only some plugins know: every option that a plugin added (``acrn_dm_add_options``), as
     ``MachineConfig`` has them, and those of the built-in options that ``HypervisorType.takes`` names, by these names.
@@ -145,11 +145,16 @@ class HypervisorType:
 
 @attrs.frozen(kw_only=True)
 class Provenance:
-    """Where a plugin came from."""
+    """The origin of a plugin."""
 
     plugin: str
-    distribution: str = "built in"
+    distribution: str = BUILT_IN
     version: str = ""
+
+    @property
+    def built_in(self) -> bool:
+        """It is part of this package."""
+        return self.distribution == BUILT_IN
 
     def __str__(self) -> str:
         return f"plugin {self.plugin} ({self.distribution}{' ' + self.version if self.version else ''})"

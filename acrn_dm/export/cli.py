@@ -29,6 +29,8 @@ from acrn_dm.devices.terminal.signals import signals_to
 from acrn_dm.export.device import ExportedDevice
 from acrn_dm.export.server import Server, inherited
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import WindowWatcher
+from acrn_dm.virtio.placement import USERSPACE
 
 PROGRAM = "acrn-dm-vhost-user"
 EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG = 1, 64, 78
@@ -113,7 +115,9 @@ def _main(arguments: argparse.Namespace, *, last: bool) -> int:
     exported = ExportedDevice(
         make_device(KINDS[arguments.kind], arguments.options), loop, quit_=loop.stop, dumps_memory=dumped
     )
-    with signals_to(loop.stop, lambda: loop.call_soon(exported.device.window_changed), last=last):
+    device = exported.device
+    window_changed = device.window_changed if isinstance(device, WindowWatcher) else lambda: None
+    with signals_to(loop.stop, lambda: loop.call_soon(window_changed), last=last):
         try:
             _serve(exported, arguments.socket_path, arguments.fd)
         finally:
@@ -127,7 +131,7 @@ def make_device(kind: Kind, text: str) -> VirtioDevice:
     device_type = make_plugin_manager(entry_points=False).device_types()[kind.device]
     context = DeviceContext(bdf=Bdf(slot=0), kind=kind.device, text=text, machine=PROGRAM)
     device = cast(VirtioDevice, device_type.create(_options(device_type, text), context))
-    if device.backend_name != "vbs-u":
+    if device.placement.backend != USERSPACE:
         raise ConfigError("a served device can't be served by others", option=kind.device, value=text)
     problems = device.check()
     if problems:

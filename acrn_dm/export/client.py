@@ -40,7 +40,7 @@ MESSAGES_PER_TURN = 64  # of the main loop
 
 
 class Client:
-    """See the module. *gone* is called once, when the connection is over."""
+    """The client's connection and what it has set up. *gone* is called once, when the connection is over."""
 
     def __init__(self, exported: ExportedDevice, peer: socket.socket, gone: Callable[[], None]) -> None:
         self._exported = exported

@@ -43,7 +43,8 @@ class NoMachine:
 
 
 class ExportedDevice:
-    """See the module. Also the device's ``Transport``: *changed* and *broken* are called on the main loop.
+    """The device as the client has it. Also the device's ``Transport``: *changed* and *broken* are called on the main
+    loop.
 
     *quit_* is called when whoever sits at this process's terminal wants the end. *dumps_memory*: core dumps of this
     process have the clients' memory.

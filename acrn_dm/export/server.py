@@ -49,7 +49,9 @@ def inherited(fd: int) -> Iterator[socket.socket]:
 
 
 class Server:
-    """Serves *exported* at *given*: to one client after another if it listens, else to that one, then calls *done*."""
+    """The server of *exported* at *given*: for one client after another if it listens, else for that one; then it calls
+    *done*.
+    """
 
     def __init__(self, exported: ExportedDevice, given: socket.socket, done: Callable[[], None]) -> None:
         self._exported = exported

@@ -19,7 +19,7 @@ class ClientKick:
 
     fd: int
 
-    def kick(self) -> None:
+    def signal(self) -> None:
         """Do what the client's driver does."""
         signal(self.fd)
 
@@ -50,7 +50,7 @@ class ClientCall:
 
 @attrs.define(eq=False)
 class Vring:
-    """See the module. Addresses are the client's user addresses; it owns its descriptors."""
+    """The ring and what the client said of it. Addresses are the client's user addresses; it owns its descriptors."""
 
     index: int
     max_size: int

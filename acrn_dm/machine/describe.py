@@ -1,9 +1,11 @@
 """A built machine as a record for ``--dry-run``: reads what ``machine.machine.build`` decided, opens nothing."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.contract.types import Bdf, HypervisorType
 from acrn_dm.devices.platform import Platform
 from acrn_dm.machine.report import BarReport, DeviceReport, MachineReport, RangeReport, UartReport
@@ -11,7 +13,10 @@ from acrn_dm.memory.guest_memory import guest_ranges
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.config_space import DEVICE_ID, VENDOR_ID
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.virtio.choice import unchosen
 from acrn_dm.virtio.pci.transport import VirtioPci
+
+log = logging.getLogger(__name__)
 
 
 def describe_function(function: PciFunction, provider: str) -> DeviceReport:
@@ -29,7 +34,7 @@ def describe_function(function: PciFunction, provider: str) -> DeviceReport:
         vectors=function.msix.vectors if function.msix is not None else 0,
         msi=function.msi is not None,
         gsi=function.intx.gsi if function.intx is not None else None,
-        backend=function.device.backend_text if isinstance(function, VirtioPci) else "",
+        backend=function.placement.text if isinstance(function, VirtioPci) else "",
         provider=provider,
     )
 
@@ -46,14 +51,28 @@ def describe_boot(config: MachineConfig) -> str:
     return ", ".join(f"{what} {path}" for what, path in parts if path is not None)
 
 
+def unchosen_backends(functions: Iterable[PciFunction], plugins: PluginManager) -> list[str]:
+    """What to say of backends that plugins brought and no device of *functions* uses. Raises PluginError."""
+    return unchosen(plugins, [(f.context, f.backend_type) for f in functions if isinstance(f, VirtioPci)])
+
+
+def log_unchosen_backends(functions: Iterable[PciFunction], plugins: PluginManager) -> None:
+    """Say it in the log of a machine that starts, where ``--dry-run`` has notes."""
+    for line in unchosen_backends(functions, plugins):
+        log.info("%s", line)
+
+
 def describe(
     config: MachineConfig,
     bus: PciBus,
     platform: Platform,
     hypervisor: HypervisorType | None,
     providers: Mapping[Bdf, str],
+    *,
+    plugins: PluginManager,
 ) -> MachineReport:
     """The whole machine; *providers* names the plugin behind each place."""
+    no_guest = [] if hypervisor is None or hypervisor.runs_guests else [f"no guest runs in {hypervisor.name}"]
     uarts = [
         UartReport(port=port.name, io_base=port.io_base, irq=port.irq, backend=port.backend_text)
         for port in platform.uarts
@@ -66,5 +85,5 @@ def describe(
         boot=describe_boot(config),
         devices=tuple(describe_function(f, providers.get(f.context.bdf, "")) for f in bus.functions),
         uarts=tuple(uarts),
-        notes=() if hypervisor is None or hypervisor.runs_guests else (f"no guest runs in {hypervisor.name}",),
+        notes=(*no_guest, *unchosen_backends(bus.functions, plugins)),
     )

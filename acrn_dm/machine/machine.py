@@ -30,7 +30,7 @@ from acrn_dm.contract.resources import HostFault, Resources
 from acrn_dm.contract.types import Bdf, HypervisorType
 from acrn_dm.devices.platform import Platform, PlatformCallbacks
 from acrn_dm.machine import parts
-from acrn_dm.machine.describe import describe
+from acrn_dm.machine.describe import describe, log_unchosen_backends
 from acrn_dm.machine.dispatch import MachineDispatch
 from acrn_dm.machine.firmware import FirmwareSupport, with_chips
 from acrn_dm.machine.plan import allocate_memory, boot_plan, hypervisor_options
@@ -152,7 +152,7 @@ class Machine:
 
     def describe(self) -> MachineReport:
         """The machine as a record for ``--dry-run``."""
-        return describe(self.config, self.bus, self.platform, self.hypervisor, self.providers)
+        return describe(self.config, self.bus, self.platform, self.hypervisor, self.providers, plugins=self.plugins)
 
     def boot_plan(self) -> loader.BootPlan:
         """What the loader is to put into memory."""
@@ -163,6 +163,7 @@ class Machine:
 
     def realize(self) -> None:
         """Open hypervisor, memory and devices. On an error everything opened so far is closed by ``close``."""
+        log_unchosen_backends(self.functions, self.plugins)
         self.open()
         self.connect()
 

@@ -21,6 +21,7 @@ from acrn_dm.management.service import check as check_sockets
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import MediumSlot
 from acrn_dm.virtio.pci.transport import VirtioPci
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,12 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
         if isinstance(device, VirtioDevice):
             return VirtioPci(device, resolved.context, plugins.backend_types())
     if isinstance(device, PciFunction):
+        if resolved.context.backend is not None:
+            raise ConfigError(
+                "no virtio device, so it has no backend",
+                option=device.name,
+                value=f"backend={resolved.context.backend}",
+            )
         return device
     raise ConfigError(
         f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
@@ -137,6 +144,8 @@ def insert_medium(functions: Iterable[PciFunction], bdf: Bdf, text: str) -> None
     if not isinstance(function, VirtioPci):
         raise ConfigError(f"there is no virtio device at {bdf}", value=text)
     with function.lock:
+        if not isinstance(function.device, MediumSlot):
+            raise ConfigError("takes no medium", option=function.name)
         function.device.insert_medium(text)
 
 

@@ -19,6 +19,7 @@ from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.layout import MEM64_WINDOW
 from acrn_dm.virtio.pci.transport import VirtioPci
+from acrn_dm.virtio.placement import USERSPACE
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def descriptors(config: MachineConfig, bus: PciBus) -> int:
     needed = 64 + 2 * config.vcpus
     for function in bus.functions:
         if isinstance(function, VirtioPci):
-            each = 2 if function.device.backend_name == "vbs-u" else 4
+            each = 2 if function.placement.backend == USERSPACE else 4
             needed += FILES_OF_A_DEVICE + each * len(function.device.queue_sizes)
     return needed
 

@@ -12,6 +12,7 @@ from acrn_dm.contract import options
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.types import DeviceContext, DeviceType
+from acrn_dm.virtio.choice import take_option
 
 # Emulations of the original device model that are not built in. No distribution is named that would bring them: whoever
 # registers such a name first would be installed.
@@ -59,6 +60,7 @@ def _resolve(
     if spec.kind not in types:
         raise _unknown(spec, types)
     kind = types[spec.kind]
+    spec, backend = take_option(spec, kind.config)
     with blame(f"{plugins.provider(kind)}: {spec.kind}"):  # a plugin's grammar may raise anything
         chosen = _options(spec, kind.config)
     context = DeviceContext(
@@ -70,6 +72,7 @@ def _resolve(
         windows=config.windows,
         virtio_msi=config.virtio_msi,
         poll_ns=config.virtio_poll_ns,
+        backend=backend,
         plugin_options=config.plugin_options,
     )
     return ResolvedDevice(spec=spec, type=kind, options=chosen, context=context)

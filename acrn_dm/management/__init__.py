@@ -1,4 +1,4 @@
-"""What the host's tools do to a running machine: the manager's socket (acrnctl, acrnd) and the command monitor."""
+"""Management of a running machine by the host's tools: the manager's socket (acrnctl, acrnd), the command monitor."""
 
 from acrn_dm.management.controls import Controls, PowerState, StopReason, power_state
 from acrn_dm.management.service import Management

@@ -17,7 +17,7 @@ OPENING, CLOSING = b"{[", b"}]"
 
 
 class MalformedError(ValueError):
-    """What came is no command; where the next one begins can't be known."""
+    """The error of bytes that are no command; where the next one begins can't be known."""
 
 
 @attrs.frozen
@@ -30,7 +30,7 @@ class Command:
 
 @attrs.define(eq=False)
 class Splitter:
-    """Finds the objects in a stream, looking at each byte once."""
+    """The cutter of a stream into its objects; looks at each byte once."""
 
     _buffer: bytearray = attrs.field(factory=bytearray)
     _depth: int = 0

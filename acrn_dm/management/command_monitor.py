@@ -51,6 +51,8 @@ class CommandMonitor:
 
 @attrs.define(eq=False)
 class _Session:
+    """The conversation with one client: commands in, answers out."""
+
     monitor: CommandMonitor
     client: Connection
     _splitter: Splitter = attrs.field(factory=Splitter, init=False)

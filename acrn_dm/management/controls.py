@@ -6,13 +6,11 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.contract.types import Bdf
-
-MAX_BUS, MAX_SLOT, MAX_FUNCTION = 255, 31, 7
-MAX_NUMBER_DIGITS = 3
+from acrn_dm.pci.place import parse_bdf
 
 
 class PowerState(enum.IntEnum):
-    """What DM_QUERY tells: the original's numbers of its suspend modes."""
+    """The answer to DM_QUERY: the original's numbers of its suspend modes."""
 
     RUNNING = 0
     SYSTEM_RESET = 1
@@ -22,7 +20,7 @@ class PowerState(enum.IntEnum):
 
 
 class StopReason(enum.Enum):
-    """Why the vCPUs stopped."""
+    """The reason why the vCPUs stopped."""
 
     POWEROFF = "poweroff"
     RESET = "reset"
@@ -46,7 +44,7 @@ def power_state(reason: StopReason | None, *, paused: bool) -> PowerState:
 
 @attrs.frozen(kw_only=True)
 class Controls:
-    """What can be done to the machine. All are called on the main loop's thread."""
+    """The handles of the machine. All are called on the main loop's thread."""
 
     state: Callable[[], PowerState]
     press_power_button: Callable[[], None]  # the guest decides; pressing again changes nothing
@@ -62,16 +60,4 @@ def parse_rescan(text: str) -> tuple[Bdf, str]:
     place, comma, medium = text.partition(",")
     if not comma or not medium:
         raise ValueError("expected SLOT,PATH[,OPTIONS]")
-    return _bdf(place), medium
-
-
-def _bdf(text: str) -> Bdf:
-    parts = text.split(":")
-    if len(parts) > 3 or not all(p.isascii() and p.isdigit() and len(p) <= MAX_NUMBER_DIGITS for p in parts):
-        raise ValueError(f"slot {text!r}: expected slot, slot:func or bus:slot:func")
-    numbers = [int(part) for part in parts]
-    bus = numbers.pop(0) if len(numbers) == 3 else 0
-    slot, func = numbers[0], numbers[1] if len(numbers) == 2 else 0
-    if bus > MAX_BUS or slot > MAX_SLOT or func > MAX_FUNCTION:
-        raise ValueError(f"slot {text!r}: no such place")
-    return Bdf(bus=bus, slot=slot, func=func)
+    return parse_bdf(place, ":"), medium

@@ -30,7 +30,7 @@ class VmEventKind(enum.IntEnum):
 
 
 class Events:
-    """On the loop's thread, but for what says otherwise."""
+    """The sender of events. On the loop's thread, but for what says otherwise."""
 
     def __init__(
         self, loop: IoLoop, send: Callable[[Event], None], clock: Callable[[], float] = time.monotonic

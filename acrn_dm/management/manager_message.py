@@ -17,7 +17,7 @@ RESULT = struct.Struct("<i")
 
 
 class MessageId(enum.IntEnum):
-    """What a device model is asked."""
+    """The requests to a device model."""
 
     STOP = 3
     SUSPEND = 4

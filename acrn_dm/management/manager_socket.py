@@ -69,6 +69,8 @@ class ManagerSocket:
 
 @attrs.define(eq=False)
 class _Session:
+    """The conversation with one client: messages in, answers out."""
+
     controls: Controls
     client: Connection
     _buffer: bytearray = attrs.field(factory=bytearray, init=False)

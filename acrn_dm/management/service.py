@@ -26,7 +26,7 @@ def check(config: MachineConfig) -> list[str]:
 
 
 class Management:
-    """What ``config`` asks for, on the main loop."""
+    """The sockets that ``config`` asks for, on the main loop."""
 
     def __init__(self, loop: IoLoop, config: MachineConfig, controls: Controls, *, rtvm: bool = False) -> None:
         """Raises ConfigError and HostError for the command monitor, which somebody asked for by its path.

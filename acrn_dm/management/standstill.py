@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Witness(Protocol):
-    """Who is told."""
+    """The receiver of what happens."""
 
     def paused(self, fault: HostFault) -> None:
         """The guest stands still because of *fault*; there may be several, one behind the other."""
@@ -30,7 +30,9 @@ class Witness(Protocol):
 
 @attrs.define(eq=False)
 class Standstill:
-    """See the module. What is not said to be for any thread is for the main loop's."""
+    """The state of one machine: running, or standing still and why. What is not said to be for any thread is for the
+    main loop's.
+    """
 
     loop: IoLoop
     standing: bool = attrs.field(default=False, init=False)

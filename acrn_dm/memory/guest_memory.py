@@ -85,7 +85,7 @@ class MemoryRegion:
 
 @attrs.frozen(kw_only=True)
 class _Backing:
-    """What a region is to be made of; *page* 0 is the host's ordinary pages. *dumped*: in core dumps, too."""
+    """A region's backing before it is made; *page* 0 is the host's ordinary pages. *dumped*: in core dumps, too."""
 
     gpa: int
     size: int

@@ -47,7 +47,7 @@ def all_ones(size: int) -> int:
 
 @attrs.define(eq=False)
 class _Allocator:
-    """Hands out naturally aligned stretches of a window, upwards."""
+    """A window and how much of it is taken: naturally aligned stretches, upwards."""
 
     window: Window
     minimum: int

@@ -24,7 +24,9 @@ ALL_ONES = 0xFFFF_FFFF
 
 
 class PciFunction:
-    """See the module. Addresses, interrupt line and resources come from ``PciBus``; ``realize`` opens things."""
+    """One function and its registers. Addresses, interrupt line and resources come from ``PciBus``; ``realize`` opens
+    things.
+    """
 
     one_only: ClassVar[bool] = False  # a second one of this class on the bus is a ConfigError
 

@@ -87,7 +87,9 @@ class IntxPin:
 
 @attrs.define(eq=False)
 class IntxRouter:
-    """Gives pins of slots to GSIs: from 16 on, one each while the IOAPIC has pins, then the least used one again."""
+    """The choice of GSIs for the pins of slots: from 16 on, one each while the IOAPIC has pins, then the least used one
+    again.
+    """
 
     ioapic_pins: int
     lines: dict[int, IrqLine] = attrs.field(factory=dict)

@@ -32,6 +32,8 @@ def bar_size(vectors: int) -> int:
 
 @attrs.define(eq=False, slots=True)
 class _Entry:
+    """A table entry: address (low, high), data, vector control."""
+
     words: list[int] = attrs.field(factory=lambda: [0, 0, 0, MASKED])
 
 

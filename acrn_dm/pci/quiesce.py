@@ -1,4 +1,4 @@
-"""Waiting until functions have nothing in flight any more, before their guest's memory becomes somebody else's."""
+"""The wait until functions have nothing in flight any more, before their guest's memory becomes somebody else's."""
 
 import logging
 import math

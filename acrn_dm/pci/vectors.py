@@ -1,4 +1,4 @@
-"""What MSI and MSI-X have in common: vectors that are deliverable or not, pending bits, and who watches changes.
+"""Message vectors, of MSI and MSI-X alike: deliverable or not, pending bits, and who watches changes.
 
 The message of a vector is composed when the guest writes a register and kept, so that raising an interrupt is one
 look-up. The lock is a leaf: held around the look-up *and* the injection, so that no message of an old setting can

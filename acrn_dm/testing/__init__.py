@@ -1,4 +1,4 @@
-"""What plugin authors test with: a machine without vCPUs, the driver's side, a ring model, conformance checks."""
+"""The kit for tests of plugins: a machine without vCPUs, the driver's side, a ring model, conformance checks."""
 
 from acrn_dm.testing.conformance import CHECKS, assert_device_conforms
 from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver

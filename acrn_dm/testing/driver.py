@@ -131,7 +131,9 @@ class DriverQueue:
 
 
 class VirtioDriver:
-    """See the module. With *msix* every queue and configuration changes get their own vectors, while there are any."""
+    """The driver of one device. With *msix* every queue and configuration changes get their own vectors, while there
+    are any.
+    """
 
     def __init__(self, machine: DriverHost, function: GuestFunction, registers: Registers, *, msix: bool) -> None:
         self.machine = machine

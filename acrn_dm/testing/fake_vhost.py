@@ -88,7 +88,7 @@ class FakeVhost:
 
 @attrs.define(eq=False)
 class _Ring:
-    """What a node was told about one queue."""
+    """The queue as a node was told of it."""
 
     num: int = 0
     base: int = 0

@@ -14,7 +14,7 @@ MAX_CAPABILITIES = 48  # more can't fit in the configuration space: the list loo
 
 
 class Processor(Protocol):
-    """What accesses a guest can make; a ``SimVm`` is one."""
+    """The accesses that a guest can make; a ``SimVm`` is one."""
 
     def pio_read(self, port: int, size: int) -> int:
         """IN."""
@@ -49,7 +49,7 @@ class Capability:
 
 
 class GuestFunction:
-    """See the module. ``bars`` is what the guest believes; after moving one, call ``find_bars`` again."""
+    """The function in one slot. ``bars`` is what the guest believes; after moving one, call ``find_bars`` again."""
 
     def __init__(self, vm: Processor, slot: int, func: int = 0, bus: int = 0) -> None:
         self.vm = vm

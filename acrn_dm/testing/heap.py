@@ -2,7 +2,7 @@
 
 
 class GuestHeap:
-    """Hands out guest addresses in [base, end). A block is aligned to its size, up to a page."""
+    """The free and taken guest addresses in [base, end). A block is aligned to its size, up to a page."""
 
     def __init__(self, base: int, end: int) -> None:
         self._base = self._next = base

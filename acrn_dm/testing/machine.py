@@ -49,7 +49,7 @@ Factory = Callable[[DeviceContext], Any]
 
 
 class _Witness:
-    """Collects what the machine tells observers."""
+    """An observer that keeps what the machine tells."""
 
     __name__ = "acrn_dm.testing"
 
@@ -62,7 +62,8 @@ class _Witness:
 
 
 class SimMachine:
-    """See the module. *plugins* are registered beside the built-in backend and hypervisor, e.g. to trace eventfd hooks.
+    """The machine and its PCI bus. *plugins* are registered beside the built-in backend and hypervisor, e.g. to trace
+    eventfd hooks.
 
     *memory* is RAM from address 0, in bytes, or the ranges themselves. The first driver, or ``start``, makes it real;
     devices are added before. Leaving the ``with`` block closes everything, and fails if a device let an exception

@@ -48,7 +48,7 @@ LEGACY = {
 
 
 class Registers(Protocol):
-    """What a driver needs of a transport; the same words for both kinds."""
+    """The transport, as far as a driver needs it; the same words for both kinds."""
 
     legacy: bool
     ring_alignment: int  # of the used ring

@@ -1,4 +1,4 @@
-"""Who moves a device's data: the contract between the transport and a backend, and how one is chosen.
+"""Backends, who move a device's data: the contract between the transport and one, and how it is chosen.
 
 The transport owns registers and eventfds; a backend owns the rings from ``start`` to ``stop``. It may run in this
 process (``vbs_u``), in the kernel (vhost) or in another process (vhost-user): a ``SessionQueue`` has what each of them
@@ -9,22 +9,16 @@ BAR or a disabled decoder is followed behind them (``pci.eventfds``). So no back
 call; ARCHITECTURE.md, "Backends", has the reasons.
 """
 
-import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Protocol
 
 import attrs
 
-from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.contract.resources import Resources
-from acrn_dm.contract.types import BackendType
 from acrn_dm.virtio import features
 from acrn_dm.virtio.device import VirtioDevice
-
-log = logging.getLogger(__name__)
-
-FALLBACK = "vbs-u"
+from acrn_dm.virtio.optional import LegacyConfig
 
 
 class Kick(Protocol):
@@ -32,7 +26,7 @@ class Kick(Protocol):
 
     fd: int
 
-    def kick(self) -> None:
+    def signal(self) -> None:
         """Do what the driver does."""
 
 
@@ -64,7 +58,7 @@ class SessionQueue:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Session:
-    """What was negotiated. *queues* are the enabled ones by index."""
+    """The result of a negotiation. *queues* are the enabled ones by index."""
 
     features: int = attrs.field(repr=hex)
     queues: tuple[SessionQueue, ...]
@@ -114,14 +108,17 @@ class Backend:
 
     def write_legacy_config(self, offset: int, data: bytes) -> None:
         """A legacy driver wrote *data*."""
-        self.device.write_legacy_config(offset, data)
+        if isinstance(self.device, LegacyConfig):
+            self.device.write_legacy_config(offset, data)
+        else:
+            self.device.write_config(offset, data)
 
     def start(self, session: Session) -> None:
         """Serve the queues. Raises GuestError (bad rings) or HostError; ``stop`` is called then, too."""
         raise NotImplementedError
 
     def queues_changed(self, done: Callable[[], None]) -> None:
-        """The device wants other queues than before (``VirtioDevice.wants_queue``): call *done* when that is so. Any
+        """The device wants other queues than before (``QueueSwitch``): call *done* when that is so. Any
         thread. Nothing to do where the device itself decides which queues get data.
         """
         done()
@@ -140,43 +137,3 @@ class Backend:
 
     def close(self) -> None:
         """Give everything back. Idempotent."""
-
-
-BackendFactory = Callable[[VirtioDevice], object]
-
-
-def choose(device: VirtioDevice, types: Iterable[BackendType], name: str | None = None) -> BackendType:
-    """Return the backend type *name*, or the one that *device* asks for. Raises ConfigError naming those there are."""
-    wanted = device.backend_name if name is None else name
-    fitting = [t for t in types if "*" in t.kinds or device.context.kind in t.kinds]
-    for backend_type in fitting:
-        if backend_type.name == wanted:
-            return backend_type
-    known = ", ".join(sorted(t.name for t in fitting)) or "none"
-    raise ConfigError(f"no such backend; there are: {known}", option=device.name, value=wanted)
-
-
-def make(backend_type: BackendType, device: VirtioDevice) -> Backend:
-    """Make the backend of *device*. Raises ConfigError where the plugin makes something else."""
-    made = cast(BackendFactory, backend_type.create)(device)
-    if not isinstance(made, Backend):
-        text = f"the backend {backend_type.name!r} made a {type(made).__name__}, which is none"
-        raise ConfigError(text, option=device.name)
-    return made
-
-
-def realize(backend: Backend, fallback: BackendType | None, resources: Resources) -> Backend:
-    """Realize *backend* and return it; where the host refuses it, one of type *fallback* instead, which the log says.
-
-    Raises HostError.
-    """
-    try:
-        backend.realize(resources)
-    except HostError as e:
-        backend.close()
-        if fallback is None:
-            raise
-        log.warning("%s: %s; falling back to the %s backend", backend.device.name, e, fallback.name)
-        backend = make(fallback, backend.device)
-        backend.realize(resources)
-    return backend

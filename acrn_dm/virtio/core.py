@@ -29,7 +29,9 @@ TOO_MANY = -1  # stands for the others
 
 @attrs.define(eq=False)
 class QueueConfig:
-    """What the driver wrote about one queue. Addresses are guest physical; *pfn* is the legacy way to say all three."""
+    """The registers of one queue, as the driver wrote them. Addresses are guest physical; *pfn* is the legacy way to
+    say all three.
+    """
 
     index: int
     max_size: int
@@ -70,7 +72,7 @@ class CoreHost(Protocol):
     def stop_queues(self) -> None:
         """Reset: forget the queues and every binding, without waiting. Idempotent; never raises."""
 
-    def kick(self, queue: int) -> None:
+    def signal_kick(self, queue: int) -> None:
         """The driver notified *queue* and no ioeventfd took it. Ignored for queues that do not run."""
 
     def join_queues(self) -> None:
@@ -101,7 +103,7 @@ class CoreHost(Protocol):
 
 
 class VirtioCore:
-    """See the module."""
+    """The registers of one device and their rules."""
 
     def __init__(self, device_id: int, queue_sizes: Sequence[int], host: CoreHost) -> None:
         self.device_id = device_id
@@ -381,7 +383,7 @@ class VirtioCore:
             self.early_start = True
             self._run(legacy=True)
         if self.running:
-            self.host.kick(queue)
+            self.host.signal_kick(queue)
 
     @property
     def _early(self) -> bool:

@@ -22,6 +22,8 @@ NotifyAddress = Callable[[int], KickAddress | None]  # of a queue; None while th
 
 @attrs.define(eq=False)
 class _Events:
+    """The two eventfds of one queue."""
+
     kick: KickEvent
     call: CallEvent
 
@@ -31,7 +33,7 @@ class _Events:
 
 
 class DataPlane:
-    """From ``start`` to ``stop`` the queues belong to the backend."""
+    """The eventfds and the backend of one device. From ``start`` to ``stop`` the queues belong to the backend."""
 
     def __init__(self, name: str, backend: Backend, *, poll_ns: int | None, without_msix: Callable[[], None]) -> None:
         self.backend = backend
@@ -161,11 +163,11 @@ class DataPlane:
         for index, events in self._events.items():
             events.kick.bind(self._bindable(address(index)))
 
-    def kick(self, index: int) -> None:
-        """A notify write that came to this process."""
+    def signal_kick(self, index: int) -> None:
+        """Signal the kick of queue *index*, for a notify write that came to this process."""
         events = self._events.get(index)
         if events is not None:
-            events.kick.kick()
+            events.kick.signal()
 
     def set_vector(self, index: int, vector: int) -> None:
         """The driver moved a queue to another vector."""

@@ -25,7 +25,7 @@ from acrn_dm.devices.virtio_blk.medium import open_image
 from acrn_dm.devices.virtio_console.backend import FileBackend
 from acrn_dm.devices.virtio_console.config import ConsoleConfig
 from acrn_dm.devices.virtio_net.config import NetConfig
-from acrn_dm.hypervisors.sim import vm as sim
+from acrn_dm.hypervisors.sim import plugin as sim
 from acrn_dm.machine.machine import Machine, StopReason
 from tests.boot.samples import make_bzimage, make_firmware
 from tests.cli.fakes import NoOptions, plugin

@@ -12,7 +12,6 @@ from acrn_dm.cli import platform, values
 from acrn_dm.cli.values import LogSettings
 from acrn_dm.contract.config import Firmware, UartSpec
 from acrn_dm.contract.interrupt_monitor import InterruptMonitor
-from acrn_dm.contract.types import Bdf
 
 
 @pytest.mark.parametrize(
@@ -49,32 +48,6 @@ def test_memory_size_is_read_in_every_unit(text: str, mib: int) -> None:
 def test_memory_size_malformed_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"memory size|not a number"):
         values.memory_size(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "place"),
-    [
-        ("3", (0, 3, 0)),
-        ("1:0", (0, 1, 0)),
-        ("3:7", (0, 3, 7)),
-        ("3/1", (0, 3, 1)),
-        ("3.1", (0, 3, 1)),
-        ("0:31:7", (0, 31, 7)),
-        ("2/3.4", (2, 3, 4)),
-        ("255:0:0", (255, 0, 0)),
-    ],
-)
-def test_place_is_slot_or_slot_function_or_all_three(text: str, place: tuple[int, int, int]) -> None:
-    bus, slot, func = place
-    assert values.bdf(text) == Bdf(bus=bus, slot=slot, func=func)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "32", "3:8", "256:1:0", "a", "0x3", "1:2:3:4", "-1", "3:", ":3", " 3", "9" * 5000]
-)
-def test_place_malformed_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"not a place|not a decimal number"):
-        values.bdf(text)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from acrn_dm.base.irq import IoEventFd, Space
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
 from acrn_dm.contract.types import API, BackendType, DeviceType, HypervisorType, Provenance
-from acrn_dm.hypervisors.sim import vm as sim
+from acrn_dm.hypervisors.sim import plugin as sim
 from acrn_dm.hypervisors.sim.vm import SimVm
 
 BINDING = IoEventFd(fd=3, space=Space.MMIO, addr=0x8000_0000, len=2)

@@ -1,19 +1,18 @@
-from typing import Final
+from typing import Final, Self
 
 from typing_extensions import disjoint_base
 
 from acrn_dm._fastring import MemoryMap
+from acrn_dm.base._ioctl import DeviceFile
 
 LOG_ALL: Final[int]
 NET_HEADER: Final[int]
 HINTS: dict[tuple[str, int], str]
 
 @disjoint_base
-class NodeFile:
-    fd: Final[int]
+class NodeFile(DeviceFile):
     path: Final[str]
-    def __init__(self, path: str) -> None: ...
-    def close(self) -> None: ...
+    def __new__(cls, path: str) -> Self: ...
     def get_features(self) -> int: ...
     def set_features(self, features: int) -> None: ...
     def set_owner(self) -> None: ...

@@ -10,17 +10,11 @@ import errno as _errno
 from acrn_dm.base.errors import GuestError, HostError
 
 from acrn_dm._fastring cimport MemoryMap, fr_translate
+from acrn_dm.base._ioctl cimport DeviceFile, zeroed
 from acrn_dm.backends.kernel cimport _linux_vhost as vhost_h
-from libc.errno cimport errno
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memset
-from posix.fcntl cimport O_CLOEXEC, O_RDWR, open as c_open
-from posix.unistd cimport close as c_close
-
-
-cdef extern from "<sys/ioctl.h>":
-    int ioctl(int fd, unsigned long request, ...) nogil
 
 
 LOG_ALL = 1 << vhost_h.VHOST_F_LOG_ALL  # "note every page written", a request of migration; guests must not see it
@@ -40,75 +34,55 @@ HINTS = {
 }
 
 
-cdef int _failed(str call, int err) except -1:
-    raise HostError(call, err=err, hint=HINTS.get((call.partition(" ")[0], err)))
+def _failed(str call, int err):
+    return HostError(call, err=err, hint=HINTS.get((call.partition(" ")[0], err)))
 
 
-cdef class NodeFile:
+cdef class NodeFile(DeviceFile):
     """An open vhost device. Each method is the ioctl of that name; all raise HostError.
 
     *index* is the queue's number inside this node; a descriptor of -1 takes away what was set.
     """
 
-    cdef readonly int fd
     cdef readonly str path
 
-    def __init__(self, str path):
-        self.close()
+    def __cinit__(self, str path):
+        self.failed = _failed
         self.path = path
-        self.fd = c_open(path.encode(), O_RDWR | O_CLOEXEC)
-        if self.fd < 0:
-            _failed(f"open {path}", errno)
-
-    def __cinit__(self):
-        self.fd = -1
-
-    def __dealloc__(self):
-        if self.fd >= 0:
-            c_close(self.fd)
-
-    def close(self):
-        """Close it, which takes everything back from the kernel. Idempotent."""
-        cdef int fd = self.fd
-        self.fd = -1  # first: while it is being closed the number may become another file's
-        if fd >= 0:
-            with nogil:  # waits for the worker
-                c_close(fd)
+        self.open_path(path)
 
     def get_features(self):
         """Return the feature bits the kernel has for the ring and for itself."""
         cdef uint64_t features = 0
-        self._call("VHOST_GET_FEATURES", vhost_h.VHOST_GET_FEATURES, &features)
+        self.call("VHOST_GET_FEATURES", vhost_h.VHOST_GET_FEATURES, &features)
         return features
 
     def set_features(self, uint64_t features):
         """Tell what was negotiated."""
-        self._call("VHOST_SET_FEATURES", vhost_h.VHOST_SET_FEATURES, &features)
+        self.call("VHOST_SET_FEATURES", vhost_h.VHOST_SET_FEATURES, &features)
 
     def set_owner(self):
         """Make this process's memory the one that guest addresses point into, and start a worker thread."""
-        self._call("VHOST_SET_OWNER", vhost_h.VHOST_SET_OWNER, NULL)
+        self.call("VHOST_SET_OWNER", vhost_h.VHOST_SET_OWNER, NULL)
 
     def reset_owner(self):
         """Undo ``set_owner`` and everything set since. Not every driver knows this one."""
-        self._call("VHOST_RESET_OWNER", vhost_h.VHOST_RESET_OWNER, NULL)
+        self.call("VHOST_RESET_OWNER", vhost_h.VHOST_RESET_OWNER, NULL)
 
     def set_mem_table(self, MemoryMap memory not None):
         """Show all of guest RAM."""
         cdef uint32_t n = memory.memory.n_regions
         cdef uint32_t i
-        cdef vhost_h.vhost_memory *table = <vhost_h.vhost_memory *>calloc(
-            1, sizeof(vhost_h.vhost_memory) + n * sizeof(vhost_h.vhost_memory_region)
+        cdef vhost_h.vhost_memory *table = <vhost_h.vhost_memory *>zeroed(
+            sizeof(vhost_h.vhost_memory) + n * sizeof(vhost_h.vhost_memory_region)
         )
-        if table == NULL:
-            raise MemoryError
         try:
             table.nregions = n
             for i in range(n):
                 table.regions[i].guest_phys_addr = memory.memory.regions[i].gpa
                 table.regions[i].memory_size = memory.memory.regions[i].size
                 table.regions[i].userspace_addr = <uint64_t><size_t>memory.memory.regions[i].hva
-            self._call("VHOST_SET_MEM_TABLE", vhost_h.VHOST_SET_MEM_TABLE, table)
+            self.call("VHOST_SET_MEM_TABLE", vhost_h.VHOST_SET_MEM_TABLE, table)
         finally:
             free(table)
 
@@ -124,7 +98,7 @@ cdef class NodeFile:
         """The next available index it would take."""
         cdef vhost_h.vhost_vring_state state
         state.index, state.num = index, 0
-        self._call("VHOST_GET_VRING_BASE", vhost_h.VHOST_GET_VRING_BASE, &state)
+        self.call("VHOST_GET_VRING_BASE", vhost_h.VHOST_GET_VRING_BASE, &state)
         return state.num
 
     def set_vring_addr(self, unsigned int index, MemoryMap memory not None, uint64_t desc, uint64_t avail,
@@ -136,7 +110,7 @@ cdef class NodeFile:
         addr.desc_user_addr = self._pointer(memory, desc)
         addr.avail_user_addr = self._pointer(memory, avail)
         addr.used_user_addr = self._pointer(memory, used)
-        self._call("VHOST_SET_VRING_ADDR", vhost_h.VHOST_SET_VRING_ADDR, &addr)
+        self.call("VHOST_SET_VRING_ADDR", vhost_h.VHOST_SET_VRING_ADDR, &addr)
 
     def set_vring_kick(self, unsigned int index, int fd):
         """The eventfd that says: look at the ring."""
@@ -156,22 +130,22 @@ cdef class NodeFile:
 
     def vsock_set_guest_cid(self, uint64_t cid):
         """vhost-vsock: the guest's address."""
-        self._call("VHOST_VSOCK_SET_GUEST_CID", vhost_h.VHOST_VSOCK_SET_GUEST_CID, &cid)
+        self.call("VHOST_VSOCK_SET_GUEST_CID", vhost_h.VHOST_VSOCK_SET_GUEST_CID, &cid)
 
     def vsock_set_running(self, bint running):
         """vhost-vsock: start or stop moving data."""
         cdef int value = running
-        self._call("VHOST_VSOCK_SET_RUNNING", vhost_h.VHOST_VSOCK_SET_RUNNING, &value)
+        self.call("VHOST_VSOCK_SET_RUNNING", vhost_h.VHOST_VSOCK_SET_RUNNING, &value)
 
-    cdef int _set_state(self, str call, unsigned long request, unsigned int index, unsigned int num) except -1:
+    cdef int _set_state(self, str name, unsigned long request, unsigned int index, unsigned int num) except -1:
         cdef vhost_h.vhost_vring_state state
         state.index, state.num = index, num
-        return self._call(call, request, &state)
+        return self.call(name, request, &state)
 
-    cdef int _set_file(self, str call, unsigned long request, unsigned int index, int fd) except -1:
+    cdef int _set_file(self, str name, unsigned long request, unsigned int index, int fd) except -1:
         cdef vhost_h.vhost_vring_file file
         file.index, file.fd = index, fd
-        return self._call(call, request, &file)
+        return self.call(name, request, &file)
 
     cdef uint64_t _pointer(self, MemoryMap memory, uint64_t gpa) except 0:
         cdef uint64_t room
@@ -179,14 +153,3 @@ cdef class NodeFile:
         if at == NULL:
             raise GuestError(f"{self.path}: a ring at {gpa:#x} is not in RAM")
         return <uint64_t><size_t>at
-
-    cdef int _call(self, str call, unsigned long request, void *argument) except -1:
-        """The ioctl, without the GIL: some wait for the worker. HostError if it fails."""
-        cdef int result
-        cdef int err
-        with nogil:
-            result = ioctl(self.fd, request, argument)
-            err = errno
-        if result < 0:
-            _failed(call, err)
-        return 0

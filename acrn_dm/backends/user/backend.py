@@ -22,7 +22,7 @@ from acrn_dm.backends.user import features as user_features
 from acrn_dm.backends.user import plan as user_plan
 from acrn_dm.backends.user import talk as user_talk
 from acrn_dm.backends.user.backoff import Backoff
-from acrn_dm.backends.user.enable import RingSwitches
+from acrn_dm.backends.user.enable import RingSwitches, wanted_queues
 from acrn_dm.backends.user.exchange import Talk
 from acrn_dm.backends.user.inflight import InflightSlot
 from acrn_dm.backends.user.link import ONCE, TIME_LIMIT_S, Link
@@ -54,9 +54,10 @@ class VhostUser(Proxy):
 
     def __init__(self, device: VirtioDevice) -> None:
         super().__init__(device)
-        if device.backend_path is None:
+        path = device.placement.path
+        if path is None:
             raise ConfigError("the vhost-user backend needs a socket", option=device.name)
-        self.path = device.backend_path
+        self.path = path
         self._id = device.device_id
         self._remote_config = user_features.remote_config(self._id)
         self._tracked = self._id in user_features.TRACKED
@@ -85,7 +86,7 @@ class VhostUser(Proxy):
         """Connect and get acquainted; what is offered to drivers depends on it. Raises HostError."""
         self._turns = Turns(resources.main_loop)
         self._link = Link(self._turns, self._lost, self._notice)
-        self._switches = RingSwitches(self._link, self.device.wants_queue)
+        self._switches = RingSwitches(self._link, wanted_queues(self.device))
         self._backoff = Backoff(self._turns, self._reconnect)
         self._closed = False
         with self._turns.hold():
@@ -238,10 +239,10 @@ class VhostUser(Proxy):
         self._running = True
         # Work may wait for which nobody kicks any more, and answers of which nobody told the driver.
         if self._relay is not None:
-            self._relay.kick()
+            self._relay.notify()
         else:
             for queue in session.queues:
-                queue.kick.kick()
+                queue.kick.signal()
                 queue.call.signal()
 
     def _return_to_work(self) -> Talk[None]:

@@ -15,8 +15,15 @@ from acrn_dm.backends.user.exchange import Talk
 from acrn_dm.backends.user.link import Link
 from acrn_dm.backends.user.talk import Peer
 from acrn_dm.virtio.backend import SessionQueue
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import QueueSwitch
 
 Done = Callable[[], None]
+
+
+def wanted_queues(device: VirtioDevice) -> Callable[[int], bool]:
+    """Tells of a queue's number whether the driver uses it at the moment: all, where the device does not say."""
+    return device.wants_queue if isinstance(device, QueueSwitch) else lambda index: True
 
 
 class RingSwitches:
@@ -66,5 +73,5 @@ class RingSwitches:
         self._told |= changes
         for index, enabled in changes.items():
             if enabled:
-                self._queues[index].kick.kick()  # one that came while the ring was disabled may be gone
+                self._queues[index].kick.signal()  # one that came while the ring was disabled may be gone
         self.follow()

@@ -30,7 +30,7 @@ class Task:
 
 @attrs.define(eq=False)
 class Helpers:
-    """See the module. Threads are started on demand and stay."""
+    """The threads that write, with their tasks. They are started on demand and stay."""
 
     write: Callable[[int, int], object] = os.eventfd_write
     lost: int = attrs.field(default=0, init=False)

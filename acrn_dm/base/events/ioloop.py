@@ -48,7 +48,7 @@ class Timer:
 
 @attrs.define(eq=False)
 class IoLoop:
-    """See the module. ``add``, ``remove`` and ``call_soon`` may be called from any thread."""
+    """An epoll descriptor and its handlers. ``add``, ``remove`` and ``call_soon`` may be called from any thread."""
 
     name: str
     _epoll: select.epoll = attrs.field(factory=select.epoll, init=False, repr=False)

@@ -1,4 +1,4 @@
-"""What a machine's parts use of the host, so that two of them who want the same are refused before anything is open.
+"""Claims on things of the host: two parts of a machine that want the same one are refused before anything is open.
 
 Other machines and programs are another matter: what keeps them away (locks, addresses in use) is found when a part
 looks at what it will open, and once more when it opens it.

@@ -1,4 +1,4 @@
-"""How many files this process may have open: the soft limit is low for programs that use select(2), which we do not."""
+"""The limit of open files: the soft one is low for programs that use select(2), which we do not."""
 
 import contextlib
 import resource

@@ -34,7 +34,7 @@ NOT_PROVIDED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # b
 
 @attrs.frozen(kw_only=True)
 class Access:
-    """What one user does: *shares* lets others write whatever it does itself, *part* is (first byte, length)."""
+    """One user's access: *shares* lets others write whatever it does itself, *part* is (first byte, length)."""
 
     writes: bool = True
     shares: bool = False

@@ -1,4 +1,4 @@
-"""What of this process goes into a core dump: not what belongs to a guest, unless the user wants it."""
+"""Core dumps of this process: without what belongs to a guest, unless the user wants it."""
 
 import mmap
 

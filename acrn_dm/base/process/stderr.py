@@ -24,7 +24,7 @@ PATIENCE_S = 1.0  # for the last lines, when we end
 
 @attrs.define(eq=False)
 class LineWriter:
-    """Writes lines to *fd*; *lost* makes the line that says how many were dropped. Any thread."""
+    """A thread that writes lines to *fd*; *lost* makes the line that says how many were dropped. Any thread."""
 
     fd: int
     lost: Callable[[int], bytes]

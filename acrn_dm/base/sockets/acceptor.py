@@ -18,8 +18,8 @@ SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Acceptor:
-    """Gives each client of *listener* to *accepted*, as a non-blocking socket, on the loop's thread. *where* is for
-    messages. Does not own *listener*.
+    """The way from *listener* to *accepted*, which gets each client as a non-blocking socket, on the loop's thread.
+    *where* is for messages. Does not own *listener*.
     """
 
     def __init__(

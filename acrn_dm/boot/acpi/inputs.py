@@ -1,4 +1,4 @@
-"""What the ACPI tables say about a machine."""
+"""The facts about a machine that its ACPI tables tell."""
 
 import re
 

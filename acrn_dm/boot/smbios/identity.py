@@ -1,4 +1,4 @@
-"""Which machine this is: the names in its tables."""
+"""The machine's identity: the names in its tables."""
 
 import functools
 import importlib.metadata

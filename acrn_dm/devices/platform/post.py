@@ -2,7 +2,7 @@
 
 
 class PostCode:
-    """Keeps the last code."""
+    """The port and the last code that was written to it."""
 
     def __init__(self) -> None:
         self.code: int | None = None

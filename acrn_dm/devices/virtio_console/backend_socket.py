@@ -21,7 +21,7 @@ LATER = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)  # nobody listens yet
 
 
 class SocketBackend(PortBackend):
-    """What server and client have in common: a connection that comes and goes.
+    """The base of server and client: a connection that comes and goes.
 
     A peer that leaves is let go at once, whether the guest reads or not: the next one waits for its place. What it had
     sent is kept for the guest.

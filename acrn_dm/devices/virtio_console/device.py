@@ -9,7 +9,6 @@ import functools
 import struct
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.files.claims import Claim, socket_claim
@@ -24,6 +23,7 @@ from acrn_dm.devices.virtio_console.config import ConsoleConfig, PortConfig
 from acrn_dm.devices.virtio_console.control import ControlQueues
 from acrn_dm.devices.virtio_console.port import Port
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.placement import Placement, at_socket
 from acrn_dm.virtio.queue import Queue
 
 SIZE, MULTIPORT, EMERG_WRITE = 1 << 0, 1 << 1, 1 << 2  # feature bits, 5.3.3
@@ -86,21 +86,12 @@ class ConsoleDevice(VirtioDevice):
         return CONFIG.size
 
     @property
-    def backend_name(self) -> str:
-        """Another process, if asked for."""
-        return "vbs-u" if self.config.vhost_user is None else "vhost-user"
-
-    @property
-    def backend_path(self) -> Path | None:
-        """Its socket."""
-        return self.config.vhost_user
-
-    @property
-    def backend_text(self) -> str:
-        """The ports' types, or the socket."""
+    def placement(self) -> Placement:
+        """Another process, if asked for; the ports' types, or its socket."""
         if self.config.vhost_user is not None:
-            return f"vhost-user {self.config.vhost_user}"
-        return ", ".join(port.type if port.path is None else f"{port.type} {port.path}" for port in self.config.ports)
+            return at_socket(self.config.vhost_user)
+        ports = (port.type if port.path is None else f"{port.type} {port.path}" for port in self.config.ports)
+        return Placement(text=", ".join(ports))
 
     @property
     def uses_terminal(self) -> bool:

@@ -3,9 +3,8 @@
 import logging
 import struct
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
-from acrn_dm.base.errors import HostError
+from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.files.claims import Claim, socket_claim
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import DeviceContext
@@ -27,6 +26,7 @@ from acrn_dm.devices.virtio_net.request import (
     header_bytes,
 )
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.placement import Placement, at_socket
 from acrn_dm.virtio.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ class NetDevice(VirtioDevice):
         self, config: NetConfig, context: DeviceContext, open_backend: Callable[[str], PacketFile] = backend.open_tap
     ) -> None:
         super().__init__(context)
+        if config.vhost != "off" and context.backend is not None:
+            raise ConfigError("vhost and backend exclude each other", option=self.name)
         self.config = config
         self.taps: tuple[PacketFile, ...] = ()
         self.pairs: tuple[Pair, ...] = ()
@@ -97,28 +99,15 @@ class NetDevice(VirtioDevice):
         return index // 2 < self._pairs_used
 
     @property
-    def backend_name(self) -> str:
-        """The kernel's vhost or another process, if asked for."""
+    def placement(self) -> Placement:
+        """The kernel's vhost or another process, if asked for; the interface, or the socket."""
         if self.config.vhost_user is not None:
-            return "vhost-user"
-        return "vbs-u" if self.config.vhost == "off" else "vhost"
-
-    @property
-    def backend_optional(self) -> bool:
-        """``vhost=auto``."""
-        return self.config.vhost == "auto"
-
-    @property
-    def backend_path(self) -> Path | None:
-        """The other process's socket."""
-        return self.config.vhost_user
-
-    @property
-    def backend_text(self) -> str:
-        """The interface, or the socket."""
-        if self.config.vhost_user is not None:
-            return f"vhost-user {self.config.vhost_user}"
-        return f"tap {self.config.tap}" + {"on": " (vhost)", "auto": " (vhost, if usable)"}.get(self.config.vhost, "")
+            return at_socket(self.config.vhost_user)
+        tap, vhost = f"tap {self.config.tap}", self.config.vhost
+        if vhost == "off":
+            return Placement(text=tap)
+        note = "vhost, if usable" if vhost == "auto" else "vhost"
+        return Placement(backend="vhost", optional=vhost == "auto", text=f"{tap} ({note})")
 
     def check(self) -> list[str]:
         """Whether the interface is there, and nobody else's."""

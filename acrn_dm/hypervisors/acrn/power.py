@@ -8,7 +8,7 @@ import errno
 import logging
 import struct
 
-from acrn_dm.contract.processors import CState, ProcessorPower, PState, Register
+from acrn_dm.contract.processors import CState, GenericAddress, ProcessorPower, PState
 from acrn_dm.hypervisors.acrn.module import _hsm
 from acrn_dm.hypervisors.acrn.module.abi import Port
 from acrn_dm.hypervisors.acrn.module.errors import failed
@@ -62,7 +62,7 @@ def _cstate(port: Port, vmid: int, vcpu: int, number: int) -> CState | None:
     if answer is None:
         return None
     (space, width, offset, access, address), kind, latency, power = _hsm.cstate(answer)
-    register = Register(space=space, bit_width=width, bit_offset=offset, access_size=access, address=address)
+    register = GenericAddress(space=space, bit_width=width, bit_offset=offset, access_size=access, address=address)
     return CState(register=register, type=kind, latency_us=latency, power_mw=power)
 
 

@@ -7,7 +7,7 @@ access takes the same way as on KVM: RAM, then ioeventfds, then the device model
 import errno
 import mmap
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,11 +15,9 @@ import attrs
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage, Space
-from acrn_dm.contract.hookspecs import hookimpl
-from acrn_dm.contract.hypervisor import Dispatch, Hypervisor, VmEvent
+from acrn_dm.contract.hypervisor import Dispatch, VmEvent
 from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
-from acrn_dm.contract.types import HypervisorOptions, HypervisorType
 from acrn_dm.hypervisors.lifecycle import AT_REST, OPEN, Lifecycle, State
 from acrn_dm.hypervisors.sim.irq import InterruptController, KickTable
 from acrn_dm.memory.guest_memory import MemoryRegion
@@ -103,7 +101,7 @@ class SimVm:
         """OUT."""
         _check_access(size, (1, 2, 4), port, 1 << 16)
         with self._access():
-            if not self._kick(Space.PIO, port, size, value & _ones(size)):
+            if not self._take_kick(Space.PIO, port, size, value & _ones(size)):
                 self._dispatch.pio_write(port, size, value & _ones(size))
 
     def mmio_read(self, gpa: int, size: int) -> int:
@@ -125,7 +123,7 @@ class SimVm:
             if ram is not None:
                 mapping, offset = ram
                 mapping[offset : offset + size] = value.to_bytes(size, "little")
-            elif not self._kick(Space.MMIO, gpa, size, value):
+            elif not self._take_kick(Space.MMIO, gpa, size, value):
                 self._dispatch.mmio_write(gpa, size, value)
 
     def vcpu_ends(self, event: VmEvent, detail: str = "") -> None:
@@ -269,7 +267,7 @@ class SimVm:
             self.interrupts.clear()
             self.boot_registers = None
 
-    def _kick(self, space: Space, addr: int, size: int, value: int) -> bool:
+    def _take_kick(self, space: Space, addr: int, size: int, value: int) -> bool:
         with self._lock:
             return self.kicks.signal(space, addr, size, value)
 
@@ -288,34 +286,3 @@ def _ones(size: int) -> int:
 def _check_access(size: int, sizes: tuple[int, ...], addr: int, limit: int) -> None:
     if size not in sizes or not 0 <= addr <= limit - size:
         raise ValueError(f"no processor makes an access of {size} bytes at {addr:#x}")
-
-
-def open_vm(options: HypervisorOptions) -> SimVm:
-    """Make a simulated machine as *options* say."""
-    return SimVm(name=options.name, vcpus=options.vcpus)
-
-
-@hookimpl
-def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
-    """Offer ``sim``, never chosen automatically: no guest runs in it."""
-    summary = "no vCPUs: a test in this process is the guest"
-    sim = HypervisorType(name="sim", summary=summary, probe=lambda: None, open=open_vm, runs_guests=False, rank=-1)
-    return [sim]
-
-
-@hookimpl
-def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> bool | None:
-    """Bind kicks in the simulation."""
-    if not isinstance(vm, SimVm):
-        return None
-    vm.ioeventfd(binding, assign)
-    return True
-
-
-@hookimpl
-def acrn_dm_vhm_irqfd(vm: Hypervisor, binding: IrqFd, assign: bool) -> bool | None:
-    """Bind calls in the simulation."""
-    if not isinstance(vm, SimVm):
-        return None
-    vm.irqfd(binding, assign)
-    return True

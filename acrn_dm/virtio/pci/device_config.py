@@ -11,8 +11,8 @@ from acrn_dm.virtio.core import VirtioCore
 
 
 class DeviceConfig:
-    """Bounds every access by *size*, ``config_size`` as it was when the device was built. The backend answers: it may
-    know better than the device.
+    """The bounds of every access: *size*, ``config_size`` as it was when the device was built. The backend answers: it
+    may know better than the device.
     """
 
     def __init__(self, size: int, backend: Callable[[], Backend], core: VirtioCore) -> None:

@@ -19,17 +19,19 @@ from acrn_dm.contract.types import BackendType, DeviceContext
 from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.eventfds import KickAddress
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.virtio import backend, defs, features
+from acrn_dm.virtio import choice, defs, features
 from acrn_dm.virtio.core import QueueConfig, VirtioCore
 from acrn_dm.virtio.dataplane import DataPlane
 from acrn_dm.virtio.defs import Status
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import NegotiationWatcher, SlowToClose, TerminalUser, WindowWatcher
 from acrn_dm.virtio.pci import caps as pci_caps
 from acrn_dm.virtio.pci import legacy, modern
 from acrn_dm.virtio.pci.device_config import DeviceConfig
 from acrn_dm.virtio.pci.interrupts import Interrupts
 from acrn_dm.virtio.pci.legacy import LegacyBar
 from acrn_dm.virtio.pci.modern import ModernBar
+from acrn_dm.virtio.placement import USERSPACE, Placement
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,9 @@ REPORT_INTERVAL_S = 1.0  # a driver can fail and reset as fast as it likes; the 
 
 
 class VirtioPci(PciFunction):
-    """See the module. Also what a device knows as its ``Transport``, and what the core knows as its ``CoreHost``."""
+    """The function of one device. Also what a device knows as its ``Transport``, and what the core knows as its
+    ``CoreHost``.
+    """
 
     def __init__(self, device: VirtioDevice, context: DeviceContext, backends: Iterable[BackendType]) -> None:
         problem = layout_problem(device)
@@ -56,13 +60,14 @@ class VirtioPci(PciFunction):
         self._closed = False
         self._unlocked = threading.Condition(self.lock)  # to let go of the lock, however often it was taken
         backend_types = list(backends)
-        self.backend_type = backend.choose(device, backend_types)
-        self._fallback = backend.choose(device, backend_types, backend.FALLBACK) if device.backend_optional else None
+        placement = self.placement
+        self.backend_type = choice.choose(context, backend_types, placement.backend)
+        self._fallback = choice.choose(context, backend_types, USERSPACE) if placement.optional else None
         self.core = VirtioCore(device.device_id, device.queue_sizes, self)
         self.interrupts = Interrupts(self)
         self.data_plane = DataPlane(
             self.name,
-            backend.make(self.backend_type, device),
+            choice.make(self.backend_type, device),
             poll_ns=context.poll_ns,
             without_msix=self.interrupts.queue_without_msix,
         )
@@ -83,12 +88,17 @@ class VirtioPci(PciFunction):
         self._window = pci_caps.ConfigWindow(self)
         self.use_intx()
 
+    @property
+    def placement(self) -> Placement:
+        """Who moves the data: as the user says, else as the device does."""
+        return choice.chosen(self.device.placement, self.context.backend, self.name)
+
     # PciFunction: called with the lock held.
 
     @property
     def uses_terminal(self) -> bool:
         """As the device says."""
-        return self.device.uses_terminal
+        return isinstance(self.device, TerminalUser) and self.device.uses_terminal
 
     def check(self) -> list[str]:
         """What the device and its backend miss on this host."""
@@ -106,7 +116,7 @@ class VirtioPci(PciFunction):
         problem = features.offer_problem(self.device.device_id, offered)
         if problem is not None:
             raise PluginError(problem, provenance=f"device {self.context.kind}")
-        self.data_plane.backend = backend.realize(self.data_plane.backend, self._fallback, resources)
+        self.data_plane.backend = choice.realize(self.data_plane.backend, self._fallback, resources)
         self.core.offer(self.data_plane.backend.offer(offered | features.OFFERED_BY_TRANSPORT))
 
     def reset(self) -> None:
@@ -131,9 +141,10 @@ class VirtioPci(PciFunction):
         return self.data_plane.busy
 
     def prepare_close(self) -> None:
-        """Pass it on."""
+        """Pass it on to a device that has something to do."""
         with self.lock:
-            self.device.prepare_close()
+            if isinstance(self.device, SlowToClose):
+                self.device.prepare_close()
 
     def close(self) -> None:
         """Stop whatever runs and close backend and device; what the host does not give back is left behind."""
@@ -150,7 +161,8 @@ class VirtioPci(PciFunction):
     def window_changed(self) -> None:
         """Pass it on to the device, if it has a terminal."""
         with self.lock:
-            self.device.window_changed()
+            if isinstance(self.device, WindowWatcher):
+                self.device.window_changed()
 
     def bar_mapped(self, index: int, base: int) -> None:
         """A BAR answers somewhere: kicks follow it."""
@@ -204,7 +216,8 @@ class VirtioPci(PciFunction):
     def negotiated(self) -> None:
         """The device may show another configuration from now on."""
         try:
-            self.device.negotiated(self.core.driver_features)
+            if isinstance(self.device, NegotiationWatcher):
+                self.device.negotiated(self.core.driver_features)
         except Exception as e:  # a plugin's fault; the driver's write has to return
             self.core.needs_reset(e)
 
@@ -263,9 +276,9 @@ class VirtioPci(PciFunction):
         except Exception:  # a plugin's fault; the driver's write has to return
             log.exception("%s: the device did not reset cleanly", self.name)
 
-    def kick(self, queue: int) -> None:
+    def signal_kick(self, queue: int) -> None:
         """A notify write that no ioeventfd took."""
-        self.data_plane.kick(queue)
+        self.data_plane.signal_kick(queue)
 
     def vector_changed(self, queue: QueueConfig) -> None:
         """A running queue's calls follow its vector."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.hypervisors.acrn.module.errors import failed
 from tests.hypervisors.acrn.fake_abi import (
     CREATION,
     IOEVENTFD,
@@ -94,7 +95,7 @@ class FakeHsm:
             self.log("open", path)
             err = self._due("open")
             if err:
-                raise OSError(err, os.strerror(err))
+                raise failed(f"open {path}", err)
             device = FakeDevice(self, self._next_fd)
             self._next_fd += 1
             self.devices.append(device)

@@ -9,7 +9,7 @@ import pytest
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.contract.types import HypervisorOptions
 from acrn_dm.hypervisors.kvm import host_cpus
-from acrn_dm.hypervisors.kvm import vm as kvm
+from acrn_dm.hypervisors.kvm import plugin as kvm
 from acrn_dm.hypervisors.kvm.host_cpus import cpus_by_lapic_id, pins
 from acrn_dm.hypervisors.kvm.vm import KvmVm
 from tests.hypervisors.guest_program import Out, Spin

@@ -16,8 +16,9 @@ from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.contract.hypervisor import VmEvent
 from acrn_dm.contract.registers import BootRegisters, Segment
 from acrn_dm.contract.types import HypervisorOptions
-from acrn_dm.hypervisors.kvm import _kvm
-from acrn_dm.hypervisors.kvm import vm as kvm
+from acrn_dm.hypervisors.kvm import plugin as kvm
+from acrn_dm.hypervisors.kvm import vcpus
+from acrn_dm.hypervisors.kvm.module._system import Kvm
 from acrn_dm.hypervisors.kvm.vm import KvmVm
 from acrn_dm.hypervisors.sim.vm import SimVm
 from tests.hypervisors.conftest import open_kvm
@@ -222,7 +223,7 @@ def test_close_gives_every_descriptor_and_mapping_back() -> None:
 def test_failed_open_gives_every_descriptor_back(monkeypatch: pytest.MonkeyPatch) -> None:
     open_kvm().close()
     before = footprint()
-    monkeypatch.setattr(kvm, "FIRMWARE_MSRS", ((0xDEAD_BEEF, 1),))
+    monkeypatch.setattr(vcpus, "FIRMWARE_MSRS", ((0xDEAD_BEEF, 1),))
     with pytest.raises(HostError, match="0xdeadbeef"):
         KvmVm.open(vcpus=2, allow_slow=True)
     assert footprint() == before
@@ -329,7 +330,7 @@ def test_errors_name_call_errno_and_fix(kvm_guest: Guest) -> None:
 def test_routes_run_out_with_an_error_and_come_back(kvm_guest: Guest) -> None:
     vm = kvm_guest.vm
     assert isinstance(vm, KvmVm)
-    vm._routes.limit = 26  # as if the kernel had room for two messages
+    vm._bindings._routes.limit = 26  # as if the kernel had room for two messages
     fds = [os.eventfd(0) for _ in range(3)]
     calls = [IrqFd(fd=fd, target=MsiMessage(addr=0xFEE0_0000, data=0x40 + i)) for i, fd in enumerate(fds)]
     vm.irqfd(calls[0], True)
@@ -351,13 +352,13 @@ def test_refused_irqfd_gives_its_route_back(kvm_guest: Guest) -> None:
     with pytest.raises(HostError):
         vm.irqfd(IrqFd(fd=fd, target=second), True)
     with pytest.raises(KeyError):
-        vm._routes.gsi(second)
+        vm._bindings._routes.gsi(second)
     os.close(fd)
 
 
 def test_closed_vcpu_refuses_to_run() -> None:
     open_kvm().close()
-    system = _kvm.Kvm()
+    system = Kvm()
     vm = system.create_vm()
     vcpu = vm.create_vcpu(0)
     vcpu.close()

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.base.errors import HostError
-from acrn_dm.hypervisors.kvm import vm as kvm
+from acrn_dm.hypervisors.kvm import plugin as kvm
+from acrn_dm.hypervisors.kvm import probe
+from acrn_dm.hypervisors.kvm.vm import KvmVm
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def test_forbidden_device_is_named(tmp_path: Path, device: Path, monkeypatch: py
     def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(kvm.os, "open", refuse)
+    monkeypatch.setattr(probe.os, "open", refuse)
     reason = kvm.probe(device, cpuinfo(tmp_path, "vmx"))
     assert reason is not None
     assert reason.startswith("no permission to open")
@@ -54,10 +56,10 @@ def test_host_without_hardware_support_is_a_reason_of_its_own(tmp_path: Path, de
 
 
 def test_slow_host_is_refused_unless_allowed(tmp_path: Path, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kvm, "DEVICE", device)
-    monkeypatch.setattr(kvm, "CPUINFO", cpuinfo(tmp_path, "fpu"))
+    monkeypatch.setattr(probe, "DEVICE", device)
+    monkeypatch.setattr(probe, "CPUINFO", cpuinfo(tmp_path, "fpu"))
     with pytest.raises(HostError, match="neither vmx nor svm"):
-        kvm.KvmVm.open()
+        KvmVm.open()
 
 
 def test_type_offered_is_kvm_and_ranks_above_the_simulation() -> None:

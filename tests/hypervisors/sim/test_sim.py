@@ -11,7 +11,7 @@ from acrn_dm.base.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.contract.hypervisor import VmEvent
 from acrn_dm.contract.types import HypervisorOptions
 from acrn_dm.hypervisors.lifecycle import State
-from acrn_dm.hypervisors.sim import vm as sim
+from acrn_dm.hypervisors.sim import plugin as sim
 from acrn_dm.hypervisors.sim.irq import LineChange
 from acrn_dm.hypervisors.sim.vm import Call, SimVm
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange

@@ -2,6 +2,7 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
+from acrn_dm.base._ioctl import DeviceFile
 from acrn_dm.contract.registers import BootRegisters
 
 REQUESTS: dict[str, int]
@@ -21,11 +22,8 @@ GET_CX_DATA: int
 PX_DATA_SIZE: int
 CX_DATA_SIZE: int
 
-@disjoint_base
-class Device:
+class Device(DeviceFile):
     def __new__(cls, path: str) -> Self: ...
-    @property
-    def fd(self) -> int: ...
     def close(self) -> None: ...
     def ioctl(self, request: int, argument: int | bytearray, may_sleep: bool = True) -> int: ...
 

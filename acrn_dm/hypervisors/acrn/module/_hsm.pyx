@@ -5,20 +5,21 @@ Every number and structure of Linux comes from ``linux/acrn.h`` at build time. W
 (asynchronous kicks, virtual machine events) is declared here, once. Policy is not here: see ``hsm``.
 """
 
+from acrn_dm.hypervisors.acrn.module.errors import failed
+
+from acrn_dm.base._ioctl cimport DeviceFile
 from acrn_dm.hypervisors.acrn.module cimport _linux_acrn as acrn
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
-from posix.fcntl cimport O_CLOEXEC, O_RDWR, open as c_open
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
-from posix.unistd cimport close as c_close
 
 
 cdef extern from *:
     """
     #include <stddef.h>
     #include <linux/acrn.h>
-    #include <sys/ioctl.h>
+    #include <linux/ioctl.h>
     #include <sys/mman.h>
 
     /* ACRN's additions to the kernel's header: hypervisor/include/public/acrn_common.h, devicemodel/include/public. */
@@ -48,7 +49,6 @@ cdef extern from *:
 
     #define LOAD_ACQUIRE(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     """
-    int ioctl(int fd, unsigned long request, ...) nogil
     int madvise(void *address, size_t length, int advice) nogil
     uint32_t LOAD_ACQUIRE(uint32_t *p) nogil
     int MADV_DONTFORK
@@ -99,47 +99,30 @@ PX_DATA_SIZE = sizeof(acrn.acrn_pstate_data)
 CX_DATA_SIZE = sizeof(acrn.acrn_cstate_data)
 
 
-cdef class Device:
-    """The open device file, one virtual machine each. Raises OSError when it can't be opened."""
-
-    cdef readonly int fd
+cdef class Device(DeviceFile):
+    """The open device file, one virtual machine each. Raises HostError when it can't be opened."""
 
     def __cinit__(self, path):
-        cdef bytes name = str(path).encode()
-        self.fd = c_open(name, O_RDWR | O_CLOEXEC)
-        if self.fd < 0:
-            raise OSError(errno, f"open {path}")
-
-    def __dealloc__(self):
-        self.close()
+        self.failed = failed
+        self.open_path(str(path))
 
     def close(self):
         """Close it; idempotent. The kernel destroys a virtual machine that is left. No call may be under way."""
-        if self.fd >= 0:
-            c_close(self.fd)
-        self.fd = -1
+        DeviceFile.close(self)
 
     def ioctl(self, unsigned long request, argument, bint may_sleep=True):
         """Return the result, or minus errno. *argument* is a number passed by value, or a bytearray read and written.
 
         Calls that *may_sleep* release the GIL; short ones keep it: to get it back takes longer than they do.
         """
-        cdef unsigned long value
+        cdef void *value
         cdef uint8_t[::1] buffer
         if isinstance(argument, int):
-            value = argument
+            value = <void *><uintptr_t>argument
         else:
             buffer = argument
-            value = <uintptr_t>&buffer[0]
-        cdef int result
-        if may_sleep:
-            with nogil:
-                result = ioctl(self.fd, request, value)
-                if result < 0:
-                    result = -errno
-            return result
-        result = ioctl(self.fd, request, value)
-        return result if result >= 0 else -errno
+            value = &buffer[0]
+        return self.attempt(request, value) if may_sleep else self.attempt_short(request, value)
 
 
 cdef class RequestPage:

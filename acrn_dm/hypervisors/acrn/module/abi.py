@@ -13,7 +13,7 @@ import attrs
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.types import HypervisorOptions
 from acrn_dm.hypervisors.acrn.module import _hsm
-from acrn_dm.hypervisors.acrn.module.errors import cannot_open, failed
+from acrn_dm.hypervisors.acrn.module.errors import failed
 from acrn_dm.memory.guest_memory import MemoryRegion
 
 MAX_NAME = 15  # bytes, with a NUL behind them
@@ -76,10 +76,7 @@ class Port:
     @classmethod
     def open(cls, abi: Abi, open_device: Callable[[str], Device]) -> "Port":
         """Open the device file. Raises HostError."""
-        try:
-            return cls(abi, open_device(abi.path))
-        except OSError as e:
-            raise cannot_open(abi.path, e) from e
+        return cls(abi, open_device(abi.path))
 
     @property
     def is_open(self) -> bool:

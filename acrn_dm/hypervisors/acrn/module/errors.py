@@ -78,9 +78,6 @@ BY_ERRNO = {
 
 def failed(call: str, err: int) -> HostError:
     """Make the HostError of a *call* that failed with errno *err*, with the likely fix."""
+    if call.startswith("open "):
+        return HostError(call, err=err, hint=OPEN_HINTS.get(err))
     return HostError(call, err=err, hint=HINTS.get((call, err)) or BY_ERRNO.get(err))
-
-
-def cannot_open(path: str, error: OSError) -> HostError:
-    """Make the HostError for a device file that can't be opened."""
-    return HostError(f"open {path}", err=error.errno, hint=OPEN_HINTS.get(error.errno or 0))

@@ -1,4 +1,4 @@
-"""Requests that the host failed and that wait, unanswered, until the guest is resumed.
+"""Requests to retry: the host failed them, and they wait, unanswered, until the guest is resumed.
 
 They fail on I/O loops and are resumed on the main loop, while a control thread may stop the device: one lock, held for
 a few statements, says whose they are.
@@ -14,8 +14,10 @@ J = TypeVar("J")
 
 
 @attrs.define(eq=False)
-class Held(Generic[J]):
-    """*pause* asks for the guest to stand still, because of the job it gets, and says whether it will."""
+class RetryQueue(Generic[J]):
+    """The jobs of one device that wait. *pause* asks for the guest to stand still, because of the job it gets, and says
+    whether it will.
+    """
 
     pause: Callable[[J], bool]
     releases: int = attrs.field(default=0, init=False)
@@ -46,13 +48,13 @@ class Held(Generic[J]):
             return True
 
     def release(self) -> None:
-        """The guest is resumed: what is kept may be done ``again``; what fails then asks for a pause anew."""
+        """The guest is resumed: what is kept is for ``retry``; what fails then asks for a pause anew."""
         with self._lock:
             self.releases += 1
             self._going += self._jobs
             self._jobs = []
 
-    def again(self, wanted: Callable[[J], bool], submit: Callable[[J], None]) -> None:
+    def retry(self, wanted: Callable[[J], bool], submit: Callable[[J], None]) -> None:
         """*submit* the released jobs that are *wanted*. Nothing is submitted any more once ``close`` has returned."""
         with self._lock:
             jobs, self._going = self._going, []

@@ -1,4 +1,4 @@
-"""Requests that touch guest memory only while they are wanted: for legacy drivers.
+"""The bounce buffer of legacy drivers: requests touch guest memory only while they are wanted.
 
 A legacy driver frees its memory right after it has written the reset, whether or not the host has come back from what
 is in flight. So its data passes through a buffer of ours: what comes too late from the medium goes nowhere, what goes
@@ -19,8 +19,8 @@ Wanted = Callable[[Callable[[], None]], bool]  # does something unless nobody wa
 
 
 @attrs.frozen(eq=False)
-class Apart:
-    """The transfers of *image*, see the module. All raise OSError."""
+class BounceBuffer:
+    """The transfers of *image* through such a buffer. All raise OSError."""
 
     image: Image
     still_wanted: Wanted

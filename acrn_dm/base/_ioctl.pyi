@@ -1,0 +1,10 @@
+from typing import Final
+
+from typing_extensions import disjoint_base
+
+__pyx_capi__: dict[str, object]  # the C functions, for Cython's cimport
+
+@disjoint_base
+class DeviceFile:
+    fd: Final[int]
+    def close(self) -> None: ...

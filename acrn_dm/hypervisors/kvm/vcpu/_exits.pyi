@@ -1,0 +1,1 @@
+__pyx_capi__: dict[str, object]  # the C functions, for Cython's cimport; there is nothing for Python

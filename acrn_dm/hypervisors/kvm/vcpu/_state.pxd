@@ -1,0 +1,4 @@
+from acrn_dm.base._ioctl cimport DeviceFile
+
+cdef class VcpuState(DeviceFile):
+    cdef readonly unsigned long apic_id

@@ -1,0 +1,40 @@
+"""The simulation as a plugin: the hypervisor ``sim`` and its hooks."""
+
+from collections.abc import Iterable
+
+from acrn_dm.base.irq import IoEventFd, IrqFd
+from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.contract.hypervisor import Hypervisor
+from acrn_dm.contract.types import HypervisorOptions, HypervisorType
+from acrn_dm.hypervisors.sim.vm import SimVm
+
+
+def open_vm(options: HypervisorOptions) -> SimVm:
+    """Make a simulated machine as *options* say."""
+    return SimVm(name=options.name, vcpus=options.vcpus)
+
+
+@hookimpl
+def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
+    """Offer ``sim``, never chosen automatically: no guest runs in it."""
+    summary = "no vCPUs: a test in this process is the guest"
+    sim = HypervisorType(name="sim", summary=summary, probe=lambda: None, open=open_vm, runs_guests=False, rank=-1)
+    return [sim]
+
+
+@hookimpl
+def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> bool | None:
+    """Bind kicks in the simulation."""
+    if not isinstance(vm, SimVm):
+        return None
+    vm.ioeventfd(binding, assign)
+    return True
+
+
+@hookimpl
+def acrn_dm_vhm_irqfd(vm: Hypervisor, binding: IrqFd, assign: bool) -> bool | None:
+    """Bind calls in the simulation."""
+    if not isinstance(vm, SimVm):
+        return None
+    vm.irqfd(binding, assign)
+    return True

@@ -1,0 +1,105 @@
+"""What only some virtio devices have, a protocol for each, asked for by ``isinstance``.
+
+A device has one by having its method; nothing is inherited and nothing registered. A method is called as the device's
+others are, on a control thread under the function's lock, unless it says "any thread".
+"""
+
+from collections.abc import Collection
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class LocalQueues(Protocol):
+    """A device that serves some of its queues itself whoever moves the data: control queues."""
+
+    def local_queues(self, features: int) -> Collection[int]:
+        """Queues that stay with ``handle_queue`` under a driver that negotiated *features*."""
+
+
+@runtime_checkable
+class QueueSwitch(Protocol):
+    """A device whose driver tells it which of the enabled queues it uses; news is ``Transport.queues_changed``."""
+
+    def wants_queue(self, index: int) -> bool:
+        """Whether the driver uses queue *index*, one of those it enabled, at the moment. Any thread."""
+
+
+@runtime_checkable
+class LoopChoice(Protocol):
+    """A device with I/O loops of its own; the others share the loop ``io``."""
+
+    def loop_name(self, queue: int) -> str:
+        """Name of the I/O loop that serves queue number *queue*."""
+
+
+@runtime_checkable
+class LegacyConfig(Protocol):
+    """A device with fields of its configuration space that only a legacy driver may write."""
+
+    def write_legacy_config(self, offset: int, data: bytes) -> None:
+        """A legacy driver wrote *data*; ``write_config`` is not called for it then."""
+
+
+@runtime_checkable
+class NegotiationWatcher(Protocol):
+    """A device that shows another configuration as soon as features are negotiated."""
+
+    def negotiated(self, features: int) -> None:
+        """FEATURES_OK: the driver accepted *features*. A legacy driver has no such moment; ``start`` is the first that
+        is heard of what it accepted.
+        """
+
+
+@runtime_checkable
+class Cancellable(Protocol):
+    """A device with requests in flight outside ``handle_queue``, in helper threads for example."""
+
+    def cancel(self) -> None:
+        """The driver has reset the device, or the machine goes off: no ``handle_queue`` runs now or later. Give up what
+        is in flight, where it has got to, without waiting for it; what was acknowledged is kept. ``stop`` follows.
+        """
+
+
+@runtime_checkable
+class InFlight(Protocol):
+    """A device whose requests may outlast ``cancel``, because a helper thread waits in the host's kernel."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether what ``cancel`` gave up is under way in the host all the same, with guest memory or files in use.
+
+        Until it is not, the status does not read 0 and nothing starts. Any thread.
+        """
+
+
+@runtime_checkable
+class SlowToClose(Protocol):
+    """A device whose ``close`` takes time in the host: a last flush."""
+
+    def prepare_close(self) -> None:
+        """``close`` follows, when all devices were told: begin what takes time, so that it takes it once for all."""
+
+
+@runtime_checkable
+class TerminalUser(Protocol):
+    """A device that may stand on this process's standard input and output, which one device at most can have."""
+
+    @property
+    def uses_terminal(self) -> bool:
+        """Whether it does, as its options say."""
+
+
+@runtime_checkable
+class WindowWatcher(Protocol):
+    """A device that tells its guest the size of a terminal."""
+
+    def window_changed(self) -> None:
+        """The terminal that this process stands on has another size."""
+
+
+@runtime_checkable
+class MediumSlot(Protocol):
+    """A device into which a medium can be put while the guest runs."""
+
+    def insert_medium(self, text: str) -> None:
+        """Take the medium *text* (the kind's own option text) into the empty slot. Raises ConfigError or HostError."""
