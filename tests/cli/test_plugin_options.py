@@ -46,7 +46,7 @@ class Tracer:
 
     @hookimpl
     def acrn_dm_machine_started(self, machine: Machine) -> None:
-        machine.request_stop(StopReason.POWEROFF)
+        machine.power.request(StopReason.POWEROFF)
 
     def _create(self, options: NoOptions, context: DeviceContext) -> Traced:
         self.device = context.plugin_options

@@ -34,7 +34,9 @@ class Call:
 
 @attrs.define(eq=False)
 class SimVm:
-    """One virtual machine; keeps ``base.Hypervisor``. Its calls may come from any thread, as on the real ones."""
+    """One virtual machine; keeps ``contract.hypervisor.Hypervisor``. Its calls may come from any thread, as on the real
+    ones.
+    """
 
     name: str = "vm"
     vcpus: int = 1

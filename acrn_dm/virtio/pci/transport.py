@@ -1,4 +1,4 @@
-"""A virtio device as a PCI function (spec 4.1): identity, BARs, capabilities, and the joints between the parts.
+"""A virtio device as a PCI function (spec 4.1): identity, BARs, capabilities, and the wiring between them.
 
 ===== ============= =============================================================
 BAR 0 I/O           legacy registers (transitional devices only)

@@ -6,6 +6,7 @@ to the medium late is what the driver gave. It costs a copy; modern drivers wait
 """
 
 import errno
+import functools
 from collections.abc import Callable
 
 import attrs
@@ -32,7 +33,7 @@ class BounceBuffer:
             piece = before(views, BUFFER_BYTES)
             part = buffer[: total(piece)]
             self.image.read([part], offset)
-            self._touch(lambda p=part, v=piece: scatter(p, v))  # type: ignore[misc]
+            self._touch(functools.partial(scatter, part, piece))
             views, offset = after(views, len(part)), offset + len(part)
 
     def write(self, views: Views, offset: int, *, durable: bool) -> None:
@@ -41,7 +42,7 @@ class BounceBuffer:
         while views:
             piece = before(views, BUFFER_BYTES)
             part = buffer[: total(piece)]
-            self._touch(lambda p=part, v=piece: gather(v, p))  # type: ignore[misc]
+            self._touch(functools.partial(gather, piece, part))
             self.image.write([part], offset, durable=durable)
             views, offset = after(views, len(part)), offset + len(part)
 
