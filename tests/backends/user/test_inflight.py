@@ -19,7 +19,7 @@ from tests.backends.user.user_disk import FLUSH, REGION_START, SECTOR, WRITE
 from tests.backends.user.user_rig import IN, OUT, Daemon, DiskLoad, block_content, eventually, unanswered
 
 ROOT = Path(__file__).parents[3]
-IMAGE_BYTES = 32 * MIB
+IMAGE_BYTES = 16 * MIB
 BLOCK = 16 << 10
 DIED_S = 20.0
 
