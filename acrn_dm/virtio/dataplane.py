@@ -12,6 +12,7 @@ from acrn_dm.base.errors import HostError
 from acrn_dm.contract.resources import Resources
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
+from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.core import QueueConfig
@@ -61,7 +62,8 @@ class DataPlane:
         What comes before the backend waits in the eventfds. Raises what the backend raises; then ``stop`` cleans up.
         """
         self._started = True
-        session_queues = tuple(self._open(resources, msix, queue, address) for queue in queues)
+        begin = ring_format(negotiated).start
+        session_queues = tuple(self._open(resources, msix, queue, address, begin) for queue in queues)
         self._session = Session(features=negotiated, queues=session_queues, resources=resources, poll_ns=self._poll_ns)
         self.backend.start(self._session)
 
@@ -73,14 +75,21 @@ class DataPlane:
             return
         paused_before = self._paused is not None
         self.pause()
-        more = [self._open(resources, msix, queue, address) for queue in queues if queue.index not in self._events]
+        begin = ring_format(self._session.features).start
+        new = [queue for queue in queues if queue.index not in self._events]
+        more = [self._open(resources, msix, queue, address, begin) for queue in new]
         all_queues = sorted((*self._session.queues, *more), key=lambda queue: queue.index)
         self._session = attrs.evolve(self._session, queues=tuple(all_queues))
         if not paused_before:
             self.resume()
 
     def _open(
-        self, resources: Resources, msix: Msix | None, queue: QueueConfig, address: NotifyAddress
+        self,
+        resources: Resources,
+        msix: Msix | None,
+        queue: QueueConfig,
+        address: NotifyAddress,
+        position: RingPosition,
     ) -> SessionQueue:
         """Make a queue's eventfds and bind them. Raises HostError."""
         call = CallEvent(resources.eventfds, msix, self._without_msix, self._refused)
@@ -100,6 +109,7 @@ class DataPlane:
             used=queue.used,
             kick=kick,
             call=call,
+            position=position,
         )
 
     @property
