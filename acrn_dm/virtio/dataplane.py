@@ -46,7 +46,7 @@ class DataPlane:
         self._session: Session | None = None
         self._started = False
         self._cancelled = False
-        self._paused: Mapping[int, RingPosition] | None = None  # where the queues were
+        self._paused: Mapping[int, RingPosition | int] | None = None  # where the queues were
         self._complained = False
 
     def start(
@@ -135,7 +135,7 @@ class DataPlane:
         """Whether something that was given up may still use guest memory."""
         return self.backend.busy
 
-    def stop(self) -> Mapping[int, RingPosition]:
+    def stop(self) -> Mapping[int, RingPosition | int]:
         """Stop the backend, then close the eventfds; returns where each queue was. Idempotent, never raises."""
         if not self._started:
             return {}
@@ -189,7 +189,7 @@ class DataPlane:
         polled = self._poll_ns is not None and self.backend.polls
         return None if polled else address
 
-    def _stop_backend(self) -> Mapping[int, RingPosition]:
+    def _stop_backend(self) -> Mapping[int, RingPosition | int]:
         try:
             return self.backend.stop()
         except Exception:
