@@ -86,10 +86,6 @@ class PciBus:
         """Highest bus number in use; the ECAM window ends behind it."""
         return max((f.context.bdf.bus for f in self._functions.values()), default=0)
 
-    def find(self, bdf: Bdf) -> PciFunction | None:
-        """The function at *bdf*."""
-        return self._functions.get(bdf_number(bdf))
-
     def add(self, function: PciFunction) -> None:
         """Put *function* where its context says. Raises ConfigError: the place is taken, or a second ``one_only``."""
         place = function.context.bdf
