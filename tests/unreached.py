@@ -1,4 +1,4 @@
-"""What of a package only tests reach: the public names it defines and itself never reads.
+"""What of a package only tests reach: the public names that it defines and that no product code reads.
 
 By name, as a reader with a search would: a name that two classes share is taken for reached when either is. A name is
 read where Python code loads it, imports it, or asks for it with ``getattr``; to assign it, to add to it or to pass it
@@ -8,11 +8,11 @@ by keyword is no reading. In Cython each word that is no definition counts.
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 
-from tests.source_tree import PYTHON, Source, Tree
+from tests.source_tree import Source, Tree
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _CODE_ONLY = re.compile(r'"""(?:.|\n)*?"""|"[^"\n]*"|\'[^\'\n]*\'|#[^\n]*')
@@ -26,34 +26,43 @@ _BY_NAME = {"getattr", "hasattr", "attrgetter", "methodcaller"}
 
 @attrs.frozen
 class Definition:
-    """A public name: of a module, or of a class in it."""
+    """Public names defined by one statement, of a module or of a class in it: one name, or a table of register numbers,
+    which is reached when one of them is.
+    """
 
     module: str
     owner: str  # the class; empty for a name of the module itself
-    name: str
-    line: int
+    names: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.module.replace('/', '.')}: {self.owner + '.' if self.owner else ''}{self.name}"
+        return f"{self.module.replace('/', '.')}: {self.owner + '.' if self.owner else ''}{', '.join(self.names)}"
 
 
 def definitions(source: Source) -> Iterator[Definition]:
     """Each public function, class, constant, method, property and field that *source* defines."""
-    if source.path.suffix == ".py":
-        yield from _python_definitions(source)
-    elif source.path.suffix == ".pyx":
-        yield from _cython_definitions(source)
+    if source.path.suffix not in (".py", ".pyx"):
+        return
+    found = _python_definitions(source) if source.path.suffix == ".py" else _cython_definitions(source)
+    for owner, names in found:
+        public = tuple(name for name in names if not name.startswith("_"))
+        if public:
+            yield Definition(source.module, owner, public)
 
 
-def _python_definitions(source: Source) -> Iterator[Definition]:
+def _python_definitions(source: Source) -> Iterator[tuple[str, list[str]]]:
     tree = ast.parse(source.text)
-    scopes: list[tuple[str, list[ast.stmt]]] = [("", tree.body)]
-    scopes += [(n.name, n.body) for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and not _is_enum(n)]
-    for owner, body in scopes:
-        for statement in body:
-            for name in _defined(statement):
-                if not name.startswith("_"):
-                    yield Definition(source.module, owner, name, statement.lineno)
+    yield from (("", _defined(statement)) for statement in tree.body)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and not _is_enum(node):
+            yield from ((node.name, _defined(statement)) for statement in node.body)
+            yield from ((node.name, [name]) for name in _set_up(node))
+
+
+def _set_up(node: ast.ClassDef) -> list[str]:
+    """The attributes that ``__init__`` gives the instance."""
+    inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+    found = [n for init in inits for n in ast.walk(init) if isinstance(n, ast.Attribute)]
+    return [n.attr for n in found if isinstance(n.ctx, ast.Store) and ast.unparse(n.value) == "self"]
 
 
 def _is_enum(node: ast.ClassDef) -> bool:
@@ -76,25 +85,21 @@ def _is_called_by_its_decorator(node: ast.FunctionDef | ast.AsyncFunctionDef | a
     return any(n == "hookimpl" or n.endswith((".validator", ".default", ".setter", "hookspec")) for n in names)
 
 
-def _cython_definitions(source: Source) -> Iterator[Definition]:
+def _cython_definitions(source: Source) -> Iterator[tuple[str, list[str]]]:
     owner = ""
     for found in _CYTHON_DEFINES.finditer(source.text):
         if not found["depth"]:
             owner = ""
-        name = found["kind"] or found["function"] or found["constant"]
-        if not name.startswith("_"):
-            yield Definition(source.module, owner, name, source.text.count("\n", 0, found.start()) + 1)
-        if found["kind"]:
-            owner = found["kind"]
+        yield owner, [found["kind"] or found["function"] or found["constant"]]
+        owner = found["kind"] or owner
 
 
 def read_names(source: Source) -> Counter[str]:
     """How often *source* reads each name."""
-    if source.path.suffix in PYTHON:
-        return Counter(_python_reads(ast.parse(source.text))) if source.path.suffix == ".py" else Counter()
+    if source.path.suffix == ".py":
+        return Counter(_python_reads(ast.parse(source.text)))
     if source.path.suffix == ".pyx":
-        code = _CODE_ONLY.sub("", source.text)
-        return Counter(_WORD.findall(_CYTHON_DEFINES.sub("", code)))
+        return Counter(_WORD.findall(_CYTHON_DEFINES.sub("", _CODE_ONLY.sub("", source.text))))
     return Counter()
 
 
@@ -116,9 +121,8 @@ def _reads(node: ast.AST) -> list[str]:
     return []
 
 
-def unreached(tree: Tree) -> list[Definition]:
-    """The public names of *tree* that nothing in it reads."""
-    reads: Counter[str] = Counter()
-    for source in tree.sources:
-        reads += read_names(source)
-    return [d for source in tree.sources for d in definitions(source) if not reads[d.name]]
+def unreached(tree: Tree, users: Iterable[Source] = ()) -> list[Definition]:
+    """The definitions of *tree* that neither it nor *users* read a name of."""
+    reads = sum((read_names(source) for source in (*tree.sources, *users)), Counter[str]())
+    found = [definition for source in tree.sources for definition in definitions(source)]
+    return [d for d in found if not any(reads[name] for name in d.names)]
