@@ -10,7 +10,7 @@ EXTENSIONS := $(subst /,.,$(basename $(shell find acrn_dm -name '*.pyx')))
 .DELETE_ON_ERROR:
 
 demo: ext
-	@$(PY) -m tests.lab.demo
+	@$(PY) -m lab.demo
 
 test: ext
 	$(PYTEST) tests plugins

@@ -1,133 +1,112 @@
 """acrn_dm: a virtual machine's device model whose devices are Python plugins.
 
-The names below are the interface for plugins; everything else may change. They are looked up when they are used, so
-that a plugin can import this package while this package loads plugins. ``acrn_dm.testing`` has what the tests of a
-plugin need.
+The names below are the interface for plugins, grouped by whose work needs them; everything else may change. The list
+stands here once: ``make docs`` writes the reference from it. ``acrn_dm.testing`` has what the tests of a plugin need.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from types import ModuleType as _Module
 
-if TYPE_CHECKING:
-    from acrn_dm._fastring import Chain
-    from acrn_dm.backends.kernel.backend import KernelVhost
-    from acrn_dm.backends.kernel.node import VhostNode, VhostQueue
-    from acrn_dm.base.errors import AcrnDmError, ConfigError, GuestError, HostError, PluginError
-    from acrn_dm.base.events.ioloop import READ, WRITE, IoLoop, Timer
-    from acrn_dm.base.files.claims import Claim
-    from acrn_dm.base.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
-    from acrn_dm.contract.hookspecs import hookimpl
-    from acrn_dm.contract.options import option
-    from acrn_dm.contract.resources import Resources
-    from acrn_dm.contract.types import BackendType, Bdf, DeviceContext, DeviceType, HypervisorOptions, HypervisorType
-    from acrn_dm.memory.guest_memory import GuestMemory
-    from acrn_dm.pci.bar import Bar, BarKind
-    from acrn_dm.pci.function import PciFunction
-    from acrn_dm.virtio.backend import Backend, Session, SessionQueue
-    from acrn_dm.virtio.device import VirtioDevice
-    from acrn_dm.virtio.optional import (
-        Cancellable,
-        InFlight,
-        LegacyConfig,
-        LocalQueues,
-        LoopChoice,
-        MediumSlot,
-        NegotiationWatcher,
-        QueueSwitch,
-        SlowToClose,
-        TerminalUser,
-        WindowWatcher,
-    )
-    from acrn_dm.virtio.placement import Placement
-    from acrn_dm.virtio.queue import Queue
+# Every plugin: hooks, options, errors by blame
+from acrn_dm.base.errors import AcrnDmError as AcrnDmError
+from acrn_dm.base.errors import ConfigError as ConfigError
+from acrn_dm.base.errors import GuestError as GuestError
+from acrn_dm.base.errors import HostError as HostError
+from acrn_dm.base.errors import PluginError as PluginError
+from acrn_dm.contract.hookspecs import hookimpl as hookimpl
+from acrn_dm.contract.machine import OptionParser as OptionParser
+from acrn_dm.contract.options import option as option
+from acrn_dm.contract.options import vhost_user_option as vhost_user_option
 
-_HOMES = {
-    "_fastring": ("Chain",),
-    "base.files.claims": ("Claim",),
-    "base.errors": ("AcrnDmError", "ConfigError", "GuestError", "HostError", "PluginError"),
-    "contract.hookspecs": ("hookimpl",),
-    "base.events.ioloop": ("READ", "WRITE", "IoLoop", "Timer"),
-    "base.irq": ("IntxLine", "IoEventFd", "IrqFd", "MsiMessage", "Space"),
-    "memory.guest_memory": ("GuestMemory",),
-    "contract.options": ("option",),
-    "pci.bar": ("Bar", "BarKind"),
-    "pci.function": ("PciFunction",),
-    "contract.resources": ("Resources",),
-    "contract.types": ("BackendType", "Bdf", "DeviceContext", "DeviceType", "HypervisorOptions", "HypervisorType"),
-    "backends.kernel.backend": ("KernelVhost",),
-    "backends.kernel.node": ("VhostNode", "VhostQueue"),
-    "virtio.backend": ("Backend", "Session", "SessionQueue"),
-    "virtio.device": ("VirtioDevice",),
-    "virtio.optional": (
-        *("Cancellable", "InFlight", "LegacyConfig", "LocalQueues", "LoopChoice", "MediumSlot"),
-        *("NegotiationWatcher", "QueueSwitch", "SlowToClose", "TerminalUser", "WindowWatcher"),
-    ),
-    "virtio.placement": ("Placement",),
-    "virtio.queue": ("Queue",),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+# A device: its kind, its place, what it is given
+from acrn_dm.contract.types import Bdf as Bdf
+from acrn_dm.contract.types import Device as Device
+from acrn_dm.contract.types import DeviceContext as DeviceContext
+from acrn_dm.contract.types import DeviceType as DeviceType
+from acrn_dm.contract.resources import HostFault as HostFault
+from acrn_dm.contract.resources import Resources as Resources
+from acrn_dm.memory.guest_memory import GuestMemory as GuestMemory
+from acrn_dm.memory.guest_memory import MemoryRange as MemoryRange
+from acrn_dm.memory.guest_memory import MemoryRegion as MemoryRegion
+from acrn_dm.base.events.ioloop import READ as READ
+from acrn_dm.base.events.ioloop import WRITE as WRITE
+from acrn_dm.base.events.ioloop import IoLoop as IoLoop
+from acrn_dm.base.events.ioloop import Timer as Timer
+from acrn_dm.base.bus import Bus as Bus
+from acrn_dm.base.bus import Handler as Handler
+from acrn_dm.base.bus import Range as Range
+from acrn_dm.base.irq import EventFdRegistry as EventFdRegistry
+from acrn_dm.base.irq import InterruptSink as InterruptSink
+from acrn_dm.base.files.claims import Claim as Claim
+from acrn_dm.base.files.claims import Claimant as Claimant
+from acrn_dm.base.files.claims import path_key as path_key
+from acrn_dm.base.files.claims import socket_claim as socket_claim
+from acrn_dm.base.files.file_locks import Access as Access
 
-__all__ = [
-    "AcrnDmError",
-    "Backend",
-    "BackendType",
-    "Bar",
-    "BarKind",
-    "Bdf",
-    "Cancellable",
-    "Chain",
-    "Claim",
-    "ConfigError",
-    "DeviceContext",
-    "DeviceType",
-    "GuestError",
-    "GuestMemory",
-    "HostError",
-    "HypervisorOptions",
-    "HypervisorType",
-    "InFlight",
-    "IntxLine",
-    "IoEventFd",
-    "IoLoop",
-    "IrqFd",
-    "KernelVhost",
-    "LegacyConfig",
-    "LocalQueues",
-    "LoopChoice",
-    "MediumSlot",
-    "MsiMessage",
-    "NegotiationWatcher",
-    "PciFunction",
-    "Placement",
-    "PluginError",
-    "Queue",
-    "QueueSwitch",
-    "READ",
-    "Resources",
-    "Session",
-    "SessionQueue",
-    "SlowToClose",
-    "Space",
-    "TerminalUser",
-    "Timer",
-    "VhostNode",
-    "VhostQueue",
-    "VirtioDevice",
-    "WRITE",
-    "WindowWatcher",
-    "hookimpl",
-    "option",
-]
+# A virtio device: its queues and their buffers, and what only some devices have
+from acrn_dm.virtio.device import Transport as Transport
+from acrn_dm.virtio.device import VirtioDevice as VirtioDevice
+from acrn_dm.virtio.queue import Queue as Queue
+from acrn_dm._fastring import Chain as Chain
+from acrn_dm.virtio.placement import Placement as Placement
+from acrn_dm.virtio.optional import Cancellable as Cancellable
+from acrn_dm.virtio.optional import InFlight as InFlight
+from acrn_dm.virtio.optional import LegacyConfig as LegacyConfig
+from acrn_dm.virtio.optional import LocalQueues as LocalQueues
+from acrn_dm.virtio.optional import LoopChoice as LoopChoice
+from acrn_dm.virtio.optional import MediumSlot as MediumSlot
+from acrn_dm.virtio.optional import NegotiationWatcher as NegotiationWatcher
+from acrn_dm.virtio.optional import QueueSwitch as QueueSwitch
+from acrn_dm.virtio.optional import SlowToClose as SlowToClose
+from acrn_dm.virtio.optional import TerminalUser as TerminalUser
+from acrn_dm.virtio.optional import WindowWatcher as WindowWatcher
 
+# A PCI function: BARs, capabilities, interrupts
+from acrn_dm.pci.function import PciFunction as PciFunction
+from acrn_dm.pci.bar import Bar as Bar
+from acrn_dm.pci.bar import BarKind as BarKind
+from acrn_dm.pci.config_space import ConfigSpace as ConfigSpace
+from acrn_dm.pci.msi import Msi as Msi
+from acrn_dm.pci.msix import Msix as Msix
+from acrn_dm.pci.intx import IntxPin as IntxPin
+from acrn_dm.pci.pirq import PirqRouter as PirqRouter
 
-def __getattr__(name: str) -> Any:
-    """Import the module that has *name* (PEP 562)."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+# A backend: who moves a virtio device's data
+from acrn_dm.contract.types import BackendType as BackendType
+from acrn_dm.virtio.backend import Backend as Backend
+from acrn_dm.virtio.backend import Session as Session
+from acrn_dm.virtio.backend import SessionQueue as SessionQueue
+from acrn_dm.virtio.backend import Kick as Kick
+from acrn_dm.virtio.backend import Call as Call
+from acrn_dm.backends.kernel.backend import KernelVhost as KernelVhost
+from acrn_dm.backends.kernel.node import VhostNode as VhostNode
+from acrn_dm.backends.kernel.node import VhostQueue as VhostQueue
 
+# A hypervisor: runs the vCPUs, or plays them
+from acrn_dm.contract.types import HypervisorOptions as HypervisorOptions
+from acrn_dm.contract.types import HypervisorType as HypervisorType
+from acrn_dm.contract.hypervisor import Hypervisor as Hypervisor
+from acrn_dm.contract.hypervisor import Dispatch as Dispatch
+from acrn_dm.contract.hypervisor import VmEvent as VmEvent
+from acrn_dm.contract.registers import BootRegisters as BootRegisters
+from acrn_dm.contract.registers import Segment as Segment
+from acrn_dm.base.irq import IoEventFd as IoEventFd
+from acrn_dm.base.irq import IrqFd as IrqFd
+from acrn_dm.base.irq import MsiMessage as MsiMessage
+from acrn_dm.base.irq import IntxLine as IntxLine
+from acrn_dm.base.irq import Space as Space
+from acrn_dm.contract.processors import ProcessorPower as ProcessorPower
+from acrn_dm.contract.processors import PState as PState
+from acrn_dm.contract.processors import CState as CState
+from acrn_dm.contract.processors import GenericAddress as GenericAddress
+from acrn_dm.contract.interrupt_monitor import InterruptMonitor as InterruptMonitor
+from acrn_dm.contract.interrupt_monitor import InterruptWatcher as InterruptWatcher
+from acrn_dm.contract.interrupt_monitor import PendingCall as PendingCall
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# An observer: the machine that it is told of
+from acrn_dm.contract.machine import ObservedMachine as ObservedMachine
+from acrn_dm.contract.config import MachineConfig as MachineConfig
+from acrn_dm.contract.config import DeviceSpec as DeviceSpec
+from acrn_dm.contract.config import UartSpec as UartSpec
+from acrn_dm.contract.config import Firmware as Firmware
+
+__all__ = [_name for _name, _value in vars().items() if not _name.startswith("_") and not isinstance(_value, _Module)]

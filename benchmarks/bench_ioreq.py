@@ -1,9 +1,9 @@
 """An I/O request on the HSM's interface, from posted to answered: the ``hsm`` plugin, and the least that C can do.
 
 ``python -m benchmarks.bench_ioreq`` prints a table and writes ``build/bench-ioreq.json``. Both clients run on the
-emulated HSM (``tests/rig``), whose vCPUs post ports, memory and configuration accesses in turn, without a guest between
-them. The two take turns, and medians are compared. With ``--boot``, or when the lab has run ``tests/lab/test_hsm.py``
-before, there is a row for the boot of a stock kernel: how many requests it makes and how long it waits for them in all.
+emulated HSM (``lab/hsm``), whose vCPUs post ports, memory and configuration accesses in turn, without a guest between
+them. The two take turns, and medians are compared. With ``--boot``, or after a run with it, there is a row for the boot
+of a stock kernel in the lab: how many requests it makes and how long it waits for them in all.
 """
 
 import json
@@ -15,15 +15,14 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.rig.build import RigUnavailable, library
+from lab.hsm.boot import BOOTED, boot_reference_guest
+from lab.hsm.build import RigUnavailable, library
+from lab.paths import BUILD, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-BUILD = ROOT / "build"
 ROUNDS = 5
 REQUESTS = 20480
 VCPUS = (1, 8)
 PLUGIN, FLOOR = "hsm plugin (Python)", "floor: C, answers at once"
-BOOTS = "lab/hsm/test_stock_kernel_boots_with_its_cpus_and_disk-1-"  # glob: the boot with one vCPU
 COLUMNS = ("p50_ns", "p90_ns", "p99_ns")
 
 Stats = dict[str, float]
@@ -57,7 +56,7 @@ def measure() -> dict[str, dict[int, Stats]]:
     for _ in range(ROUNDS):
         for vcpus in VCPUS:
             rows = {
-                PLUGIN: [sys.executable, "-m", "tests.rig.plugin_storm", str(REQUESTS), str(vcpus)],
+                PLUGIN: [sys.executable, "-m", "lab.hsm.storm", str(REQUESTS), str(vcpus)],
                 FLOOR: [client, str(vcpus)],
             }
             for row, command in rows.items():
@@ -71,8 +70,8 @@ def measure() -> dict[str, dict[int, Stats]]:
 
 def boots() -> list[Stats]:
     """What the rig counted in the last boot in the lab."""
-    found = [file for folder in BUILD.glob(BOOTS) for file in folder.glob("rig-stats")]
-    return [json.loads(line) for file in found for line in file.read_text().splitlines()]
+    stats = BOOTED / "rig-stats"
+    return [json.loads(line) for line in stats.read_text().splitlines()] if stats.exists() else []
 
 
 def table(medians: dict[str, dict[int, Stats]], booted: list[Stats]) -> list[str]:
@@ -102,8 +101,7 @@ def main() -> int:
         print(f"bench_ioreq: {e}")
         return 0
     if "--boot" in sys.argv:
-        boot = "tests/lab/test_hsm.py::test_stock_kernel_boots_with_its_cpus_and_disk[1]"
-        subprocess.run([sys.executable, "-m", "pytest", "-q", boot], cwd=ROOT, check=True)
+        boot_reference_guest()
     medians, booted = measure(), boots()
     print("\n".join(table(medians, booted)))
     BUILD.mkdir(exist_ok=True)

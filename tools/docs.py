@@ -1,18 +1,21 @@
-"""Write the reference pages from the program itself: devices and their options, hooks, registers, command line.
+"""Write the reference pages from the program itself: public names, devices, hooks, registers, command line.
 
 ``python -m tools.docs DIR``. What can be generated is not written by hand, so it can't become false; the prose pages in
 ``docs/`` are copied beside them.
 """
 
 import contextlib
+import enum
 import inspect
 import io
+import re
 import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import acrn_dm
 from acrn_dm.cli.app import main as acrn_dm_main
 from acrn_dm.contract import hookspecs
 from acrn_dm.contract.options import describe
@@ -20,6 +23,7 @@ from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
 from acrn_dm.virtio import features
 from acrn_dm.virtio.pci import legacy, modern
 
+PUBLIC = re.compile(r"from \S+ import (\w+) as \1")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -56,6 +60,73 @@ def hooks_page() -> str:
     return "\n".join(parts)
 
 
+def public_names() -> dict[str, list[str]]:
+    """The public names by group, as they stand in ``acrn_dm/__init__.py``: a comment there is a group's title."""
+    groups: dict[str, list[str]] = {}
+    title = ""
+    for line in inspect.getsource(acrn_dm).splitlines():
+        if line.startswith("# "):
+            title = line.removeprefix("# ")
+        elif (found := PUBLIC.fullmatch(line)) and title:
+            groups.setdefault(title, []).append(found[1])
+    return groups
+
+
+def interface_page() -> str:
+    """Every public name, by whose work needs it."""
+    parts = ["# What plugins are written against\n", inspect.getdoc(acrn_dm) or "", ""]
+    for title, names in public_names().items():
+        parts.append(f"## {title}\n")
+        parts += [describe_name(name, getattr(acrn_dm, name)) for name in names]
+    return "\n".join(parts)
+
+
+def describe_name(name: str, value: object) -> str:
+    """What there is to say of one name: its signature, its documentation, for a class its members."""
+    if inspect.isclass(value) or inspect.isfunction(value):
+        text = f"### {name}\n\n```python\n{name}{signature(value)}\n```\n\n{documentation(value)}\n"
+    else:
+        text = f"### {name}\n\n`{name} = {value if isinstance(value, int) else type(value).__name__}`\n"
+    rows = members(value) if inspect.isclass(value) else []
+    return text + ("\n" + table(("member", "meaning"), rows) if rows else "")
+
+
+def members(cls: type) -> list[tuple[str, str]]:
+    """The public methods and properties of *cls* and of its bases here, with what they say; an enumeration's names."""
+    if issubclass(cls, enum.Enum):
+        return [(f"`{member.name}`", str(member.value)) for member in cls]
+    attributes = inspect.get_annotations(cls).items() if is_protocol(cls) else ()
+    found = {name: (f"`{name}: {inspect.formatannotation(hint)}`", "") for name, hint in attributes}
+    for base in cls.__mro__:
+        for name, member in vars(base).items() if base.__module__.startswith("acrn_dm") else ():
+            function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            if inspect.isroutine(function) and not name.startswith("_"):
+                shown = name if isinstance(member, property) else f"{name}{signature(function)}"
+                found.setdefault(name, (f"`{shown}`", " ".join(documentation(function).split())))
+    return sorted(found.values())
+
+
+def documentation(thing: Any) -> str:
+    """The docstring of *thing*, and its module's where it says so."""
+    text = inspect.getdoc(thing) or ""
+    return f"{text}\n\n{sys.modules[thing.__module__].__doc__}" if "ee the module" in text else text
+
+
+def signature(function: Any) -> str:
+    """The arguments of *function*, types by their own names; nothing for classes that nobody makes by a call."""
+    if inspect.isclass(function) and (is_protocol(function) or issubclass(function, enum.Enum)):
+        return ""
+    try:
+        return re.sub(r"\b(?:\w+\.)+(?=[A-Za-z])", "", str(inspect.signature(function)))
+    except ValueError:  # of a C type
+        return ""
+
+
+def is_protocol(cls: type) -> bool:
+    """Whether *cls* is there to be kept, not to be made."""
+    return bool(getattr(cls, "_is_protocol", False))
+
+
 def registers_page() -> str:
     """The virtio registers and features, from the tables that drive them."""
     parts = ["# virtio registers and features\n"]
@@ -90,6 +161,7 @@ def main(target: Path) -> int:
     manager = make_plugin_manager()
     pages = {
         "devices.md": devices_page(manager),
+        "interface.md": interface_page(),
         "hooks.md": hooks_page(),
         "registers.md": registers_page(),
         "command-line.md": command_line_page(),

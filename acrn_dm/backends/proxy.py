@@ -35,7 +35,7 @@ class Proxy(Backend):
             queue.call.forward(loop)
         self.hand_over(attrs.evolve(session, queues=away))
         for queue in away:
-            queue.kick.kick()  # drivers may fill rings before DRIVER_OK and need not kick for that
+            queue.kick.signal()  # drivers may fill rings before DRIVER_OK and need not kick for that
 
     def cancel(self) -> None:
         """The half here; the other side stops in ``stop``, within its own bound."""

@@ -39,7 +39,7 @@ class QueueServer:
         """Take kicks, and look at the ring once: drivers may fill it before DRIVER_OK and need not kick for that."""
         self._serving = True
         self.queue.loop.add(self._events.kick.fd, self._on_kick, eventfd=True)
-        self._events.kick.kick()
+        self._events.kick.signal()
         if self._poll_s is not None:
             self._timer = self.queue.loop.call_later(self._poll_s, self._on_timer)
 
@@ -88,7 +88,7 @@ class QueueServer:
             if not (arrived or left_over):
                 return
             ring.disable_kicks()
-        self._events.kick.kick()
+        self._events.kick.signal()
 
 
 class VbsU(Backend):

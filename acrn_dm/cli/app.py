@@ -45,8 +45,8 @@ SWITCH_INTERVAL_S = 0.0005
 class Machine(Protocol):
     """A machine, as far as the command line needs it: ``machine.machine.Machine``."""
 
-    detail: str
-
+    @property
+    def detail(self) -> str: ...
     def describe(self) -> MachineReport: ...
     def check(self) -> list[str]: ...
     def realize(self) -> None: ...
@@ -61,7 +61,7 @@ Build = Callable[[MachineConfig, PluginManager], Machine]
 
 
 def build_machine(config: MachineConfig, plugins: PluginManager) -> Machine:
-    """``machine.machine.build``, imported when a machine is wanted: help needs neither hypervisor nor ring module."""
+    """``machine.machine.build``, imported when a machine is wanted: help does without boot loaders and chips."""
     from acrn_dm.machine.machine import build  # noqa: PLC0415
 
     return build(config, plugins)

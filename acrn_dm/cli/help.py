@@ -9,7 +9,7 @@ from acrn_dm.cli.arguments import Setting
 from acrn_dm.cli.grammar import Group, Table
 from acrn_dm.contract import options
 from acrn_dm.contract.plugins import PluginManager
-from acrn_dm.contract.types import DeviceType
+from acrn_dm.contract.types import BackendType, DeviceType
 from acrn_dm.machine.resolve import ORIGINAL_DEVICES
 
 WIDTH = 100
@@ -74,7 +74,7 @@ def render_options(table: Table) -> str:
 
 
 def render_devices(plugins: PluginManager) -> str:
-    """All kinds of devices with who provides them, then those of the original that nobody does."""
+    """All kinds of devices with who provides them, the backends, then those of the original that nobody provides."""
     types = plugins.device_types()
     names: dict[int, list[str]] = {}
     for name, kind in types.items():
@@ -83,6 +83,7 @@ def render_devices(plugins: PluginManager) -> str:
     rows = sorted((", ".join(names[key]), kind.summary, str(plugins.provider(kind))) for key, kind in kinds.items())
     lines = ["Devices for -s SLOT,DEVICE[,OPTIONS]; '-s DEVICE,help' shows the options of one"]
     lines += [_entry(name, f"{summary} [{provider}]") for name, summary, provider in rows]
+    lines += _backends(plugins)
     absent = sorted(ORIGINAL_DEVICES - types.keys())
     if absent:
         lines += [
@@ -91,6 +92,17 @@ def render_devices(plugins: PluginManager) -> str:
             *(f"  {a}" for a in absent),
         ]
     return "\n".join(lines)
+
+
+def _backends(plugins: PluginManager) -> list[str]:
+    """The ways to move a virtio device's data, and how to choose one."""
+    heading = "Backends; 'backend=NAME' among the options of a virtio device chooses who moves its data"
+    rows = sorted((t.name, f"{t.summary}; for {_kinds(t)} [{plugins.provider(t)}]") for t in plugins.backend_types())
+    return ["", heading, *(_entry(name, text) for name, text in rows)] if rows else []
+
+
+def _kinds(backend_type: BackendType) -> str:
+    return "all" if "*" in backend_type.kinds else ", ".join(sorted(backend_type.kinds))
 
 
 def render_device(name: str, plugins: PluginManager) -> str:

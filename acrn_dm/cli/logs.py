@@ -3,13 +3,13 @@
 import contextlib
 import copy
 import errno
+import io
 import logging
 import logging.handlers
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from acrn_dm.base.files import one_user
 from acrn_dm.base.files.private_files import make_folder, open_log
@@ -106,7 +106,7 @@ class DiskFormatter(LineFormatter):
 class PrivateFiles(logging.handlers.RotatingFileHandler):
     """Rotated files that are for this user only; none is reached by a symbolic link, or written by another machine."""
 
-    def _open(self) -> TextIO:  # type: ignore[override]
+    def _open(self) -> io.TextIOWrapper:
         fd = open_log(self.baseFilename)
         if not one_user.take(fd):
             os.close(fd)

@@ -20,7 +20,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def acrn_dm_device_types() -> Iterable[DeviceType]:  # type: ignore[empty-body]
+def acrn_dm_device_types() -> Iterable[DeviceType]:  # type: ignore[empty-body]  # a specification has none
     """Offer kinds of devices.
 
     When: once, after loading. Returns: an iterable of ``DeviceType``; two plugins with one name are an error that
@@ -29,7 +29,7 @@ def acrn_dm_device_types() -> Iterable[DeviceType]:  # type: ignore[empty-body]
 
 
 @hookspec
-def acrn_dm_backend_types() -> Iterable[BackendType]:  # type: ignore[empty-body]
+def acrn_dm_backend_types() -> Iterable[BackendType]:  # type: ignore[empty-body]  # a specification has none
     """Offer ways to move a device's data.
 
     When: once, after loading. Returns: an iterable of ``BackendType``. If it raises: as for device types.
@@ -37,7 +37,7 @@ def acrn_dm_backend_types() -> Iterable[BackendType]:  # type: ignore[empty-body
 
 
 @hookspec
-def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:  # type: ignore[empty-body]
+def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:  # type: ignore[empty-body]  # a specification has none
     """Offer hypervisors.
 
     When: once, after loading. Returns: an iterable of ``HypervisorType``. If it raises: as for device types.

@@ -169,7 +169,7 @@ def _metavar(hint: object) -> str:
 
 
 def _show(default: object) -> str:
-    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class; a function for its type stubs
         return "computed"
     if default is None or default == () or attrs.has(type(default)):
         return "none"

@@ -16,7 +16,7 @@ class PState:
 
 
 @attrs.frozen(kw_only=True)
-class Register:
+class GenericAddress:
     """A generic address: *space* 0 memory, 1 ports, 0x7F functional fixed hardware."""
 
     space: int
@@ -30,7 +30,7 @@ class Register:
 class CState:
     """One idle state: how it is entered, its type (1 C1, 2 C2, 3 C3), worst-case latency in us, mW."""
 
-    register: Register
+    register: GenericAddress
     type: int
     latency_us: int
     power_mw: int

@@ -11,6 +11,7 @@ from acrn_dm.contract.resources import Resources
 
 API = 1  # raised when a record's meaning changes; a type made for a newer one is refused with a readable error
 
+BUILT_IN = "built in"  # the distribution of the plugins that are part of this package
 _NAME = re.compile(r"[a-z][a-z0-9_.-]*\Z")
 
 
@@ -101,7 +102,7 @@ class BackendType:
     name: str = attrs.field(validator=_name)
     summary: str
     kinds: Collection[str]
-    create: Callable[[Never], object]  # of types above the contract: ``virtio.backend.make`` knows both
+    create: Callable[[Never], object]  # of types above the contract: ``virtio.choice.make`` knows both
     probe: Callable[[], str | None] = lambda: None
     api: int = API
 
@@ -147,8 +148,13 @@ class Provenance:
     """The origin of a plugin."""
 
     plugin: str
-    distribution: str = "built in"
+    distribution: str = BUILT_IN
     version: str = ""
+
+    @property
+    def built_in(self) -> bool:
+        """It is part of this package."""
+        return self.distribution == BUILT_IN
 
     def __str__(self) -> str:
         return f"plugin {self.plugin} ({self.distribution}{' ' + self.version if self.version else ''})"

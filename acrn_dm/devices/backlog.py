@@ -22,7 +22,7 @@ Send = Callable[[Sequence[memoryview]], int]  # returns how many bytes were take
 
 @attrs.define(eq=False)
 class Backlog:
-    """See the module. Not thread-safe."""
+    """The bytes of one port that wait for their reader. Not thread-safe."""
 
     limit: int = KEPT
     _data: bytearray = attrs.field(factory=bytearray, init=False, repr=False)

@@ -1,4 +1,4 @@
-"""What devices need for work of their own on an I/O loop: watched files and guarded callbacks.
+"""Work of a device's own on an I/O loop: watched files and guarded callbacks.
 
 Work of a device's own may pop chains at any time: whoever called ``handle_queue`` last has asked for a kick at what
 comes after.
@@ -35,7 +35,7 @@ def poll(fd: int, wanted: int = select.POLLIN) -> int:
 
 @attrs.define(eq=False)
 class FdWatch:
-    """Keeps *fd* registered with *loop* for what is wanted at the moment, and unregistered while that is nothing.
+    """The registration of *fd* with *loop* for what is wanted at the moment; there is none while that is nothing.
 
     Unregistered, because epoll reports a hang-up even to those who want no event, again and again. ``want`` is called
     on the loop's thread, ``close`` from any.

@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 import attrs
 
@@ -22,12 +22,13 @@ from acrn_dm.base.log_text import escaped
 from acrn_dm.base.process import privileges
 from acrn_dm.base.process.stderr import StderrHandler, say
 from acrn_dm.base.sockets.unix_listener import UnixListener
-from acrn_dm.contract import options
+from acrn_dm.contract.config import DeviceSpec
 from acrn_dm.contract.plugins import make_plugin_manager
-from acrn_dm.contract.types import Bdf, DeviceContext, DeviceType
+from acrn_dm.contract.types import Bdf, DeviceContext
 from acrn_dm.devices.terminal.signals import signals_to
 from acrn_dm.export.device import ExportedDevice
 from acrn_dm.export.server import Server, inherited
+from acrn_dm.machine.resolve import resolve_one
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import WindowWatcher
 from acrn_dm.virtio.placement import USERSPACE
@@ -57,7 +58,7 @@ KINDS = {  # by the names of QEMU's VhostUserBackendType
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises instead of leaving with an exit code of its own."""
+    """A parser that raises instead of leaving with an exit code of its own."""
 
     def error(self, message: str) -> NoReturn:
         """Raises ConfigError."""
@@ -129,19 +130,16 @@ def _main(arguments: argparse.Namespace, *, last: bool) -> int:
 def make_device(kind: Kind, text: str) -> VirtioDevice:
     """Make the device with options *text*, as ``-s 0,KIND,TEXT`` does. Opens nothing. Raises ConfigError."""
     device_type = make_plugin_manager(entry_points=False).device_types()[kind.device]
-    context = DeviceContext(bdf=Bdf(slot=0), kind=kind.device, text=text, machine=PROGRAM)
-    device = cast(VirtioDevice, device_type.create(_options(device_type, text), context))
-    if device.placement.backend != USERSPACE:
+    context = DeviceContext(bdf=Bdf(slot=0), kind=kind.device, machine=PROGRAM)
+    spec = DeviceSpec(bdf=context.bdf, kind=kind.device, text=text, origin=kind.device)
+    resolved = resolve_one(spec, device_type, context)
+    device = cast(VirtioDevice, resolved.create())
+    if {device.placement.backend, resolved.context.backend or USERSPACE} != {USERSPACE}:
         raise ConfigError("a served device can't be served by others", option=kind.device, value=text)
     problems = device.check()
     if problems:
         raise ConfigError(problems[0])
     return device
-
-
-def _options(device_type: DeviceType, text: str) -> Any:
-    own = getattr(device_type.config, "from_string", None)
-    return own(text) if own is not None else options.parse_options(device_type.config, text, device_type.name)
 
 
 def _serve(exported: ExportedDevice, path: Path | None, fd: int | None) -> None:

@@ -12,6 +12,7 @@ import attrs
 from acrn_dm.backends.vbs_u import VbsU
 from acrn_dm.base.bus import mmio_bus, pio_bus
 from acrn_dm.base.errors import HostError
+from acrn_dm.base.events.io_loops import IoLoops
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.contract.resources import Resources
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class NoMachine:
-    """Interrupts and eventfd bindings of a device that is in no machine: there are none."""
+    """The interrupts and eventfd bindings of a device that is in no machine: there are none."""
 
     def inject_msi(self, message: MsiMessage) -> None:
         """Nobody to interrupt."""
@@ -64,7 +65,7 @@ class ExportedDevice:
         self.changed: Callable[[], None] = lambda: None
         self.broken: Callable[[Exception], None] = lambda _: None
         self._server = VbsU(device)
-        self._loops: dict[str, IoLoop] = {}
+        self._loops = IoLoops()
         self._epoch = 0  # what a former session reports does not reach the next one
         self._nothing = ClientMemory()
         machine = NoMachine()
@@ -75,7 +76,7 @@ class ExportedDevice:
             interrupts=machine,
             eventfds=machine,
             main_loop=main_loop,
-            io_loop=self._io_loop,
+            io_loop=self._loops.get,
             device_failed=lambda device, error: None,
             quit=quit_,
         )
@@ -126,9 +127,7 @@ class ExportedDevice:
         self.stop()
         self.reset()
         self.device.close()
-        for loop in self._loops.values():
-            loop.close()
-        self._loops.clear()
+        self._loops.close()
         self._nothing.clear()
 
     def config_changed(self) -> None:
@@ -146,9 +145,3 @@ class ExportedDevice:
     def _soon(self, work: Callable[[], None]) -> None:
         epoch = self._epoch
         self.main_loop.call_soon(lambda: work() if epoch == self._epoch else None)
-
-    def _io_loop(self, name: str) -> IoLoop:
-        if name not in self._loops:
-            self._loops[name] = IoLoop(name)
-            self._loops[name].start()
-        return self._loops[name]

@@ -19,7 +19,7 @@ class ClientKick:
 
     fd: int
 
-    def kick(self) -> None:
+    def signal(self) -> None:
         """Do what the client's driver does."""
         signal(self.fd)
 

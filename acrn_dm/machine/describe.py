@@ -1,17 +1,21 @@
 """A built machine as a record for ``--dry-run``: reads what ``machine.machine.build`` decided, opens nothing."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from acrn_dm.contract.config import MachineConfig
-from acrn_dm.contract.types import Bdf, HypervisorType
-from acrn_dm.devices.platform import Platform
+from acrn_dm.contract.plugins import PluginManager
+from acrn_dm.contract.types import HypervisorType
+from acrn_dm.machine.devices import Devices
 from acrn_dm.machine.report import BarReport, DeviceReport, MachineReport, RangeReport, UartReport
 from acrn_dm.memory.guest_memory import guest_ranges
-from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.config_space import DEVICE_ID, VENDOR_ID
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.virtio.choice import unchosen
 from acrn_dm.virtio.pci.transport import VirtioPci
+
+log = logging.getLogger(__name__)
 
 
 def describe_function(function: PciFunction, provider: str) -> DeviceReport:
@@ -46,17 +50,25 @@ def describe_boot(config: MachineConfig) -> str:
     return ", ".join(f"{what} {path}" for what, path in parts if path is not None)
 
 
+def unchosen_backends(functions: Iterable[PciFunction], plugins: PluginManager) -> list[str]:
+    """What to say of backends that plugins brought and no device of *functions* uses. Raises PluginError."""
+    return unchosen(plugins, [(f.context, f.backend_type) for f in functions if isinstance(f, VirtioPci)])
+
+
+def log_unchosen_backends(functions: Iterable[PciFunction], plugins: PluginManager) -> None:
+    """Say it in the log of a machine that starts, where ``--dry-run`` has notes."""
+    for line in unchosen_backends(functions, plugins):
+        log.info("%s", line)
+
+
 def describe(
-    config: MachineConfig,
-    bus: PciBus,
-    platform: Platform,
-    hypervisor: HypervisorType | None,
-    providers: Mapping[Bdf, str],
+    config: MachineConfig, devices: Devices, hypervisor: HypervisorType | None, plugins: PluginManager
 ) -> MachineReport:
-    """The whole machine; *providers* names the plugin behind each place."""
+    """The whole machine."""
+    no_guest = [] if hypervisor is None or hypervisor.runs_guests else [f"no guest runs in {hypervisor.name}"]
     uarts = [
         UartReport(port=port.name, io_base=port.io_base, irq=port.irq, backend=port.backend_text)
-        for port in platform.uarts
+        for port in devices.platform.uarts
     ]
     return MachineReport(
         name=config.name,
@@ -64,7 +76,7 @@ def describe(
         vcpus=config.vcpus,
         memory=tuple(RangeReport(gpa=r.gpa, size=r.size) for r in guest_ranges(config.memory_bytes)),
         boot=describe_boot(config),
-        devices=tuple(describe_function(f, providers.get(f.context.bdf, "")) for f in bus.functions),
+        devices=tuple(describe_function(f, devices.providers.get(f.context.bdf, "")) for f in devices.functions),
         uarts=tuple(uarts),
-        notes=() if hypervisor is None or hypervisor.runs_guests else (f"no guest runs in {hypervisor.name}",),
+        notes=(*no_guest, *unchosen_backends(devices.functions, plugins)),
     )

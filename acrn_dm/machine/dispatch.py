@@ -1,4 +1,4 @@
-"""From a vCPU's exit to a device: the only code between the hypervisor and the buses.
+"""The dispatch of a vCPU's exits to devices: the only code between the hypervisor and the buses.
 
 A device that raises is that device's trouble: the access reads as all ones or is dropped, the vCPU goes on, and the
 log says so at a bounded rate, because a guest can make it happen as often as it likes.
@@ -21,7 +21,7 @@ REPORT_INTERVAL_S = 1.0
 
 
 class ConfigSpaces(Protocol):
-    """Where decoded configuration accesses go: ``pci.bus.PciBus``."""
+    """The receiver of decoded configuration accesses: ``pci.bus.PciBus``."""
 
     def read(self, number: int, reg: int, size: int) -> int:
         """Read; *number* is bus << 8 | device << 3 | function."""
@@ -32,13 +32,13 @@ class ConfigSpaces(Protocol):
 
 @attrs.define(eq=False)
 class MachineDispatch:
-    """Implements ``contract.hypervisor.Dispatch`` over the two buses. Called on vCPU threads, several at a time."""
+    """A machine's ``contract.hypervisor.Dispatch``, over its two buses. Called on vCPU threads, several at a time."""
 
     pio: Bus
     mmio: Bus
     config: ConfigSpaces
     on_event: Callable[[VmEvent, str], None]
-    hold: bool = False  # a vCPU that has been answered waits for the reset, or the sleep, that it asked for
+    must_wait: Callable[[], bool] = lambda: False  # for the reset, or the sleep, that was asked for
     errors: int = 0
     _next_report: float = 0.0
 
@@ -75,7 +75,7 @@ class MachineDispatch:
 
     def vcpu_must_wait(self) -> bool:
         """Whether the vCPU that was just answered may not run on."""
-        return self.hold
+        return self.must_wait()
 
     def vm_event(self, event: VmEvent, detail: str) -> None:
         """A vCPU can't go on."""

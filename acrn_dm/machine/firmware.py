@@ -1,4 +1,4 @@
-"""What a machine with boot firmware has to do at each turn of its life; with none, nothing.
+"""Boot firmware: what a machine with one has to do at each turn of its life; with none, nothing.
 
 Firmware made for QEMU knows no other platform than QEMU's, by the chips at two places of the PCI bus; ACRN's firmware
 knows ACRN's host bridge only. So the chips are chosen by the image.
@@ -47,7 +47,7 @@ def with_chips(config: MachineConfig, files: KeptFiles) -> MachineConfig:
 
 
 class FirmwareSupport:
-    """Made before anything is open."""
+    """The work for one machine's firmware. Made before anything is open."""
 
     def __init__(self, firmware: Firmware | None, files: KeptFiles) -> None:
         self._firmware = firmware

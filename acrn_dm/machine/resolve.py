@@ -1,9 +1,9 @@
-"""From a device as the user wrote it to its type, its options and its place. Opens nothing.
+"""The resolution of a device as the user wrote it: its type, its options and its place. Opens nothing.
 
 Also knows the names of the original's devices, so that a launch script is told which emulation is missing.
 """
 
-from typing import Any
+from typing import Any, Never, cast
 
 import attrs
 
@@ -11,7 +11,8 @@ from acrn_dm.base.errors import ConfigError
 from acrn_dm.contract import options
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.plugins import PluginManager, blame
-from acrn_dm.contract.types import DeviceContext, DeviceType
+from acrn_dm.contract.types import Device, DeviceContext, DeviceType
+from acrn_dm.virtio.choice import take_option
 
 # Emulations of the original device model that are not built in. No distribution is named that would bring them: whoever
 # registers such a name first would be installed.
@@ -29,12 +30,16 @@ OBSOLETE_DEVICES = frozenset({"npk", "pci-gvt", "virtio-coreu", "virtio-hdcp"})
 
 @attrs.frozen(kw_only=True)
 class ResolvedDevice:
-    """A device ready to be made: ``type.create(options, context)``."""
+    """A device ready to be made."""
 
     spec: DeviceSpec
     type: DeviceType
     options: Any  # an instance of ``type.config``
     context: DeviceContext
+
+    def create(self) -> Device:
+        """Make it; opens nothing. Raises ConfigError, and whatever a plugin raises."""
+        return self.type.create(cast(Never, self.options), self.context)
 
 
 def without_obsolete(config: MachineConfig, plugins: PluginManager) -> tuple[MachineConfig, tuple[str, ...]]:
@@ -59,12 +64,9 @@ def _resolve(
     if spec.kind not in types:
         raise _unknown(spec, types)
     kind = types[spec.kind]
-    with blame(f"{plugins.provider(kind)}: {spec.kind}"):  # a plugin's grammar may raise anything
-        chosen = _options(spec, kind.config)
     context = DeviceContext(
         bdf=spec.bdf,
         kind=spec.kind,
-        text=_text(spec),
         machine=config.name,
         vcpus=config.vcpus,
         windows=config.windows,
@@ -72,21 +74,30 @@ def _resolve(
         poll_ns=config.virtio_poll_ns,
         plugin_options=config.plugin_options,
     )
-    return ResolvedDevice(spec=spec, type=kind, options=chosen, context=context)
+    with blame(f"{plugins.provider(kind)}: {spec.kind}"):  # a plugin's grammar may raise anything
+        return resolve_one(spec, kind, context)
 
 
-def _options(spec: DeviceSpec, config: Any) -> Any:
-    """Read the options of one device by its class's own grammar, or the common one. Raises ConfigError naming it."""
+def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext) -> ResolvedDevice:
+    """Read the options of one device by its class's own grammar, or the common one, and who is to move its data.
+
+    *context* is completed by what they say. Raises ConfigError naming the device.
+    """
+    spec, backend = take_option(spec, kind.config)
+    context = attrs.evolve(context, text=_text(spec), backend=backend)
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
+    config: Any = kind.config
     try:
         if spec.table is not None:
             own_mapping = getattr(config, "from_mapping", None)
-            return own_mapping(spec.table) if own_mapping else options.from_mapping(config, spec.table, where)
-        own_string = getattr(config, "from_string", None)
-        return own_string(spec.text) if own_string else options.parse_options(config, spec.text, where)
+            chosen = own_mapping(spec.table) if own_mapping else options.from_mapping(config, spec.table, where)
+        else:
+            own_string = getattr(config, "from_string", None)
+            chosen = own_string(spec.text) if own_string else options.parse_options(config, spec.text, where)
     except (ConfigError, ValueError, TypeError) as e:
         text = str(e)
         raise ConfigError(text, option=None if text.startswith(where) else where) from e
+    return ResolvedDevice(spec=spec, type=kind, options=chosen, context=context)
 
 
 def _text(spec: DeviceSpec) -> str:

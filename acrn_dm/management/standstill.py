@@ -35,6 +35,7 @@ class Standstill:
     """
 
     loop: IoLoop
+    possible: Callable[[], bool] = lambda: False  # whether somebody could let the guest go on. Any thread
     standing: bool = attrs.field(default=False, init=False)
     _faults: list[HostFault] = attrs.field(factory=list, init=False)
     _untold: list[HostFault] = attrs.field(factory=list, init=False)
@@ -52,6 +53,13 @@ class Standstill:
             self._faults.append(fault)
             self._untold.append(fault)
         self.loop.call_soon(self._tell)
+
+    def pause_guest(self, fault: HostFault) -> bool:
+        """``ask``; False where it is not ``possible``: then the guest has to be told. Any thread."""
+        if not self.possible():
+            return False
+        self.ask(fault)
+        return True
 
     def resume(self) -> bool:
         """Let them go on, and the devices try again; False when they do not stand still."""

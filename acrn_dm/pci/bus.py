@@ -31,6 +31,7 @@ from acrn_dm.pci.layout import (
 )
 from acrn_dm.pci.pirq import PirqRouter
 
+GIB = 1 << 30
 MEMORY_ALIGNMENT = 4096  # no two memory BARs in one page: a guest may map each with its own attributes
 ADDRESS_ENABLE = 1 << 31
 
@@ -86,6 +87,10 @@ class PciBus:
         """Highest bus number in use; the ECAM window ends behind it."""
         return max((f.context.bdf.bus for f in self._functions.values()), default=0)
 
+    def find(self, bdf: Bdf) -> PciFunction | None:
+        """The function at *bdf*."""
+        return self._functions.get(bdf_number(bdf))
+
     def add(self, function: PciFunction) -> None:
         """Put *function* where its context says. Raises ConfigError: the place is taken, or a second ``one_only``."""
         place = function.context.bdf
@@ -128,6 +133,17 @@ class PciBus:
     def prt(self) -> tuple[tuple[int, int, int], ...]:
         """(slot, pin 0-3, gsi) of every routed pin of bus 0: what ACPI's ``_PRT`` says."""
         return () if self._router is None else self._router.routes()
+
+    def mmio64_window(self) -> tuple[int, int]:
+        """First and last address of the window for 64-bit BARs: ours, or what holds all of them where firmware has put
+        one elsewhere (QEMU describes its windows in the same way, after the fact).
+        """
+        bars = [bar for f in self.functions for bar in f.bars.values() if bar.kind is BarKind.MEM64]
+        high = [bar for bar in bars if bar.base >= 4 * GIB]
+        if all(MEM64_WINDOW.base <= bar.base and bar.base + bar.size <= MEM64_WINDOW.end for bar in high):
+            return MEM64_WINDOW.base, MEM64_WINDOW.end - 1
+        first, end = min(bar.base for bar in high), max(bar.base + bar.size for bar in high)
+        return first // GIB * GIB, -(-end // GIB) * GIB - 1
 
     def attach(self, resources: Resources) -> None:
         """Answer configuration accesses on the buses of *resources*, and let enabled BARs answer."""

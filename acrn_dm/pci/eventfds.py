@@ -73,7 +73,7 @@ class KickEvent:
         else:
             self._binding = binding
 
-    def kick(self) -> None:
+    def signal(self) -> None:
         """Do what a kick does; the way without a binding."""
         signal(self.fd)
 

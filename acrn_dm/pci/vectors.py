@@ -5,6 +5,7 @@ look-up. The lock is a leaf: held around the look-up *and* the injection, so tha
 leave after the write that masked or changed the vector has returned to the guest.
 """
 
+import abc
 import threading
 from collections.abc import Callable, Iterable
 
@@ -23,7 +24,7 @@ class Watch:
     callback: Callable[[], None] = attrs.field(repr=False)
 
 
-class MessageVectors:
+class MessageVectors(abc.ABC):
     """Base of ``Msi`` and ``Msix``. Guest-facing changes come under the function's lock; the rest from any thread."""
 
     def __init__(self, vectors: int) -> None:
@@ -80,9 +81,9 @@ class MessageVectors:
             if not of_vector:
                 self._watches.pop(watch.vector, None)
 
+    @abc.abstractmethod
     def _compose(self, vector: int) -> MsiMessage | None:
         """The message of *vector* by the registers as they are; None while not deliverable."""
-        raise NotImplementedError
 
     def _set_enabled(self, enabled: bool) -> None:
         with self._lock:

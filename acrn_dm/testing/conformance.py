@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from acrn_dm.testing.driver import EVENT_IDX, FEATURES_OK, NEEDS_RESET, POISON, VERSION_1, DriverQueue, VirtioDriver
 from acrn_dm.testing.driver_ring import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.testing.machine import SimMachine
-from acrn_dm.testing.register_access import COMMON
+from acrn_dm.testing.register_access import COMMON, ModernRegisters
 from acrn_dm.virtio import features
 
 log = logging.getLogger(__name__)
@@ -334,13 +334,18 @@ def _device_id(driver: VirtioDriver) -> int:
 
 
 def _config_size(driver: VirtioDriver) -> int:
-    config = getattr(driver.registers, "config", None)
-    return 0 if config is None else int(config.length)
+    config = _modern(driver).config
+    return 0 if config is None else config.length
 
 
 def _notify_region(driver: VirtioDriver) -> tuple[int, int, int]:
-    notification = driver.registers.notification  # type: ignore[attr-defined]
+    notification = _modern(driver).notification
     return notification.bar, notification.offset, notification.length
+
+
+def _modern(driver: VirtioDriver) -> ModernRegisters:
+    assert isinstance(driver.registers, ModernRegisters)
+    return driver.registers
 
 
 def _open_files() -> int:

@@ -22,14 +22,16 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
-from acrn_dm.contract import options
-from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.plugins import BUILTINS, make_plugin_manager
 from acrn_dm.contract.registers import BootRegisters, Segment
 from acrn_dm.contract.types import Bdf, DeviceContext, DeviceType
 from acrn_dm.hypervisors.sim.vm import SimVm
-from acrn_dm.machine.machine import Machine
+from acrn_dm.machine.devices import make_function
+from acrn_dm.machine.hypervisor import ChosenHypervisor
+from acrn_dm.machine.machine import assemble
+from acrn_dm.machine.resolve import ResolvedDevice, resolve_one
 from acrn_dm.memory.guest_memory import MIB, GuestMemory, MemoryRange
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
@@ -37,8 +39,6 @@ from acrn_dm.testing.driver import VirtioDriver
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
-from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.pci.transport import VirtioPci
 
 log = logging.getLogger(__name__)
 
@@ -82,21 +82,20 @@ class SimMachine:
     ) -> None:
         self._witness = _Witness()
         self.plugins = make_plugin_manager(builtins=MINIMAL, entry_points=False, extra=[self._witness, *plugins])
-        self.machine = Machine(
-            config=MachineConfig(name="sim", vcpus=vcpus, hypervisor="sim"),
-            plugins=self.plugins,
-            bus=PciBus(),
-            providers={},
-            hypervisor=self.plugins.hypervisor_types()["sim"],
+        self.bus = PciBus()
+        self.machine = assemble(
+            MachineConfig(name="sim", vcpus=vcpus, hypervisor="sim"),
+            self.plugins,
+            self.bus,
+            ChosenHypervisor(type=self.plugins.hypervisor_types()["sim"]),
             threads=False,
             ranges=(MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory),
         )
         self.machine.open()
         self.vm = cast(SimVm, self.machine.vm)
         self.memory = cast(GuestMemory, self.machine.memory)
-        self.bus, self.dispatch = self.machine.bus, self.machine.dispatch
-        self.main_loop, self.io_loops = self.machine.main_loop, self.machine.io_loops
-        self.io_loop = self.machine.io_loop
+        self.dispatch, self.main_loop = self.machine.dispatch, self.machine.main_loop
+        self.io_loops, self.io_loop = self.machine.io_loops.by_name, self.machine.io_loops.get
         first = self.memory.regions[0]
         self.heap = GuestHeap(first.gpa + HEAP_BASE, first.gpa + first.size)
         self.interrupts: Counter[int] = Counter()  # MSIs that arrived, by message data
@@ -117,12 +116,14 @@ class SimMachine:
             raise RuntimeError("devices are added before the machine starts")
         if isinstance(what, str):
             what = self.plugins.device_types()[what]
-        kind = what.name if isinstance(what, DeviceType) else "device"
-        context = self._context(bdf=Bdf(slot=slot, func=func), kind=kind, text=text)
-        made = what.create(_options(what, text), context) if isinstance(what, DeviceType) else what(context)
-        function = cast(PciFunction, made)
-        if isinstance(made, VirtioDevice):
-            function = VirtioPci(made, context, self.plugins.backend_types())
+        kind = what if isinstance(what, DeviceType) else _type_of(what)
+        context = self._context(bdf=Bdf(slot=slot, func=func), kind=kind.name, text=text)
+        spec = DeviceSpec(bdf=context.bdf, kind=kind.name, text=text, origin=kind.name)
+        if kind is what:
+            resolved = resolve_one(spec, kind, context)
+        else:  # what makes itself reads its text itself
+            resolved = ResolvedDevice(spec=spec, type=kind, options=None, context=context)
+        function = make_function(resolved, self.plugins)
         self.bus.add(function)
         return function
 
@@ -194,10 +195,10 @@ class SimMachine:
 
     def _run(self) -> None:
         flat = Segment(selector=8, access=0xC09B)
+        self.machine.power.started()
         self.vm.set_boot_registers(BootRegisters(rip=0, code=flat, data=flat))
         self.vm.run(self.dispatch)
 
 
-def _options(device_type: DeviceType, text: str) -> Any:
-    own = getattr(device_type.config, "from_string", None)
-    return own(text) if own is not None else options.parse_options(device_type.config, text, device_type.name)
+def _type_of(factory: Factory) -> DeviceType:
+    return DeviceType(name="device", summary="", config=object, create=lambda options, context: factory(context))

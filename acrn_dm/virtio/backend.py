@@ -9,21 +9,16 @@ BAR or a disabled decoder is followed behind them (``pci.eventfds``). So no back
 call; ARCHITECTURE.md, "Backends", has the reasons.
 """
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Protocol
 
 import attrs
 
-from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.contract.resources import Resources
-from acrn_dm.contract.types import BackendType, DeviceContext
 from acrn_dm.virtio import features
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import LegacyConfig
-
-log = logging.getLogger(__name__)
 
 
 class Kick(Protocol):
@@ -31,7 +26,7 @@ class Kick(Protocol):
 
     fd: int
 
-    def kick(self) -> None:
+    def signal(self) -> None:
         """Do what the driver does."""
 
 
@@ -142,48 +137,3 @@ class Backend:
 
     def close(self) -> None:
         """Give everything back. Idempotent."""
-
-
-BackendFactory = Callable[[VirtioDevice], object]
-
-
-def choose(context: DeviceContext, types: Sequence[BackendType], name: str) -> BackendType:
-    """Return the backend type *name* for the device at *context*. Raises ConfigError naming those there are."""
-    fitting = [t for t in types if serves(t, context.kind)]
-    for backend_type in fitting:
-        if backend_type.name == name:
-            return backend_type
-    why = "does not serve this device" if any(t.name == name for t in types) else "no such backend"
-    known = ", ".join(sorted(t.name for t in fitting)) or "none"
-    raise ConfigError(f"{why}; there are: {known}", option=context.name, value=name)
-
-
-def serves(backend_type: BackendType, kind: str) -> bool:
-    """Whether a backend of this type says that it can move the data of devices named *kind*."""
-    return "*" in backend_type.kinds or kind in backend_type.kinds
-
-
-def make(backend_type: BackendType, device: VirtioDevice) -> Backend:
-    """Make the backend of *device*. Raises ConfigError where the plugin makes something else."""
-    made = cast(BackendFactory, backend_type.create)(device)
-    if not isinstance(made, Backend):
-        text = f"the backend {backend_type.name!r} made a {type(made).__name__}, which is none"
-        raise ConfigError(text, option=device.name)
-    return made
-
-
-def realize(backend: Backend, fallback: BackendType | None, resources: Resources) -> Backend:
-    """Realize *backend* and return it; where the host refuses it, one of type *fallback* instead, which the log says.
-
-    Raises HostError.
-    """
-    try:
-        backend.realize(resources)
-    except HostError as e:
-        backend.close()
-        if fallback is None:
-            raise
-        log.warning("%s: %s; falling back to the %s backend", backend.device.name, e, fallback.name)
-        backend = make(fallback, backend.device)
-        backend.realize(resources)
-    return backend

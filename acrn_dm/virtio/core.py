@@ -72,7 +72,7 @@ class CoreHost(Protocol):
     def stop_queues(self) -> None:
         """Reset: forget the queues and every binding, without waiting. Idempotent; never raises."""
 
-    def kick(self, queue: int) -> None:
+    def signal_kick(self, queue: int) -> None:
         """The driver notified *queue* and no ioeventfd took it. Ignored for queues that do not run."""
 
     def join_queues(self) -> None:
@@ -383,7 +383,7 @@ class VirtioCore:
             self.early_start = True
             self._run(legacy=True)
         if self.running:
-            self.host.kick(queue)
+            self.host.signal_kick(queue)
 
     @property
     def _early(self) -> bool:

@@ -161,11 +161,11 @@ class DataPlane:
         for index, events in self._events.items():
             events.kick.bind(self._bindable(address(index)))
 
-    def kick(self, index: int) -> None:
-        """A notify write that came to this process."""
+    def signal_kick(self, index: int) -> None:
+        """Signal the kick of queue *index*, for a notify write that came to this process."""
         events = self._events.get(index)
         if events is not None:
-            events.kick.kick()
+            events.kick.signal()
 
     def set_vector(self, index: int, vector: int) -> None:
         """The driver moved a queue to another vector."""

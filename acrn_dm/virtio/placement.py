@@ -1,20 +1,18 @@
-"""Where a device's data is moved: by which backend, and what stands behind the device.
+"""The placement of a device's data plane: which backend moves the data, and what stands behind the device.
 
-A device says its own wish (``VirtioDevice.placement``); ``backend=NAME`` behind ``-s`` is the user's, who wins.
+A device says it itself (``VirtioDevice.placement``); the user, who may say it too, wins (``choice``).
 """
 
 from pathlib import Path
 
 import attrs
 
-from acrn_dm.base.errors import ConfigError
-
 USERSPACE = "vbs-u"
 
 
 @attrs.frozen(kw_only=True)
 class Placement:
-    """Who moves a device's data. Known when the device is built; nothing is open then."""
+    """A placement. Known when the device is built; nothing is open then."""
 
     backend: str = USERSPACE  # name of the ``BackendType``
     path: Path | None = None  # where the backend is to be found: the socket of a ``vhost-user`` one
@@ -42,17 +40,3 @@ def said_by(device: object) -> Placement:
         optional=getattr(device, "backend_optional", False),
         text=getattr(device, "backend_text", backend),
     )
-
-
-def chosen(own: Placement, name: str | None, device: str) -> Placement:
-    """The placement *own* of *device*, with the backend *name* where the user gave one; then there is no other to fall
-    back on. Raises ConfigError where the device's own options lead to another backend's socket.
-    """
-    if name is None:
-        return own
-    if own.path is not None and name != own.backend:
-        raise ConfigError(
-            f"{own.path} is the socket of the backend {own.backend}", option=f"{device} backend", value=name
-        )
-    text = own.text if name == own.backend else f"{own.text} ({name})"
-    return Placement(backend=name, path=own.path, text=name if own.text == own.backend else text)

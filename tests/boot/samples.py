@@ -10,8 +10,8 @@ from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import BootImage, GuestSetup
 from acrn_dm.memory.guest_memory import MemoryRange, guest_ranges
-from tests.lab.errors import LabUnavailable
-from tests.lab.kernel import debian_kernel
+from lab.errors import LabUnavailable
+from lab.kernels.debian import debian_kernel
 
 MIB = 1 << 20
 RSDP = 0xF2400

@@ -9,10 +9,10 @@ import pytest
 from acrn_dm.boot import loader
 from acrn_dm.boot.acpi import AcpiInputs
 from acrn_dm.memory.guest_memory import guest_ranges
+from lab.errors import LabUnavailable
+from lab.kernels.packages import suite_package
 from tests.boot import bare_qemu
 from tests.boot.samples import MIB, lab_kernel
-from tests.lab.errors import LabUnavailable
-from tests.lab.packages import suite_package
 
 pytestmark = pytest.mark.lab
 

@@ -38,7 +38,7 @@ def brief() -> ModuleType:
     """A hypervisor whose guests power off as soon as they are started."""
 
     def started(machine: Machine) -> None:
-        machine.request_stop(StopReason.POWEROFF)
+        machine.power.request(StopReason.POWEROFF)
 
     kind = HypervisorType(name="brief", summary="for tests", probe=lambda: None, open=sim.open_vm, rank=1000)
     return plugin("brief", acrn_dm_hypervisor_types=lambda: [kind], acrn_dm_machine_started=started)

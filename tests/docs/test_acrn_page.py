@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.cli.app import main
+from lab.hsm.build import RigUnavailable, library
 from tests.boot.samples import make_bzimage
-from tests.rig.build import RigUnavailable, library
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "acrn.md").read_text()
@@ -60,7 +60,7 @@ def run(tmp_path: Path) -> subprocess.CompletedProcess[str]:
     python = Path(sys.executable)
     script = "\n".join(commands(blocks("console")[1]))
     script = script.replace("./bzImage", str(kernel)).replace("calls.json", str(trace))
-    script = script.replace("acrn-dm ", f"{python} -m acrn_dm ").replace("python -m tests", f"{python} -m tests")
+    script = script.replace("acrn-dm ", f"{python} -m acrn_dm ").replace("python -m lab", f"{python} -m lab")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RIG_")}
     return subprocess.run(["sh", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 

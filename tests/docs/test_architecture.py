@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = sorted(set(re.findall(r"`([^`\n]+)`", (ROOT / "ARCHITECTURE.md").read_text())))
-FILE = re.compile(r"[\w./-]+\.(?:py|pyx|c)|(?:acrn_dm|tests|benchmarks|lab|plugins|tools)/[\w./-]*")
+FILE = re.compile(r"[\w./-]+\.(?:py|pyx|c|toml)|(?:acrn_dm|tests|benchmarks|lab|plugins|tools)/[\w./-]*")
 
 
 def is_there(name: str) -> bool:

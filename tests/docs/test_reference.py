@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import acrn_dm
 from acrn_dm.contract import hookspecs
 from acrn_dm.contract.plugins import make_plugin_manager
 
@@ -30,6 +31,33 @@ def test_every_hook_is_described(pages: Path) -> None:
     for name in vars(hookspecs):
         if name.startswith("acrn_dm_"):
             assert f"## {name}\n" in text
+
+
+def test_every_public_name_is_described_once(pages: Path) -> None:
+    lines = (pages / "interface.md").read_text().splitlines()
+    assert [line.removeprefix("### ") for line in lines if line.startswith("### ")] == acrn_dm.__all__
+
+
+@pytest.mark.parametrize(
+    ("author", "names"),
+    [
+        ("A virtio device", {"VirtioDevice", "Queue", "Chain"}),
+        ("A PCI function", {"PciFunction", "Bar", "Msix"}),
+        ("A backend", {"BackendType", "Backend", "Session", "SessionQueue", "KernelVhost"}),
+        ("A hypervisor", {"HypervisorType", "HypervisorOptions", "Hypervisor", "Dispatch", "VmEvent", "BootRegisters"}),
+        ("An observer", {"ObservedMachine", "MachineConfig"}),
+    ],
+)
+def test_names_stand_under_whoever_needs_them(pages: Path, author: str, names: set[str]) -> None:
+    sections = (pages / "interface.md").read_text().split("\n## ")
+    (section,) = [s for s in sections if s.startswith(f"{author}:")]
+    assert {name for name in names if f"\n### {name}\n" not in section} == set()
+
+
+def test_members_and_values_are_described(pages: Path) -> None:
+    text = (pages / "interface.md").read_text()
+    assert "| `pio_read(self, port: int, size: int) -> int` | IN: *size* is 1, 2 or 4. |" in text
+    assert "| `TRIPLE_FAULT` | triple fault |" in text
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.contract.eventfd_hooks import EventFdHooks
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.plugins import make_plugin_manager
-from acrn_dm.machine.parts import EventFdHooks
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
 from tests.hypervisors.guest_program import VECTOR_PORT, VECTORS, AwaitInterrupts, Load, Out, Store

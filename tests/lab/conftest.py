@@ -13,10 +13,11 @@ from collections.abc import Generator, Iterator
 import pytest
 from _pytest.runner import runtestprotocol
 
-from .errors import LabUnavailable
-from .kernel import Kernel, debian_kernel
-from .qemu import console_tails, program
-from .vm import OuterVm
+from lab.consoles import console_tails
+from lab.errors import LabUnavailable
+from lab.kernels.debian import Kernel, debian_kernel
+from lab.outer.vm import OuterVm
+from lab.qemu import program
 
 _REPORT = pytest.StashKey[str]()
 _STARTED = pytest.StashKey[float]()

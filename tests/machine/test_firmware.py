@@ -12,10 +12,11 @@ from acrn_dm.boot.files import KeptFiles
 from acrn_dm.contract.config import DeviceSpec, Firmware, MachineConfig
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.contract.types import Bdf
+from acrn_dm.machine.boot_source import boot_disks
 from acrn_dm.machine.firmware import with_chips
 from acrn_dm.machine.machine import Machine, build
-from acrn_dm.machine.plan import boot_disks, mmio64_window
 from acrn_dm.pci.bar import BarKind
+from acrn_dm.pci.bus import PciBus
 from tests.boot.samples import make_firmware
 from tests.pci.parts import Probe
 
@@ -105,8 +106,8 @@ def disk(path: Path, slot: int, func: int = 0, *, bootable: bool = False) -> Dev
 def test_disks_are_looked_at_by_slot_and_marked_ones_first(machines: Machines, tmp_path: Path) -> None:
     disks = [disk(tmp_path / str(i), slot, func, bootable=slot == 9) for i, (slot, func) in enumerate([(3, 0), (9, 0)])]
     machine = machines.build(kernel=tmp_path, devices=(BRIDGE, *disks))
-    assert boot_disks(machine.config, machine.bus) == ((9, 0), (3, 0))
-    assert machine.boot_plan().disks == ((9, 0), (3, 0))
+    assert boot_disks(machine.config, machine.devices.bus) == ((9, 0), (3, 0))
+    assert machine.boot_source.plan().disks == ((9, 0), (3, 0))
 
 
 class Bars:
@@ -144,17 +145,17 @@ def test_window_for_64_bit_bars_holds_them_where_firmware_put_them(
     bases: tuple[int, ...], window: tuple[int, int]
 ) -> None:
     bus: Any = Bars(*bases)
-    assert mmio64_window(bus) == window
+    assert PciBus.mmio64_window(bus) == window
 
 
 def test_machine_answers_where_firmware_asks(machines: Machines, qemus: Firmware, tmp_path: Path) -> None:
     machine = machines.build(firmware=qemus, devices=(BRIDGE, LPC, disk(tmp_path / "disk", 3)))
     machine.realize()
-    machine.firmware.prepare(machine.boot_plan)
-    machine.pio.write(0xCF8, 4, 0x8000_0000)
-    assert machine.pio.read(0xCFE, 2) == 0x1237
-    machine.pio.write(0x510, 2, 0)
-    assert bytes(machine.pio.read(0x511, 1) for _ in range(4)) == b"QEMU"
-    machine.pio.write(0x64, 1, 0xAE)
-    machine.pio.write(0x60, 1, 0xEE)
-    assert machine.pio.read(0x60, 1) == 0xEE
+    machine.firmware.prepare(machine.boot_source.plan)
+    machine.dispatch.pio.write(0xCF8, 4, 0x8000_0000)
+    assert machine.dispatch.pio.read(0xCFE, 2) == 0x1237
+    machine.dispatch.pio.write(0x510, 2, 0)
+    assert bytes(machine.dispatch.pio.read(0x511, 1) for _ in range(4)) == b"QEMU"
+    machine.dispatch.pio.write(0x64, 1, 0xAE)
+    machine.dispatch.pio.write(0x60, 1, 0xEE)
+    assert machine.dispatch.pio.read(0x60, 1) == 0xEE

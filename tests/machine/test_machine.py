@@ -18,7 +18,6 @@ from acrn_dm.contract.plugins import BUILTINS, PluginManager, make_plugin_manage
 from acrn_dm.contract.types import Bdf, DeviceContext, DeviceType, HypervisorType
 from acrn_dm.hypervisors.sim.vm import SimVm
 from acrn_dm.machine.machine import Machine, StopReason, build
-from acrn_dm.machine.parts import choose_hypervisor
 from acrn_dm.virtio.device import VirtioDevice
 from tests.boot.samples import make_bzimage
 
@@ -100,7 +99,7 @@ class Extras:
 
     @hookimpl
     def acrn_dm_machine_started(self, machine: Machine) -> None:
-        self.seen.append(f"started {machine.reboots}")
+        self.seen.append(f"started {machine.power.reboots}")
 
     @hookimpl
     def acrn_dm_machine_stopped(self, machine: Machine, reason: str) -> None:
@@ -179,7 +178,7 @@ def test_reset_boots_again_with_cleared_memory_and_stopped_devices(scene: Scene,
     guest(machine, scribble_and_reset)
     assert machine.run() is StopReason.POWEROFF
     assert found == [bytes(5)]
-    assert machine.reboots == 1
+    assert machine.power.reboots == 1
     assert scene.extras.seen[1:] == ["started 0", "stopped: reset", "started 1", "stopped: poweroff"]
 
 
@@ -223,9 +222,9 @@ def test_guest_that_ignores_the_button_is_forced_off_in_time(scene: Scene) -> No
 
 def test_forced_stop_outdoes_a_reset_that_came_first(scene: Scene) -> None:
     machine = scene.start()
-    machine.request_stop(StopReason.RESET)
-    machine.request_stop(StopReason.FORCED, "now")
-    assert (machine.run(), machine.reboots) == (StopReason.FORCED, 0)
+    machine.power.request(StopReason.RESET)
+    machine.power.request(StopReason.FORCED, "now")
+    assert (machine.run(), machine.power.reboots) == (StopReason.FORCED, 0)
 
 
 def test_early_triple_fault_is_an_error_and_a_late_one_a_reboot(scene: Scene) -> None:
@@ -234,9 +233,9 @@ def test_early_triple_fault_is_an_error_and_a_late_one_a_reboot(scene: Scene) ->
     assert machine.run() is StopReason.ERROR
     assert re.fullmatch(r"triple fault \d+ ms after its start: rip 0x0", machine.detail)
     machine = scene.start()
-    machine.faults.clock = lambda: 1e9
-    machine._vm_event(VmEvent.TRIPLE_FAULT, "")
-    assert machine.reason is StopReason.RESET
+    machine.guest.faults.clock = lambda: 1e9
+    machine.guest.vm_event(VmEvent.TRIPLE_FAULT, "")
+    assert machine.power.reason is StopReason.RESET
 
 
 def test_power_off_without_acpi_is_one_where_triple_faults_are_told(scene: Scene) -> None:
@@ -292,37 +291,6 @@ def test_build_opens_nothing(scene: Scene) -> None:
 def test_factory_that_makes_no_device_is_reported_with_its_plugin(scene: Scene) -> None:
     with pytest.raises(ConfigError, match=r"plugin extras .* made a str, which is no device"):
         scene.build(devices=(DeviceSpec(bdf=Bdf(slot=3), kind="nothing"),))
-
-
-def hypervisor(name: str, reason: str | None, rank: int) -> HypervisorType:
-    return HypervisorType(name=name, summary="", probe=lambda: reason, open=lambda o: None, rank=rank)
-
-
-def offering(*types: HypervisorType) -> PluginManager:
-    class Offer:
-        __name__ = "offer"
-
-        @hookimpl
-        def acrn_dm_hypervisor_types(self) -> tuple[HypervisorType, ...]:
-            return types
-
-    return make_plugin_manager(builtins={}, entry_points=False, extra=[Offer()])
-
-
-def test_auto_takes_the_usable_hypervisor_of_highest_rank() -> None:
-    plugins = offering(hypervisor("a", None, 1), hypervisor("b", "no", 9), hypervisor("c", None, 5))
-    assert choose_hypervisor(MachineConfig(), plugins).name == "c"
-
-
-def test_auto_never_takes_a_hypervisor_of_negative_rank_and_says_why_nothing_is_usable() -> None:
-    plugins = offering(hypervisor("sim", None, -1), hypervisor("kvm", "no /dev/kvm", 10))
-    with pytest.raises(ConfigError, match=r"no hypervisor can be used here: kvm: no /dev/kvm$"):
-        choose_hypervisor(MachineConfig(), plugins)
-
-
-def test_unknown_hypervisor_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'xen'.*known: auto, kvm"):
-        choose_hypervisor(MachineConfig(hypervisor="xen"), offering(hypervisor("kvm", None, 1)))
 
 
 def test_unusable_hypervisor_still_builds_and_is_named_by_check(scene: Scene) -> None:

@@ -174,12 +174,12 @@ def test_triple_fault_right_after_the_start_is_an_error_though_it_comes_as_a_pow
 
 def test_triple_fault_of_a_guest_that_has_run_is_a_reset_though_it_comes_as_a_power_off(rig: Rig) -> None:
     rig.hsm.vm.pio_write(0xB2, 1, 0xA0)
-    rig.machine.faults.clock = lambda: time.monotonic() + 100
+    rig.machine.guest.faults.clock = lambda: time.monotonic() + 100
     rig.sequence()
     with contextlib.suppress(VcpuGoneError):
         rig.hsm.vm.triple_fault()
     rig.wait(lambda: "START_VM" in rig.hsm.names() and rig.hsm.live[0].state == "running")
-    assert rig.machine.reboots == 1
+    assert rig.machine.power.reboots == 1
     rig.power_off()
     assert rig.finish() is StopReason.POWEROFF
 
@@ -216,7 +216,7 @@ def test_full_reset_makes_the_vm_anew(rig: Rig) -> None:
 def test_five_resets_in_a_row(rig: Rig) -> None:
     for value in (0x06, 0x0E, 0x06, 0x06, 0x0E):
         reboot(rig, value)
-    assert rig.machine.reboots == 5
+    assert rig.machine.power.reboots == 5
     rig.power_off()
     assert rig.finish() is StopReason.POWEROFF
 
@@ -225,7 +225,7 @@ def fall_asleep(rig: Rig, vector: int) -> None:
     """Leave a waking vector and ask for S3."""
     memory = rig.machine.memory
     assert memory is not None
-    facs = next(gpa for gpa, data in build_acpi(rig.machine.boot_plan().acpi) if data[:4] == b"FACS")
+    facs = next(gpa for gpa, data in build_acpi(rig.machine.boot_source.plan().acpi) if data[:4] == b"FACS")
     memory.write(facs + 12, struct.pack("<I", vector))
     rig.sequence()
     rig.last_words(0x404, 2, 0x2C00)
@@ -258,14 +258,14 @@ def test_sleeper_without_a_vector_boots_anew(rig: Rig) -> None:
     fall_asleep(rig, 0)
     rig.machine.press_power_button()
     rig.wait(lambda: rig.hsm.names().count("CREATE_VM") == 1 and rig.hsm.live[0].state == "running")
-    assert rig.machine.reboots == 1
+    assert rig.machine.power.reboots == 1
     rig.power_off()
     assert rig.finish() is StopReason.POWEROFF
 
 
 def test_sleeper_can_be_forced_off(rig: Rig) -> None:
     fall_asleep(rig, 0x9_A000)
-    rig.machine.request_stop(StopReason.FORCED)
+    rig.machine.power.request(StopReason.FORCED)
     assert rig.finish() is StopReason.FORCED
 
 
@@ -284,7 +284,7 @@ def test_alarm_of_the_clock_wakes_if_the_guest_has_enabled_it(rig: Rig) -> None:
 def test_vcpus_have_the_lapic_ids_of_their_cpus(rig: Rig) -> None:
     memory = rig.machine.memory
     assert memory is not None
-    assert rig.machine.boot_plan().acpi.apic_ids == (2, 6)
+    assert rig.machine.boot_source.plan().acpi.apic_ids == (2, 6)
     table = memory.read(0xF2500, 64)
     assert table[:4] == b"APIC"
     assert (table[47], table[55]) == (2, 6)
@@ -297,7 +297,7 @@ def test_power_states_of_the_hypervisor_are_in_the_dsdt(make_rig: MakeRig) -> No
     px = struct.pack("<6Q", 2400, 15000, 10, 11, 0x1800, 0x1801)
     rig.hsm.states = {(0, 0): {0: b"\1"}, (0, 1): {0: px}}
     rig.start()
-    dsdt = next(data for _, data in build_acpi(rig.machine.boot_plan().acpi) if data[:4] == b"DSDT")
+    dsdt = next(data for _, data in build_acpi(rig.machine.boot_source.plan().acpi) if data[:4] == b"DSDT")
     assert b"_PSS" in dsdt
     assert b"PR01" in dsdt
     rig.power_off()

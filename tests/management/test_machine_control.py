@@ -76,7 +76,7 @@ def managed(tmp_path: Path) -> Iterator[Managed]:
     running = Managed(machine, tmp_path)
     yield running
     if not running.reasons:
-        machine.request_stop(StopReason.FORCED)
+        machine.power.request(StopReason.FORCED)
         running.thread.join(PATIENCE_S)
     for sock in running.sockets:
         sock.close()
@@ -112,7 +112,7 @@ def test_guests_own_power_off_is_an_event(managed: Managed) -> None:
     monitor = managed.monitor()
     monitor.sendall(b'{"command":"register_vm_event_client"}')
     assert monitor.recv(100) == b'{"ack":0}\n'
-    managed.machine.pio.write(PM1_CONTROL, 2, S5)
+    managed.machine.dispatch.pio.write(PM1_CONTROL, 2, S5)
     assert monitor.recv(100) == b'{"vm_event":1}\n'
     assert managed.ended() is StopReason.POWEROFF
 

@@ -1,4 +1,4 @@
-"""The guest stands still while the host can't serve it: the joint itself, and a whole machine on a full host disk."""
+"""The guest stands still while the host can't serve it: the state itself, and a whole machine on a full host disk."""
 
 import contextlib
 import errno
@@ -38,7 +38,7 @@ PATIENCE_S = 20.0
 PAUSED, RESUMED = 256, 257
 
 
-# The joint
+# The state itself
 
 
 class Witness:
@@ -278,7 +278,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield run
     for running in made:
-        running.machine.request_stop(StopReason.FORCED)
+        running.machine.power.request(StopReason.FORCED)
         running.thread.join(PATIENCE_S)
         for sock in running.sockets:
             sock.close()
@@ -401,6 +401,7 @@ def test_hypervisor_that_resumes_nothing_pauses_nothing(name: str) -> None:
 
 def test_guest_of_such_a_hypervisor_is_told(tmp_path: Path, start: Start) -> None:
     running = start(tmp_path / "disk")
-    assert running.machine.hypervisor is not None
-    running.machine.hypervisor = attrs.evolve(running.machine.hypervisor, resumes=False)
-    assert not running.machine._pause_guest(fault())
+    machine = running.machine
+    assert machine.hypervisor.type is not None
+    machine.hypervisor = attrs.evolve(machine.hypervisor, type=attrs.evolve(machine.hypervisor.type, resumes=False))
+    assert not machine.standstill.pause_guest(fault())

@@ -46,6 +46,8 @@ def test_functions_come_in_order_of_their_places() -> None:
     functions = [Probe(5), Probe(3, 1), Probe(3), Probe(1, bus=1)]
     setup = Setup(*functions)
     assert [str(f.context.bdf) for f in setup.bus.functions] == ["0:3.0", "0:3.1", "0:5.0", "1:1.0"]
+    assert setup.bus.find(Bdf(slot=5)) is functions[0]
+    assert setup.bus.find(Bdf(slot=6)) is None
 
 
 def test_first_bar_of_each_kind_starts_its_window() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.rig.build import RigUnavailable, library
+from lab.hsm.build import RigUnavailable, library
 from tests.rig.client import Client
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig.build import library
+from lab.hsm.build import library
 from tests.rig.conftest import Rig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ def test_plugin_keeps_the_hypervisor_protocol(rig: Rig, interface: dict[str, str
 def test_storm_of_requests_loses_and_doubles_none(rig: Rig, interface: dict[str, str]) -> None:
     """102,400 accesses of 8 vCPUs, with spurious ATTACH returns, slots the module handles, and a signal each ms."""
     settings = {} if "RIG_ACRN" in interface else interface
-    done = preloaded(rig, "-m", "tests.rig.plugin_storm", "102400", RIG_SPURIOUS="5", **settings)
+    done = preloaded(rig, "-m", "lab.hsm.storm", "102400", RIG_SPURIOUS="5", **settings)
     assert done.returncode == 0, done.stderr[-4000:]
     seen = json.loads(done.stdout)
     (stats,) = rig.stats()
@@ -91,7 +91,7 @@ def test_failure_of_a_call_is_named_and_leaves_no_vm_behind(rig: Rig, call: str,
     name = call.partition("@")[0]
     every = "@*" if name == "CREATE_VM" and err != errno.EPERM else ""
     plan = f"{call}{every}={err}"
-    done = preloaded(rig, "-m", "tests.rig.plugin_storm", "8", "1", RIG_FAIL=plan)
+    done = preloaded(rig, "-m", "lab.hsm.storm", "8", "1", RIG_FAIL=plan)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     if name == "CREATE_VM" and not every:

@@ -114,7 +114,7 @@ def test_machine_that_is_left_with_an_escaped_exception_fails() -> None:
             raise ZeroDivisionError
 
     machine = SimMachine()
-    machine.machine.pio.register(0x700, 4, Escaping(), "broken")
+    machine.machine.dispatch.pio.register(0x700, 4, Escaping(), "broken")
     machine.start()
     assert machine.vm.pio_read(0x700, 4) == 0xFFFF_FFFF
     with pytest.raises(AssertionError, match="1 accesses"):

@@ -312,7 +312,7 @@ def hostile(directory: Path, seed: int) -> Iterator[Hostile]:
             RNG: m.add("virtio-rnd", slot=RNG),
             SECOND: m.add("virtio-blk", f"mq=2,{image},ro,share=on", slot=SECOND, func=1),
         }
-        m.machine.pio.register(0x3F8, 8, Uart16550(lambda level: None), "COM1")
+        m.machine.dispatch.pio.register(0x3F8, 8, Uart16550(lambda level: None), "COM1")
         m.start()
         yield Hostile(m, functions, peer, random.Random(seed))
 

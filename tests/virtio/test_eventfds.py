@@ -218,7 +218,7 @@ def test_kick_that_was_refused_is_not_tried_again_at_the_same_place() -> None:
     kick.bind(HERE)
     assert len(refusals) == 1
     assert vm.kicks.bindings == []
-    kick.kick()
+    kick.signal()
     assert os.eventfd_read(kick.fd) == 1
     kick.bind(THERE)
     assert [b.addr for b in vm.kicks.bindings] == [THERE.addr]

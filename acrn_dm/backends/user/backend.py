@@ -239,10 +239,10 @@ class VhostUser(Proxy):
         self._running = True
         # Work may wait for which nobody kicks any more, and answers of which nobody told the driver.
         if self._relay is not None:
-            self._relay.kick()
+            self._relay.notify()
         else:
             for queue in session.queues:
-                queue.kick.kick()
+                queue.kick.signal()
                 queue.call.signal()
 
     def _return_to_work(self) -> Talk[None]:

@@ -73,5 +73,5 @@ class RingSwitches:
         self._told |= changes
         for index, enabled in changes.items():
             if enabled:
-                self._queues[index].kick.kick()  # one that came while the ring was disabled may be gone
+                self._queues[index].kick.signal()  # one that came while the ring was disabled may be gone
         self.follow()

@@ -82,10 +82,10 @@ class RelayQueue:
         self.queue.flush()
         return len(self.in_flight)
 
-    def kick(self) -> None:
+    def notify(self) -> None:
         """Tell the back-end to look at the ring."""
         with self._lock:
-            self._kick()
+            self._notify()
 
     def forward(self, chains: Sequence[Chain]) -> None:
         """Note *chains* and pass them on; without a back-end they wait. On the loop's thread."""
@@ -95,9 +95,9 @@ class RelayQueue:
             self.in_flight.update((chain.head, chain) for chain in chains)
             if self._ring is not None:
                 self._ring.add(chain.head for chain in chains)
-                self._kick()
+                self._notify()
 
-    def _kick(self) -> None:
+    def _notify(self) -> None:
         if self._kick_fd >= 0:
             signal(self._kick_fd)
 
@@ -172,10 +172,10 @@ class Relay(VirtioDevice):
         for queue in self._queues.values():
             queue.connect(area)
 
-    def kick(self) -> None:
+    def notify(self) -> None:
         """Tell the back-end to look at all rings."""
         for queue in self._queues.values():
-            queue.kick()
+            queue.notify()
 
     def disconnect(self) -> None:
         """The back-end is gone."""

@@ -5,7 +5,7 @@ The registers are functional fixed hardware, i.e. MSRs of the processor that the
 
 from acrn_dm.boot.acpi import aml, resource
 from acrn_dm.boot.acpi.inputs import AcpiInputs
-from acrn_dm.contract.processors import ProcessorPower, Register
+from acrn_dm.contract.processors import GenericAddress, ProcessorPower
 
 FIXED_HARDWARE = 0x7F
 MEMORY = 0
@@ -13,15 +13,15 @@ MAX_PROCESSORS = 100  # names have two digits
 
 HWP_CAPABILITIES, HWP_REQUEST, HWP_STATUS, PM_ENABLE = 0x771, 0x774, 0x777, 0x770
 PLATFORM_INFO, MPERF, APERF = 0xCE, 0xE7, 0xE8
-NONE = Register(space=MEMORY, bit_width=0, bit_offset=0, access_size=0, address=0)
+NONE = GenericAddress(space=MEMORY, bit_width=0, bit_offset=0, access_size=0, address=0)
 
 
-def _msr(width: int, offset: int, address: int) -> Register:
-    return Register(space=FIXED_HARDWARE, bit_width=width, bit_offset=offset, access_size=4, address=address)
+def _msr(width: int, offset: int, address: int) -> GenericAddress:
+    return GenericAddress(space=FIXED_HARDWARE, bit_width=width, bit_offset=offset, access_size=4, address=address)
 
 
 # _CPC, revision 3 (8.4.6.1): hardware-controlled performance states (Intel SDM volume 3, 15.4). A number is a constant.
-CONTINUOUS: tuple[Register | int, ...] = (
+CONTINUOUS: tuple[GenericAddress | int, ...] = (
     _msr(8, 0, HWP_CAPABILITIES),  # highest performance
     _msr(8, 8, PLATFORM_INFO),  # nominal
     _msr(8, 16, HWP_CAPABILITIES),  # lowest non-linear
@@ -73,7 +73,7 @@ def _performance(power: ProcessorPower) -> list[bytes]:
         )
         for p in power.pstates
     ]
-    control = _register(Register(space=FIXED_HARDWARE, bit_width=0, bit_offset=0, access_size=0, address=0))
+    control = _register(GenericAddress(space=FIXED_HARDWARE, bit_width=0, bit_offset=0, access_size=0, address=0))
     return [
         aml.name("_PPC", aml.ZERO),
         aml.name("_PCT", aml.package(control, control)),
@@ -94,7 +94,7 @@ def _continuous() -> bytes:
     return aml.package(aml.integer(len(entries) + 2), aml.integer(3), *entries)  # count, revision
 
 
-def _register(register: Register) -> bytes:
+def _register(register: GenericAddress) -> bytes:
     return resource.template(
         resource.generic_register(
             register.space, register.bit_width, register.bit_offset, register.access_size, register.address

@@ -31,7 +31,7 @@ PIT_PORTS, SPEAKER_PORT = 0x40, 0x61
 
 @attrs.frozen(kw_only=True)
 class PlatformCallbacks:
-    """What the guest, or the user at its serial console, asks of the machine. Called from any thread."""
+    """The requests that the guest, or the user at its serial console, makes to the machine. Called from any thread."""
 
     poweroff: Callable[[bool], None]
     reset: Callable[[bool], None]  # True: a full reset, as if power had been off
@@ -41,7 +41,9 @@ class PlatformCallbacks:
 
 
 class Platform:
-    """Made before anything is open; ``realize`` puts the devices on the bus and opens the serial ports' backends."""
+    """The board's devices, made before anything is open; ``realize`` puts the devices on the bus and opens the serial
+    ports' backends.
+    """
 
     def __init__(
         self,

@@ -61,7 +61,7 @@ def contents(items: Mapping[int, Item], files: Mapping[str, Item], vcpus: int) -
 
 
 class FwCfg:
-    """Made empty; ``fill`` before each boot. vCPU threads call ``read`` and ``write``."""
+    """The device and its items: made empty; ``fill`` before each boot. vCPU threads call ``read`` and ``write``."""
 
     def __init__(self) -> None:
         self._items: dict[int, Item] = {}

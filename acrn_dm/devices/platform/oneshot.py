@@ -6,7 +6,9 @@ from acrn_dm.base.events.ioloop import IoLoop, Timer
 
 
 class OneShot:
-    """Calls *callback* on the loop's thread, without any lock. Without a loop (before ``attach``) it never does."""
+    """The timer: calls *callback* on the loop's thread, without any lock. Without a loop (before ``attach``) it never
+    does.
+    """
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self.loop: IoLoop | None = None

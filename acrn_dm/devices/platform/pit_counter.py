@@ -9,7 +9,7 @@ import enum
 
 
 class Mode(enum.IntEnum):
-    """How it counts; 6 and 7 are other names of 2 and 3."""
+    """The way it counts; 6 and 7 are other names of 2 and 3."""
 
     TERMINAL_COUNT = 0  # output rises after the count
     ONE_SHOT = 1  # the gate's rising edge starts it; output is low while it counts

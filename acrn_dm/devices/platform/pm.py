@@ -41,7 +41,7 @@ class PowerManagement:
         """*on_poweroff* is told whether SCI_EN was preserved, as it should be. *clock_ns* drives the PM timer."""
         self._set_sci = set_sci
         self._on_poweroff, self._on_suspend = on_poweroff, on_suspend
-        self._on_alarm: Callable[[], None] = lambda: None
+        self._on_alarm: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
         self._carry = OneShot(self._carried)
         self._status = self._enable = self._control = 0
@@ -78,7 +78,7 @@ class PowerManagement:
         if self._enable & RTC_STS:
             self._on_alarm()
 
-    def on_alarm(self, callback: Callable[[], None]) -> None:
+    def on_alarm(self, callback: Callable[[], object]) -> None:
         """Call *callback* when an alarm goes off that the guest has enabled."""
         self._on_alarm = callback
 

@@ -2,7 +2,7 @@
 
 
 class PostPorts:
-    """Taken and forgotten: nothing shows the codes."""
+    """The ports: what is written is forgotten, as nothing shows the codes."""
 
     def read(self, offset: int, size: int) -> int:
         """Nothing drives the bus."""

@@ -7,7 +7,7 @@ FULL_RESET = 0x08
 
 
 class ResetControl:
-    """Also the FADT's reset register. As in the original a full reset needs no bit 2."""
+    """The port, which is also the FADT's reset register. As in the original a full reset needs no bit 2."""
 
     def __init__(self, on_reset: Callable[[bool], None]) -> None:
         self._on_reset = on_reset

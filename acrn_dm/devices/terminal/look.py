@@ -1,4 +1,4 @@
-"""Looks at a host's terminal without opening it: opening a serial line raises its modem signals."""
+"""A look at a host's terminal without opening it: opening a serial line raises its modem signals."""
 
 import os
 import stat

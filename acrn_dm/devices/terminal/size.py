@@ -23,7 +23,7 @@ def window_size(fd: int) -> Size | None:
 
 
 class SizeWatch:
-    """Calls *changed*, on the loop, when *look* returns another size than before.
+    """The watch over a terminal's size: calls *changed*, on the loop, when *look* returns another one than before.
 
     By looking now and then: SIGWINCH goes to the foreground of the terminal, and nothing at all to who has a
     pseudo-terminal's other end or a terminal that is not its own.

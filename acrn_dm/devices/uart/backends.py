@@ -1,4 +1,4 @@
-"""What is behind a serial port: ``stdio``, ``tcp:PORT``, a tty's path, or nothing."""
+"""Backends of serial ports: ``stdio``, ``tcp:PORT``, a tty's path, or nothing."""
 
 import select
 import socket

@@ -44,7 +44,7 @@ class Line(Protocol):
 
 
 class _NoLine:
-    """Nothing connected: output vanishes."""
+    """A port with nothing connected: output vanishes."""
 
     def send(self, byte: int) -> None:
         pass

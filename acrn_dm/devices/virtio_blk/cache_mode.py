@@ -25,7 +25,7 @@ FLUSH, CONFIG_WCE = 1 << 9, 1 << 11  # feature bits, 5.2.3
 
 @attrs.define(eq=False)
 class CacheMode:
-    """See the module. *option* is what the user asked for: True for write-back."""
+    """The mode of one disk. *option* is what the user asked for: True for write-back."""
 
     option: bool
     writeback: bool = attrs.field(init=False)

@@ -133,7 +133,9 @@ def _one_of(*words: str) -> Any:
 
 @attrs.frozen(kw_only=True)
 class BlkConfig:
-    """See the module. Converters and validators raise ValueError, which the option reader turns into a ConfigError."""
+    """The options of one disk. Converters and validators raise ValueError, which the option reader turns into a
+    ConfigError.
+    """
 
     GRAMMAR: ClassVar[str] = "[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...] or nodisk or [mq=N,]vhost-user=SOCKET"
 

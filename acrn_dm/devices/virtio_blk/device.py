@@ -28,11 +28,11 @@ from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.cache_mode import CONFIG_WCE, FLUSH, CacheMode
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
 from acrn_dm.devices.virtio_blk.config_space import LAYOUT, QUEUE_SIZE, WRITEBACK_OFFSET, config_space
-from acrn_dm.devices.virtio_blk.engine.apart import Apart
+from acrn_dm.devices.virtio_blk.engine.bounce import BounceBuffer
 from acrn_dm.devices.virtio_blk.engine.execute import execute
-from acrn_dm.devices.virtio_blk.engine.held import Held
 from acrn_dm.devices.virtio_blk.engine.last_flush import LastFlush
 from acrn_dm.devices.virtio_blk.engine.pieces import given_up_unless
+from acrn_dm.devices.virtio_blk.engine.retry import RetryQueue
 from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
 from acrn_dm.devices.virtio_blk.image.backend import Image
@@ -67,7 +67,7 @@ class Job:
     request: Request
     views: list[memoryview]
     durable: bool
-    began: int = 0  # after how many releases of what is held
+    began: int = 0  # after how many releases of what waits for a retry
     status: Status = Status.OK
     error: str = ""
     err: int = 0
@@ -101,7 +101,7 @@ class BlkDevice(VirtioDevice):
         self._left: tuple[WorkerPool[Job], ...] = ()  # of the last session
         self._flush: LastFlush | None = None
         self._resources: Resources | None = None
-        self._held: Held[Job] = Held(self._pause)
+        self._retries: RetryQueue[Job] = RetryQueue(self._pause)
 
     @property
     def features(self) -> int:
@@ -206,7 +206,7 @@ class BlkDevice(VirtioDevice):
         self._features = features
         self.errors = 0
         self._mode.driver_ok(features)
-        self._held.open()
+        self._retries.open()
         bdf = self.context.bdf
         for queue in queues:
             name = f"blk-{bdf.slot}:{bdf.func}-{queue.index}"
@@ -221,7 +221,7 @@ class BlkDevice(VirtioDevice):
 
     def cancel(self) -> None:
         """Requests that have begun end at their next piece; the others are dropped."""
-        self._held.close()
+        self._retries.close()
         for pool in self._pools.values():
             pool.cancel()
 
@@ -235,14 +235,14 @@ class BlkDevice(VirtioDevice):
         what was taken from it, whichever of that was answered. Raises HostError if that takes longer than PAUSE_S; then
         it is cancelled.
         """
-        held = self._held.close()
+        failed = self._retries.close()
         pools, self._pools = tuple(self._pools.values()), {}
         self._left = (*self._left, *pools)
         try:
             for pool in pools:
                 if not pool.cancelled:
                     pool.finish(pool.drain(PAUSE_S))
-                    pool.finish([job for job in held if job.pool is pool])
+                    pool.finish([job for job in failed if job.pool is pool])
         except HostError:
             for pool in pools:
                 pool.cancel()
@@ -332,14 +332,14 @@ class BlkDevice(VirtioDevice):
         self._submit(Job(pool, chain, request, views, durable=not self._mode.writeback))
 
     def _submit(self, job: Job) -> None:
-        job.began, job.status, job.error, job.err = self._held.releases, Status.OK, "", 0
+        job.began, job.status, job.error, job.err = self._retries.releases, Status.OK, "", 0
         job.pool.submit(job)
 
     def _execute(self, job: Job) -> None:
         """On a worker thread. A failure of the host is an answer to the guest, never the end of the request."""
         assert self.image is not None
         pool = job.pool
-        image = self.image if self._features & VERSION_1 else Apart(self.image, pool.still_wanted)
+        image = self.image if self._features & VERSION_1 else BounceBuffer(self.image, pool.still_wanted)
         try:
             with given_up_unless(lambda: not pool.cancelled):
                 execute(image, job.request, job.views, durable=job.durable)
@@ -364,15 +364,15 @@ class BlkDevice(VirtioDevice):
         return pauses
 
     def _resumed(self) -> None:
-        """On the main loop: everything that is held is done again, each by its queue's loop."""
-        self._held.release()
+        """On the main loop: everything that waits is tried again, each by its queue's loop."""
+        self._retries.release()
         for pool in tuple(self._pools.values()):
-            pool.loop.call_soon(functools.partial(self._held.again, functools.partial(_is_for, pool), self._submit))
+            pool.loop.call_soon(functools.partial(self._retries.retry, functools.partial(_is_for, pool), self._submit))
 
     def _finisher(self, queue: Queue) -> Callable[[list[Job]], None]:
         def finish(jobs: list[Job]) -> None:
             for job in jobs:
-                if job.err and self._held.keep(job, job.began, self._submit):
+                if job.err and self._retries.keep(job, job.began, self._submit):
                     continue
                 if job.error:
                     self._report(job)

@@ -1,4 +1,4 @@
-"""Finds out what an image is, and opens it: sizes, read-only, O_DIRECT, locks."""
+"""The medium of a disk: what an image is, and how it is opened: sizes, read-only, O_DIRECT, locks."""
 
 import contextlib
 import errno

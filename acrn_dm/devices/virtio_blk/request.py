@@ -28,7 +28,7 @@ class Status(enum.IntEnum):
 
 
 class Op(enum.Enum):
-    """What is to be done."""
+    """The operation that is asked for."""
 
     READ = enum.auto()
     WRITE = enum.auto()
@@ -69,7 +69,7 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What requests are checked against. Sectors are of 512 bytes; 0 segments: that type is not on offer."""
+    """The limits that requests are checked against. Sectors are of 512 bytes; 0 segments: that type is not on offer."""
 
     capacity: int
     legacy: bool = False  # the driver's kind: for it a type may carry BARRIER

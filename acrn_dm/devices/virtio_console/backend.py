@@ -1,4 +1,5 @@
-"""Where a port's bytes come from and go to on the host: stdio, pty, tty, file. Knows no descriptor and no guest.
+"""Backends of a port, where its bytes come from and go to on the host: stdio, pty, tty, file. Knows no descriptor and
+no guest.
 
 All of it is non-blocking and lives on one I/O loop. A backend is *connected* or not; it tells its port when that
 changes, and never in the middle of a call of the port's, which works on what would change. While it is not connected,

@@ -117,7 +117,7 @@ def _max_ports(instance: object, attribute: "attrs.Attribute[int | None]", value
 
 @attrs.frozen(kw_only=True)
 class ConsoleConfig:
-    """See the module. Port 0 is the first; drivers without MULTIPORT see only that one."""
+    """The options of one console. Port 0 is the first; drivers without MULTIPORT see only that one."""
 
     GRAMMAR: ClassVar[str] = (
         "[@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait][,...][,max_ports=N] or vhost-user=SOCKET[,max_ports=N]"

@@ -23,8 +23,8 @@ BATCH = 64
 
 @attrs.define(eq=False)
 class ControlQueues:
-    """From DRIVER_OK to reset of a driver with MULTIPORT; on the loop's thread only. While it has no queues, what there
-    is to say waits.
+    """The two control queues, from DRIVER_OK to reset of a driver with MULTIPORT; on the loop's thread only. While it
+    has no queues, what there is to say waits.
     """
 
     name: str

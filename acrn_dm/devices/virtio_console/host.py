@@ -1,4 +1,4 @@
-"""What a port will use of the host: looked at before anything is open."""
+"""The things of the host that a port will use: looked at before anything is open."""
 
 import os
 import stat

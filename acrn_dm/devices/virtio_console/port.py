@@ -28,8 +28,8 @@ IOV_MAX = 1024
 
 @attrs.define(eq=False)
 class Port:
-    """Lives as long as the device. A driver has it from ``start`` to ``reset``; ``stop`` and ``start`` may come in
-    between. Data moves on the loop's thread only.
+    """The port, which lives as long as the device. A driver has it from ``start`` to ``reset``; ``stop`` and ``start``
+    may come in between. Data moves on the loop's thread only.
     """
 
     index: int

@@ -49,7 +49,9 @@ def _pairs(instance: object, attribute: "attrs.Attribute[int]", value: int) -> N
 
 @attrs.frozen(kw_only=True)
 class NetConfig:
-    """See the module. Converters and validators raise ValueError, which the option reader turns into a ConfigError."""
+    """The options of one card. Converters and validators raise ValueError, which the option reader turns into a
+    ConfigError.
+    """
 
     GRAMMAR: ClassVar[str] = "tap=NAME[,vhost[=auto]]|vhost-user=SOCKET[,mq=N][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]"
 

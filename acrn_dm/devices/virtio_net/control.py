@@ -54,8 +54,8 @@ Done = Callable[[bool], None]  # tells whether a command was carried out; on the
 
 @attrs.define(eq=False)
 class Control:
-    """Serves *queue* from DRIVER_OK until ``close``. *set_pairs* may call what it is given later, on the queue's loop;
-    *set_offloads* returns whether it was done.
+    """The server of *queue*, from DRIVER_OK until ``close``. *set_pairs* may call what it is given later, on the
+    queue's loop; *set_offloads* returns whether it was done.
     """
 
     queue: Queue

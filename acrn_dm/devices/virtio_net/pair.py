@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 @attrs.define(eq=False)
 class Pair:
-    """From DRIVER_OK to reset. *gone* is told when the interface was deleted; *guard* reports a GuestError.
+    """One pair in use, from DRIVER_OK to reset. *gone* is told when the interface was deleted; *guard* reports a
+    GuestError.
 
     A pair that the driver does not use at the moment rests: nothing is read for it. What it still sends is sent.
     """

@@ -1,4 +1,4 @@
-"""From the tap to the guest.
+"""Reception: from the tap to the guest.
 
 Frames wait in the kernel while the guest has no buffers: then the tap is not read, and not watched either, until the
 driver kicks. One frame at most waits here, because its length is known only once it is read; what the driver says

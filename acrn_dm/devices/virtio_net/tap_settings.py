@@ -1,4 +1,5 @@
-"""What a tap keeps when whoever used it is gone: the length of its packet header, and what its frames may need.
+"""The settings of a tap that stay when whoever used it is gone: the length of its packet header, and what its frames
+may need.
 
 The next program on it may know nothing of either: without packet headers a frame that waits for its checksum, or for
 segmentation, is of no use. So both are read before they are changed and put back at the end.

@@ -1,4 +1,4 @@
-"""From the guest to the tap. While the tap takes no more, frames wait in the guest's ring."""
+"""Transmission: from the guest to the tap. While the tap takes no more, frames wait in the guest's ring."""
 
 from collections import deque
 

@@ -1,4 +1,4 @@
-"""What the hypervisor says about the performance and idle states of a virtual machine's CPUs.
+"""Power states of a virtual machine's CPUs, performance and idle, as the hypervisor tells them.
 
 Asked by PM_GET_CPU_STATE with a command of VM id (bits 31:24), vCPU (23:16), number of the state (15:8; idle states
 count from 1) and what is wanted (7:0). A refusal, which is EPERM, means that there is nothing.
@@ -8,7 +8,7 @@ import errno
 import logging
 import struct
 
-from acrn_dm.contract.processors import CState, ProcessorPower, PState, Register
+from acrn_dm.contract.processors import CState, GenericAddress, ProcessorPower, PState
 from acrn_dm.hypervisors.acrn.module import _hsm
 from acrn_dm.hypervisors.acrn.module.abi import Port
 from acrn_dm.hypervisors.acrn.module.errors import failed
@@ -62,7 +62,7 @@ def _cstate(port: Port, vmid: int, vcpu: int, number: int) -> CState | None:
     if answer is None:
         return None
     (space, width, offset, access, address), kind, latency, power = _hsm.cstate(answer)
-    register = Register(space=space, bit_width=width, bit_offset=offset, access_size=access, address=address)
+    register = GenericAddress(space=space, bit_width=width, bit_offset=offset, access_size=access, address=address)
     return CState(register=register, type=kind, latency_us=latency, power_mw=power)
 
 

@@ -55,7 +55,7 @@ def _run_all(steps: Iterable[Callable[[], object]]) -> None:
 
 @attrs.define(eq=False)
 class AcrnVm:
-    """One virtual machine; keeps ``base.Hypervisor``. Made by ``open``.
+    """One virtual machine; keeps ``contract.hypervisor.Hypervisor``. Made by ``open``.
 
     ``pause``, ``reset``, ``stop`` and ``close`` wait for the I/O request thread and raise RuntimeError on it;
     everything else may be called from any thread. After a HostError of one of them only ``stop`` and ``close`` work.

@@ -36,7 +36,7 @@ class CpuidLeaf:
 
 @attrs.frozen(kw_only=True)
 class Topology:
-    """Where one vCPU stands: its APIC id and those of all vCPUs, in the order of the vCPUs."""
+    """One vCPU's place: its APIC id and those of all vCPUs, in the order of the vCPUs."""
 
     apic_id: int
     apic_ids: tuple[int, ...]

@@ -28,7 +28,7 @@ TSS_PAGES = 0xFFFB_D000
 
 @attrs.define(eq=False)
 class KvmVm:
-    """One virtual machine; keeps ``base.Hypervisor``. Made by ``open``.
+    """One virtual machine; keeps ``contract.hypervisor.Hypervisor``. Made by ``open``.
 
     ``pause``, ``resume``, ``reset``, ``stop`` and ``close`` wait for vCPU threads and raise RuntimeError on one;
     everything else may be called from any thread.

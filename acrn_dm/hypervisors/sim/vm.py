@@ -34,7 +34,9 @@ class Call:
 
 @attrs.define(eq=False)
 class SimVm:
-    """One virtual machine; keeps ``base.Hypervisor``. Its calls may come from any thread, as on the real ones."""
+    """One virtual machine; keeps ``contract.hypervisor.Hypervisor``. Its calls may come from any thread, as on the real
+    ones.
+    """
 
     name: str = "vm"
     vcpus: int = 1
@@ -101,7 +103,7 @@ class SimVm:
         """OUT."""
         _check_access(size, (1, 2, 4), port, 1 << 16)
         with self._access():
-            if not self._kick(Space.PIO, port, size, value & _ones(size)):
+            if not self._take_kick(Space.PIO, port, size, value & _ones(size)):
                 self._dispatch.pio_write(port, size, value & _ones(size))
 
     def mmio_read(self, gpa: int, size: int) -> int:
@@ -123,7 +125,7 @@ class SimVm:
             if ram is not None:
                 mapping, offset = ram
                 mapping[offset : offset + size] = value.to_bytes(size, "little")
-            elif not self._kick(Space.MMIO, gpa, size, value):
+            elif not self._take_kick(Space.MMIO, gpa, size, value):
                 self._dispatch.mmio_write(gpa, size, value)
 
     def vcpu_ends(self, event: VmEvent, detail: str = "") -> None:
@@ -259,7 +261,7 @@ class SimVm:
             self.interrupts.clear()
             self.boot_registers = None
 
-    def _kick(self, space: Space, addr: int, size: int, value: int) -> bool:
+    def _take_kick(self, space: Space, addr: int, size: int, value: int) -> bool:
         with self._lock:
             return self.kicks.signal(space, addr, size, value)
 

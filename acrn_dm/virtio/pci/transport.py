@@ -1,4 +1,4 @@
-"""A virtio device as a PCI function (spec 4.1): identity, BARs, capabilities, and the joints between the parts.
+"""A virtio device as a PCI function (spec 4.1): identity, BARs, capabilities, and the wiring between them.
 
 ===== ============= =============================================================
 BAR 0 I/O           legacy registers (transitional devices only)
@@ -19,7 +19,7 @@ from acrn_dm.contract.types import BackendType, DeviceContext
 from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.eventfds import KickAddress
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.virtio import backend, defs, features
+from acrn_dm.virtio import choice, defs, features
 from acrn_dm.virtio.core import QueueConfig, VirtioCore
 from acrn_dm.virtio.dataplane import DataPlane
 from acrn_dm.virtio.defs import Status
@@ -31,7 +31,7 @@ from acrn_dm.virtio.pci.device_config import DeviceConfig
 from acrn_dm.virtio.pci.interrupts import Interrupts
 from acrn_dm.virtio.pci.legacy import LegacyBar
 from acrn_dm.virtio.pci.modern import ModernBar
-from acrn_dm.virtio.placement import USERSPACE, Placement, chosen
+from acrn_dm.virtio.placement import USERSPACE, Placement
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +61,13 @@ class VirtioPci(PciFunction):
         self._unlocked = threading.Condition(self.lock)  # to let go of the lock, however often it was taken
         backend_types = list(backends)
         placement = self.placement
-        self.backend_type = backend.choose(context, backend_types, placement.backend)
-        self._fallback = backend.choose(context, backend_types, USERSPACE) if placement.optional else None
+        self.backend_type = choice.choose(context, backend_types, placement.backend)
+        self._fallback = choice.choose(context, backend_types, USERSPACE) if placement.optional else None
         self.core = VirtioCore(device.device_id, device.queue_sizes, self)
         self.interrupts = Interrupts(self)
         self.data_plane = DataPlane(
             self.name,
-            backend.make(self.backend_type, device),
+            choice.make(self.backend_type, device),
             poll_ns=context.poll_ns,
             without_msix=self.interrupts.queue_without_msix,
         )
@@ -91,7 +91,7 @@ class VirtioPci(PciFunction):
     @property
     def placement(self) -> Placement:
         """Who moves the data: as the user says, else as the device does."""
-        return chosen(self.device.placement, self.context.backend, self.name)
+        return choice.chosen(self.device.placement, self.context.backend, self.name)
 
     # PciFunction: called with the lock held.
 
@@ -116,7 +116,7 @@ class VirtioPci(PciFunction):
         problem = features.offer_problem(self.device.device_id, offered)
         if problem is not None:
             raise PluginError(problem, provenance=f"device {self.context.kind}")
-        self.data_plane.backend = backend.realize(self.data_plane.backend, self._fallback, resources)
+        self.data_plane.backend = choice.realize(self.data_plane.backend, self._fallback, resources)
         self.core.offer(self.data_plane.backend.offer(offered | features.OFFERED_BY_TRANSPORT))
 
     def reset(self) -> None:
@@ -255,9 +255,9 @@ class VirtioPci(PciFunction):
         except Exception:  # a plugin's fault; the driver's write has to return
             log.exception("%s: the device did not reset cleanly", self.name)
 
-    def kick(self, queue: int) -> None:
+    def signal_kick(self, queue: int) -> None:
         """A notify write that no ioeventfd took."""
-        self.data_plane.kick(queue)
+        self.data_plane.signal_kick(queue)
 
     def vector_changed(self, queue: QueueConfig) -> None:
         """A running queue's calls follow its vector."""

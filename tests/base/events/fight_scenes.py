@@ -69,10 +69,10 @@ def pci_kick() -> Iterator[Scene]:
     kick = KickEvent(SimVm(), lambda error: None)
 
     def check() -> None:
-        kick.kick()
+        kick.signal()
         soon(lambda: drain(kick.fd) > 0, "it can't be kicked any more")
 
-    yield Scene(eventfd=kick.fd, signal=kick.kick, check=check)
+    yield Scene(eventfd=kick.fd, signal=kick.signal, check=check)
     kick.close()
 
 

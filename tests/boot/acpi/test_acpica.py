@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.boot.acpi import AcpiInputs, build_acpi
-from acrn_dm.contract.processors import CState, ProcessorPower, PState, Register
+from acrn_dm.contract.processors import CState, GenericAddress, ProcessorPower, PState
 
 SMALL = AcpiInputs(apic_ids=(0,), rtc=False)
 FULL = AcpiInputs(
@@ -26,13 +26,13 @@ POWER = ProcessorPower(
     ),
     cstates=(
         CState(
-            register=Register(space=0x7F, bit_width=1, bit_offset=2, access_size=1, address=0),
+            register=GenericAddress(space=0x7F, bit_width=1, bit_offset=2, access_size=1, address=0),
             type=1,
             latency_us=1,
             power_mw=1000,
         ),
         CState(
-            register=Register(space=1, bit_width=8, bit_offset=0, access_size=0, address=0x415),
+            register=GenericAddress(space=1, bit_width=8, bit_offset=0, access_size=0, address=0x415),
             type=2,
             latency_us=80,
             power_mw=500,

@@ -40,7 +40,7 @@ def test_machine_goes_off_and_leaves_a_stuck_write_behind(tmp_path: Path, caplog
     with stuck("pwritev") as host, disk(str(image(tmp_path))) as d:
         write_stuck(d, host)
         memory = d.machine.memory
-        d.machine.machine.request_stop(StopReason.FORCED)
+        d.machine.machine.power.request(StopReason.FORCED)
         d.machine.machine._stop()
         d.machine.machine.close()
         assert not host.release.is_set()
@@ -128,12 +128,12 @@ def test_reboot_waits_for_the_host(tmp_path: Path) -> None:
 def test_machine_whose_reboot_waits_for_the_host_can_be_stopped(tmp_path: Path) -> None:
     with disk(str(image(tmp_path))) as d, stuck("pwritev") as host:
         write_stuck(d, host)
-        d.machine.main_loop.call_soon(lambda: d.machine.machine.request_stop(StopReason.FORCED))
+        d.machine.main_loop.call_soon(lambda: d.machine.machine.power.request(StopReason.FORCED))
         d.machine.machine.reset()
-        assert d.machine.machine.reason is StopReason.FORCED
+        assert d.machine.machine.power.reason is StopReason.FORCED
         function = d.machine.bus.functions[0]
         assert isinstance(function, VirtioPci)
-        assert (host.release.is_set(), function.core.status, d.machine.machine.reboots) == (False, RUNNING, 0)
+        assert (host.release.is_set(), function.core.status, d.machine.machine.power.reboots) == (False, RUNNING, 0)
 
 
 def test_wait_for_the_host_is_told(

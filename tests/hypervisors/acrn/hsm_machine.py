@@ -141,7 +141,7 @@ class Guest:
         """S3, until somebody presses the power button."""
         assert self.vm is not None
         assert self.machine is not None
-        facs = next(gpa for gpa, data in build_acpi(self.machine.boot_plan().acpi) if data[:4] == b"FACS")
+        facs = next(gpa for gpa, data in build_acpi(self.machine.boot_source.plan().acpi) if data[:4] == b"FACS")
         self.memory.write(facs + WAKING_VECTOR, struct.pack("<I", WAKING_CODE))
         try:
             self.vm.pio_write(PM1_CONTROL, 2, S3)
@@ -164,7 +164,7 @@ class Guest:
         except BaseException as e:
             self.errors.append(e)
             if self.machine is not None:
-                self.machine.request_stop(StopReason.FORCED, "the guest's program failed")
+                self.machine.power.request(StopReason.FORCED, "the guest's program failed")
 
     def _runs(self, starts: int) -> bool:
         if self.hsm.names().count("START_VM") < starts or len(self.hsm.live) != 1:

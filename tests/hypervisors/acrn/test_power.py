@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from acrn_dm.contract.processors import CState, ProcessorPower, PState, Register
+from acrn_dm.contract.processors import CState, GenericAddress, ProcessorPower, PState
 from tests.hypervisors.acrn.hsm_rig import rig
 
 PX = struct.pack("<6Q", 2400, 15000, 10, 11, 0x1800, 0x1801)
@@ -20,7 +20,7 @@ def power(states: dict[tuple[int, int], dict[int, bytes]], vcpus: int = 1) -> tu
 
 def test_power_states_are_read_one_by_one_idle_ones_from_1() -> None:
     states = {(0, 0): {0: b"\2garbage"}, (0, 1): {0: PX, 1: PX}, (0, 2): {0: b"\1"}, (0, 3): {1: CX}}
-    register = Register(space=0x7F, bit_width=1, bit_offset=2, access_size=3, address=0x60)
+    register = GenericAddress(space=0x7F, bit_width=1, bit_offset=2, access_size=3, address=0x60)
     pstate = PState(
         frequency_mhz=2400, power_mw=15000, transition_us=10, bus_master_us=11, control=0x1800, status=0x1801
     )

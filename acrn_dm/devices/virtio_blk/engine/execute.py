@@ -1,11 +1,11 @@
-"""What a parsed request does to an image."""
+"""The execution of a parsed request on an image."""
 
-from acrn_dm.devices.virtio_blk.engine.apart import Apart
+from acrn_dm.devices.virtio_blk.engine.bounce import BounceBuffer
 from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.devices.virtio_blk.request import Op, Request
 
 
-def execute(image: Image | Apart, request: Request, views: list[memoryview], *, durable: bool) -> None:
+def execute(image: Image | BounceBuffer, request: Request, views: list[memoryview], *, durable: bool) -> None:
     """Do *request* on *image*. Raises OSError."""
     if request.op is Op.READ:
         image.read(views, request.extents[0].offset)

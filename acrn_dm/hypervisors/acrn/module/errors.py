@@ -1,4 +1,4 @@
-"""What usually stands behind an errno of ACRN's kernel module, for the person who reads the message.
+"""Errors of ACRN's kernel module: what usually stands behind an errno, for the person who reads the message.
 
 The module hands the hypervisor's own refusals on as a plain -1, which a program sees as EPERM; before a virtual machine
 is created, and after it is destroyed, every call is EINVAL (Linux drivers/virt/acrn/hsm.c).

@@ -1,0 +1,120 @@
+"""The devices of one machine: how a PCI function is made, and what is done to all of them at once, those of the PCI bus
+and the platform's chips beside it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+
+import attrs
+
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.plugins import PluginManager, blame
+from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import Bdf
+from acrn_dm.devices.platform import Platform
+from acrn_dm.machine.resolve import ResolvedDevice
+from acrn_dm.pci.bus import PciBus
+from acrn_dm.pci.function import PciFunction
+from acrn_dm.pci.quiesce import quiesce
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import MediumSlot
+from acrn_dm.virtio.pci.transport import VirtioPci
+
+
+def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFunction:
+    """Make one device and, for a virtio device, the PCI transport in front of it. Raises ConfigError."""
+    device = resolved.create()
+    if isinstance(device, VirtioDevice):
+        return VirtioPci(device, resolved.context, plugins.backend_types())
+    if isinstance(device, PciFunction):
+        if resolved.context.backend is not None:
+            raise ConfigError(
+                "no virtio device, so it has no backend",
+                option=device.name,
+                value=f"backend={resolved.context.backend}",
+            )
+        return device
+    raise ConfigError(
+        f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
+    )
+
+
+@attrs.define(eq=False)
+class Devices:
+    """The machine's devices and what is done to each of them, in the order of bus, slot and function, each under its
+    lock.
+    """
+
+    bus: PciBus
+    platform: Platform
+    providers: Mapping[Bdf, str]  # which plugin offers the device at a place
+
+    @property
+    def functions(self) -> tuple[PciFunction, ...]:
+        """All PCI functions by bus, slot and function."""
+        return self.bus.functions
+
+    def check(self, function: PciFunction) -> list[str]:
+        """What *function* misses on this host, one line each. Raises PluginError."""
+        with self._blame(function):
+            return function.check()
+
+    def realize(self, resources: Resources) -> None:
+        """Put chips and functions on the buses, and let each open what it needs."""
+        self.platform.realize(resources)
+        self.bus.attach(resources)
+        for function in self.functions:
+            with function.lock, self._blame(function):
+                function.realize(resources)
+
+    def insert_medium(self, bdf: Bdf, text: str) -> None:
+        """Put the medium *text* into the empty slot of the device at *bdf*. Raises ConfigError, HostError."""
+        function = self.bus.find(bdf)
+        if not isinstance(function, VirtioPci):
+            raise ConfigError(f"there is no virtio device at {bdf}", value=text)
+        with function.lock:
+            if not isinstance(function.device, MediumSlot):
+                raise ConfigError("takes no medium", option=function.name)
+            function.device.insert_medium(text)
+
+    def window_changed(self) -> None:
+        """The terminal has another size: tell the consoles on it."""
+        for function in self.functions:
+            with function.lock:
+                function.window_changed()
+
+    def quiesce(
+        self,
+        step: Callable[[float], object],
+        *,
+        seconds: float = math.inf,
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> bool:
+        """Wait until nothing is in flight, as ``pci.quiesce``."""
+        return quiesce(self.functions, step, seconds=seconds, go_on=go_on)
+
+    def reset(self) -> None:
+        """All is as after power-on."""
+        self._reset_functions()
+        self.platform.reset()
+        self.bus.reset()
+
+    def sleep(self) -> None:
+        """S3: clock and power management keep their power, everything else is as after power-on."""
+        self._reset_functions()
+        self.platform.sleep()
+        self.bus.reset()
+
+    def closing(self) -> list[Callable[[], object]]:
+        """The steps that give back what the functions opened, the last one first."""
+        return [*(f.prepare_close for f in self.functions), *(f.close for f in reversed(self.functions))]
+
+    def _reset_functions(self) -> None:
+        for function in self.functions:
+            with function.lock:
+                function.reset()
+
+    def _blame(self, function: PciFunction) -> AbstractContextManager[None]:
+        where = self.providers.get(function.context.bdf, "added by the caller")
+        return blame(f"{where}: {function.context.kind}")

@@ -1,0 +1,125 @@
+"""The choice of the backend that moves a device's data: the one of the device's placement, or the user's by
+``backend=NAME``.
+
+The option stands among the device's own, on the command line and in TOML, whatever their grammar is. A kind whose
+option class has a field ``backend`` keeps that for itself.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
+
+import attrs
+
+from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.contract.config import DeviceSpec
+from acrn_dm.contract.plugins import PluginManager
+from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import BackendType, DeviceContext
+from acrn_dm.virtio.backend import Backend
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.placement import Placement
+
+log = logging.getLogger(__name__)
+
+KEY = "backend"
+
+BackendFactory = Callable[[VirtioDevice], object]
+
+
+def take_option(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, str | None]:
+    """Return *spec* without ``backend=NAME``, and NAME; *config* is the option class. Raises ConfigError."""
+    if attrs.has(config) and any(field.name == KEY for field in attrs.fields(config)):
+        return spec, None
+    if spec.table is not None:
+        values: list[object] = [value for key, value in spec.table.items() if key == KEY]
+        rest = attrs.evolve(spec, table={key: value for key, value in spec.table.items() if key != KEY} or None)
+    else:
+        tokens = spec.text.split(",")
+        values = [token.removeprefix(f"{KEY}=") for token in tokens if token.startswith(f"{KEY}=")]
+        rest = attrs.evolve(spec, text=",".join(token for token in tokens if not token.startswith(f"{KEY}=")))
+    if not values:
+        return spec, None
+    name, where = values[0], spec.origin or f"-s {spec.bdf},{spec.kind}"
+    if len(values) > 1:
+        raise ConfigError(f"option {KEY!r} is given twice", option=where)
+    if not isinstance(name, str) or not name:
+        raise ConfigError("expected the name of a backend", option=f"{where} {KEY}", value=name or None)
+    return rest, name
+
+
+def chosen(own: Placement, name: str | None, device: str) -> Placement:
+    """The placement *own* of *device*, with the backend *name* where the user gave one; then there is no other to fall
+    back on. Raises ConfigError where the device's own options lead to another backend's socket.
+    """
+    if name is None:
+        return own
+    if own.path is not None and name != own.backend:
+        raise ConfigError(
+            f"{own.path} is the socket of the backend {own.backend}", option=device, value=f"{KEY}={name}"
+        )
+    text = own.text if name == own.backend else f"{own.text} ({name})"
+    return Placement(backend=name, path=own.path, text=name if own.text == own.backend else text)
+
+
+def serves(backend_type: BackendType, kind: str) -> bool:
+    """Whether a backend of this type says that it can move the data of devices named *kind*."""
+    return "*" in backend_type.kinds or kind in backend_type.kinds
+
+
+def choose(context: DeviceContext, types: Sequence[BackendType], name: str) -> BackendType:
+    """Return the backend type *name* for the device at *context*. Raises ConfigError naming those there are."""
+    fitting = [t for t in types if serves(t, context.kind)]
+    for backend_type in fitting:
+        if backend_type.name == name:
+            return backend_type
+    why = "does not serve this device" if any(t.name == name for t in types) else "no such backend"
+    known = ", ".join(sorted(t.name for t in fitting)) or "none"
+    raise ConfigError(f"{why}; there are: {known}", option=context.name, value=name)
+
+
+def make(backend_type: BackendType, device: VirtioDevice) -> Backend:
+    """Make the backend of *device*. Raises ConfigError where the plugin makes something else."""
+    made = cast(BackendFactory, backend_type.create)(device)
+    if not isinstance(made, Backend):
+        text = f"the backend {backend_type.name!r} made a {type(made).__name__}, which is none"
+        raise ConfigError(text, option=device.name)
+    return made
+
+
+def realize(backend: Backend, fallback: BackendType | None, resources: Resources) -> Backend:
+    """Realize *backend* and return it; where the host refuses it, one of type *fallback* instead, which the log says.
+
+    Raises HostError.
+    """
+    try:
+        backend.realize(resources)
+    except HostError as e:
+        backend.close()
+        if fallback is None:
+            raise
+        log.warning("%s: %s; falling back to the %s backend", backend.device.name, e, fallback.name)
+        backend = make(fallback, backend.device)
+        backend.realize(resources)
+    return backend
+
+
+def unchosen(plugins: PluginManager, served: Iterable[tuple[DeviceContext, BackendType]]) -> list[str]:
+    """One line for each backend of a plugin that serves a kind of device in this machine and was chosen by none:
+    whoever installed it may wonder. *served* are the devices, each with its backend. Raises PluginError.
+
+    The built-in backends are for those who ask for them, and nobody is told.
+    """
+    devices = list(served)
+    used = {(plugins.provider(backend_type), backend_type.name) for _, backend_type in devices}
+    types = plugins.backend_types()
+    lines = []
+    for t in types:
+        owner = plugins.provider(t)
+        fitting = [context for context, _ in devices if serves(t, context.kind)]
+        if owner is None or owner.built_in or not fitting or (owner, t.name) in used:
+            continue
+        first = choose(fitting[0], types, t.name)
+        way = f"backend={t.name} chooses it" if first is t else f"{plugins.provider(first)} has the name, too"
+        lines.append(f"the backend {t.name} of {owner} serves {fitting[0].name} and moves no data here; {way}")
+    return lines

@@ -1,0 +1,1 @@
+"""The emulated Hypervisor Service Module (src/rig.h): built, preloaded, and put under many requests."""

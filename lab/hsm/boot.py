@@ -1,0 +1,35 @@
+"""One boot of the reference guest on the emulated HSM in the outer VM, for what the rig counts."""
+
+import sys
+
+from lab.errors import LabError
+from lab.guest.initramfs import REFERENCE, guest_init, guest_initramfs
+from lab.hsm import preload
+from lab.kernels.debian import debian_kernel
+from lab.outer.vm import OuterVm
+from lab.paths import LAB, ROOT, empty_scratch
+
+BOOTED = LAB / "hsm" / "boot"  # where the rig's files are then
+COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"
+DISK_MIB = 1
+LIMIT = 150.0
+
+
+def boot_reference_guest() -> None:
+    """Boot it with one vCPU, a disk and a console, until it powers off. Raises LabError, RigUnavailable."""
+    scratch = empty_scratch(BOOTED.parent.name, BOOTED.name)
+    environment = preload.environment(scratch)
+    kernel = debian_kernel()
+    disk = scratch / "disk"
+    disk.write_bytes(bytes(DISK_MIB << 20))
+    with OuterVm(name="hsm-boot") as vm:
+        argv = [
+            *(sys.executable, "-m", "acrn_dm", "--hypervisor", "hsm", "--cpu_affinity", "0"),
+            *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", "com1,stdio", "-s", f"3,virtio-blk,{disk}"),
+            *("-s", f"5,virtio-console,file:report={scratch / 'report'}", "-k", str(kernel.quick_image)),
+            *("-r", str(guest_initramfs(kernel, init=guest_init(REFERENCE)))),
+            *("-B", f"{COMMAND_LINE} {preload.tsc_frequency(vm)}", "lab"),
+        ]
+        done = vm.run(argv, cwd=ROOT, env=environment, timeout=LIMIT)
+    if done.rc != 0:
+        raise LabError(f"acrn-dm ended with {done.rc}: {done.stderr[-2000:]}")

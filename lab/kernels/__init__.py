@@ -1,0 +1,1 @@
+"""Stock Debian kernels, and the packages that they come in."""

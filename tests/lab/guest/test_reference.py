@@ -1,0 +1,47 @@
+"""The inner guest's initramfs boots under plain QEMU, drives each device there, and reports its kernel log."""
+
+import pytest
+
+from lab.guest.dmesg import additional_warnings, parse
+from lab.guest.initramfs import guest_init, guest_initramfs
+from lab.guest.reference import ReferenceBoot, boot_reference
+from lab.kernels.debian import Kernel
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def reference(lab_kernel: Kernel) -> ReferenceBoot:
+    return boot_reference(lab_kernel)
+
+
+def test_reference_log_is_the_kernels(reference: ReferenceBoot, lab_kernel: Kernel) -> None:
+    assert f"Linux version {lab_kernel.version}" in parse(reference.dmesg)[0].text
+
+
+def test_reference_guest_has_its_disk(reference: ReferenceBoot) -> None:
+    assert any("[vda] 8192 512-byte logical blocks" in record.text for record in parse(reference.dmesg))
+
+
+def test_reference_compared_with_itself_has_nothing_new(reference: ReferenceBoot) -> None:
+    assert additional_warnings(reference.dmesg, reference.dmesg) == []
+
+
+def test_guest_shows_its_pci_functions_by_name(lab_kernel: Kernel) -> None:
+    common = guest_init()
+    script = 'load_modules\nlspci -nn > "$(port_named report)"\npoweroff -f\n'
+    initramfs = guest_initramfs(lab_kernel, init=common + script, lspci=True)
+    listing = boot_reference(lab_kernel, initramfs).dmesg
+    assert "Red Hat, Inc. Virtio block device [1af4:1001]" in listing
+
+
+def test_initramfs_of_the_same_content_is_made_once(lab_kernel: Kernel) -> None:
+    first = guest_initramfs(lab_kernel, init="#!/bin/sh\n")
+    made = first.stat().st_mtime_ns
+    assert guest_initramfs(lab_kernel, init="#!/bin/sh\n") == first
+    assert first.stat().st_mtime_ns == made
+
+
+def test_initramfs_of_other_settings_is_another(lab_kernel: Kernel) -> None:
+    first = guest_initramfs(lab_kernel, init="#!/bin/sh\n")
+    assert guest_initramfs(lab_kernel, init="#!/bin/sh\n", settings={"A": "1"}) != first

@@ -1,0 +1,160 @@
+"""Whole machines in the lab: a stock kernel under acrn-dm, in the shapes that people use."""
+
+import signal
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from tests.lab.machines.small_machine import LIMIT, Rig, assert_clean, assert_quiet, wait_until
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 4])
+def test_guest_sees_its_cpus(rig: Rig, cpus: int) -> None:
+    run = rig.boot("--cpus", str(cpus))
+    assert_clean(run, rig.digest)
+    assert_quiet(run, rig.kernel)
+    assert run.one("cpus") == str(cpus)
+
+
+@pytest.mark.parametrize(("size", "least_kib", "most_kib"), [("256M", 180_000, 262_144), ("5G", 4_900_000, 5_242_880)])
+def test_guest_sees_its_memory(rig: Rig, size: str, least_kib: int, most_kib: int) -> None:
+    run = rig.boot("-m", size)
+    assert_clean(run, rig.digest)
+    assert least_kib < int(run.one("memory")) <= most_kib
+
+
+def test_boot_makes_at_most_2000_configuration_accesses_and_calibrates_the_tsc(rig: Rig) -> None:
+    run = rig.boot()
+    assert_clean(run, rig.digest)
+    assert 0 < int(run.witness[-1]["config_accesses"]) <= 2000
+    assert any("MHz" in line for line in run.report["tsc"])
+    assert not any("unstable" in line.lower() for line in run.report["tsc"])
+
+
+def test_five_reboots_in_one_process_leave_fds_threads_and_mappings_as_they_were(rig: Rig) -> None:
+    run = rig.boot(action="reboot", reboots=5, timeout=600)
+    assert_clean(run, rig.digest)
+    assert run.report["boot"] == ["1", "2", "3", "4", "5", "6"]
+    started = [row for row in run.witness if row["event"] == "started"]
+    assert [row["boot"] for row in started] == [0, 1, 2, 3, 4, 5]
+    for what in ("fds", "threads", "mappings"):
+        assert len({row[what] for row in started[1:]}) == 1, (what, started)
+        assert started[-1][what] <= started[1][what]
+
+
+@pytest.mark.parametrize(
+    ("append", "messages"),
+    [("virtio_pci.force_legacy=1", True), ("pci=nomsi", False), ("virtio_pci.force_legacy=1 pci=nomsi", False)],
+    ids=["legacy", "intx", "legacy-intx"],
+)
+def test_guest_works_with_the_other_ways_to_drive_a_device(rig: Rig, append: str, messages: bool) -> None:
+    run = rig.boot(append=append)
+    assert_clean(run, rig.digest)
+    assert run.one("modern") == ("0" if "force_legacy" in append else "2")
+    lines, msi = map(int, run.one("interrupts").split())
+    assert lines > 0
+    assert (msi > 0) is messages
+
+
+def test_one_msi_vector_is_enough(rig: Rig) -> None:
+    assert_clean(rig.boot("--virtio_msi"), rig.digest)
+
+
+def test_compressed_kernel_boots_by_its_32_bit_entry(rig: Rig) -> None:
+    assert rig.kernel.image.read_bytes()[0x202:0x206] == b"HdrS"
+    assert_clean(rig.boot("-k", str(rig.kernel.image)), rig.digest)
+
+
+def test_uncompressed_kernel_boots_by_its_pvh_entry(rig: Rig) -> None:
+    assert rig.kernel.quick_image.read_bytes()[:4] == b"\x7fELF"
+    assert_clean(rig.boot("-k", str(rig.kernel.quick_image)), rig.digest)
+
+
+def test_sigterm_presses_the_power_button_and_the_guest_powers_off(rig: Rig) -> None:
+    process = rig.start(action="button")
+    report = rig.scratch / "report"
+    wait_until(lambda: report.exists() and "waiting" in report.read_text(), LIMIT)
+    process.signal(signal.SIGTERM)
+    assert_clean(rig.finish(process, 60), rig.digest)
+
+
+def test_second_sigterm_forces_the_guest_off_with_status_1(rig: Rig) -> None:
+    process = rig.start(action="button", append="acpi=off")
+    witness = rig.scratch / "witness"
+    wait_until(witness.exists, LIMIT)
+    process.signal(signal.SIGTERM)
+    process.signal(signal.SIGINT)
+    run = rig.finish(process, 60)
+    assert run.rc == 1
+    assert "forced off: asked a second time" in run.output
+
+
+def test_power_button_wakes_a_guest_that_suspended_to_ram(rig: Rig) -> None:
+    process = rig.start("--cpus", "2", action="suspend")
+    witness = rig.scratch / "witness"
+    wait_until(lambda: witness.exists() and '"event": "suspend"' in witness.read_text(), LIMIT)
+    process.signal(signal.SIGTERM)
+    run = rig.finish(process)
+    assert_clean(run, rig.digest)
+    assert run.report["resumed"] == ["2 cpus, disk as before"]
+
+
+# Waits for the guest to stand still, makes room, lets it go on; prints what it was told.
+MAKE_ROOM = """
+import json, os, socket, sys, time
+monitor = socket.socket(socket.AF_UNIX)
+monitor.settimeout(120)
+monitor.connect("/run/full/monitor")
+lines = monitor.makefile("rb")
+def ask(command):
+    monitor.sendall(json.dumps({"command": command}).encode())
+    return json.loads(lines.readline())
+assert ask("register_vm_event_client") == {"ack": 0}
+event = json.loads(lines.readline())
+time.sleep(float(sys.argv[1]))
+os.unlink("/run/full/other")
+print(event["vm_event"], event["device"], event["operation"], event["errno"], ask("resume")["ack"])
+"""
+ROOM = "mkdir /run/full && mount -t tmpfs -o size=3m none /run/full && truncate -s 4M /run/full/disk"
+STANDSTILL_S = 0.5  # by hand, 60 shows that no watchdog of the guest takes it for a lock-up
+
+
+def test_full_host_disk_is_a_pause_for_the_guest_and_no_error(rig: Rig) -> None:
+    made = rig.vm.run(f"{ROOM} && head -c 2M /dev/zero > /run/full/other")
+    assert made.rc == 0, made.stderr
+    try:
+        process = rig.start("--cmd_monitor", "/run/full/monitor", action="fill", disk="/run/full/disk")
+        witness = rig.scratch / "witness"
+        wait_until(witness.exists, LIMIT)
+        told = rig.vm.run([sys.executable, "-c", MAKE_ROOM, str(STANDSTILL_S)], timeout=LIMIT)
+        assert told.stdout == "256 virtio-blk-3:0 write ENOSPC 0\n", told.stderr
+        run = rig.finish(process)
+    finally:
+        rig.vm.run("umount -l /run/full; rmdir /run/full")
+    assert run.rc == 0, run.output
+    assert (run.one("filled"), run.one("read"), run.one("complaints")) == ("0", "as written", "0")
+
+
+# What lspci 3.9 calls the structure of type 5, the configuration access window; QEMU's devices show the same line.
+WINDOW = "VirtIO: <unknown>"
+
+
+def complaints(lspci: Sequence[str]) -> list[str]:
+    """Lines in which lspci says that it can't make sense of what it read."""
+    lspci = [line for line in lspci if not line.endswith(WINDOW)]
+    marks = ("<access denied>", "unknown", "!!!", "<?>", "bogus", "invalid", "<chain looped>", "<chain broken>")
+    return [line for line in lspci if any(mark in line.lower() for mark in marks)]
+
+
+def test_lspci_decodes_every_capability_without_a_complaint(rig: Rig) -> None:
+    run = rig.boot(lspci=True)
+    assert_clean(run, rig.digest)
+    text = run.report["lspci"]
+    assert complaints(text) == []
+    for structure in ("CommonCfg", "ISR", "DeviceCfg", "Notify"):
+        assert any(f"VirtIO: {structure}" in line for line in text), structure
+    assert sum(line.endswith(WINDOW) for line in text) == 2
+    assert sum("MSI-X: Enable+" in line for line in text) == 2

@@ -1,0 +1,178 @@
+"""Fights over the eventfds that acrn-dm shares with other processes, and measures how its guest answers meanwhile.
+
+``python -m tests.lab.vhost.fighting_peer PORT SECONDS WORD...``: PORT is the socket of a port whose guest repeats each
+line; the processes are those whose command lines have a WORD, acrn-dm's being the first. Prints one JSON object: see
+Result. Runs in the outer VM.
+
+Fought over are the kicks: a peer may fail its device by the error eventfd and interrupt its guest as often as it
+likes, which is another matter. They are filled, emptied and made blocking and not all the time while the processes
+serve; then the processes are stopped and the kicks left full and blocking, for longer than an answer may take.
+"""
+
+import contextlib
+import ctypes
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from acrn_dm.base.events.eventfd_helpers import identity
+
+FULL = (1 << 64) - 2
+EVENTFD = "anon_inode:[eventfd]"
+FLIPPING_S, FULL_S = 1.0, 1.5
+FLIP_S = 0.0005  # each wakes a process
+PING_S = 0.02
+ANSWER_LIMIT = 30.0
+PIDFD_GETFD = 438  # its number on every architecture
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """What was seen."""
+
+    slowest: float  # seconds until the slowest answer
+    answers: int
+    kicks: int  # that were fought over
+    rounds: int  # for all of them together
+
+
+def processes(word: str) -> Iterator[int]:
+    """Those with *word* in their command line, but for ours."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if word.encode() in (folder / "cmdline").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
+                yield int(folder.name)
+
+
+def take(pid: int, fd: int) -> int:
+    """Our own descriptor of what *fd* is in the process *pid*. Raises OSError."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        taken = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, pidfd, fd, 0)
+    finally:
+        os.close(pidfd)
+    if taken < 0:
+        raise OSError(ctypes.get_errno(), f"descriptor {fd} of process {pid}")
+    return int(taken)
+
+
+def watched(pid: int) -> set[int]:
+    """Descriptors that are in an epoll set of the process."""
+    found = set()
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(OSError):
+            found |= {int(number) for number in re.findall(r"^tfd:\s*(\d+)", info.read_text(), re.MULTILINE)}
+    return found
+
+
+def eventfds(pid: int, but: Collection[int] = ()) -> dict[int, int]:
+    """Our descriptors of them by the kernel's number, without those whose number there is in *but*."""
+    found = {}
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == EVENTFD and int(link.name) not in but:
+                taken = take(pid, int(link.name))
+                found[identity(taken)] = taken
+    return found
+
+
+def kicks(ours: int, others: Sequence[int]) -> list[int]:
+    """Eventfds that the process *ours* shares with *others* and does not watch: calls and error eventfds it does."""
+    loops = watched(ours)
+    known: set[int] = set().union(*(eventfds(pid) for pid in others))
+    return [fd for key, fd in eventfds(ours, but=loops).items() if key in known]
+
+
+class Fighter(threading.Thread):
+    """See the module."""
+
+    def __init__(self, fds: Sequence[int], others: Sequence[int]) -> None:
+        super().__init__(daemon=True)
+        self._fds, self._others = fds, others
+        self._halt = threading.Event()
+        self.rounds = 0
+
+    def run(self) -> None:
+        while not self._halt.is_set():
+            end = time.monotonic() + FLIPPING_S
+            while time.monotonic() < end:
+                for fd in self._fds:
+                    flip(fd)
+                self.rounds += 1
+                time.sleep(FLIP_S)
+            self._all(signal.SIGSTOP)
+            for fd in self._fds:
+                flip(fd)
+            self._halt.wait(FULL_S)
+            self._all(signal.SIGCONT)
+
+    def _all(self, number: signal.Signals) -> None:
+        for pid in self._others:
+            os.kill(pid, number)
+
+    def finish(self) -> None:
+        """Leave them empty."""
+        self._halt.set()
+        self.join()
+        for fd in self._fds:
+            os.set_blocking(fd, False)
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(fd)
+
+
+def flip(fd: int) -> None:
+    """Empty it, fill it, and leave it blocking."""
+    os.set_blocking(fd, False)
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_read(fd)
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_write(fd, FULL)
+    os.set_blocking(fd, True)
+
+
+def measure(path: str, seconds: float) -> list[float]:
+    """How long each answer took. Raises AssertionError when one is wrong, OSError when none comes."""
+    times = []
+    with socket.socket(socket.AF_UNIX) as port:
+        port.settimeout(ANSWER_LIMIT)
+        port.connect(path)
+        answers = port.makefile("r", newline="\n")
+        begun = time.monotonic()
+        while time.monotonic() < begun + seconds:
+            asked = time.monotonic()
+            port.sendall(f"ping {len(times)}\n".encode())
+            assert answers.readline() == f"ping {len(times)}\n"
+            times.append(time.monotonic() - asked)
+            time.sleep(PING_S)
+    return times
+
+
+def main() -> int:
+    path, seconds, *words = sys.argv[1:]
+    (ours,), *found = ([*processes(word)] for word in words)
+    others = [*itertools.chain(*found)]
+    fds = kicks(ours, others)
+    measure(path, 1.0)  # the guest is up
+    fighter = Fighter(fds, others)
+    fighter.start()
+    try:
+        times = measure(path, float(seconds))
+    finally:
+        fighter.finish()
+    result = Result(slowest=max(times), answers=len(times), kicks=len(fds), rounds=fighter.rounds)
+    print(json.dumps(attrs.asdict(result)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

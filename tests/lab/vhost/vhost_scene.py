@@ -1,0 +1,140 @@
+"""A guest in the lab with a card on kernel vhost, and what watches it: the device model's gauge and kernel probes."""
+
+import itertools
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from lab.guest.shell import GuestShell
+from lab.kernels.debian import Kernel
+from lab.outer.vm import OuterVm
+from lab.paths import LAB
+
+TAP, HOST, GUEST = "labvhost0", "198.51.100.5", "198.51.100.6"
+PROGRAMS = ["iperf3", "ethtool", "socat"]
+TRAFFIC_S = 10
+# Inside the kernel: where KVM answers a guest's write with an eventfd, and an eventfd with an interrupt.
+PROBES = {"kick": "kvm:ioeventfd_write", "call": "kvm:irqfd_wakeup"}
+TRACING = "/sys/kernel/tracing"
+
+
+@attrs.frozen(kw_only=True)
+class Sample:
+    """What the device model had done itself so far; see ``gauge``."""
+
+    at: float
+    threads: dict[str, int]
+    notify: int = 0
+    inject_msi: int = 0
+    set_irq_line: int = 0
+    irqfd: int = 0
+
+
+@attrs.define(eq=False)
+class Scene:
+    """A guest with a card on vhost-net and a vsock, and what watches it."""
+
+    vm: OuterVm
+    shell: GuestShell
+    gauge: Path
+
+    def connect(self) -> None:
+        """Give the guest's card its address."""
+        self.shell.run(f"ip link set eth0 up && ip address add {GUEST}/30 dev eth0")
+
+    def sample(self) -> Sample:
+        """Ask the device model."""
+        before = len(self._rows())
+        self.shell.process.signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 20
+        while len(rows := self._rows()) == before:
+            assert time.monotonic() < deadline, "the gauge does not answer"
+            time.sleep(0.05)
+        return Sample(**rows[-1])
+
+    def probe(self, name: str) -> int:
+        """How often the probed function ran so far."""
+        return hits(self.vm, name)
+
+    def interrupts(self, name: str) -> list[int]:
+        """Interrupts of that name that each of the guest's CPUs took."""
+        words = self.shell.run(f"grep {name} /proc/interrupts").split()[1:]
+        return [int(word) for word in itertools.takewhile(str.isdigit, words)]
+
+    def ping(self, count: int = 5) -> str:
+        return self.shell.run(f"ping -c {count} -i 0.2 -W 2 {HOST} | grep received")
+
+    def iperf(self, *arguments: str, seconds: int = TRAFFIC_S) -> dict[str, Any]:
+        """Traffic from the guest's side; iperf3's report."""
+        command = f"iperf3 -c {HOST} -t {seconds} -J {' '.join(arguments)}"
+        return dict(json.loads(self.shell.run(command, seconds + 60)))
+
+    def _rows(self) -> list[dict[str, Any]]:
+        try:
+            return [json.loads(line) for line in self.gauge.read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+
+
+def hits(vm: OuterVm, name: str) -> int:
+    """How often a probed function ran so far."""
+    text = vm.run(f"grep Hits {TRACING}/events/lab/{name}/hist").stdout
+    return int(text.split(":")[1])
+
+
+def set_up_probes(vm: OuterVm) -> None:
+    """Probe, if nobody does yet."""
+    if vm.run(["test", "-d", f"{TRACING}/events/lab"]).rc == 0:
+        return
+    # No probe is turned into a jump later: the emulation does not stand code that changes while it runs.
+    lines = ["echo 0 > /proc/sys/debug/kprobes-optimization"]
+    lines.append(f"mountpoint -q {TRACING} || mount -t tracefs tracefs {TRACING}")
+    for name, function in PROBES.items():
+        lines += [
+            f"echo 'p:lab/{name} {function}' >> {TRACING}/kprobe_events",
+            f"echo 'hist:keys=common_type' > {TRACING}/events/lab/{name}/trigger",
+        ]
+    result = vm.run("set -e; " + "; ".join(lines))
+    assert result.rc == 0, result.stderr
+
+
+def gauged(gauge: Path) -> list[str]:
+    """acrn-dm with a gauge that writes to this file, which is not there yet."""
+    gauge.unlink(missing_ok=True)
+    return [sys.executable, "-m", "tests.lab.vhost.gauge", str(gauge)]
+
+
+@contextmanager
+def stage(
+    vm: OuterVm,
+    kernel: Kernel,
+    card: str,
+    *arguments: str,
+    tap: str = "",
+    append: str = "",
+    modules: Sequence[str] = (),
+) -> Iterator[Scene]:
+    """A tap (made with the word *tap*), an iperf3 server on it, and a guest whose card on it has the options *card*."""
+    scratch = LAB / "vhost"
+    scratch.mkdir(parents=True, exist_ok=True)
+    vm.run(f"ip tuntap add dev {TAP} mode tap {tap} && ip address add {HOST}/30 dev {TAP} && ip link set {TAP} up")
+    server = vm.spawn(["iperf3", "-s", "-B", HOST])
+    argv = ["--cpus", "2", "-m", "512M", "-s", f"3,virtio-net,tap={TAP},{card}", *arguments]
+    gauge = scratch / "gauge"
+    program = gauged(gauge)
+    shell = GuestShell(vm, kernel, scratch, argv, modules=modules, programs=PROGRAMS, append=append, program=program)
+    scene = Scene(vm, shell, gauge)
+    scene.connect()
+    yield scene
+    assert shell.power_off() == 0, shell.process.stderr
+    server.signal(signal.SIGTERM)
+    left = vm.run(f"ethtool -k {TAP}; ip link delete {TAP}").stdout
+    for offload in ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation"):
+        assert f"{offload}: off" in left, f"the tap is left with the guest's offloads: {left}"
