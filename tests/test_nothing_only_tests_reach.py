@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 import acrn_dm
+from acrn_dm import testing
 from tests.source_tree import Source, Tree
 from tests.unreached import Definition, unreached
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = Tree.read(ROOT / "acrn_dm")
 TOOLS = [source for folder in ("benchmarks", "tools") for source in Tree.read(ROOT / folder).sources]
-PUBLIC = [getattr(acrn_dm, name) for name in acrn_dm.__all__]
+PUBLIC = [getattr(module, name) for module in (acrn_dm, testing) for name in module.__all__]
 
 # Modules whose readers are elsewhere.
 FOR_OTHERS = {
