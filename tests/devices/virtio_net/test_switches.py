@@ -140,7 +140,9 @@ def test_d_net_offloads_mask(left: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "passes"), [(ALL_OFFLOADS, {b"gso", b"sum"}), (GUEST_CSUM, {b"sum"}), (0, set())], ids=str
+    ("left", "passes"),
+    [(ALL_OFFLOADS, {b"gso", b"sum"}), (GUEST_CSUM, {b"sum"}), (0, set())],
+    ids=["all", "checksums", "none"],
 )
 def test_frames_that_arrive_after_the_command_obey_it(left: int, passes: set[bytes]) -> None:
     with card(text="tap=t0,mq=2") as c:
