@@ -81,7 +81,6 @@ from acrn_dm.virtio.backend import Kick as Kick
 from acrn_dm.virtio.backend import Call as Call
 from acrn_dm.ring.layout import RingLayout as RingLayout
 from acrn_dm.ring.layout import RingPart as RingPart
-from acrn_dm.ring.position import RingPosition as RingPosition
 from acrn_dm.backends.vbs_u import VbsU as VbsU
 from acrn_dm.backends.kernel.backend import KernelVhost as KernelVhost
 from acrn_dm.backends.kernel.node import VhostNode as VhostNode
