@@ -25,7 +25,7 @@ PRIVATE = LOG_ALL | NET_HEADER  # what they mean is between us and the kernel; t
 
 
 class KernelVhost(Proxy):
-    """See the module. ``open_node`` makes the ioctls; a test gives another."""
+    """The backend of one device on kernel vhost. ``open_node`` makes the ioctls; a test gives another."""
 
     path: ClassVar[str]  # of the node
     resets_owner: ClassVar[bool] = False  # its driver knows VHOST_RESET_OWNER; others are closed and opened again

@@ -50,7 +50,7 @@ CONFIG_DELAY_S = 0.1  # a back-end may announce changes as fast as it likes; the
 
 
 class VhostUser(Proxy):
-    """See the module."""
+    """The backend of one device in another process."""
 
     def __init__(self, device: VirtioDevice) -> None:
         super().__init__(device)

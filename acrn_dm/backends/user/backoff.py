@@ -1,4 +1,4 @@
-"""When to try again to reach a process that is not there: soon at first, then less and less often."""
+"""The delay before the next try to reach a process that is not there: short at first, then longer and longer."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ STABLE_S = 1.0  # a connection that lasted that long was a good one: the next at
 
 
 class Backoff:
-    """Calls *attempt* in a turn of the main loop some time after ``schedule``. Used in turns."""
+    """The pending try: calls *attempt* in a turn of the main loop some time after ``schedule``. Used in turns."""
 
     def __init__(self, turns: Turns, attempt: Callable[[], None]) -> None:
         self._turns = turns

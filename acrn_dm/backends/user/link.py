@@ -62,7 +62,7 @@ class Watched:
 
 
 class Link:
-    """See the module. *lost* is called when the connection ends by itself, *notice* for messages of the back-end."""
+    """One connection. *lost* is called when the connection ends by itself, *notice* for messages of the back-end."""
 
     def __init__(self, turns: Turns, lost: Callable[[HostError], None], notice: Callable[[Message], int]) -> None:
         self._turns = turns

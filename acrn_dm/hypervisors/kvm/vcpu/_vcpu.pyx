@@ -164,7 +164,7 @@ cdef str _place(VcpuState vcpu):
 
 
 cdef void _vcpu_signals(sigset_t *blocked) noexcept nogil:
-    """A vCPU thread takes the signal to exit and its own faults; every other signal is for the threads that wait for it."""
+    """A vCPU thread takes EXIT_SIGNAL and its own faults; every other signal is for the threads that wait for it."""
     sigfillset(blocked)
     sigdelset(blocked, EXIT_SIGNAL)
     sigdelset(blocked, SIGSEGV)
