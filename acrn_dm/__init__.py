@@ -77,6 +77,7 @@ from acrn_dm.virtio.backend import Session as Session
 from acrn_dm.virtio.backend import SessionQueue as SessionQueue
 from acrn_dm.virtio.backend import Kick as Kick
 from acrn_dm.virtio.backend import Call as Call
+from acrn_dm.backends.vbs_u import VbsU as VbsU
 from acrn_dm.backends.kernel.backend import KernelVhost as KernelVhost
 from acrn_dm.backends.kernel.node import VhostNode as VhostNode
 from acrn_dm.backends.kernel.node import VhostQueue as VhostQueue

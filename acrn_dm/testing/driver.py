@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 from acrn_dm.hypervisors.sim.vm import SimVm
 from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.pci.bus import PciBus
-from acrn_dm.testing.driver_ring import DESC, DriverRing, RingLayout, need_event
+from acrn_dm.ring.driver import DriverRing, need_event, table_bytes
+from acrn_dm.ring.layout import RingLayout
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import NO_VECTOR, Registers
@@ -70,7 +71,7 @@ class DriverQueue:
         writable = [(self._buffer(blocks, bytes([POISON]) * length), length) for length in in_]
         table = None
         if indirect:
-            table = self._buffer(blocks, bytes(DESC.size * (len(readable) + len(writable))))
+            table = self._buffer(blocks, bytes(table_bytes(len(readable) + len(writable))))
         head = self.ring.add_chain(readable, writable, table)
         self.ring.publish()
         token = self._next_token

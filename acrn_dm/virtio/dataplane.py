@@ -12,6 +12,7 @@ from acrn_dm.base.errors import HostError
 from acrn_dm.contract.resources import Resources
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
+from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.core import QueueConfig
 
@@ -44,7 +45,7 @@ class DataPlane:
         self._session: Session | None = None
         self._started = False
         self._cancelled = False
-        self._paused: Mapping[int, int] | None = None  # where the queues were
+        self._paused: Mapping[int, RingPosition] | None = None  # where the queues were
         self._complained = False
 
     def start(
@@ -124,7 +125,7 @@ class DataPlane:
         """Whether something that was given up may still use guest memory."""
         return self.backend.busy
 
-    def stop(self) -> Mapping[int, int]:
+    def stop(self) -> Mapping[int, RingPosition]:
         """Stop the backend, then close the eventfds; returns where each queue was. Idempotent, never raises."""
         if not self._started:
             return {}
@@ -153,8 +154,7 @@ class DataPlane:
             return
         positions, self._paused = self._paused, None
         queues = tuple(
-            attrs.evolve(queue, next_avail=positions.get(queue.index, queue.next_avail))
-            for queue in self._session.queues
+            attrs.evolve(queue, position=positions.get(queue.index, queue.position)) for queue in self._session.queues
         )
         self.backend.start(attrs.evolve(self._session, queues=queues))
 
@@ -179,7 +179,7 @@ class DataPlane:
         polled = self._poll_ns is not None and self.backend.polls
         return None if polled else address
 
-    def _stop_backend(self) -> Mapping[int, int]:
+    def _stop_backend(self) -> Mapping[int, RingPosition]:
         try:
             return self.backend.stop()
         except Exception:

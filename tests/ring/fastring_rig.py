@@ -3,7 +3,8 @@
 import mmap
 
 from acrn_dm._fastring import Chain, MemoryMap, SplitRing
-from acrn_dm.testing.ring_model import DriverRing, RingLayout
+from acrn_dm.ring.driver import DriverRing
+from acrn_dm.ring.layout import RingLayout
 
 LOW = 0  # 64 KiB: the rings at RING, then free
 TOUCHING = 0x1_0000  # 64 KiB, another host mapping that goes on where LOW ends

@@ -8,11 +8,11 @@ import pytest
 
 from acrn_dm._fastring import Chain, MemoryMap, SplitRing
 from acrn_dm.base.errors import GuestError
-from acrn_dm.testing.driver_ring import DESC
-from acrn_dm.testing.driver_ring import DESC_F_INDIRECT as INDIRECT
-from acrn_dm.testing.driver_ring import DESC_F_NEXT as NEXT
-from acrn_dm.testing.driver_ring import DESC_F_WRITE as WRITE
-from acrn_dm.testing.ring_model import DriverRing, RingLayout, need_event
+from acrn_dm.ring.driver import DriverRing, need_event
+from acrn_dm.ring.layout import DESC, RingLayout
+from acrn_dm.ring.layout import DESC_F_INDIRECT as INDIRECT
+from acrn_dm.ring.layout import DESC_F_NEXT as NEXT
+from acrn_dm.ring.layout import DESC_F_WRITE as WRITE
 from tests.ring.fastring_rig import DATA, HIGH, LOW, OUTSIDE, REGION_BYTES, RING, TABLE, TOUCHING, Rig
 
 BROKEN_SIZES = [0, 3, 6, 65536, 12345]

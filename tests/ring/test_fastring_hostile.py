@@ -13,10 +13,10 @@ import pytest
 
 from acrn_dm._fastring import MemoryMap, SplitRing
 from acrn_dm.base.errors import GuestError
-from acrn_dm.testing.driver_ring import DESC, RingLayout
-from acrn_dm.testing.driver_ring import DESC_F_INDIRECT as INDIRECT
-from acrn_dm.testing.driver_ring import DESC_F_NEXT as NEXT
-from acrn_dm.testing.driver_ring import DESC_F_WRITE as WRITE
+from acrn_dm.ring.layout import DESC, RingLayout
+from acrn_dm.ring.layout import DESC_F_INDIRECT as INDIRECT
+from acrn_dm.ring.layout import DESC_F_NEXT as NEXT
+from acrn_dm.ring.layout import DESC_F_WRITE as WRITE
 from tests.ring.fastring_rig import DATA, HIGH, LOW, OUTSIDE, REGION_BYTES, RING, TABLE, TOUCHING, Rig
 
 TOUCHING_END = TOUCHING + REGION_BYTES

@@ -19,6 +19,7 @@ from acrn_dm.contract.types import BackendType, DeviceContext
 from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.eventfds import KickAddress
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.ring.layout import MAX_QUEUE_SIZE, is_queue_size
 from acrn_dm.virtio import choice, defs, features
 from acrn_dm.virtio.core import QueueConfig, VirtioCore
 from acrn_dm.virtio.dataplane import DataPlane
@@ -361,9 +362,9 @@ def layout_problem(device: VirtioDevice) -> str | None:
     sizes = device.queue_sizes
     if not 1 <= len(sizes) <= modern.MAX_QUEUES:
         return f"{len(sizes)} queues; must be 1 to {modern.MAX_QUEUES}"
-    bad = [size for size in sizes if not defs.is_power_of_two(size) or size > defs.MAX_QUEUE_SIZE]
+    bad = [size for size in sizes if not is_queue_size(size)]
     if bad:
-        return f"queue size {bad[0]}; must be a power of two up to {defs.MAX_QUEUE_SIZE}"
+        return f"queue size {bad[0]}; must be a power of two up to {MAX_QUEUE_SIZE}"
     if device.transitional and device.device_id not in defs.TRANSITIONAL_PCI_ID:
         return f"virtio device id {device.device_id} has no transitional form"
     if not 0 <= device.config_size <= modern.REGION_SIZE:

@@ -18,7 +18,7 @@ import attrs
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, ProtocolFeature, Request
 from acrn_dm.export.client_memory import ClientMemory
-from acrn_dm.testing.driver_ring import RingLayout, RingMemory
+from acrn_dm.ring.layout import RingLayout, RingMemory
 from tests.backends.user.inflight_region import QueueNotes, queue_bytes
 from tests.backends.user.user_disk_ring import STEPS, Buffers, Conduct, Ring
 from tests.backends.user.user_peer import Answer, Connection, Peer, Received

@@ -17,12 +17,12 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.base.events.eventfd import drain
-from acrn_dm.testing.driver_ring import (
+from acrn_dm.ring.driver import RingFields
+from acrn_dm.ring.layout import (
     DESC,
     DESC_F_NEXT,
     DESC_F_WRITE,
     USED_ELEMENT,
-    RingFields,
     RingLayout,
     RingMemory,
 )
@@ -65,7 +65,7 @@ class Ring(RingFields):
         super().__init__(memory, layout)
         self._index, self._notes, self._execute = index, notes, execute
         self._kick_fd, self._call_fd = eventfds
-        self._used_idx = self._get_u16(layout.used + 2)
+        self._used_idx = self._get_u16(layout.used_idx_at)
         notes.recover(self._used_idx)
         left = notes.in_flight()
         self._left, self._taken = deque(left), list[int]()
@@ -96,8 +96,8 @@ class Ring(RingFields):
             pass
 
     def _take(self) -> None:
-        while self.next_avail != self._get_u16(self.layout.avail + 2):
-            head = self._get_u16(self.layout.avail + 4 + 2 * self._slot(self.next_avail))
+        while self.next_avail != self._get_u16(self.layout.avail_idx_at):
+            head = self._get_u16(self.layout.avail_entry_at(self.next_avail))
             self._notes.take(head, self._counter)
             self._taken.append(head)
             self._counter += 1
@@ -119,11 +119,11 @@ class Ring(RingFields):
     def _return(self, done: list[tuple[int, int]]) -> None:
         used = self._used_idx
         for number, (head, written) in enumerate(done, used):
-            self.memory.write(self.layout.used + 4 + 8 * self._slot(number), USED_ELEMENT.pack(head, written))
+            self.memory.write(self.layout.used_element_at(number), USED_ELEMENT.pack(head, written))
             self._notes.link(head)
         self._reached("linked")
         self._used_idx = (used + len(done)) & 0xFFFF
-        self._set_u16(self.layout.used + 2, self._used_idx)
+        self._set_u16(self.layout.used_idx_at, self._used_idx)
         self._reached("used")
         for head, _ in done:
             self._notes.clear(head)

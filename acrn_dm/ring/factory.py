@@ -1,0 +1,35 @@
+"""Which ring format a driver uses, decided here and nowhere else."""
+
+from typing import Protocol
+
+from acrn_dm._fastring import MemoryMap
+from acrn_dm.base.errors import GuestError
+from acrn_dm.ring.features import PACKED
+from acrn_dm.ring.layout import RingLayout
+from acrn_dm.ring.position import RingPosition
+from acrn_dm.ring.ring import Ring, RingFormat
+from acrn_dm.ring.split import SPLIT
+
+
+class PlacedQueue(Protocol):
+    """A queue as its driver has placed it; ``virtio.backend.SessionQueue`` in a machine."""
+
+    @property
+    def layout(self) -> RingLayout:
+        """Its size and where it is."""
+
+    @property
+    def position(self) -> RingPosition:
+        """Where to begin."""
+
+
+def ring_format(features: int) -> RingFormat:
+    """The format of a driver's rings that negotiated *features*. Raises GuestError for one that nobody offered."""
+    if features & PACKED:
+        raise GuestError("packed rings are not offered")
+    return SPLIT
+
+
+def make_ring(features: int, queue: PlacedQueue, memory: MemoryMap) -> Ring:
+    """The device side of *queue*, of the format that was negotiated. Raises GuestError for a ring that can't be."""
+    return ring_format(features).make_ring(features, memory, queue.layout, queue.position)
