@@ -64,7 +64,7 @@ class KernelVhost(Proxy):
         """What the kernel has to do it must be able to do."""
         return offered & (self._kernel | ~self._say) & ~LOG_ALL
 
-    def hand_over(self, session: Session) -> None:
+    def start_remote(self, session: Session) -> None:
         """Each node gets the enabled ones of its queues; none of them, and it stays as it is."""
         negotiated = session.features & self._say & self._kernel
         for i, node in enumerate(self._nodes):
@@ -73,7 +73,7 @@ class KernelVhost(Proxy):
             if own:
                 node.start(attrs.evolve(session, queues=own), negotiated, first)
 
-    def take_back(self) -> Mapping[int, RingPosition]:
+    def stop_remote(self) -> Mapping[int, RingPosition]:
         """See Proxy."""
         positions: dict[int, RingPosition] = {}
         for node in self._nodes:

@@ -5,8 +5,8 @@ A driver enables all of its queues before DRIVER_OK and may use only some: VIRTI
 answered in this process. The rings of the other pairs are set up like all and stay disabled: a back-end puts no frames
 into them and drops what is sent through them.
 
-Used in turns (``Turns``). While something else is being said the news waits; whoever said it calls ``follow`` at its
-end.
+Used under the ``ConversationLock``. While something else is being said the news waits; whoever said it calls ``follow``
+at its end.
 """
 
 from collections.abc import Callable, Iterable
