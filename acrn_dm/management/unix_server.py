@@ -138,11 +138,6 @@ class UnixServer:
         """The socket's."""
         return self._listener.path
 
-    @property
-    def clients(self) -> int:
-        """How many are connected."""
-        return len(self._clients)
-
     def close(self) -> None:
         """Hang up on everybody and remove the path, if it is still ours. Idempotent."""
         for client in tuple(self._clients):

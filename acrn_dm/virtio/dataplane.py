@@ -71,13 +71,11 @@ class DataPlane:
         """Let those of *queues* run that do not yet; the others go on where they were. Raises as ``start``."""
         if self._session is None:
             return
-        paused_before = self._paused is not None
         self.pause()
         more = [self._open(resources, msix, queue, address) for queue in queues if queue.index not in self._events]
         all_queues = sorted((*self._session.queues, *more), key=lambda queue: queue.index)
         self._session = attrs.evolve(self._session, queues=tuple(all_queues))
-        if not paused_before:
-            self.resume()
+        self.resume()
 
     def _open(
         self, resources: Resources, msix: Msix | None, queue: QueueConfig, address: NotifyAddress

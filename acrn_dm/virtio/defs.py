@@ -4,7 +4,6 @@ import enum
 
 VENDOR_ID = 0x1AF4  # 4.1.2
 WINDOWS_SUBSYSTEM_VENDOR = 0x108E  # what the original shows with --windows
-TRANSITIONAL_DEVICE_BASE = 0x1000  # 4.1.2.1; see TRANSITIONAL_PCI_ID for the odd order
 MODERN_DEVICE_BASE = 0x1040  # 4.1.2
 
 NET = 1  # 5

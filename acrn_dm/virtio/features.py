@@ -32,7 +32,6 @@ def _table(section: str, rows: Iterable[tuple[int, str] | tuple[int, str, Requir
     return tuple(Feature(row[0], row[1], section, row[2] if len(row) == 3 else ()) for row in rows)
 
 
-NOTIFY_ON_EMPTY = 1 << 24  # 6.3, legacy
 ANY_LAYOUT = 1 << 27  # 6.3, legacy: a transitional device MUST offer it
 INDIRECT_DESC = ring.INDIRECT_DESC
 EVENT_IDX = ring.EVENT_IDX

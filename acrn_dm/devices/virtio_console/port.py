@@ -63,6 +63,8 @@ class Port:
 
     def reset(self) -> None:
         """Forget the driver. The chain that was half written went to the host as far as it went."""
+        if self.discarded:
+            log.debug("port %d: %d bytes of the guest went to nobody so far", self.index, self.discarded)
         self.ready = self.guest_open = False
         self._written = 0
 

@@ -145,14 +145,6 @@ class SimVm:
                 raise HostError("map_memory", err=errno.EEXIST, hint="the range overlaps memory that is mapped already")
             self.regions.append(region)
 
-    def unmap_memory(self, region: MemoryRegion) -> None:
-        """Take *region* away again. Raises HostError."""
-        with self._lock:
-            self._record("unmap_memory", region)
-            if region not in self.regions:
-                raise HostError("unmap_memory", err=errno.ENOENT)
-            self.regions.remove(region)
-
     @property
     def apic_ids(self) -> tuple[int, ...]:
         """0, 1, 2 and so on."""

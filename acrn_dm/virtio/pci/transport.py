@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from acrn_dm.base.errors import AcrnDmError, HostError, PluginError
+from acrn_dm.base.errors import AcrnDmError, PluginError
 from acrn_dm.base.irq import Space
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import BackendType, DeviceContext
@@ -190,27 +190,6 @@ class VirtioPci(PciFunction):
         super().config_write(offset, size, value)
         if self._window.covers(offset, size):
             self._window.store()
-
-    # Machine: main thread.
-
-    def pause(self) -> None:
-        """Nothing moves in guest memory from now on, and the driver does not notice; a host that does not finish what
-        is in flight costs it a reset.
-        """
-        with self.lock:
-            try:
-                self.data_plane.pause()
-            except HostError as e:
-                self.core.needs_reset(e)
-
-    def resume(self) -> None:
-        """Go on; a backend that can't costs its driver a reset."""
-        with self.lock:
-            try:
-                self.data_plane.resume()
-            except Exception as e:
-                self.data_plane.stop()
-                self.core.needs_reset(e)
 
     # CoreHost: called with the lock held.
 

@@ -43,8 +43,6 @@ HINTS = {
     ("SET_MEMSEG", errno.EFAULT): HUGE_PAGES,
     ("SET_MEMSEG", errno.ENOMEM): HUGE_PAGES,
     ("SET_MEMSEG", errno.EPERM): "the hypervisor can't map this memory; " + HUGE_PAGES,
-    ("UNSET_MEMSEG", errno.ENOENT): "this memory is not mapped",
-    ("UNSET_MEMSEG", errno.EINVAL): "ACRN can't take RAM away from a virtual machine",
     ("CREATE_IOREQ_CLIENT", errno.EEXIST): "another thread serves this virtual machine",
     ("CREATE_IOREQ_CLIENT", errno.EINVAL): NO_MEMORY,
     ("ATTACH_IOREQ_CLIENT", errno.ENODEV): "the client was destroyed",
