@@ -75,6 +75,7 @@ from acrn_dm.contract.types import BackendType as BackendType
 from acrn_dm.virtio.backend import Backend as Backend
 from acrn_dm.virtio.backend import Session as Session
 from acrn_dm.virtio.backend import SessionQueue as SessionQueue
+from acrn_dm.ring.position import RingPosition as RingPosition
 from acrn_dm.virtio.backend import Kick as Kick
 from acrn_dm.virtio.backend import Call as Call
 from acrn_dm.backends.vbs_u import VbsU as VbsU

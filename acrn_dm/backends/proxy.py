@@ -48,9 +48,9 @@ class Proxy(Backend):
         """Of the half here."""
         return self._local.busy
 
-    def stop(self) -> Mapping[int, RingPosition]:
+    def stop(self) -> Mapping[int, RingPosition | int]:
         """The other side first: it may still use what the device gave it."""
-        positions: dict[int, RingPosition] = {}
+        positions: dict[int, RingPosition | int] = {}
         try:
             positions |= self.stop_remote()
         finally:
@@ -66,6 +66,6 @@ class Proxy(Backend):
         """Let the other side serve the queues of *session*. Raises HostError; ``stop_remote`` is called then, too."""
         raise NotImplementedError
 
-    def stop_remote(self) -> Mapping[int, RingPosition]:
+    def stop_remote(self) -> Mapping[int, RingPosition | int]:
         """The other side uses nothing any more; return where each queue is that it had. Idempotent."""
         raise NotImplementedError

@@ -114,10 +114,13 @@ class DriverRing(RingFields):
         self._before_publish = self.published_avail
         self.set_avail_idx(self.next_avail)
 
-    def wants_kick(self) -> bool:
-        """Whether the device asked to be notified of what the last ``publish`` made available."""
+    def wants_kick(self, since: int | None = None) -> bool:
+        """Whether the device asked to be notified of what the last ``publish`` made available, or of all *since* an
+        earlier ``published_avail``.
+        """
         if self.event_idx:
-            return need_event(self.avail_event(), self.published_avail, self._before_publish)
+            old = self._before_publish if since is None else since
+            return need_event(self.avail_event(), self.published_avail, old)
         return not self.used_flags() & USED_F_NO_NOTIFY
 
     def used(self) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from acrn_dm._fastring import Chain, MemoryMap
+from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
 from acrn_dm.ring.position import RingPosition
 
@@ -62,6 +63,12 @@ class RingFormat(Protocol):
 
     def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Ring:
         """The device side. Raises GuestError for what is wrong with *layout*."""
+
+    def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
+        """Where a driver puts the parts of a queue that has room from *gpa* on."""
+
+    def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> DriverRing:
+        """The driver side, whose rings are cleared."""
 
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """What a driver placed in guest memory."""

@@ -2,6 +2,7 @@
 
 from acrn_dm._fastring import MemoryMap, SplitRing
 from acrn_dm.ring import layout as split_layout
+from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
 from acrn_dm.ring.position import RingPosition
@@ -25,6 +26,14 @@ class SplitFormat:
             indirect=bool(features & INDIRECT_DESC),
             next_avail=position.base,
         )
+
+    def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
+        """One after the other, the used ring at a multiple of *align*."""
+        return RingLayout.at(gpa, size, align)
+
+    def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> DriverRing:
+        """The driver side; both indices begin at *start*."""
+        return DriverRing(memory, layout, event_idx=bool(features & EVENT_IDX), start=start)
 
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """With both event indices: who is told of a ring may use them."""

@@ -143,8 +143,10 @@ class Backend:
         """After ``cancel``: whether something in flight may still use guest memory."""
         return False
 
-    def stop(self) -> Mapping[int, RingPosition]:
-        """Stop using rings, eventfds and memory; return where each queue is that ran. Idempotent."""
+    def stop(self) -> Mapping[int, RingPosition | int]:
+        """Stop using rings, eventfds and memory; return where each queue is that ran, as a position or as the number
+        that vhost says. Idempotent.
+        """
         raise NotImplementedError
 
     def close(self) -> None:

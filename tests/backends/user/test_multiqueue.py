@@ -19,7 +19,7 @@ from acrn_dm.devices.virtio_net.control import ACK_ERROR, ACK_OK
 from acrn_dm.devices.virtio_net.request import CTRL_GUEST_OFFLOADS, CTRL_VQ, MAC, MQ, MRG_RXBUF, STATUS
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NEEDS_RESET, VERSION_1
-from tests.backends.user.user_peer import ALL, Connection, Peer, Received
+from tests.backends.user.peers.peer import ALL, Connection, Peer, Received
 from tests.backends.user.user_rig import eventually
 from tests.virtio.pause import pause, resume
 

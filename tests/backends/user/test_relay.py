@@ -15,7 +15,7 @@ from acrn_dm.backends.wire.message import ProtocolFeature, Request
 from acrn_dm.devices import virtio_blk
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET
-from tests.backends.user.user_peer import ALL, Peer, Received
+from tests.backends.user.peers.peer import ALL, Peer, Received
 from tests.backends.user.user_rig import eventually, jammed, open_descriptors, returns
 from tests.virtio.pause import pause, resume
 

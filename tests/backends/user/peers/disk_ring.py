@@ -1,4 +1,4 @@
-"""A running split ring of ``user_disk``: what is taken, done and returned is noted on the way.
+"""A running split ring of ``disk``: what is taken, done and returned is noted on the way.
 
 Requests are done, and returned in batches, in no particular order, so that the available ring does not tell what is in
 flight; only those that a dead process has left behind are done first, in the order in which they had been taken.
@@ -26,7 +26,7 @@ from acrn_dm.ring.layout import (
     RingLayout,
     RingMemory,
 )
-from tests.backends.user.inflight_region import QueueNotes
+from tests.backends.user.peers.inflight_region import QueueNotes
 
 Buffers = list[tuple[int, int]]  # guest address, length
 Execute = Callable[[int, int, Buffers, RingMemory], tuple[int, int]]  # returns the status and how much was read
