@@ -64,8 +64,8 @@ class Proxy(Backend):
 
     def start_remote(self, session: Session) -> None:
         """Let the other side serve the queues of *session*. Raises HostError; ``stop_remote`` is called then, too."""
-        raise NotImplementedError
+        raise NotImplementedError  # every backend has its own
 
     def stop_remote(self) -> Mapping[int, RingPosition | int]:
         """The other side uses nothing any more; return where each queue is that it had. Idempotent."""
-        raise NotImplementedError
+        raise NotImplementedError  # every backend has its own

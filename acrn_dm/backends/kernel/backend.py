@@ -96,11 +96,11 @@ class KernelVhost(Proxy):
 
     def run(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """The rings of *node* are set: let the kernel move data. Raises HostError."""
-        raise NotImplementedError
+        raise NotImplementedError  # every backend has its own
 
     def halt(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """Stop, and wait until nothing moves; *queues* may have failed to run. Raises HostError."""
-        raise NotImplementedError
+        raise NotImplementedError  # every backend has its own
 
     def broken(self, queue: VhostQueue) -> None:
         """The kernel found a ring that it can't use (VHOST_SET_VRING_ERR): the driver has to reset."""
