@@ -35,7 +35,7 @@ def run_all(steps: Iterable[Callable[[], object]]) -> None:
 
 @attrs.frozen(kw_only=True)
 class Wanted:
-    """What the hypervisor is asked for, and how: the same at each power-on."""
+    """The request to the hypervisor and the way to it: the same at each power-on."""
 
     abi: Abi
     options: HypervisorOptions
