@@ -19,7 +19,10 @@ VIRTIO_BLK = 2  # device id
 
 @attrs.define(eq=False)
 class BootSource:
-    """One machine's. *files* are read once and kept: a reset opens no path. *ranges* is the guest's RAM."""
+    """The source of one machine's boots.
+
+    *files* are read once and kept: a reset opens no path. *ranges* is the guest's RAM.
+    """
 
     config: MachineConfig
     devices: Devices

@@ -28,9 +28,9 @@ from acrn_dm.contract.plugins import BUILTINS, make_plugin_manager
 from acrn_dm.contract.registers import BootRegisters, Segment
 from acrn_dm.contract.types import Bdf, DeviceContext, DeviceType
 from acrn_dm.hypervisors.sim.vm import SimVm
+from acrn_dm.machine.build import assemble
 from acrn_dm.machine.devices import make_function
 from acrn_dm.machine.hypervisor import ChosenHypervisor
-from acrn_dm.machine.machine import assemble
 from acrn_dm.machine.resolve import ResolvedDevice, resolve_one
 from acrn_dm.memory.guest_memory import MIB, GuestMemory, MemoryRange
 from acrn_dm.pci.bus import PciBus

@@ -14,7 +14,8 @@ from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.hypervisors.sim.vm import SimVm
-from acrn_dm.machine.machine import Machine, StopReason, build
+from acrn_dm.machine.build import build
+from acrn_dm.machine.machine import Machine, StopReason
 from acrn_dm.machine.power import State
 from tests.boot.samples import make_bzimage
 

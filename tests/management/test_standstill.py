@@ -23,7 +23,8 @@ from acrn_dm.contract.resources import HostFault
 from acrn_dm.contract.types import Bdf
 from acrn_dm.hypervisors.lifecycle import State
 from acrn_dm.hypervisors.sim.vm import SimVm
-from acrn_dm.machine.machine import Machine, StopReason, build
+from acrn_dm.machine.build import build
+from acrn_dm.machine.machine import Machine, StopReason
 from acrn_dm.management.events import Event, Events
 from acrn_dm.management.standstill import Standstill
 from acrn_dm.testing.driver import VirtioDriver

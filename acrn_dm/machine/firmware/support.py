@@ -17,7 +17,7 @@ from acrn_dm.boot.loader import BootPlan
 from acrn_dm.contract.config import DeviceSpec, Firmware, MachineConfig
 from acrn_dm.contract.types import Bdf
 from acrn_dm.devices.platform.fw_cfg import FwCfg
-from acrn_dm.machine import fw_cfg_items
+from acrn_dm.machine.firmware import fw_cfg_items
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 
 log = logging.getLogger(__name__)
