@@ -22,7 +22,7 @@ load_modules() {
 # The device node of the virtio console port named $1, or a failure.
 port_named() {
     for port in /sys/class/virtio-ports/*; do
-        if [ -e "$port/name" ] && [ "$(cat "$port/name")" = "$1" ]; then
+        if [ -e "$port/name" ] && read -r name < "$port/name" && [ "$name" = "$1" ]; then
             echo "/dev/${port##*/}"
             return 0
         fi

@@ -8,6 +8,17 @@ import pytest
 from lab.paths import ROOT
 from tools.side_by_side import PARTS, run
 
+# Makes a file, and waits for the other one's.
+MEET = """
+import pathlib, sys, time
+mine, other = map(pathlib.Path, sys.argv[1:])
+mine.touch()
+deadline = time.monotonic() + 20
+while not other.exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+print("1 passed, 0 failed, 0 skipped")
+"""
 SAY = "print({text!r}); import sys; sys.exit({status})"
 
 
@@ -40,10 +51,8 @@ def test_part_without_a_count_or_with_a_bad_end_fails_the_run(
 
 def test_parts_run_beside_one_another(tmp_path: Path) -> None:
     """Each waits for a file that the other one makes."""
-    wait = "import pathlib, sys, time\nmine, other = map(pathlib.Path, sys.argv[1:])\nmine.touch()\n"
-    wait += "while not other.exists(): time.sleep(0.01)\nprint('1 passed, 0 failed, 0 skipped')"
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
-    assert run({"a": [sys.executable, "-c", wait, a, b], "b": [sys.executable, "-c", wait, b, a]}) == 0
+    assert run({"a": [sys.executable, "-c", MEET, a, b], "b": [sys.executable, "-c", MEET, b, a]}) == 0
 
 
 def test_output_stands_behind_the_name_of_its_part(capsys: pytest.CaptureFixture[str]) -> None:
