@@ -25,6 +25,10 @@ MODULES = (
     "acrn_dm.hypervisors.kvm.vcpu._exits",
     "acrn_dm.hypervisors.kvm.vcpu._state",
     "acrn_dm.hypervisors.kvm.vcpu._vcpu",
+    "acrn_dm.ring.native._chain",
+    "acrn_dm.ring.native._memory",
+    "acrn_dm.ring.native._split",
+    "acrn_dm.ring.native._status",
 )
 
 setup(

@@ -75,8 +75,10 @@ from acrn_dm.contract.types import BackendType as BackendType
 from acrn_dm.virtio.backend import Backend as Backend
 from acrn_dm.virtio.backend import Session as Session
 from acrn_dm.virtio.backend import SessionQueue as SessionQueue
+from acrn_dm.ring.position import RingPosition as RingPosition
 from acrn_dm.virtio.backend import Kick as Kick
 from acrn_dm.virtio.backend import Call as Call
+from acrn_dm.backends.vbs_u import VbsU as VbsU
 from acrn_dm.backends.kernel.backend import KernelVhost as KernelVhost
 from acrn_dm.backends.kernel.node import VhostNode as VhostNode
 from acrn_dm.backends.kernel.node import VhostQueue as VhostQueue

@@ -17,7 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from acrn_dm._fastring import MemoryMap, SplitRing
-from acrn_dm.testing.ring_model import ModelMemory, ModelSplitRing, RingLayout
+from acrn_dm.ring.layout import RingLayout
+from acrn_dm.ring.model import ModelMemory, ModelSplitRing
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -57,7 +58,9 @@ def native() -> ModuleType:
     """The module with the C driver and the timed loops, built into ``build/`` when older than its sources."""
     name = "_bench_ring"
     target = BUILD / "bench" / (name + importlib.machinery.EXTENSION_SUFFIXES[0])
-    sources = [ROOT / "benchmarks" / f"{name}.pyx", *(ROOT / "acrn_dm" / f for f in ("_fastring.pxd", "_atomics.h"))]
+    package = ROOT / "acrn_dm"
+    sources = [ROOT / "benchmarks" / f"{name}.pyx", package / "_fastring.pxd", package / "_atomics.h"]
+    sources += (package / "ring" / "native").glob("*.pxd")
     if not target.exists() or target.stat().st_mtime < max(s.stat().st_mtime for s in sources):
         _build(name, sources[0], target)
     spec = importlib.util.spec_from_file_location(name, target)

@@ -3,13 +3,13 @@
 A test carries the row in its name, ``test_row_47_...``, so that ``pytest -k row_47`` runs what keeps that fault away.
 """
 
-import ast
 import re
-from pathlib import Path
+from functools import cache
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.named_tests import ROOT, all_tests
+
 ROWS = range(1, 103)
 
 # Rows that concern nothing that exists here, with the reason.
@@ -25,28 +25,24 @@ NOT_HERE: dict[int, str] = {
 VFIO_USER = (98, 99, 100, 101, 102)
 
 
+@cache
 def named_rows() -> dict[int, list[str]]:
     """The tests that name each row."""
     found: dict[int, list[str]] = {}
-    for path in [*ROOT.glob("tests/**/*.py"), *ROOT.glob("plugins/*/tests/**/*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                for row in re.findall(r"_row_(\d+)(?=_)", node.name):
-                    found.setdefault(int(row), []).append(f"{path.name}::{node.name}")
+    for test in all_tests():
+        for row in re.findall(r"_row_(\d+)(?=_)", test.name):
+            found.setdefault(int(row), []).append(f"{test.file}::{test.name}")
     return found
-
-
-NAMED = named_rows()
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_row_has_a_test_or_a_reason(row: int) -> None:
-    tests = NAMED.get(row, [])
+    tests = named_rows().get(row, [])
     assert bool(tests) != (row in NOT_HERE), f"row {row}: tests {tests}, reason {NOT_HERE.get(row)}"
 
 
 def test_no_test_names_a_row_that_there_is_not() -> None:
-    assert set(NAMED) <= set(ROWS)
+    assert set(named_rows()) <= set(ROWS)
 
 
 def test_reasons_about_vfio_user_hold() -> None:

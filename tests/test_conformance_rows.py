@@ -3,12 +3,10 @@
 The name has underscores for the id's dots, ``test_net_mq_limit...`` for ``net.mq.limit``, and the docstring the id.
 """
 
-import ast
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.named_tests import all_tests
+
 IDS = (
     *("feat.accept_valid_subset", "legacy.init.use_before_driver_ok", "pci.common.config_generation"),
     *("d.cfg.generation", "net.mq.limit", "net.rx.gso.needs_csum", "net.rx.gso.size", "d.net.cfg.ro"),
@@ -17,22 +15,10 @@ IDS = (
 )
 
 
-def all_tests() -> dict[str, str]:
-    """Names of all tests, with their docstrings."""
-    found = {}
-    for path in [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("plugins/*/tests/**/test_*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                found[node.name] = ast.get_docstring(node) or ""
-    return found
-
-
-TESTS = all_tests()
-
-
 @pytest.mark.parametrize("row", IDS)
 def test_row_that_failed_has_a_test_of_its_name(row: str) -> None:
     name = "test_" + row.replace(".", "_")
-    named = {test: text for test, text in TESTS.items() if test == name or test.startswith(name + "_")}
+    docstrings = {test.name: test.docstring for test in all_tests()}
+    named = {test: text for test, text in docstrings.items() if test == name or test.startswith(name + "_")}
     assert named, f"no test is called {name}..."
     assert any(row in text for text in named.values()), f"none of {sorted(named)} has {row} in its docstring"

@@ -21,7 +21,7 @@ PUBLIC = {
     "acrn_dm._fastring": [name for name in dir(_fastring) if not name.startswith("_")],
 }
 # What waits for its cut, and the lines it had when this list was made. It only shrinks.
-STILL_LONG = {"_fastring.pyx": 895, "_fastring.pyx walk": 44}
+STILL_LONG: dict[str, int] = {}
 
 
 def test_every_module_is_in_a_layer() -> None:

@@ -11,6 +11,7 @@ import attrs
 
 from acrn_dm.backends.rings import check_rings
 from acrn_dm.backends.vbs_u import VbsU
+from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import LocalQueues
@@ -28,12 +29,13 @@ class Proxy(Backend):
         theirs = self.queues_away(session.features)
         away = tuple(queue for queue in session.queues if queue.index in theirs)
         here = tuple(queue for queue in session.queues if queue.index not in theirs)
-        check_rings(session.resources.memory, away)
+        elsewhere = attrs.evolve(session, queues=away)
+        check_rings(elsewhere)
         self._local.start(attrs.evolve(session, queues=here, poll_ns=None))  # all kicks are bound, so those here too
         loop = session.resources.io_loop("io")
         for queue in away:
             queue.call.forward(loop)
-        self.hand_over(attrs.evolve(session, queues=away))
+        self.hand_over(elsewhere)
         for queue in away:
             queue.kick.signal()  # drivers may fill rings before DRIVER_OK and need not kick for that
 
@@ -46,9 +48,9 @@ class Proxy(Backend):
         """Of the half here."""
         return self._local.busy
 
-    def stop(self) -> Mapping[int, int]:
+    def stop(self) -> Mapping[int, RingPosition | int]:
         """The other side first: it may still use what the device gave it."""
-        positions: dict[int, int] = {}
+        positions: dict[int, RingPosition | int] = {}
         try:
             positions |= self.take_back()
         finally:
@@ -64,6 +66,6 @@ class Proxy(Backend):
         """Let the other side serve the queues of *session*. Raises HostError; ``take_back`` is called then, too."""
         raise NotImplementedError
 
-    def take_back(self) -> Mapping[int, int]:
-        """The other side uses nothing any more; return the next available index of each queue it had. Idempotent."""
+    def take_back(self) -> Mapping[int, RingPosition | int]:
+        """The other side uses nothing any more; return where each queue is that it had. Idempotent."""
         raise NotImplementedError

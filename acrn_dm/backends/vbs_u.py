@@ -7,11 +7,12 @@ others of its loop. No driver can keep a loop to itself by adding as fast as it 
 import logging
 from collections.abc import Iterable, Mapping
 
-from acrn_dm._fastring import SplitRing
 from acrn_dm.base.errors import AcrnDmError
 from acrn_dm.base.events.ioloop import IoLoop, Timer
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.types import BackendType
+from acrn_dm.ring.factory import make_ring
+from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import Cancellable, InFlight, LoopChoice
@@ -84,7 +85,7 @@ class QueueServer:
             arrived = ring.enable_kicks()
             # A device may leave chains in the ring on purpose (a receive queue without input). Only one that took some
             # and left others has more to do.
-            left_over = ring.next_avail != before and ring.next_avail != ring.avail_idx()
+            left_over = ring.next_avail != before and ring.waiting()
             if not (arrived or left_over):
                 return
             ring.disable_kicks()
@@ -124,7 +125,7 @@ class VbsU(Backend):
         """As the device says."""
         return isinstance(self.device, InFlight) and self.device.busy
 
-    def stop(self) -> Mapping[int, int]:
+    def stop(self) -> Mapping[int, RingPosition]:
         """Kicks end, then the device, then the rings are closed, which makes late completions void."""
         self._end_kicks()
         try:
@@ -133,7 +134,7 @@ class VbsU(Backend):
                 self.device.stop()
         finally:
             # What the device holds on to goes to whoever serves the ring next: it is popped again.
-            positions = {q.index: (q.ring.next_avail - q.ring.in_flight) & 0xFFFF for q in self._queues}
+            positions = {q.index: q.ring.position for q in self._queues}
             for queue in self._queues:
                 queue.close()
             self._queues.clear()
@@ -145,16 +146,7 @@ class VbsU(Backend):
         self._servers.clear()
 
     def _open(self, session: Session, queue: SessionQueue) -> Queue:
-        ring = SplitRing(
-            session.resources.memory.map,
-            size=queue.size,
-            desc=queue.desc,
-            avail=queue.avail,
-            used=queue.used,
-            event_idx=session.event_idx,
-            indirect=session.indirect,
-            next_avail=queue.next_avail,
-        )
+        ring = make_ring(session.features, queue, session.resources.memory.map)
         name = self.device.loop_name(queue.index) if isinstance(self.device, LoopChoice) else SHARED_LOOP
         loop: IoLoop = session.resources.io_loop(name)
         return Queue(queue.index, ring, loop, queue.call.signal)

@@ -23,13 +23,11 @@ ECAM_BASE = 0xE000_0000
 ECAM_BUS_SIZE = MIB  # 32 devices * 8 functions * 4 KiB
 ECAM_MAX_BUSES = 256
 
-# Everything from the ECAM to 4 GiB is one reserved E820 entry: ECAM, interrupt controllers, HPET, firmware.
+# Everything from the ECAM to 4 GiB is one reserved E820 entry: ECAM, from 0xF000_0000 on memory of devices that are
+# passed through, interrupt controllers, firmware.
 PLATFORM_BASE = 0xE000_0000
 PLATFORM_END = 0x1_0000_0000
-PASSTHROUGH_MMIO_BASE = 0xF000_0000
-PASSTHROUGH_MMIO_END = 0xFE00_0000
 IOAPIC_BASE = 0xFEC0_0000
-HPET_BASE = 0xFED0_0000
 LAPIC_BASE = 0xFEE0_0000
 
 # What a BIOS leaves: interrupt vectors and data area at 0, services and tables in the upper part of the legacy hole.

@@ -61,7 +61,6 @@ class Bus:
 
     name: str
     limit: int
-    unclaimed: int = 0  # accesses nobody answered: reads give all ones, writes vanish
     _ranges: dict[Range, None] = attrs.field(factory=dict)
     _table: tuple[tuple[int, ...], tuple[Stretch, ...]] = ((), ())  # swapped as one: readers take no lock
     _orders: "itertools.count[int]" = attrs.field(factory=itertools.count, repr=False)
@@ -106,7 +105,6 @@ class Bus:
         """Read *size* bytes (1, 2, 4 or 8) at *addr* as the guest does; nobody there reads as all ones."""
         found = self.find(addr, size)
         if found is None:
-            self.unclaimed += 1
             return (1 << (8 * size)) - 1
         claimed, offset = found
         return claimed.handler.read(offset, size) & ((1 << (8 * size)) - 1)
@@ -115,19 +113,9 @@ class Bus:
         """Write *size* bytes (1, 2, 4 or 8) at *addr* as the guest does; nobody there drops them."""
         found = self.find(addr, size)
         if found is None:
-            self.unclaimed += 1
             return
         claimed, offset = found
         claimed.handler.write(offset, size, value)
-
-    @property
-    def stretches(self) -> int:
-        """How many stretches the table has: at most twice as many as there are ranges."""
-        return len(self._table[1])
-
-    def ranges(self) -> tuple[Range, ...]:
-        """All registered ranges, by address."""
-        return tuple(sorted(self._ranges, key=lambda r: (r.base, r.priority)))
 
     def _change(self, claimed: Range, change: Callable[[Holders], Holders]) -> None:
         """Apply *change* to the holders of each stretch inside *claimed*."""

@@ -23,11 +23,6 @@ class E820Entry:
     size: int = attrs.field(repr=hex)
     type: int
 
-    @property
-    def end(self) -> int:
-        """First address behind the entry."""
-        return self.base + self.size
-
 
 def memory_map(ranges: Sequence[MemoryRange]) -> tuple[E820Entry, ...]:
     """Return the map of a guest with *ranges* of RAM, by address.

@@ -61,8 +61,8 @@ Build = Callable[[MachineConfig, PluginManager], Machine]
 
 
 def build_machine(config: MachineConfig, plugins: PluginManager) -> Machine:
-    """``machine.machine.build``, imported when a machine is wanted: help does without boot loaders and chips."""
-    from acrn_dm.machine.machine import build  # noqa: PLC0415
+    """``machine.build.build``, imported when a machine is wanted: help does without boot loaders and chips."""
+    from acrn_dm.machine.build import build  # noqa: PLC0415
 
     return build(config, plugins)
 

@@ -84,9 +84,6 @@ class Hypervisor(Protocol):
     def map_memory(self, region: MemoryRegion) -> None:
         """Make *region* guest RAM. Raises HostError."""
 
-    def unmap_memory(self, region: MemoryRegion) -> None:
-        """Take *region* away again."""
-
     def set_boot_registers(self, registers: BootRegisters) -> None:
         """Give vCPU 0 its entry state; the others wait for INIT and SIPI."""
 

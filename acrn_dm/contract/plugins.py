@@ -174,15 +174,6 @@ class PluginManager:
             except Exception as e:
                 log.error("%s", PluginError(f"{type(e).__name__}: {e}", provenance=self._who(plugin), hook=hook))
 
-    def list(self) -> list[tuple[Provenance, list[str]]]:
-        """Every plugin with the hooks it implements, by name."""
-        rows = []
-        for name, plugin in sorted(self._pm.list_name_plugin()):
-            if plugin is not None:
-                callers = self._pm.get_hookcallers(plugin) or []
-                rows.append((self._provenance[name], [c.name for c in callers]))
-        return rows
-
     def _collect(self, hook: str, kind: type[R]) -> Iterable[tuple[R, Provenance]]:
         for impl in getattr(self._pm.hook, hook).get_hookimpls():
             owner = self._provenance[impl.plugin_name]

@@ -1,1 +1,1 @@
-"""devices: filled in by its own modules."""
+"""The built-in devices: the board's chips, PCI functions and virtio devices, and what they share."""

@@ -58,7 +58,7 @@ KINDS = {  # by the names of QEMU's VhostUserBackendType
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises instead of leaving with an exit code of its own."""
+    """A parser that raises instead of leaving with an exit code of its own."""
 
     def error(self, message: str) -> NoReturn:
         """Raises ConfigError."""

@@ -22,6 +22,7 @@ from acrn_dm.base.errors import AcrnDmError, GuestError
 from acrn_dm.export.client_memory import ClientMemory
 from acrn_dm.export.device import ExportedDevice
 from acrn_dm.export.vring import Vring, check_eventfd
+from acrn_dm.ring.position import MAX_BASE, RingPosition
 from acrn_dm.virtio.defs import Status
 
 log = logging.getLogger(__name__)
@@ -204,12 +205,13 @@ class Client:
     def set_vring_base(self, message: Message) -> None:
         """SET_VRING_BASE."""
         index, base = message.fields(wire.VRING_STATE)
-        if base > 0xFFFF:
+        if base > MAX_BASE:
             raise PeerError(f"SET_VRING_BASE of ring {index} to {base}")
         vring = self._stopped_vring(index)
-        if vring.stopped_at not in (None, base):
+        position = RingPosition(base)
+        if vring.stopped_at not in (None, position):
             self._forget_driver()
-        vring.base = base
+        vring.position = position
 
     def get_vring_base(self, message: Message) -> bytes:
         """GET_VRING_BASE stops the ring; where it was is kept."""
@@ -217,7 +219,7 @@ class Client:
         self._stop()
         vring = self._vring(index)
         vring.set_kick(-1)
-        return wire.VRING_STATE.pack(index, vring.base)
+        return wire.VRING_STATE.pack(index, vring.position.base)
 
     def set_vring_kick(self, message: Message) -> None:
         """SET_VRING_KICK starts the ring."""
@@ -327,7 +329,7 @@ class Client:
         if self._running:
             self._running = False
             for index, position in self._exported.stop().items():
-                self._vrings[index].base = self._vrings[index].stopped_at = position
+                self._vrings[index].position = self._vrings[index].stopped_at = position
 
     def _forget_driver(self) -> None:
         """Only while stopped. The other rings' positions are the former driver's, too: they say nothing of the next."""

@@ -18,6 +18,7 @@ from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.contract.resources import Resources
 from acrn_dm.export.client_memory import ClientMemory
 from acrn_dm.export.vring import ClientKick, Vring
+from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio import features
 from acrn_dm.virtio.backend import Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class NoMachine:
-    """Interrupts and eventfd bindings of a device that is in no machine: there are none."""
+    """The interrupts and eventfd bindings of a device that is in no machine: there are none."""
 
     def inject_msi(self, message: MsiMessage) -> None:
         """Nobody to interrupt."""
@@ -102,7 +103,7 @@ class ExportedDevice:
                 used=memory.guest_address(vring.used),
                 kick=ClientKick(vring.kick_fd),
                 call=vring.call,
-                next_avail=vring.base,
+                position=vring.position,
             )
             for vring in vrings
         )
@@ -113,8 +114,8 @@ class ExportedDevice:
             self.stop()
             raise
 
-    def stop(self) -> dict[int, int]:
-        """Let go of the rings; returns the next available index of each that ran. The driver may go on. Idempotent."""
+    def stop(self) -> dict[int, RingPosition]:
+        """Let go of the rings; returns where each is that ran. The driver may go on. Idempotent."""
         self._epoch += 1
         return dict(self._server.stop())
 

@@ -8,7 +8,8 @@ import attrs
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.events.eventfd import signal
 from acrn_dm.base.events.ioloop import IoLoop
-from acrn_dm.virtio.defs import MAX_QUEUE_SIZE, is_power_of_two
+from acrn_dm.ring.layout import is_queue_size
+from acrn_dm.ring.position import RingPosition
 
 EVENTFD = "anon_inode:[eventfd]"
 
@@ -58,8 +59,8 @@ class Vring:
     desc: int | None = attrs.field(default=None, init=False)
     avail: int = attrs.field(default=0, init=False)
     used: int = attrs.field(default=0, init=False)
-    base: int = attrs.field(default=0, init=False)
-    stopped_at: int | None = attrs.field(default=None, init=False)  # for the driver that there is now
+    position: RingPosition = attrs.field(factory=RingPosition, init=False)
+    stopped_at: RingPosition | None = attrs.field(default=None, init=False)  # for the driver that there is now
     enabled: bool = attrs.field(default=False, init=False)
     kick_fd: int = attrs.field(default=-1, init=False)
     call: ClientCall = attrs.field(factory=ClientCall, init=False)
@@ -75,7 +76,7 @@ class Vring:
 
     def set_size(self, size: int) -> None:
         """SET_VRING_NUM. Raises PeerError."""
-        if not is_power_of_two(size) or size > min(self.max_size, MAX_QUEUE_SIZE):
+        if not is_queue_size(size) or size > self.max_size:
             raise PeerError(f"ring {self.index} of {size} entries; a power of two up to {self.max_size} is possible")
         self.size = size
 
@@ -98,8 +99,8 @@ class Vring:
 
     def reset(self) -> None:
         """As if the client had never set it up; its eventfds are closed. Idempotent."""
-        self.size, self.desc, self.avail, self.used, self.base = self.max_size, None, 0, 0, 0
-        self.stopped_at, self.enabled = None, False
+        self.size, self.desc, self.avail, self.used = self.max_size, None, 0, 0
+        self.position, self.stopped_at, self.enabled = RingPosition(), None, False
         self.set_kick(-1)
         self.set_err(-1)
         self.call.replace(-1)

@@ -1,1 +1,1 @@
-"""Hypervisors: who runs the vCPUs and forwards each access to an emulated register. ``base`` is the contract."""
+"""Hypervisors: who runs the vCPUs and forwards each access to an emulated register (``contract.hypervisor``)."""

@@ -15,7 +15,7 @@ _Match = tuple[int, int | None]  # length and value of the write
 
 @attrs.define(eq=False)
 class KickIndex:
-    """Not locked: the owner is."""
+    """The bindings of one machine. Not locked: the owner is."""
 
     _places: dict[tuple[Space, int], dict[_Match, IoEventFd]] = attrs.field(factory=dict)
 

@@ -6,7 +6,7 @@ import attrs
 
 
 class State(enum.Enum):
-    """Where a virtual machine is in the life cycle of ``base``."""
+    """The place of a virtual machine in the life cycle of ``contract.hypervisor``."""
 
     READY = "not started"
     RUNNING = "running"

@@ -1,4 +1,4 @@
-"""What the guest is booted from: kernel, ramdisk and firmware, and what they are told of the machine."""
+"""The boot source of the guest: kernel, ramdisk and firmware, and what they are told of the machine."""
 
 import attrs
 
@@ -19,7 +19,10 @@ VIRTIO_BLK = 2  # device id
 
 @attrs.define(eq=False)
 class BootSource:
-    """One machine's. *files* are read once and kept: a reset opens no path. *ranges* is the guest's RAM."""
+    """The source of one machine's boots.
+
+    *files* are read once and kept: a reset opens no path. *ranges* is the guest's RAM.
+    """
 
     config: MachineConfig
     devices: Devices

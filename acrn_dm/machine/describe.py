@@ -1,4 +1,4 @@
-"""A built machine as a record for ``--dry-run``: reads what ``machine.machine.build`` decided, opens nothing."""
+"""A built machine as a record for ``--dry-run``: reads what ``machine.build.build`` decided, opens nothing."""
 
 import logging
 from collections.abc import Iterable

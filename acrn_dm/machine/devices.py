@@ -42,7 +42,9 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
 
 @attrs.define(eq=False)
 class Devices:
-    """What the machine does to every device, in the order of bus, slot and function, each under its lock."""
+    """The machine's devices and what is done to each of them, in the order of bus, slot and function, each under its
+    lock.
+    """
 
     bus: PciBus
     platform: Platform

@@ -1,4 +1,4 @@
-"""From a vCPU's exit to a device: the only code between the hypervisor and the buses.
+"""The dispatch of a vCPU's exits to devices: the only code between the hypervisor and the buses.
 
 A device that raises is that device's trouble: the access reads as all ones or is dropped, the vCPU goes on, and the
 log says so at a bounded rate, because a guest can make it happen as often as it likes.
@@ -21,7 +21,7 @@ REPORT_INTERVAL_S = 1.0
 
 
 class ConfigSpaces(Protocol):
-    """Where decoded configuration accesses go: ``pci.bus.PciBus``."""
+    """The receiver of decoded configuration accesses: ``pci.bus.PciBus``."""
 
     def read(self, number: int, reg: int, size: int) -> int:
         """Read; *number* is bus << 8 | device << 3 | function."""
@@ -32,7 +32,7 @@ class ConfigSpaces(Protocol):
 
 @attrs.define(eq=False)
 class MachineDispatch:
-    """Implements ``contract.hypervisor.Dispatch`` over the two buses. Called on vCPU threads, several at a time."""
+    """A machine's ``contract.hypervisor.Dispatch``, over its two buses. Called on vCPU threads, several at a time."""
 
     pio: Bus
     mmio: Bus

@@ -1,8 +1,8 @@
-"""The main path: build -> realize -> run -> close. Every step is a function whose name is the step.
+"""The order of a machine's life: realize -> run -> close. Every step is a method whose name is the step.
 
-``build`` makes every device and gives it its place, and opens nothing (``--dry-run`` stops there).
 ``Machine.realize`` opens memory, hypervisor and devices; ``Machine.run`` boots the guest and does what its power says
 (``machine.power``) until it is off; ``Machine.close`` gives everything back in reverse order, whatever happened before.
+What its parts are, and how they are joined, is in ``machine.build``.
 """
 
 import contextlib
@@ -11,129 +11,45 @@ from collections.abc import Callable
 
 import attrs
 
-from acrn_dm.base.bus import mmio_bus, pio_bus
 from acrn_dm.base.errors import GuestError
 from acrn_dm.base.events.io_loops import IoLoops
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.steps import do_all
 from acrn_dm.boot import loader
-from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.wake import wake_registers
 from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.eventfd_hooks import EventFdHooks
 from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.interrupt_monitor import InterruptWatcher
-from acrn_dm.contract.plugins import PluginManager, blame
+from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.resources import Resources
-from acrn_dm.contract.types import Bdf
-from acrn_dm.devices.platform import Platform
 from acrn_dm.machine.boot_source import BootSource
 from acrn_dm.machine.check import check_machine
 from acrn_dm.machine.describe import describe, log_unchosen_backends
-from acrn_dm.machine.devices import Devices, make_function
+from acrn_dm.machine.devices import Devices
 from acrn_dm.machine.dispatch import MachineDispatch
-from acrn_dm.machine.firmware import FirmwareSupport, with_chips
-from acrn_dm.machine.hypervisor import ChosenHypervisor, find_hypervisor
+from acrn_dm.machine.firmware import FirmwareSupport
+from acrn_dm.machine.hypervisor import ChosenHypervisor
 from acrn_dm.machine.power import Power, State
 from acrn_dm.machine.report import MachineReport
 from acrn_dm.machine.requests import GuestRequests, PowerButton, controls
-from acrn_dm.machine.resolve import resolve_devices
 from acrn_dm.management import Management, Standstill, StopReason
 from acrn_dm.memory.allocate import allocate
-from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange, guest_ranges
-from acrn_dm.pci.bus import PciBus
+from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.pci.quiesce import left_behind
 
-__all__ = ("Machine", "StopReason", "assemble", "build")
+__all__ = ("Machine", "StopReason")
 
 log = logging.getLogger(__name__)
 
 STOP_S = 5.0  # a host that does not finish what is in flight keeps a machine that goes off no longer
 
 
-def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True) -> "Machine":
-    """Make all devices, give them addresses and interrupt lines, open nothing. Raises ConfigError, PluginError.
-
-    Without *threads* nothing runs by itself: tests step the loops.
-    """
-    files = KeptFiles()
-    config = with_chips(config, files)
-    bus = PciBus()
-    providers: dict[Bdf, str] = {}
-    for resolved in resolve_devices(config, plugins):
-        owner = str(plugins.provider(resolved.type))
-        with blame(f"{owner}: {resolved.spec.kind}"):
-            function = make_function(resolved, plugins)
-        bus.add(function)
-        providers[resolved.spec.bdf] = owner
-    bus.assign()
-    hypervisor = find_hypervisor(config, plugins)
-    bus.route(hypervisor.type.ioapic_pins if hypervisor.type is not None else 24)
-    machine = assemble(config, plugins, bus, hypervisor, providers=providers, files=files, threads=threads)
-    plugins.observe("acrn_dm_machine_built", machine=machine)
-    return machine
-
-
-def assemble(
-    config: MachineConfig,
-    plugins: PluginManager,
-    bus: PciBus,
-    hypervisor: ChosenHypervisor,
-    *,
-    providers: dict[Bdf, str] | None = None,
-    files: KeptFiles | None = None,
-    ranges: tuple[MemoryRange, ...] | None = None,
-    threads: bool = True,
-) -> "Machine":
-    """Join the parts that exist before anything is open. *ranges* is RAM that is laid out as no machine's is."""
-    files = files or KeptFiles()
-    loop = IoLoop("main")
-    power = Power(lambda: loop.call_soon(lambda: None))  # an event ends the main loop's wait
-    guest = GuestRequests(power)
-    button = PowerButton(power, loop, config.shutdown_timeout_s)
-    firmware = FirmwareSupport(config.firmware, files)
-    pit = hypervisor.type is not None and hypervisor.type.needs_pit
-    platform = make_platform(config, firmware, guest, button, pit=pit)
-    platform.pm.on_alarm(power.wake)
-    devices = Devices(bus, platform, providers or {})
-    return Machine(
-        config=config,
-        plugins=plugins,
-        hypervisor=hypervisor,
-        devices=devices,
-        boot_source=BootSource(config, devices, files, ranges or guest_ranges(config.memory_bytes)),
-        firmware=firmware,
-        main_loop=loop,
-        io_loops=IoLoops(threads),
-        power=power,
-        guest=guest,
-        button=button,
-        standstill=Standstill(loop),
-        dispatch=MachineDispatch(pio_bus(), mmio_bus(), bus, guest.vm_event, lambda: power.holds_vcpu),
-    )
-
-
-def make_platform(
-    config: MachineConfig, firmware: FirmwareSupport, guest: GuestRequests, button: PowerButton, *, pit: bool
-) -> Platform:
-    """Make the chips beside the PCI bus: what they ask for is *guest*'s, and they tell the guest of *button*."""
-    platform = Platform(
-        guest.callbacks(button.press_soon),
-        uarts=config.uarts,
-        debugexit=config.debugexit,
-        fw_cfg=firmware.fw_cfg,
-        pit=pit,
-    )
-    guest.acpi_enabled = lambda: platform.pm.acpi_enabled
-    button.tell_guest = platform.press_power_button
-    return platform
-
-
 @attrs.define(eq=False)
 class Opened:
-    """What there is from ``open`` to ``close``; *management* from ``connect`` on."""
+    """The parts that there are from ``open`` to ``close``; *management* from ``connect`` on."""
 
     vm: Hypervisor
     memory: GuestMemory

@@ -15,7 +15,7 @@ from acrn_dm.management.controls import StopReason
 
 
 class State(enum.Enum):
-    """Where the machine is between off and off."""
+    """The state of the machine, from off to off."""
 
     OFF = "off"  # nothing has run yet
     RUNNING = "running"  # the vCPUs run, or stand still for a moment
@@ -28,7 +28,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What happens to it."""
+    """The events that change it."""
 
     START = "start"  # the vCPUs are about to run
     SUSPEND = "suspend"  # the guest asks for S3
@@ -42,7 +42,7 @@ class Event(enum.Enum):
 
 
 class Action(enum.Enum):
-    """What is to be done in a state that stays."""
+    """The action that is due in a state that stays."""
 
     TELL_GUEST = "tell the guest"  # that the button was pressed: it decides
 
@@ -103,7 +103,9 @@ _EVENTS = {StopReason.SUSPEND: Event.SUSPEND, StopReason.RESET: Event.RESET}  # 
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """What was asked for; *hold*: the vCPU that asks does not run on; *full*: of resets, as if power had been off."""
+    """The request that was made; *hold*: the vCPU that asks does not run on; *full*: of resets, as if power had been
+    off.
+    """
 
     reason: StopReason
     detail: str = ""

@@ -1,4 +1,4 @@
-"""What a machine looks like before it runs: the record behind ``--dry-run``. Addresses and sizes are bytes."""
+"""The report on a machine before it runs: the record behind ``--dry-run``. Addresses and sizes are bytes."""
 
 import attrs
 

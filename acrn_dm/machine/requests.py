@@ -1,4 +1,4 @@
-"""Who asks a machine's power for something, and what each wish means: the guest, the user's button, the managers."""
+"""Requests to a machine's power: who makes them, and what each means: the guest, the user's button, the managers."""
 
 import logging
 from collections.abc import Callable
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @attrs.define(eq=False)
 class GuestRequests:
-    """What the guest writes into the chips that rule its power, and how its vCPUs end. Any thread.
+    """The guest's requests: what it writes into the chips that rule its power, and how its vCPUs end. Any thread.
 
     *fault_powers_off*: the hypervisor writes S5 for a triple fault; *acpi_enabled*: whether the guest has switched ACPI
     on. *on_triple_fault* hears of each.

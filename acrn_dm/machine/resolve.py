@@ -1,4 +1,4 @@
-"""From a device as the user wrote it to its type, its options and its place. Opens nothing.
+"""The resolution of a device as the user wrote it: its type, its options and its place. Opens nothing.
 
 Also knows the names of the original's devices, so that a launch script is told which emulation is missing.
 """

@@ -1,4 +1,4 @@
-"""What a guest's triple fault means: that it can't run, or that it wants to be reset.
+"""Triple faults: whether one means that the guest can't run, or that it wants to be reset.
 
 x86 resets at a triple fault, and guests use that (Linux: ``reboot=t``). One that has it right after its start can't run
 here, and would have it for ever. So within ``EARLY_S`` of the start it ends the machine with an error; later it is a

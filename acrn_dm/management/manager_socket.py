@@ -44,7 +44,6 @@ class ManagerSocket:
 
     def __init__(self, loop: IoLoop, directory: Path, name: str, controls: Controls) -> None:
         """Make the directory, too. Raises ConfigError and HostError."""
-        self.controls = controls
         other = rival(directory, name)
         if other is not None:
             raise ConfigError(f"{other} has a machine of this name", value=name)

@@ -109,7 +109,8 @@ class Connection:
 
 
 class UnixServer:
-    """Listens at *path*. *make_session* starts the conversation with each client; there are at most *most* of them.
+    """The listening socket at *path* and its clients. *make_session* starts the conversation with each client; there
+    are at most *most* of them.
 
     When one more comes, the one that has been silent longest makes way: idle clients can't lock others out. One that
     waits for events is meant to be silent and stays.
@@ -136,11 +137,6 @@ class UnixServer:
     def path(self) -> Path:
         """The socket's."""
         return self._listener.path
-
-    @property
-    def clients(self) -> int:
-        """How many are connected."""
-        return len(self._clients)
 
     def close(self) -> None:
         """Hang up on everybody and remove the path, if it is still ours. Idempotent."""

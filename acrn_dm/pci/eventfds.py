@@ -56,11 +56,6 @@ class KickEvent:
         self._binding: IoEventFd | None = None
         self._wanted: KickAddress | None = None
 
-    @property
-    def bound(self) -> bool:
-        """Whether a kick reaches ``fd`` without this process."""
-        return self._binding is not None
-
     def bind(self, address: KickAddress | None) -> None:
         """Follow the notify register to *address*; None: it is nowhere. A refused binding is not tried again there."""
         if address == self._wanted:
@@ -120,11 +115,6 @@ class CallEvent:
         self._binding: IrqFd | None = None
         self._watch: Watch | None = None
         self._loop: IoLoop | None = None
-
-    @property
-    def bound(self) -> bool:
-        """Whether a write to ``fd`` interrupts without this process."""
-        return self._binding is not None
 
     def set_vector(self, vector: int) -> None:
         """Follow MSI-X vector *vector* from now on. Control threads, under the function's lock."""

@@ -9,7 +9,6 @@ import attrs
 LINKS = 8
 DISABLED = 0x80
 IRQ_MASK = 0x0F
-PERMITTED_IRQS = 0xDEF8  # bit n: a link may lead to IRQ n
 # Links get one of these; the serial ports do not share 3 and 4, and 9 is the SCI's.
 CHOICE = (10, 11, 5, 6, 7, 12, 14, 15)
 

@@ -55,21 +55,11 @@ class MessageVectors(abc.ABC):
             elif self.enabled:
                 self._pending |= 1 << vector
 
-    def set_pending(self, vector: int) -> None:
-        """Set the pending bit without trying to deliver; nothing while the mechanism is disabled. Any thread."""
-        if 0 <= vector < self.vectors:
-            with self._lock:
-                self._pending |= self.enabled << vector
-
     def clear_pending(self, vector: int) -> None:
         """Take back an interrupt that was not delivered. Any thread."""
         if 0 <= vector < self.vectors:
             with self._lock:
                 self._pending &= ~(1 << vector)
-
-    def pending(self, vector: int) -> bool:
-        """Whether *vector* waits for being unmasked."""
-        return 0 <= vector < self.vectors and bool(self._pending >> vector & 1)
 
     @property
     def pending_bits(self) -> int:

@@ -1,8 +1,9 @@
 """The kit for tests of plugins: a machine without vCPUs, the driver's side, a ring model, conformance checks."""
 
+from acrn_dm.ring.driver import DriverRing
+from acrn_dm.ring.layout import RingLayout
 from acrn_dm.testing.conformance import CHECKS, assert_device_conforms
 from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver
-from acrn_dm.testing.driver_ring import DriverRing, RingLayout
 from acrn_dm.testing.fake_vhost import FakeNode, FakeVhost
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.machine import SimMachine

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.testing.driver import EVENT_IDX, FEATURES_OK, NEEDS_RESET, POISON, VERSION_1, DriverQueue, VirtioDriver
-from acrn_dm.testing.driver_ring import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.testing.machine import SimMachine
 from acrn_dm.testing.register_access import COMMON, ModernRegisters
 from acrn_dm.virtio import features
@@ -286,11 +286,12 @@ HOSTILE: dict[str, Callable[[DriverQueue], None]] = {
 def _exchange(queue: DriverQueue, out: tuple[bytes, ...], in_: tuple[int, ...]) -> None:
     """Send one chain and judge what comes back, if anything does: devices may keep a chain or ask for a reset."""
     readable = queue.send(out, in_)
-    table = queue.driver.machine.memory.read(queue.ring.layout.desc, 16 * queue.ring.layout.size)
+    where = queue.ring.layout.parts()[0]
+    table = queue.driver.machine.memory.read(where.gpa, where.length)
     queue.kick()
     queue.driver.machine.settle()
     done = queue.completed()
-    assert queue.driver.machine.memory.read(queue.ring.layout.desc, len(table)) == table, "descriptor table written to"
+    assert queue.driver.machine.memory.read(where.gpa, where.length) == table, "descriptor table written to"
     assert [c.token for c in done] in ([readable], []), f"returned {[c.token for c in done]} for one chain"
     for completion in done:
         assert completion.written <= sum(in_), f"claims {completion.written} of {sum(in_)} writable bytes"

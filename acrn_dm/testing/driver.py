@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 from acrn_dm.hypervisors.sim.vm import SimVm
 from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.pci.bus import PciBus
-from acrn_dm.testing.driver_ring import DESC, DriverRing, RingLayout, need_event
+from acrn_dm.ring.driver import DriverRing, table_bytes
+from acrn_dm.ring.factory import make_driver_ring, ring_format
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import NO_VECTOR, Registers
@@ -70,7 +71,7 @@ class DriverQueue:
         writable = [(self._buffer(blocks, bytes([POISON]) * length), length) for length in in_]
         table = None
         if indirect:
-            table = self._buffer(blocks, bytes(DESC.size * (len(readable) + len(writable))))
+            table = self._buffer(blocks, bytes(table_bytes(len(readable) + len(writable))))
         head = self.ring.add_chain(readable, writable, table)
         self.ring.publish()
         token = self._next_token
@@ -81,10 +82,7 @@ class DriverQueue:
     def kick(self, *, force: bool = False) -> bool:
         """Notify the device if it wants that (or by *force*); returns whether it was."""
         old, self._kicked_at = self._kicked_at, self.ring.published_avail
-        if self.ring.event_idx:
-            wanted = need_event(self.ring.avail_event(), self._kicked_at, old)
-        else:
-            wanted = self.ring.wants_kick()
+        wanted = self.ring.wants_kick(old)
         if force or wanted:
             self.driver.registers.notify(self.index)
         return force or wanted
@@ -196,10 +194,10 @@ class VirtioDriver:
         if maximum == 0:
             raise LookupError(f"the device has no queue {index}")
         entries = maximum if size is None else size
-        template = RingLayout.at(0, entries, self.registers.ring_alignment)
-        base = self.machine.heap.take(max(template.end, 4096))
-        layout = RingLayout.at(base, entries, self.registers.ring_alignment)
-        ring = DriverRing(self.machine.memory, layout, event_idx=bool(self.features & EVENT_IDX), start=start)
+        lay_out = ring_format(self.features).lay_out
+        template = lay_out(0, entries, self.registers.ring_alignment)
+        layout = lay_out(self.machine.heap.take(max(template.end, 4096)), entries, self.registers.ring_alignment)
+        ring = make_driver_ring(self.features, layout, self.machine.memory, start=start)
         self.registers.map_vector(index, self.default_vector(index) if vector is None else vector)
         self.registers.place_queue(index, layout)
         self.queues[index] = DriverQueue(self, index, ring)

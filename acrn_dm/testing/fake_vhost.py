@@ -17,13 +17,16 @@ from collections.abc import Callable
 
 import attrs
 
-from acrn_dm._fastring import MemoryMap, SplitRing
+from acrn_dm._fastring import MemoryMap
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.contract.hookspecs import hookimpl
+from acrn_dm.ring.factory import make_ring
+from acrn_dm.ring.layout import RingLayout
+from acrn_dm.ring.position import RingPosition
+from acrn_dm.ring.ring import Ring
 from acrn_dm.testing.machine import SimMachine
-from acrn_dm.virtio import features
 
 FEATURES = sum(1 << bit for bit in (15, 24, 26, 27, 28, 29, 32, 33))  # what vhost-net says on Linux 6.1
 LOOP = "vhost"
@@ -95,7 +98,16 @@ class _Ring:
     addresses: tuple[int, int, int] | None = None
     fds: dict[str, int] = attrs.field(factory=dict)  # kick, call, err: the kernel holds them on its own
     backend: int = -1
-    live: SplitRing | None = None
+    live: Ring | None = None
+
+    @property
+    def layout(self) -> RingLayout:
+        desc, avail, used = self.addresses or (0, 0, 0)
+        return RingLayout(size=self.num, desc=desc, avail=avail, used=used)
+
+    @property
+    def position(self) -> RingPosition:
+        return RingPosition(self.base)
 
 
 class FakeNode:
@@ -218,23 +230,12 @@ class FakeNode:
         if ring.addresses is None or self.memory is None or not ring.num:
             raise HostError("the ring is not set up", err=errno.EFAULT)
         if ring.live is not None:
-            ring.base = ring.live.next_avail
+            ring.base = ring.live.position.base
             ring.live.close()
             ring.live = None
         ring.backend = backend
         if backend >= 0:
-            desc, avail, used = ring.addresses
-            event_idx = bool(self.acked & features.EVENT_IDX)
-            ring.live = SplitRing(
-                self.memory,
-                size=ring.num,
-                desc=desc,
-                avail=avail,
-                used=used,
-                event_idx=event_idx,
-                indirect=bool(self.acked & features.INDIRECT_DESC),
-                next_avail=ring.base,
-            )
+            ring.live = make_ring(self.acked, ring, self.memory)
 
     def _forget(self) -> None:
         for index, ring in self.rings.items():

@@ -18,7 +18,7 @@ loops. Only the loops do not run by themselves; ``settle`` steps them until noth
 import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -28,9 +28,9 @@ from acrn_dm.contract.plugins import BUILTINS, make_plugin_manager
 from acrn_dm.contract.registers import BootRegisters, Segment
 from acrn_dm.contract.types import Bdf, DeviceContext, DeviceType
 from acrn_dm.hypervisors.sim.vm import SimVm
+from acrn_dm.machine.build import assemble
 from acrn_dm.machine.devices import make_function
 from acrn_dm.machine.hypervisor import ChosenHypervisor
-from acrn_dm.machine.machine import assemble
 from acrn_dm.machine.resolve import ResolvedDevice, resolve_one
 from acrn_dm.memory.guest_memory import MIB, GuestMemory, MemoryRange
 from acrn_dm.pci.bus import PciBus
@@ -63,7 +63,7 @@ class _Witness:
 
 class SimMachine:
     """The machine and its PCI bus. *plugins* are registered beside the built-in backend and hypervisor, e.g. to trace
-    eventfd hooks.
+    eventfd hooks; *plugin_options* are values of the options that plugins add.
 
     *memory* is RAM from address 0, in bytes, or the ranges themselves. The first driver, or ``start``, makes it real;
     devices are added before. Leaving the ``with`` block closes everything, and fails if a device let an exception
@@ -79,12 +79,14 @@ class SimMachine:
         virtio_msi: bool = False,
         poll_ns: int | None = None,
         vcpus: int = 1,
+        plugin_options: Mapping[str, object] | None = None,
     ) -> None:
         self._witness = _Witness()
+        config = MachineConfig(name="sim", vcpus=vcpus, hypervisor="sim", plugin_options=plugin_options or {})
         self.plugins = make_plugin_manager(builtins=MINIMAL, entry_points=False, extra=[self._witness, *plugins])
         self.bus = PciBus()
         self.machine = assemble(
-            MachineConfig(name="sim", vcpus=vcpus, hypervisor="sim"),
+            config,
             self.plugins,
             self.bus,
             ChosenHypervisor(type=self.plugins.hypervisor_types()["sim"]),
@@ -101,7 +103,12 @@ class SimMachine:
         self.interrupts: Counter[int] = Counter()  # MSIs that arrived, by message data
         self.started = False
         self._context = functools.partial(
-            DeviceContext, windows=windows, virtio_msi=virtio_msi, poll_ns=poll_ns, vcpus=vcpus
+            DeviceContext,
+            windows=windows,
+            virtio_msi=virtio_msi,
+            poll_ns=poll_ns,
+            vcpus=vcpus,
+            plugin_options=config.plugin_options,
         )
 
     # Building

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import attrs
 
-from acrn_dm.testing.driver_ring import RingLayout
+from acrn_dm.ring.layout import RingLayout
 from acrn_dm.testing.guest_pci import CAP_VENDOR, GuestFunction
 
 NO_VECTOR = 0xFFFF

@@ -1,1 +1,1 @@
-"""virtio: filled in by its own modules."""
+"""virtio: the device base class, its registers and features, queues, and the PCI transport."""

@@ -2,7 +2,7 @@
 
 The transport owns registers and eventfds; a backend owns the rings from ``start`` to ``stop``. It may run in this
 process (``vbs_u``), in the kernel (vhost) or in another process (vhost-user): a ``SessionQueue`` has what each of them
-needs, guest addresses, the kick's and the call's eventfd, and the index to start from.
+needs, guest addresses, the kick's and the call's eventfd, and the position to start from.
 
 The eventfds stay the same from ``start`` to ``stop``, whatever the guest does: a masked or rewritten vector, a moved
 BAR or a disabled decoder is followed behind them (``pci.eventfds``). So no backend is ever told of a mask or a new
@@ -16,6 +16,8 @@ import attrs
 
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.contract.resources import Resources
+from acrn_dm.ring.layout import RingLayout
+from acrn_dm.ring.position import RingPosition, as_position
 from acrn_dm.virtio import features
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import LegacyConfig
@@ -44,7 +46,7 @@ class Call(Protocol):
 
 @attrs.frozen(kw_only=True, eq=False)
 class SessionQueue:
-    """One enabled queue; *desc*, *avail*, *used* are guest physical addresses, both indices start at *next_avail*."""
+    """One enabled queue; *desc*, *avail*, *used* are guest physical addresses. It goes on at *position*."""
 
     index: int
     size: int
@@ -53,7 +55,17 @@ class SessionQueue:
     used: int = attrs.field(repr=hex)
     kick: Kick = attrs.field(repr=False)  # wait on kick.fd
     call: Call = attrs.field(repr=False)  # call.signal(); or write call.fd after call.forward(loop)
-    next_avail: int = 0
+    position: RingPosition = attrs.field(default=RingPosition(), converter=as_position)
+
+    @property
+    def next_avail(self) -> int:
+        """*position* as vhost and vhost-user say it (SET_VRING_BASE)."""
+        return self.position.base
+
+    @property
+    def layout(self) -> RingLayout:
+        """Size and addresses."""
+        return RingLayout(size=self.size, desc=self.desc, avail=self.avail, used=self.used)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -131,8 +143,10 @@ class Backend:
         """After ``cancel``: whether something in flight may still use guest memory."""
         return False
 
-    def stop(self) -> Mapping[int, int]:
-        """Stop using rings, eventfds and memory; return the next available index of each queue that ran. Idempotent."""
+    def stop(self) -> Mapping[int, RingPosition | int]:
+        """Stop using rings, eventfds and memory; return where each queue is that ran, as a position or as the number
+        that vhost says. Idempotent.
+        """
         raise NotImplementedError
 
     def close(self) -> None:

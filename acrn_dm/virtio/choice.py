@@ -1,4 +1,5 @@
-"""Which backend moves a device's data: the one of the device's placement, or the user's by ``backend=NAME``.
+"""The choice of the backend that moves a device's data: the one of the device's placement, or the user's by
+``backend=NAME``.
 
 The option stands among the device's own, on the command line and in TOML, whatever their grammar is. A kind whose
 option class has a field ``backend`` keeps that for itself.

@@ -15,7 +15,8 @@ from typing import Protocol
 
 import attrs
 
-from acrn_dm.virtio import defs, features
+from acrn_dm.ring.layout import is_queue_size, legacy_ring_addresses
+from acrn_dm.virtio import features
 from acrn_dm.virtio.defs import NO_VECTOR, Status
 from acrn_dm.virtio.status import next_status
 
@@ -331,7 +332,7 @@ class VirtioCore:
     def write_queue_size(self, value: int) -> None:
         """A smaller ring: a power of two up to the maximum, else ignored (4.1.4.3.2)."""
         queue = self.writable_queue()
-        if queue is not None and defs.is_power_of_two(value) and value <= queue.max_size:
+        if queue is not None and is_queue_size(value) and value <= queue.max_size:
             queue.size = value
 
     def write_queue_enable(self, value: int) -> None:
@@ -356,7 +357,7 @@ class VirtioCore:
             return
         queue.pfn = value
         queue.enabled = value != 0
-        queue.desc, queue.avail, queue.used = defs.legacy_ring_addresses(value, queue.size) if value else (0, 0, 0)
+        queue.desc, queue.avail, queue.used = legacy_ring_addresses(value, queue.size) if value else (0, 0, 0)
 
     def write_queue_vector(self, value: int) -> None:
         """Map the selected queue to a vector; one that does not exist maps to none (4.1.5.1.2)."""

@@ -12,6 +12,8 @@ from acrn_dm.base.errors import HostError
 from acrn_dm.contract.resources import Resources
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
+from acrn_dm.ring.factory import ring_format
+from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.core import QueueConfig
 
@@ -44,7 +46,7 @@ class DataPlane:
         self._session: Session | None = None
         self._started = False
         self._cancelled = False
-        self._paused: Mapping[int, int] | None = None  # where the queues were
+        self._paused: Mapping[int, RingPosition | int] | None = None  # where the queues were
         self._complained = False
 
     def start(
@@ -60,7 +62,8 @@ class DataPlane:
         What comes before the backend waits in the eventfds. Raises what the backend raises; then ``stop`` cleans up.
         """
         self._started = True
-        session_queues = tuple(self._open(resources, msix, queue, address) for queue in queues)
+        begin = ring_format(negotiated).start
+        session_queues = tuple(self._open(resources, msix, queue, address, begin) for queue in queues)
         self._session = Session(features=negotiated, queues=session_queues, resources=resources, poll_ns=self._poll_ns)
         self.backend.start(self._session)
 
@@ -70,16 +73,21 @@ class DataPlane:
         """Let those of *queues* run that do not yet; the others go on where they were. Raises as ``start``."""
         if self._session is None:
             return
-        paused_before = self._paused is not None
         self.pause()
-        more = [self._open(resources, msix, queue, address) for queue in queues if queue.index not in self._events]
+        begin = ring_format(self._session.features).start
+        new = [queue for queue in queues if queue.index not in self._events]
+        more = [self._open(resources, msix, queue, address, begin) for queue in new]
         all_queues = sorted((*self._session.queues, *more), key=lambda queue: queue.index)
         self._session = attrs.evolve(self._session, queues=tuple(all_queues))
-        if not paused_before:
-            self.resume()
+        self.resume()
 
     def _open(
-        self, resources: Resources, msix: Msix | None, queue: QueueConfig, address: NotifyAddress
+        self,
+        resources: Resources,
+        msix: Msix | None,
+        queue: QueueConfig,
+        address: NotifyAddress,
+        position: RingPosition,
     ) -> SessionQueue:
         """Make a queue's eventfds and bind them. Raises HostError."""
         call = CallEvent(resources.eventfds, msix, self._without_msix, self._refused)
@@ -99,6 +107,7 @@ class DataPlane:
             used=queue.used,
             kick=kick,
             call=call,
+            position=position,
         )
 
     @property
@@ -124,7 +133,7 @@ class DataPlane:
         """Whether something that was given up may still use guest memory."""
         return self.backend.busy
 
-    def stop(self) -> Mapping[int, int]:
+    def stop(self) -> Mapping[int, RingPosition | int]:
         """Stop the backend, then close the eventfds; returns where each queue was. Idempotent, never raises."""
         if not self._started:
             return {}
@@ -153,8 +162,7 @@ class DataPlane:
             return
         positions, self._paused = self._paused, None
         queues = tuple(
-            attrs.evolve(queue, next_avail=positions.get(queue.index, queue.next_avail))
-            for queue in self._session.queues
+            attrs.evolve(queue, position=positions.get(queue.index, queue.position)) for queue in self._session.queues
         )
         self.backend.start(attrs.evolve(self._session, queues=queues))
 
@@ -179,7 +187,7 @@ class DataPlane:
         polled = self._poll_ns is not None and self.backend.polls
         return None if polled else address
 
-    def _stop_backend(self) -> Mapping[int, int]:
+    def _stop_backend(self) -> Mapping[int, RingPosition | int]:
         try:
             return self.backend.stop()
         except Exception:

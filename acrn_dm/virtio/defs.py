@@ -4,7 +4,6 @@ import enum
 
 VENDOR_ID = 0x1AF4  # 4.1.2
 WINDOWS_SUBSYSTEM_VENDOR = 0x108E  # what the original shows with --windows
-TRANSITIONAL_DEVICE_BASE = 0x1000  # 4.1.2.1; see TRANSITIONAL_PCI_ID for the odd order
 MODERN_DEVICE_BASE = 0x1040  # 4.1.2
 
 NET = 1  # 5
@@ -29,9 +28,7 @@ TRANSITIONAL_PCI_ID = {  # 4.1.2.1: virtio device id -> PCI device id
     P9: 0x1009,
 }
 
-MAX_QUEUE_SIZE = 32768  # 2.7
 NO_VECTOR = 0xFFFF  # 4.1.4.3
-LEGACY_PAGE = 4096  # 4.1.5.1.3.1: Queue Align and the unit of the legacy queue address
 
 
 class Status(enum.IntFlag):
@@ -62,20 +59,3 @@ class CapType(enum.IntEnum):
     PCI_CFG = 5
     SHARED_MEMORY = 8
     VENDOR = 9
-
-
-def is_power_of_two(value: int) -> bool:
-    """True for 1, 2, 4, 8 ..."""
-    return value > 0 and value & (value - 1) == 0
-
-
-def legacy_ring_addresses(pfn: int, size: int) -> tuple[int, int, int]:
-    """Guest addresses of descriptor table, available ring and used ring of a legacy queue (2.7.2).
-
-    One contiguous area at *pfn* pages of 4096 bytes: 16 * size bytes of descriptors, the available ring of 6 + 2 * size
-    bytes (with used_event), padding to the next page, the used ring.
-    """
-    desc = pfn * LEGACY_PAGE
-    avail = desc + 16 * size
-    used = -(-(avail + 6 + 2 * size) // LEGACY_PAGE) * LEGACY_PAGE
-    return desc, avail, used

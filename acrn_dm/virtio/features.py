@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import attrs
 
+from acrn_dm.ring import features as ring
 from acrn_dm.virtio import defs
 
 Requirement = tuple[tuple[int, ...], ...]
@@ -31,10 +32,9 @@ def _table(section: str, rows: Iterable[tuple[int, str] | tuple[int, str, Requir
     return tuple(Feature(row[0], row[1], section, row[2] if len(row) == 3 else ()) for row in rows)
 
 
-NOTIFY_ON_EMPTY = 1 << 24  # 6.3, legacy
 ANY_LAYOUT = 1 << 27  # 6.3, legacy: a transitional device MUST offer it
-INDIRECT_DESC = 1 << 28
-EVENT_IDX = 1 << 29
+INDIRECT_DESC = ring.INDIRECT_DESC
+EVENT_IDX = ring.EVENT_IDX
 VERSION_1 = 1 << 32
 
 RING = _table(

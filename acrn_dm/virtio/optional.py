@@ -1,4 +1,4 @@
-"""What only some virtio devices have, a protocol for each, asked for by ``isinstance``.
+"""Optional parts of a virtio device: what only some have, a protocol for each, asked for by ``isinstance``.
 
 A device has one by having its method; nothing is inherited and nothing registered. A method is called as the device's
 others are, on a control thread under the function's lock, unless it says "any thread".

@@ -1,4 +1,4 @@
-"""Where a device's data is moved: by which backend, and what stands behind the device.
+"""The placement of a device's data plane: which backend moves the data, and what stands behind the device.
 
 A device says it itself (``VirtioDevice.placement``); the user, who may say it too, wins (``choice``).
 """
@@ -12,7 +12,7 @@ USERSPACE = "vbs-u"
 
 @attrs.frozen(kw_only=True)
 class Placement:
-    """Who moves a device's data. Known when the device is built; nothing is open then."""
+    """A placement. Known when the device is built; nothing is open then."""
 
     backend: str = USERSPACE  # name of the ``BackendType``
     path: Path | None = None  # where the backend is to be found: the socket of a ``vhost-user`` one

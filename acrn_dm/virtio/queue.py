@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import attrs
 
-from acrn_dm._fastring import Chain, SplitRing
+from acrn_dm._fastring import Chain
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.ring.ring import Ring
 
 
 @attrs.define(eq=False)
@@ -17,7 +18,7 @@ class Queue:
     """One enabled virtqueue. Used on its loop's thread only."""
 
     index: int
-    ring: SplitRing = attrs.field(repr=False)
+    ring: Ring = attrs.field(repr=False)
     loop: IoLoop = attrs.field(repr=False)
     call: Callable[[], None] = attrs.field(repr=False)  # interrupt the driver
     closed: bool = attrs.field(default=False, init=False)

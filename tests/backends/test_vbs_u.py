@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from acrn_dm.ring.position import RingPosition
 from acrn_dm.testing import VirtioDriver
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import SLOT, Echo, Holding, device_of, machine_with
@@ -221,4 +222,4 @@ def test_what_the_device_holds_on_to_is_popped_again_by_who_comes_next() -> None
         fill(driver, 0, 3)
         driver.queue(0).kick()
         machine.settle()
-        assert function.data_plane.backend.stop()[0] == 0  # type: ignore[attr-defined]
+        assert function.data_plane.backend.stop()[0] == RingPosition()  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.options import option
 from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
 from acrn_dm.contract.types import BackendType, Bdf, DeviceType
-from acrn_dm.machine.machine import build
+from acrn_dm.machine.build import build
 from acrn_dm.virtio.device import VirtioDevice
 from tests.boot.samples import make_bzimage
 from tests.cli.fakes import plugin

@@ -7,7 +7,7 @@ from acrn_dm.cli.plugin_options import OptionParser
 from acrn_dm.contract import machine as contract
 from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.plugins import make_plugin_manager
-from acrn_dm.machine.machine import build
+from acrn_dm.machine.build import build
 
 
 def test_a_built_machine_is_what_observers_are_promised() -> None:

@@ -303,11 +303,6 @@ def test_add_options_reaches_plugins_registered_later() -> None:
     assert seen == ["parser"]
 
 
-def test_list_shows_plugins_with_their_hooks() -> None:
-    rows = manager(offering("a", device_type("foo"))).list()
-    assert [(p.plugin, hooks) for p, hooks in rows] == [("a", ["acrn_dm_device_types"])]
-
-
 @pytest.mark.parametrize("name", ["", "Virtio", "1st", "a b", "ä"])
 def test_record_name_that_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="is not a name"):

@@ -4,7 +4,6 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -22,7 +21,6 @@ from tests.export.export_rig import (
     USER,
     VERSION_1,
     Client,
-    console_daemon,
     descriptors,
     message,
     say,
@@ -31,22 +29,6 @@ from tests.export.export_rig import (
     wait_used,
 )
 from tests.patience import comes_true
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    daemon = console_daemon(tmp_path_factory.mktemp("daemon"))
-    daemon.start()
-    yield daemon
-    daemon.kill()
-
-
-@pytest.fixture
-def client(daemon: Daemon) -> Iterator[Client]:
-    client = Client.connect(daemon.socket)
-    yield client
-    client.close()
-
 
 # Good ones
 

@@ -189,6 +189,7 @@ def test_print_capabilities_is_json_and_needs_no_socket() -> None:
         (("console", "--socket-path=/nowhere/x"), 1, "/nowhere/x"),
         (("console", "--socket-path=/tmp/x", "fax:port0"), 78, "fax"),
         (("console", "--socket-path=/tmp/x", "vhost-user=/tmp/y"), 78, "can't be served"),
+        (("console", "--socket-path=/tmp/x", "backend=vhost,@stdio:port0"), 78, "can't be served"),
     ],
 )
 def test_wrong_command_line_is_refused_in_one_line(arguments: tuple[str, ...], code: int, word: str) -> None:

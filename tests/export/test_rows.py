@@ -24,7 +24,6 @@ from tests.export.export_rig import (
     USER,
     VERSION_1,
     Client,
-    console_daemon,
     descriptors,
     message,
     say,
@@ -38,22 +37,6 @@ GET_INFLIGHT_FD, SET_INFLIGHT_FD = 31, 32
 NO_FD = 0x100
 TOP = (1 << 64) - 1
 ADDRESSES = struct.pack("<QQQQ", USER, USER + 0x1000, USER + 0x2000, 0)
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    daemon = console_daemon(tmp_path_factory.mktemp("daemon"))
-    daemon.start()
-    client = Client.connect(daemon.socket)  # what is opened once for the life of the process
-    client.negotiate()
-    client.share_memory()
-    ring, kick, _ = client.ring(1)
-    say(client, ring, b"first")
-    os.eventfd_write(kick, 1)
-    wait_used(ring, 1)
-    client.close()
-    yield daemon
-    daemon.kill()
 
 
 @pytest.fixture

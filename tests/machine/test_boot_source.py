@@ -8,7 +8,7 @@ import pytest
 from acrn_dm.boot.smbios.identity import lasting_uuid
 from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.plugins import make_plugin_manager
-from acrn_dm.machine.machine import build
+from acrn_dm.machine.build import build
 
 
 @pytest.mark.parametrize("given", [None, UUID(int=7)])

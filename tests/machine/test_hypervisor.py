@@ -12,8 +12,8 @@ from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
 from acrn_dm.hypervisors.acrn.module.abi import ACRN_OPTIONS
+from acrn_dm.machine.build import build
 from acrn_dm.machine.hypervisor import choose_hypervisor, find_hypervisor, hypervisor_options, unprovided
-from acrn_dm.machine.machine import build
 
 MONITOR = InterruptMonitor(threshold=10000, period_s=10, delay_ms=1, duration_ms=100)
 NONE = "kvm-like has none; it needs the hypervisor hsm"

@@ -17,7 +17,8 @@ from acrn_dm.contract.hypervisor import VmEvent
 from acrn_dm.contract.plugins import BUILTINS, PluginManager, make_plugin_manager
 from acrn_dm.contract.types import Bdf, DeviceContext, DeviceType, HypervisorType
 from acrn_dm.hypervisors.sim.vm import SimVm
-from acrn_dm.machine.machine import Machine, StopReason, build
+from acrn_dm.machine.build import build
+from acrn_dm.machine.machine import Machine, StopReason
 from acrn_dm.virtio.device import VirtioDevice
 from tests.boot.samples import make_bzimage
 

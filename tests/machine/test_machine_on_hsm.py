@@ -22,7 +22,8 @@ from acrn_dm.contract.types import Bdf, HypervisorOptions, HypervisorType
 from acrn_dm.hypervisors.acrn.cpus import place
 from acrn_dm.hypervisors.acrn.module.abi import ACRN_OPTIONS, HSM
 from acrn_dm.hypervisors.acrn.vm import AcrnVm
-from acrn_dm.machine.machine import Machine, StopReason, build
+from acrn_dm.machine.build import build
+from acrn_dm.machine.machine import Machine, StopReason
 from tests.boot.samples import make_bzimage
 from tests.hypervisors.acrn.fake_acrn_vm import PATIENCE_S, VcpuGoneError
 from tests.hypervisors.acrn.fake_hsm import FakeHsm

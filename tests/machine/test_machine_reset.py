@@ -12,7 +12,8 @@ import pytest
 from acrn_dm.contract.config import DeviceSpec, Firmware, MachineConfig
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.contract.types import Bdf
-from acrn_dm.machine.machine import Machine, build
+from acrn_dm.machine.build import build
+from acrn_dm.machine.machine import Machine
 from acrn_dm.memory.guest_memory import MIB
 from tests.boot.samples import make_bzimage, make_firmware
 

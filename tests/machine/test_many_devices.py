@@ -10,7 +10,7 @@ from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.contract.types import Bdf
 from acrn_dm.devices.virtio_blk import acrn_dm_device_types
-from acrn_dm.machine.machine import build
+from acrn_dm.machine.build import build
 from acrn_dm.pci import config_space as cs
 from acrn_dm.pci.eventfds import make_eventfd
 from acrn_dm.testing import SimMachine

@@ -12,7 +12,8 @@ import pytest
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.contract.types import Bdf
-from acrn_dm.machine.machine import Machine, StopReason, build
+from acrn_dm.machine.build import build
+from acrn_dm.machine.machine import Machine, StopReason
 from tests.boot.samples import make_bzimage
 from tests.management.test_manager_socket import BLKRESCAN, QUERY, STOP, message, results
 

@@ -1,4 +1,4 @@
-"""The guest stands still while the host can't serve it: the joint itself, and a whole machine on a full host disk."""
+"""The guest stands still while the host can't serve it: the state itself, and a whole machine on a full host disk."""
 
 import contextlib
 import errno
@@ -23,7 +23,8 @@ from acrn_dm.contract.resources import HostFault
 from acrn_dm.contract.types import Bdf
 from acrn_dm.hypervisors.lifecycle import State
 from acrn_dm.hypervisors.sim.vm import SimVm
-from acrn_dm.machine.machine import Machine, StopReason, build
+from acrn_dm.machine.build import build
+from acrn_dm.machine.machine import Machine, StopReason
 from acrn_dm.management.events import Event, Events
 from acrn_dm.management.standstill import Standstill
 from acrn_dm.testing.driver import VirtioDriver
@@ -38,7 +39,7 @@ PATIENCE_S = 20.0
 PAUSED, RESUMED = 256, 257
 
 
-# The joint
+# The state itself
 
 
 class Witness:

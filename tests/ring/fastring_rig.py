@@ -1,14 +1,20 @@
 """A ring with a driver on one side and ``_fastring`` on the other, in a few pages of RAM. For the ring's tests only."""
 
 import mmap
+from collections.abc import Callable
+
+import pytest
 
 from acrn_dm._fastring import Chain, MemoryMap, SplitRing
-from acrn_dm.testing.ring_model import DriverRing, RingLayout
+from acrn_dm.base.errors import GuestError
+from acrn_dm.ring.driver import DriverRing
+from acrn_dm.ring.layout import DESC, RingLayout
 
 LOW = 0  # 64 KiB: the rings at RING, then free
 TOUCHING = 0x1_0000  # 64 KiB, another host mapping that goes on where LOW ends
 HIGH = 0x1_0000_0000  # 64 KiB behind a hole
 REGION_BYTES = 0x1_0000
+TOUCHING_END = TOUCHING + REGION_BYTES
 RING = 0x1000
 DATA = 0x8000  # free for buffers, up to TOUCHING
 TABLE = 0x7000  # free for an indirect table
@@ -58,3 +64,33 @@ class Rig:
         """Push and publish one chain; whether the driver wants an interrupt."""
         self.ring.push(chain, written)
         return self.ring.publish()
+
+
+def expect_broken(rig: Rig, message: str) -> None:
+    """The next pop blames the guest, and from then on every call does."""
+    ring = rig.ring
+    calls: tuple[Callable[[], object], ...] = (
+        ring.pop_batch,
+        ring.publish,
+        ring.avail_idx,
+        ring.enable_kicks,
+        ring.disable_kicks,
+        lambda: ring.unpop([]),
+    )
+    for call in calls:
+        with pytest.raises(GuestError, match=message):
+            call()
+    assert ring.broken is True
+
+
+def table_of(*descriptors: tuple[int, int, int, int]) -> bytes:
+    """Bytes of an indirect table."""
+    return b"".join(DESC.pack(*d) for d in descriptors)
+
+
+def drain(ring: SplitRing, batch: int = 64) -> None:
+    """Complete everything that is there, unread."""
+    while chains := ring.pop_batch(batch):
+        for chain in chains:
+            ring.push(chain, 0)
+        ring.publish()

@@ -13,11 +13,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from acrn_dm._fastring import Chain, MemoryMap, SplitRing
 from acrn_dm.base.errors import GuestError
-from acrn_dm.testing.driver_ring import DESC, DriverRing, RingLayout
-from acrn_dm.testing.driver_ring import DESC_F_INDIRECT as INDIRECT
-from acrn_dm.testing.driver_ring import DESC_F_NEXT as NEXT
-from acrn_dm.testing.driver_ring import DESC_F_WRITE as WRITE
-from acrn_dm.testing.ring_model import ModelChain, ModelMemory, ModelSplitRing
+from acrn_dm.ring.driver import DriverRing
+from acrn_dm.ring.layout import DESC, RingLayout
+from acrn_dm.ring.layout import DESC_F_INDIRECT as INDIRECT
+from acrn_dm.ring.layout import DESC_F_NEXT as NEXT
+from acrn_dm.ring.layout import DESC_F_WRITE as WRITE
+from acrn_dm.ring.model import ModelChain, ModelMemory, ModelSplitRing
 
 PAGE = 0x1000
 BASES = (0, PAGE, 0x1_0000_0000, 2**64 - PAGE)  # touching, after a hole, and the last page of all

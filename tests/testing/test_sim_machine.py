@@ -48,6 +48,28 @@ def test_wrong_options_are_refused_as_on_the_command_line() -> None:
         machine.add(UPPER, "colour=red", slot=SLOT)
 
 
+class OwnGrammar:
+    @classmethod
+    def from_string(cls, text: str) -> None:
+        raise ValueError(f"{text!r} is nothing")
+
+
+def test_grammar_of_its_own_that_refuses_a_text_is_told_with_the_devices_name() -> None:
+    odd = DeviceType(name="odd", summary="", config=OwnGrammar, create=lambda options, context: Echo(context))
+    with SimMachine() as machine, pytest.raises(ConfigError, match=r"^odd: 'this' is nothing$"):
+        machine.add(odd, "this", slot=SLOT)
+
+
+def test_backend_is_chosen_as_on_the_command_line() -> None:
+    with SimMachine() as machine, pytest.raises(ConfigError, match=r"upper-3:0: 'nope': no such backend"):
+        machine.add(UPPER, "text=hello,backend=nope", slot=SLOT)
+
+
+def test_what_makes_no_device_is_refused() -> None:
+    with SimMachine() as machine, pytest.raises(ConfigError, match="made a str, which is no device"):
+        machine.add(lambda context: "no device", slot=SLOT)  # type: ignore[arg-type,return-value]
+
+
 def test_slot_without_a_function_is_told() -> None:
     with machine_with() as machine, pytest.raises(LookupError, match="slot 5"):
         machine.driver(5)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from acrn_dm.base.errors import GuestError, HostError
+from acrn_dm.ring.layout import DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.testing import SimMachine, VirtioDriver
-from acrn_dm.testing.driver_ring import DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import SLOT, Echo, Holding, device_of, machine_with
 

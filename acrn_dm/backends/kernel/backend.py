@@ -17,6 +17,7 @@ from acrn_dm.backends.kernel.node import KernelNode, VhostNode, VhostQueue
 from acrn_dm.backends.proxy import Proxy
 from acrn_dm.base.errors import GuestError, HostError
 from acrn_dm.contract.resources import Resources
+from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio import features
 from acrn_dm.virtio.backend import Session
 from acrn_dm.virtio.device import VirtioDevice
@@ -72,9 +73,9 @@ class KernelVhost(Proxy):
             if own:
                 node.start(attrs.evolve(session, queues=own), negotiated, first)
 
-    def take_back(self) -> Mapping[int, int]:
+    def take_back(self) -> Mapping[int, RingPosition]:
         """See Proxy."""
-        positions: dict[int, int] = {}
+        positions: dict[int, RingPosition] = {}
         for node in self._nodes:
             positions |= node.stop()
         return positions

@@ -26,6 +26,7 @@ from acrn_dm._fastring import MemoryMap
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.pci.eventfds import make_eventfd
+from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Session, SessionQueue
 
 log = logging.getLogger(__name__)
@@ -128,9 +129,9 @@ class KernelNode:
         self._ran = True
         self._work.run(node, self._queues)
 
-    def stop(self) -> Mapping[int, int]:
+    def stop(self) -> Mapping[int, RingPosition]:
         """Leave nothing behind; return where each queue was that ran. Idempotent; does not raise."""
-        positions: dict[int, int] = {}
+        positions: dict[int, RingPosition] = {}
         node = self._node
         if node is not None and self._ran:
             self._try("stopping", lambda: self._work.halt(node, self._queues))
@@ -161,15 +162,15 @@ class KernelNode:
         self._queues.append(ours)
         loop.add(err_fd, lambda: self._work.broken(ours), eventfd=True)
         node.set_vring_num(local, queue.size)
-        node.set_vring_base(local, queue.next_avail)
+        node.set_vring_base(local, queue.position.base)
         node.set_vring_addr(local, session.resources.memory.map, queue.desc, queue.avail, queue.used)
         node.set_vring_call(local, queue.call.fd)
         node.set_vring_err(local, err_fd)
         node.set_vring_kick(local, queue.kick.fd)
 
     @staticmethod
-    def _note_position(node: VhostNode, queue: VhostQueue, positions: dict[int, int]) -> None:
-        positions[queue.index] = node.get_vring_base(queue.local)
+    def _note_position(node: VhostNode, queue: VhostQueue, positions: dict[int, RingPosition]) -> None:
+        positions[queue.index] = RingPosition(node.get_vring_base(queue.local))
 
     def _disown(self) -> None:
         """Give up the owner: by its ioctl where the driver knows it, else with the node."""

@@ -38,6 +38,8 @@ from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import BackendType
 from acrn_dm.pci.eventfds import make_eventfd
+from acrn_dm.ring.factory import ring_format
+from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio import features
 from acrn_dm.virtio.backend import Session
 from acrn_dm.virtio.device import VirtioDevice
@@ -137,7 +139,8 @@ class VhostUser(Proxy):
         user_plan.check(session)
         session = attrs.evolve(session, features=user_features.told(self._id, session.features))
         owing, self._owing = self._owing, False
-        if owing and any(queue.next_avail for queue in session.queues):  # the same driver goes on
+        start = ring_format(session.features).start
+        if owing and any(queue.position != start for queue in session.queues):  # the same driver goes on
             raise HostError("requests were in flight when the machine paused, and no back-end was there to finish them")
         with self._turns.hold():
             self._link.settle()
@@ -154,12 +157,12 @@ class VhostUser(Proxy):
         """Any thread: the main loop tells the back-end."""
         self._turns.loop.call_soon(lambda: self._turns.on_loop(lambda: self._switches.changed(done)))
 
-    def take_back(self) -> Mapping[int, int]:
+    def take_back(self) -> Mapping[int, RingPosition]:
         """Without a back-end the rings are where their used index says."""
         session = self._session
         if session is None:
             return {}
-        positions = {q.index: user_plan.used_idx(session.resources.memory, q) for q in session.queues}
+        positions = user_plan.used_positions(session)
         with self._turns.hold():
             self._link.settle()
             running, self._running, self._session = self._running, False, None
@@ -176,7 +179,7 @@ class VhostUser(Proxy):
             self._written.clear()
         return positions
 
-    def _end(self, relay: Relay, alive_fd: int) -> Mapping[int, int]:
+    def _end(self, relay: Relay, alive_fd: int) -> Mapping[int, RingPosition]:
         try:
             return relay.end(alive_fd, TIME_LIMIT_S)
         except HostError as e:

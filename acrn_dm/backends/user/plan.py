@@ -9,6 +9,8 @@ from acrn_dm.backends.user.talk import Plan, Region, Vring
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.base.errors import HostError
 from acrn_dm.memory.guest_memory import GuestMemory
+from acrn_dm.ring.factory import ring_format
+from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Session, SessionQueue
 from acrn_dm.virtio.features import EVENT_IDX
 
@@ -22,7 +24,8 @@ def make_plan(session: Session, area: ShadowArea | None, *, used_before: bool) -
     *area*, too, if the connection may need it later: memory is told once.
     """
     memory = session.resources.memory
-    vrings = tuple(_vring(memory, queue, used_before) for queue in session.queues)
+    positions = used_positions(session) if used_before else {q.index: q.position for q in session.queues}
+    vrings = tuple(_vring(queue, positions[queue.index]) for queue in session.queues)
     return Plan(features=session.features, regions=_regions(memory, area), vrings=vrings)
 
 
@@ -34,8 +37,8 @@ def make_relay_plan(session: Session, area: ShadowArea) -> Plan:
             index=queue.index,
             size=queue.size,
             desc=USER_BASE + queue.desc,
-            avail=base + area.queues[queue.index].avail,
-            used=base + area.queues[queue.index].used,
+            avail=base + area.queues[queue.index].layout.avail,
+            used=base + area.queues[queue.index].layout.used,
             base=0,
             kick_fd=area.queues[queue.index].kick_fd,
             call_fd=area.queues[queue.index].call_fd,
@@ -53,17 +56,16 @@ def check(session: Session) -> None:
             raise HostError(f"queue {queue.index}: vhost-user has {wire.MAX_QUEUES}")
 
 
-def used_idx(memory: GuestMemory, queue: SessionQueue) -> int:
-    """How many chains were returned so far, modulo 2^16."""
-    return int.from_bytes(memory.read(queue.used + 2, 2), "little")
+def used_positions(session: Session) -> dict[int, RingPosition]:
+    """Where each ring is to be gone on with when nobody tells: behind what was returned last."""
+    memory, form = session.resources.memory, ring_format(session.features)
+    return {queue.index: form.used_position(memory, queue.layout) for queue in session.queues}
 
 
 def idle(session: Session) -> bool:
     """Whether every chain that was made available has been returned."""
-    memory = session.resources.memory
-    return all(
-        int.from_bytes(memory.read(queue.avail + 2, 2), "little") == used_idx(memory, queue) for queue in session.queues
-    )
+    memory, form = session.resources.memory, ring_format(session.features)
+    return all(form.idle(memory, queue.layout) for queue in session.queues)
 
 
 def _regions(memory: GuestMemory, area: ShadowArea | None) -> tuple[Region, ...]:
@@ -73,14 +75,14 @@ def _regions(memory: GuestMemory, area: ShadowArea | None) -> tuple[Region, ...]
     return (*ram, Region(gpa=SHADOW_GPA, size=area.size, user=USER_BASE + SHADOW_GPA, fd=area.fd))
 
 
-def _vring(memory: GuestMemory, queue: SessionQueue, used_before: bool) -> Vring:
+def _vring(queue: SessionQueue, position: RingPosition) -> Vring:
     return Vring(
         index=queue.index,
         size=queue.size,
         desc=USER_BASE + queue.desc,
         avail=USER_BASE + queue.avail,
         used=USER_BASE + queue.used,
-        base=used_idx(memory, queue) if used_before else queue.next_avail,
+        base=position.base,
         kick_fd=queue.kick.fd,
         call_fd=queue.call.fd,
     )

@@ -12,16 +12,18 @@ import functools
 import select
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from acrn_dm._fastring import Chain
-from acrn_dm.backends.user.shadow import ShadowArea, ShadowRing
+from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.vbs_u import VbsU
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import SIGNALLED, drain, signal
+from acrn_dm.ring.position import RingPosition
+from acrn_dm.ring.shadow import ShadowRing
 from acrn_dm.virtio.backend import Session
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.queue import Queue
@@ -46,7 +48,7 @@ class RelayQueue:
         self.disconnect()
         place = area.queues[self.queue.index]
         with self._lock:
-            self._ring = ShadowRing(area, self.queue.index, self.queue.size)
+            self._ring = ShadowRing(area.memory, place.layout)
             self._ring.add(self.in_flight)
             self._kick_fd, self._call_fd = place.kick_fd, place.call_fd
             self.queue.loop.add(place.call_fd, self._called, events=SIGNALLED)
@@ -71,14 +73,14 @@ class RelayQueue:
         poller = select.poll()
         poller.register(call_fd, select.POLLIN)
         poller.register(alive_fd, 0)  # a hang-up is always reported
-        self._answer(ring.used())
+        self._answer(ring)
         while self.in_flight:
             patience = deadline - time.monotonic()  # also with an eventfd that is always readable
             ready = dict(poller.poll(patience * 1000)) if patience > 0 else {}
             if not ready or alive_fd in ready:
                 break
             drain(call_fd)
-            self._answer(ring.used())
+            self._answer(ring)
         self.queue.flush()
         return len(self.in_flight)
 
@@ -107,12 +109,16 @@ class RelayQueue:
             with self._lock:
                 if self._ring is not None:
                     drain(self._call_fd)
-                    self._answer(self._ring.used())
+                    self._answer(self._ring)
         except PeerError as e:
             self.failed(e)
         self.queue.flush()
 
-    def _answer(self, elements: Iterable[tuple[int, int]]) -> None:
+    def _answer(self, ring: ShadowRing) -> None:
+        try:
+            elements = ring.used()
+        except ValueError as e:
+            raise PeerError(str(e)) from e
         for head, written in elements:
             chain = self.in_flight.pop(head, None)
             if chain is None or written > chain.writable_bytes:
@@ -136,8 +142,8 @@ class Relay(VirtioDevice):
         """Serve the driver's rings. Raises GuestError."""
         self._server.start(attrs.evolve(session, poll_ns=None))  # kicks are bound, as for every proxy
 
-    def end(self, alive_fd: int, seconds: float) -> dict[int, int]:
-        """Let go of them, when the back-end has finished what it has; returns their next available indices.
+    def end(self, alive_fd: int, seconds: float) -> dict[int, RingPosition]:
+        """Let go of them, when the back-end has finished what it has; returns where they are.
 
         *alive_fd* is its connection, -1 if there is none. Raises PeerError if it does not finish within *seconds*.
         """

@@ -14,6 +14,7 @@ from acrn_dm.backends.user.exchange import Answer, Ask, Talk
 from acrn_dm.backends.user.inflight import Inflight, InflightSlot
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire.message import Message, PeerError, ProtocolFeature, Request
+from acrn_dm.ring.position import MAX_BASE, RingPosition
 from acrn_dm.virtio.defs import Status
 
 NO_FEATURES = ProtocolFeature(0)
@@ -161,16 +162,16 @@ def run(peer: Peer) -> Talk[None]:
     yield from _set_status(peer, READY | Status.DRIVER_OK)
 
 
-def stop(peer: Peer, indices: tuple[int, ...]) -> Talk[dict[int, int]]:
-    """Take the rings back; returns the next available entry of each."""
+def stop(peer: Peer, indices: tuple[int, ...]) -> Talk[dict[int, RingPosition]]:
+    """Take the rings back; returns where each is."""
     positions = {}
     for index in indices:
         answer = yield Ask(code=Request.GET_VRING_BASE, payload=wire.VRING_STATE.pack(index, 0))
         assert answer is not None
-        said, position = answer.fields(wire.VRING_STATE)
-        if said != index or position > 0xFFFF:
-            raise PeerError(f"GET_VRING_BASE of ring {index} was answered with ring {said} at {position}")
-        positions[index] = position
+        said, base = answer.fields(wire.VRING_STATE)
+        if said != index or base > MAX_BASE:
+            raise PeerError(f"GET_VRING_BASE of ring {index} was answered with ring {said} at {base}")
+        positions[index] = RingPosition(base)
     if peer.enables_rings:
         for index in indices:
             yield from _command(peer, Request.SET_VRING_ENABLE, wire.VRING_STATE.pack(index, 0))

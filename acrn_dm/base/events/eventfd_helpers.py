@@ -39,11 +39,6 @@ class Helpers:
     _idle: int = attrs.field(default=0, init=False)
     _changed: threading.Condition = attrs.field(factory=threading.Condition, init=False, repr=False)
 
-    @property
-    def busy(self) -> int:
-        """How many eventfds are being written."""
-        return len(self._tasks)
-
     def signal(self, eventfd: int) -> None:
         """Have 1 added to the count soon. Never blocks. Raises OSError for what is no eventfd."""
         if not _has_room(eventfd):

@@ -15,7 +15,7 @@ from acrn_dm.devices.platform.fw_cfg import SELECTOR, FwCfg
 from acrn_dm.devices.platform.i8042 import KeyboardController
 from acrn_dm.devices.platform.pit import COUNTERS, Pit
 from acrn_dm.devices.platform.pm import PM_TIMER, PowerManagement
-from acrn_dm.devices.platform.post import PostCode
+from acrn_dm.devices.platform.post import PostPorts
 from acrn_dm.devices.platform.ps2_keyboard import Ps2Keyboard
 from acrn_dm.devices.platform.reset import ResetControl
 from acrn_dm.devices.platform.rtc import Rtc
@@ -69,7 +69,6 @@ class Platform:
         self.reset_control = ResetControl(callbacks.reset)
         keyboard = None if fw_cfg is None else Ps2Keyboard()
         self.keyboard = KeyboardController(self._line(KEYBOARD_IRQ), lambda: callbacks.reset(True), keyboard)
-        self.post = PostCode()
         self.debug_exit = DebugExit(callbacks.debug_exit) if debugexit else None
 
     @property
@@ -113,7 +112,7 @@ class Platform:
 
     def sleep(self) -> None:
         """Suspend to RAM: all that has no power of its own is as after power-on. Power management and clock go on."""
-        for device in (self.reset_control, self.keyboard, self.post, self.pit, self.fw_cfg):
+        for device in (self.reset_control, self.keyboard, self.pit, self.fw_cfg):
             if device is not None:
                 device.reset()
         for port in self.uarts:
@@ -145,7 +144,7 @@ class Platform:
             (PM_TIMER, 4, self.pm.timer, "PM timer"),
             (layout.RESET_CONTROL, 1, self.reset_control, "reset control"),
         ]
-        ranges += [(port, 1, self.post, "POST code") for port in POST_PORTS]
+        ranges += [(port, 1, PostPorts(), "POST code") for port in POST_PORTS]
         if self.pit is not None:
             ranges.append((PIT_PORTS, COUNTERS + 1, self.pit, "timer"))
             ranges.append((SPEAKER_PORT, 1, self.pit.speaker, "timer gate"))

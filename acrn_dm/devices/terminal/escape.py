@@ -7,7 +7,7 @@ QUIT = ord("x")
 
 
 class EscapeFilter:
-    """Watches input for ``Ctrl-a x``, which ends the machine; everything else, Ctrl-a itself too, goes to the guest."""
+    """The watch for ``Ctrl-a x``, which ends the machine; everything else, Ctrl-a itself too, goes to the guest."""
 
     def __init__(self, on_quit: Callable[[], None]) -> None:
         self._on_quit = on_quit

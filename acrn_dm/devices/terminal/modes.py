@@ -23,7 +23,8 @@ def in_background(fd: int) -> bool:
 
 
 class RawMode:
-    """Puts a terminal into raw mode and back. Output processing stays on: the host's own messages share the screen.
+    """The raw mode of one terminal, and the way back. Output processing stays on: the host's own messages share the
+    screen.
 
     The end of the interpreter and signals that end the process put it back, too.
     """

@@ -92,11 +92,6 @@ class TcpBackend:
             raise HostError.from_os(f"listening on {HOST}:{port} for a serial port", e) from e
         self._acceptor = Acceptor(loop, self._server, f"{HOST}:{port}", self._accepted)
 
-    @property
-    def port(self) -> int:
-        """The port listened on."""
-        return int(self._server.getsockname()[1])
-
     def close(self) -> None:
         """Stop listening and hang up."""
         self._acceptor.close()

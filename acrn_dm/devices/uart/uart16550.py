@@ -12,7 +12,6 @@ from typing import Protocol
 
 # Register offsets; 0 and 1 are the divisor latch while LCR.DLAB is set.
 DATA, IER, IIR, LCR, MCR, LSR, MSR, SCR = range(8)
-FCR = IIR
 
 IER_RX, IER_TX, IER_LINE, IER_MODEM = 1, 2, 4, 8
 IIR_MODEM, IIR_NONE, IIR_TX, IIR_RX, IIR_LINE, IIR_TIMEOUT, IIR_FIFOS = 0x0, 0x1, 0x2, 0x4, 0x6, 0xC, 0xC0
@@ -80,11 +79,6 @@ class Uart16550:
             lambda: self._scr,
         )
         self._power_on()
-
-    @property
-    def baud(self) -> int:
-        """Bits per second by the divisor latch; 0 while it is 0."""
-        return CLOCK_HZ // 16 // self._divisor if self._divisor else 0
 
     def reset(self) -> None:
         """Power-on state; what the host has sent and the guest not read is dropped."""

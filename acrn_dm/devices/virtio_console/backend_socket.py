@@ -98,7 +98,7 @@ class SocketBackend(PortBackend):
 
 
 class ServerBackend(SocketBackend):
-    """Listens at *path*; while one client is connected, others wait in the kernel."""
+    """The listening side at *path*; while one client is connected, others wait in the kernel."""
 
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label, path)
@@ -131,7 +131,7 @@ class ServerBackend(SocketBackend):
 
 
 class ClientBackend(SocketBackend):
-    """Connects to *path*, and once a second tries again while nobody listens there."""
+    """The connecting side: to *path*, once a second again while nobody listens there."""
 
     pause_s = RECONNECT_S  # a peer that hangs up at once must not keep the loop busy
 

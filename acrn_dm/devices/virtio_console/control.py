@@ -31,7 +31,6 @@ class ControlQueues:
     ports: Sequence[Port]
     to_guest: Queue | None = attrs.field(default=None, init=False)
     from_guest: Queue | None = attrs.field(default=None, init=False)
-    ignored: int = attrs.field(default=0, init=False)  # messages of the driver's that mean nothing
     _added: bool = attrs.field(default=False, init=False)
     _waiting: deque[bytes] = attrs.field(factory=deque, init=False)
 
@@ -75,7 +74,6 @@ class ControlQueues:
 
     def _handle(self, control: Control | None) -> Port | None:
         if control is None:
-            self.ignored += 1
             return None
         if control.event is Event.DEVICE_READY:
             self._add_ports(control.value)

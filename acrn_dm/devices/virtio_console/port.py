@@ -28,8 +28,8 @@ IOV_MAX = 1024
 
 @attrs.define(eq=False)
 class Port:
-    """Lives as long as the device. A driver has it from ``start`` to ``reset``; ``stop`` and ``start`` may come in
-    between. Data moves on the loop's thread only.
+    """The port, which lives as long as the device. A driver has it from ``start`` to ``reset``; ``stop`` and ``start``
+    may come in between. Data moves on the loop's thread only.
     """
 
     index: int
@@ -63,6 +63,8 @@ class Port:
 
     def reset(self) -> None:
         """Forget the driver. The chain that was half written went to the host as far as it went."""
+        if self.discarded:
+            log.debug("port %d: %d bytes of the guest went to nobody so far", self.index, self.discarded)
         self.ready = self.guest_open = False
         self._written = 0
 

@@ -1,5 +1,6 @@
 """A queue pair: a receive and a transmit queue on one descriptor of the interface, served on one I/O loop."""
 
+import logging
 from collections.abc import Callable, Iterable
 
 import attrs
@@ -11,6 +12,8 @@ from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.receive import Receiver
 from acrn_dm.devices.virtio_net.transmit import Transmitter
 from acrn_dm.virtio.queue import Queue
+
+log = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
@@ -45,6 +48,9 @@ class Pair:
         """Let go of the queues; frames that wait in the tap are the next driver's."""
         if self._watch is not None:
             self._watch.close()
+        for side, whose in ((self.rx, "for the guest"), (self.tx, "of the guest's")):
+            if side is not None and side.dropped:
+                log.debug("tap on descriptor %d: %d frames %s were dropped", self.tap.fd, side.dropped, whose)
         self._watch = self.rx = self.tx = None
 
     def rest(self) -> None:

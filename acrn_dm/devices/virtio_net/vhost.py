@@ -19,7 +19,8 @@ from acrn_dm.virtio.device import VirtioDevice
 
 
 class NetVhost(KernelVhost):
-    """Offloads are between the guest and the tap, so the kernel's say is in how frames lie in buffers, nothing else.
+    """The card on vhost-net. Offloads are between the guest and the tap, so the kernel's say is in how frames lie in
+    buffers, nothing else.
 
     Length of the packet header: the tap has it from the device, vhost from the same features (12 bytes with MRG_RXBUF
     or VERSION_1, else 10).

@@ -1,4 +1,4 @@
-"""Which physical CPUs a virtual machine may run on: from LAPIC ids to the hypervisor's numbers.
+"""The physical CPUs that a virtual machine may run on: from LAPIC ids to the hypervisor's numbers.
 
 The hypervisor numbers CPUs by their place among the enabled local APICs of the host's MADT (ACPI 6.5, 5.2.12.2), and
 gives vCPU n the n-th of the CPUs allowed, so the guest's MADT has to name their LAPIC ids in that order.

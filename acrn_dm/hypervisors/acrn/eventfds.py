@@ -1,4 +1,4 @@
-"""Kicks and calls bound in ACRN's kernel module, with the contract of ``base`` kept on top of the module's own rules.
+"""Kicks and calls bound in ACRN's kernel module, with the hypervisors' contract kept on top of the module's own rules.
 
 The module accepts two eventfds for one write (the first found wins), finds a kick to remove by its eventfd alone, and
 says nothing about one it does not know (Linux drivers/virt/acrn/ioeventfd.c, irqfd.c). What it does with a claimed

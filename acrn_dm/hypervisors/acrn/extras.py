@@ -1,4 +1,4 @@
-"""What ACRN's own kernel has and Linux's does not: asynchronous kicks, and events of the virtual machine.
+"""Extras that ACRN's own kernel has and Linux's does not: asynchronous kicks, and events of the virtual machine.
 
 Each is probed once, when the virtual machine has been created; without them everything works, kicks make the vCPU wait
 a little longer, and a triple fault looks like a power-off.

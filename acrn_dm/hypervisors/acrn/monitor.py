@@ -23,7 +23,7 @@ SETTLE_S = 5.0  # after a storm, before counting begins anew
 
 
 class StormMonitor:
-    """Looks at the counts every period, on the loop of *call_later*, until ``close``."""
+    """The monitor: looks at the counts every period, on the loop of *call_later*, until ``close``."""
 
     def __init__(self, port: Port, settings: InterruptMonitor, call_later: CallLater) -> None:
         self._port = port

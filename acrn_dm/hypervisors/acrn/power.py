@@ -1,4 +1,4 @@
-"""What the hypervisor says about the performance and idle states of a virtual machine's CPUs.
+"""Power states of a virtual machine's CPUs, performance and idle, as the hypervisor tells them.
 
 Asked by PM_GET_CPU_STATE with a command of VM id (bits 31:24), vCPU (23:16), number of the state (15:8; idle states
 count from 1) and what is wanted (7:0). A refusal, which is EPERM, means that there is nothing.

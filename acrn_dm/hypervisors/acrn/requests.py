@@ -38,7 +38,7 @@ Event = tuple[VmEvent, str]
 
 @attrs.define(eq=False)
 class RequestStats:
-    """What the requests cost so far; written by the request thread alone."""
+    """The cost of the requests so far; written by the request thread alone."""
 
     served: int = 0
     busy_ns: int = 0  # from ATTACH's return to NOTIFY's, summed
@@ -51,7 +51,9 @@ class RequestStats:
 
 
 class RequestThread:
-    """Serves the requests of one virtual machine. ``start``, ``resume``, ``pause`` and ``end`` are control calls."""
+    """The thread that serves one virtual machine's requests. ``start``, ``resume``, ``pause`` and ``end`` are control
+    calls.
+    """
 
     def __init__(
         self, port: Port, page: _hsm.RequestPage, vmid: int, vcpus: int, take_events: Callable[[], list[Event]]

@@ -28,7 +28,7 @@ from acrn_dm.hypervisors.acrn.module.abi import GSI_SET_HIGH, GSI_SET_LOW, Abi, 
 from acrn_dm.hypervisors.acrn.module.errors import failed
 from acrn_dm.hypervisors.acrn.monitor import StormMonitor
 from acrn_dm.hypervisors.acrn.power import processor_power
-from acrn_dm.hypervisors.acrn.requests import RequestStats, RequestThread
+from acrn_dm.hypervisors.acrn.requests import RequestThread
 from acrn_dm.hypervisors.lifecycle import AT_REST, OPEN, Lifecycle, State
 from acrn_dm.memory.guest_memory import MemoryRegion
 
@@ -55,7 +55,7 @@ def _run_all(steps: Iterable[Callable[[], object]]) -> None:
 
 @attrs.define(eq=False)
 class AcrnVm:
-    """One virtual machine; keeps ``base.Hypervisor``. Made by ``open``.
+    """One virtual machine; keeps ``contract.hypervisor.Hypervisor``. Made by ``open``.
 
     ``pause``, ``reset``, ``stop`` and ``close`` wait for the I/O request thread and raise RuntimeError on it;
     everything else may be called from any thread. After a HostError of one of them only ``stop`` and ``close`` work.
@@ -108,11 +108,6 @@ class AcrnVm:
     def name(self) -> str:
         """The virtual machine's name."""
         return self.options.name
-
-    @property
-    def statistics(self) -> RequestStats:
-        """What the I/O requests cost since the virtual machine was made."""
-        return self._requests.stats
 
     @property
     def apic_ids(self) -> tuple[int, ...]:
@@ -203,11 +198,6 @@ class AcrnVm:
                 raise failed("SET_MEMSEG", errno.EEXIST)
             self._port.call("SET_MEMSEG", self._abi.ram(region))
             self._regions.append(region)
-
-    def unmap_memory(self, region: MemoryRegion) -> None:
-        """Raises HostError: ENOENT for what is not mapped, else EINVAL, as ACRN can't take RAM away."""
-        with self._lock:
-            raise failed("UNSET_MEMSEG", errno.EINVAL if region in self._regions else errno.ENOENT)
 
     def processor_power(self) -> tuple[ProcessorPower, ...]:
         """What the hypervisor tells about power states, one a vCPU; empty when it tells nothing."""

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import attrs
 
+from acrn_dm.hypervisors.kvm.module._system import CPUID_INDEXED as INDEXED
+
 HYPERVISOR = 1 << 31  # leaf 1 ECX
 TSC_DEADLINE = 1 << 24  # leaf 1 ECX
 MULTI_PROCESSOR = 1 << 28  # leaf 1 EDX (HTT): EBX[23:16] is valid
 CMP_LEGACY = 1 << 1  # leaf 0x80000001 ECX, AMD: the logical processors of a package are cores
-INDEXED = 1  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
 KVM_SIGNATURE = 0x4000_0000  # EAX: highest leaf of the range
-KVM_FEATURES = 0x4000_0001
 TIMING = 0x4000_0010
 APIC_BUS_KHZ = 1_000_000  # the in-kernel local APIC timer counts at 1 GHz (APIC_BUS_CYCLE_NS is 1)
 LEVEL_SMT, LEVEL_CORE = 1, 2  # leaf 0xB ECX[15:8]
@@ -36,7 +36,7 @@ class CpuidLeaf:
 
 @attrs.frozen(kw_only=True)
 class Topology:
-    """Where one vCPU stands: its APIC id and those of all vCPUs, in the order of the vCPUs."""
+    """One vCPU's place: its APIC id and those of all vCPUs, in the order of the vCPUs."""
 
     apic_id: int
     apic_ids: tuple[int, ...]
@@ -125,7 +125,13 @@ def _extended_topology(function: int, topology: Topology) -> list[CpuidLeaf]:
     levels = ((0, 1, LEVEL_SMT), (topology.core_bits, topology.cores, LEVEL_CORE), (0, 0, 0))
     return [
         CpuidLeaf(
-            function=function, index=i, flags=INDEXED, eax=shift, ebx=count, ecx=level << 8 | i, edx=topology.apic_id
+            function=function,
+            index=i,
+            flags=INDEXED,
+            eax=shift,
+            ebx=count,
+            ecx=level << 8 | i,
+            edx=topology.apic_id,
         )
         for i, (shift, count, level) in enumerate(levels)
     ]

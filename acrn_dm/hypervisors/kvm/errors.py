@@ -1,4 +1,4 @@
-"""What usually stands behind an errno of KVM's calls, for the person who reads the message."""
+"""Errors of KVM's calls: what usually stands behind an errno, for the person who reads the message."""
 
 import errno
 

@@ -3,7 +3,6 @@
 The virtual machine's file descriptor is replaced at reset: that alone puts every in-kernel device back to power-on.
 """
 
-import errno
 import threading
 
 import attrs
@@ -14,7 +13,6 @@ from acrn_dm.contract.hypervisor import Dispatch
 from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.hypervisors.kvm import probe
-from acrn_dm.hypervisors.kvm.errors import failed
 from acrn_dm.hypervisors.kvm.eventfds import Bindings
 from acrn_dm.hypervisors.kvm.gsi_routes import IOAPIC_PINS
 from acrn_dm.hypervisors.kvm.module._system import CAP_IRQ_ROUTING, Kvm
@@ -30,7 +28,7 @@ TSS_PAGES = 0xFFFB_D000
 
 @attrs.define(eq=False)
 class KvmVm:
-    """One virtual machine; keeps ``base.Hypervisor``. Made by ``open``.
+    """One virtual machine; keeps ``contract.hypervisor.Hypervisor``. Made by ``open``.
 
     ``pause``, ``resume``, ``reset``, ``stop`` and ``close`` wait for vCPU threads and raise RuntimeError on one;
     everything else may be called from any thread.
@@ -113,14 +111,6 @@ class KvmVm:
             self._vm.set_memory(slot, region.gpa, region.size, region.hva)
             self._slots[region] = slot
 
-    def unmap_memory(self, region: MemoryRegion) -> None:
-        """Take *region* away again. Raises HostError, ENOENT if it is not mapped."""
-        with self._lock:
-            if region not in self._slots:
-                raise failed("KVM_SET_USER_MEMORY_REGION", errno.ENOENT)
-            self._vm.set_memory(self._slots[region], region.gpa, 0, 0)
-            del self._slots[region]
-
     def processor_power(self) -> tuple[ProcessorPower, ...]:
         """None: idle states are the host's."""
         return ()
@@ -132,12 +122,6 @@ class KvmVm:
         with self._control:
             self._life.require("set_boot_registers", *AT_REST)
             self._vcpus[0].set_boot_registers(registers)
-
-    def registers(self, vcpu: int = 0) -> dict[str, int]:
-        """Return general registers of a vCPU by name; while the machine is at rest."""
-        with self._control:
-            self._life.require("registers", *AT_REST)
-            return self._vcpus[vcpu].registers()
 
     def run(self, dispatch: Dispatch) -> None:
         """Start the vCPUs; returns at once."""

@@ -106,7 +106,7 @@ def _malformed(binding: IoEventFd) -> str | None:
 
 @attrs.define(eq=False)
 class InterruptController:
-    """Takes MSIs and line levels; the guest's view is ``msis``, ``level`` and ``changes``.
+    """The taker of MSIs and line levels; the guest's view is ``msis``, ``level`` and ``changes``.
 
     A line is the OR of what ``set_line`` said and what an irqfd with a resample fd raised. An irqfd without one, bound
     to a line, is a pulse: the level rises and falls.

@@ -34,7 +34,9 @@ class Call:
 
 @attrs.define(eq=False)
 class SimVm:
-    """One virtual machine; keeps ``base.Hypervisor``. Its calls may come from any thread, as on the real ones."""
+    """One virtual machine; keeps ``contract.hypervisor.Hypervisor``. Its calls may come from any thread, as on the real
+    ones.
+    """
 
     name: str = "vm"
     vcpus: int = 1
@@ -142,14 +144,6 @@ class SimVm:
             if any(region.gpa < r.gpa + r.size and r.gpa < region.gpa + region.size for r in self.regions):
                 raise HostError("map_memory", err=errno.EEXIST, hint="the range overlaps memory that is mapped already")
             self.regions.append(region)
-
-    def unmap_memory(self, region: MemoryRegion) -> None:
-        """Take *region* away again. Raises HostError."""
-        with self._lock:
-            self._record("unmap_memory", region)
-            if region not in self.regions:
-                raise HostError("unmap_memory", err=errno.ENOENT)
-            self.regions.remove(region)
 
     @property
     def apic_ids(self) -> tuple[int, ...]:

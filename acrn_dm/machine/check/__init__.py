@@ -1,4 +1,4 @@
-"""What a machine misses on its host, found before anything is open."""
+"""The checks of a machine against its host, made before anything is open."""
 
 from acrn_dm.machine.check.whole import check_machine
 

@@ -1,4 +1,4 @@
-"""Every check of one machine: of its parts one by one, then of the parts together."""
+"""All checks of one machine: of its parts one by one, then of the parts together."""
 
 import functools
 from collections.abc import Callable, Iterable

@@ -15,7 +15,6 @@ from acrn_dm.virtio.pci import modern
 CAPABILITY_ID = 0x09
 BODY = struct.Struct("<BBBB2xII")  # cap_len, cfg_type, bar, id, padding, offset, length
 CAP_LENGTH = 16
-CAP_LENGTH_EXTRA = 20  # notify_off_multiplier, or pci_cfg_data, behind it
 
 WINDOW_BAR = 4  # offsets in the PCI_CFG capability (4.1.4.9)
 WINDOW_OFFSET = 8

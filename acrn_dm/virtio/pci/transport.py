@@ -1,4 +1,4 @@
-"""A virtio device as a PCI function (spec 4.1): identity, BARs, capabilities, and the joints between the parts.
+"""A virtio device as a PCI function (spec 4.1): identity, BARs, capabilities, and the wiring between them.
 
 ===== ============= =============================================================
 BAR 0 I/O           legacy registers (transitional devices only)
@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from acrn_dm.base.errors import AcrnDmError, HostError, PluginError
+from acrn_dm.base.errors import AcrnDmError, PluginError
 from acrn_dm.base.irq import Space
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import BackendType, DeviceContext
 from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.eventfds import KickAddress
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.ring.layout import MAX_QUEUE_SIZE, is_queue_size
 from acrn_dm.virtio import choice, defs, features
 from acrn_dm.virtio.core import QueueConfig, VirtioCore
 from acrn_dm.virtio.dataplane import DataPlane
@@ -190,27 +191,6 @@ class VirtioPci(PciFunction):
         if self._window.covers(offset, size):
             self._window.store()
 
-    # Machine: main thread.
-
-    def pause(self) -> None:
-        """Nothing moves in guest memory from now on, and the driver does not notice; a host that does not finish what
-        is in flight costs it a reset.
-        """
-        with self.lock:
-            try:
-                self.data_plane.pause()
-            except HostError as e:
-                self.core.needs_reset(e)
-
-    def resume(self) -> None:
-        """Go on; a backend that can't costs its driver a reset."""
-        with self.lock:
-            try:
-                self.data_plane.resume()
-            except Exception as e:
-                self.data_plane.stop()
-                self.core.needs_reset(e)
-
     # CoreHost: called with the lock held.
 
     def negotiated(self) -> None:
@@ -361,9 +341,9 @@ def layout_problem(device: VirtioDevice) -> str | None:
     sizes = device.queue_sizes
     if not 1 <= len(sizes) <= modern.MAX_QUEUES:
         return f"{len(sizes)} queues; must be 1 to {modern.MAX_QUEUES}"
-    bad = [size for size in sizes if not defs.is_power_of_two(size) or size > defs.MAX_QUEUE_SIZE]
+    bad = [size for size in sizes if not is_queue_size(size)]
     if bad:
-        return f"queue size {bad[0]}; must be a power of two up to {defs.MAX_QUEUE_SIZE}"
+        return f"queue size {bad[0]}; must be a power of two up to {MAX_QUEUE_SIZE}"
     if device.transitional and device.device_id not in defs.TRANSITIONAL_PCI_ID:
         return f"virtio device id {device.device_id} has no transitional form"
     if not 0 <= device.config_size <= modern.REGION_SIZE:

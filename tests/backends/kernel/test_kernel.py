@@ -24,6 +24,7 @@ from acrn_dm.testing.driver import NEEDS_RESET
 from acrn_dm.testing.fake_vhost import FEATURES
 from acrn_dm.virtio import features
 from tests.backends.kernel.kernel_rig import NetKernel, VhostCard, vhost_card
+from tests.virtio.pause import pause, resume
 
 RESERVED = _vhost.LOG_ALL | _vhost.NET_HEADER
 
@@ -206,14 +207,14 @@ def test_pause_and_resume_go_on_at_the_same_place() -> None:
         for _ in range(5):
             card.echo()
         card.kernel.take_log()
-        function(card).pause()  # type: ignore[attr-defined]
+        pause(function(card))
         assert not card.kernel.nodes[0].owned
         assert len(card.machine.vm.kicks.bindings) == 2, "kicks wait in their eventfds"
         token = card.driver.queue(1).send([b"ab"], [2])
         card.driver.queue(1).kick()
         card.machine.settle()
         assert card.driver.queue(1).completed() == []
-        function(card).resume()  # type: ignore[attr-defined]
+        resume(function(card))
         card.machine.settle()
         assert [done.token for done in card.driver.queue(1).completed()] == [token]
         assert "SET_VRING_BASE 1 5" in card.kernel.take_log()
@@ -223,9 +224,9 @@ def test_pause_and_resume_go_on_at_the_same_place() -> None:
 def test_resume_that_fails_asks_for_a_reset() -> None:
     with vhost_card() as card:
         card.driver.start()
-        function(card).pause()  # type: ignore[attr-defined]
+        pause(function(card))
         card.kernel.fail(errno.ENOMEM, call="SET_OWNER")
-        function(card).resume()  # type: ignore[attr-defined]
+        resume(function(card))
         assert card.driver.status & NEEDS_RESET
         assert card.nothing_is_left
         card.driver.start()
@@ -236,9 +237,9 @@ def test_reset_while_paused_forgets_the_position() -> None:
     with vhost_card() as card:
         card.driver.start()
         card.echo()
-        function(card).pause()  # type: ignore[attr-defined]
+        pause(function(card))
         card.driver.reset()
-        function(card).resume()  # type: ignore[attr-defined]
+        resume(function(card))
         assert card.nothing_is_left
         card.kernel.take_log()
         card.driver.start()

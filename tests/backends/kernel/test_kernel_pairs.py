@@ -13,6 +13,7 @@ from acrn_dm.devices.virtio_net.request import (
 )
 from acrn_dm.testing.driver import NEEDS_RESET
 from tests.backends.kernel.kernel_rig import VhostCard, vhost_card
+from tests.virtio.pause import pause, resume
 
 
 def command(card: VhostCard, index: int, group: int, number: int, data: bytes) -> bytes:
@@ -133,8 +134,8 @@ def test_driver_that_paused_keeps_its_pairs_and_offloads() -> None:
         card.driver.start()
         assert command(card, 4, 4, 0, b"\x02\x00") == ACK_OK
         assert command(card, 4, 5, 0, GUEST_CSUM.to_bytes(8, "little")) == ACK_OK
-        card.machine.bus.functions[0].pause()  # type: ignore[attr-defined]
-        card.machine.bus.functions[0].resume()  # type: ignore[attr-defined]
+        pause(card.machine.bus.functions[0])
+        resume(card.machine.bus.functions[0])
         assert [tap.attached for tap in card.taps] == [True, True]
         assert card.taps[0].settings[-1] == (12, GUEST_CSUM)
         card.driver.start()

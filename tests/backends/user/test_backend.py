@@ -7,7 +7,7 @@ import pytest
 
 from acrn_dm.backends.wire.message import ProtocolFeature, Request
 from tests.backends.user.machines import disk, sim
-from tests.backends.user.user_peer import ALL, Peer
+from tests.backends.user.peers.peer import ALL, Peer
 from tests.backends.user.user_rig import eventually
 
 pytestmark = pytest.mark.usefixtures("short_patience", "no_descriptor_is_left")

@@ -14,7 +14,7 @@ from acrn_dm.base.errors import HostError
 from acrn_dm.devices import virtio_console
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.driver import NEEDS_RESET, VERSION_1
-from tests.backends.user.user_peer import Connection, Peer, Received
+from tests.backends.user.peers.peer import Connection, Peer, Received
 from tests.backends.user.user_rig import eventually
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")

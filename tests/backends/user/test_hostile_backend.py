@@ -14,7 +14,7 @@ from acrn_dm.backends.wire.message import ProtocolFeature, Request
 from acrn_dm.base.errors import HostError
 from acrn_dm.testing.driver import NEEDS_RESET
 from tests.backends.user.machines import LIMIT_S, disk, sim
-from tests.backends.user.user_peer import ALL, BLK_FEATURES, HEADER, Answer, Connection, Peer, Received
+from tests.backends.user.peers.peer import ALL, BLK_FEATURES, HEADER, Answer, Connection, Peer, Received
 from tests.backends.user.user_rig import eventually
 
 pytestmark = pytest.mark.usefixtures("short_patience", "no_descriptor_is_left")

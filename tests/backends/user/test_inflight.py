@@ -14,19 +14,19 @@ from acrn_dm.devices import virtio_blk
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import Completion, DriverQueue
-from tests.backends.user.inflight_region import notes_in, queue_bytes
-from tests.backends.user.user_disk import FLUSH, REGION_START, SECTOR, WRITE
+from tests.backends.user.peers.disk import FLUSH, REGION_START, SECTOR, WRITE
+from tests.backends.user.peers.inflight_region import notes_in, queue_bytes
 from tests.backends.user.user_rig import IN, OUT, Daemon, DiskLoad, block_content, eventually, unanswered
 
 ROOT = Path(__file__).parents[3]
-IMAGE_BYTES = 32 * MIB
+IMAGE_BYTES = 16 * MIB
 BLOCK = 16 << 10
 DIED_S = 20.0
 
 
 @attrs.define(eq=False)
 class Disk:
-    """A ``user_disk`` program, one process after another."""
+    """A ``peers.disk`` program, one process after another."""
 
     folder: Path
     daemon: Daemon = attrs.field(init=False)
@@ -46,7 +46,7 @@ class Disk:
 
     def start(self, *options: object, wait: bool = True) -> None:
         """Start a process with these *options*."""
-        program = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.backends.user.user_disk"]
+        program = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.backends.user.peers.disk"]
         paths = [self.daemon.socket, self.image, self.region]
         self.daemon.argv = [*program, *map(str, paths), *map(str, options)]
         self.daemon.start(wait=wait)

@@ -19,8 +19,9 @@ from acrn_dm.devices.virtio_net.control import ACK_ERROR, ACK_OK
 from acrn_dm.devices.virtio_net.request import CTRL_GUEST_OFFLOADS, CTRL_VQ, MAC, MQ, MRG_RXBUF, STATUS
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NEEDS_RESET, VERSION_1
-from tests.backends.user.user_peer import ALL, Connection, Peer, Received
+from tests.backends.user.peers.peer import ALL, Connection, Peer, Received
 from tests.backends.user.user_rig import eventually
+from tests.virtio.pause import pause, resume
 
 FEATURES = VERSION_1 | MRG_RXBUF | MQ | CTRL_VQ | PROTOCOL_FEATURES
 PAIRS_SET = (4, 0)
@@ -327,9 +328,9 @@ def test_pause_and_resume_keep_what_the_driver_uses(path: Path) -> None:
         c.driver.start()
         assert c.use(2) == ACK_OK
         c.switched()
-        function.pause()  # type: ignore[attr-defined]
+        pause(function)
         assert [ring for ring, state in c.switched() if not state] == [0, 1, 2, 3]
-        function.resume()  # type: ignore[attr-defined]
+        resume(function)
         assert c.switched() == [(0, 1), (1, 1), (2, 1), (3, 1)]
 
 
@@ -341,8 +342,8 @@ def test_pause_in_a_command_has_it_carried_out_after_the_resume(path: Path) -> N
         c.send(2)
         eventually(c.machine, peer.reached.is_set)
         peer.go_on.set()
-        function.pause()  # type: ignore[attr-defined]
-        function.resume()  # type: ignore[attr-defined]
+        pause(function)
+        resume(function)
         assert c.acknowledged() == [ACK_OK]
         assert c.use(1) == ACK_OK
 

@@ -17,7 +17,7 @@ from acrn_dm.devices import virtio_blk, virtio_console, virtio_net
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.driver import NEEDS_RESET
 from tests.backends.user.machines import disk, sim
-from tests.backends.user.user_peer import ALL, Connection, Peer, Received
+from tests.backends.user.peers.peer import ALL, Connection, Peer, Received
 from tests.backends.user.user_rig import eventually, jammed, returns
 
 pytestmark = pytest.mark.usefixtures("short_patience", "no_descriptor_is_left")

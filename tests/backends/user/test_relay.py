@@ -15,8 +15,9 @@ from acrn_dm.backends.wire.message import ProtocolFeature, Request
 from acrn_dm.devices import virtio_blk
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET
-from tests.backends.user.user_peer import ALL, Peer, Received
+from tests.backends.user.peers.peer import ALL, Peer, Received
 from tests.backends.user.user_rig import eventually, jammed, open_descriptors, returns
+from tests.virtio.pause import pause, resume
 
 NO_NOTES = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
 
@@ -260,9 +261,9 @@ def test_machine_that_pauses_goes_on_where_it_was(peer: Peer, driver: VirtioDriv
     heads = send(driver, 1)
     Shadow.of(peer).answer(0, heads[0], 1)
     (function,) = driver.machine.bus.functions
-    function.pause()  # type: ignore[attr-defined]
+    pause(function)
     assert len(driver.queue(0).completed()) == 1
-    function.resume()  # type: ignore[attr-defined]
+    resume(function)
     heads = send(driver, 2)
     shadow = Shadow.of(peer)
     assert shadow.heads() == heads
@@ -279,6 +280,6 @@ def test_machine_that_pauses_with_requests_that_nobody_finishes_fails_the_device
     Shadow.of(peer).answer(0, heads[1], 1)
     driver.machine.settle()
     (function,) = driver.machine.bus.functions
-    function.pause()  # type: ignore[attr-defined]
-    function.resume()  # type: ignore[attr-defined]
+    pause(function)
+    resume(function)
     assert driver.status & NEEDS_RESET

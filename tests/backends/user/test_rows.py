@@ -20,7 +20,7 @@ from acrn_dm.devices.virtio_net.request import CTRL_VQ, MQ
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NEEDS_RESET
 from tests.backends.user.machines import disk, sim
-from tests.backends.user.user_peer import ALL, BLK_FEATURES, HEADER, Answer, Connection, Peer, Received
+from tests.backends.user.peers.peer import ALL, BLK_FEATURES, HEADER, Answer, Connection, Peer, Received
 from tests.backends.user.user_rig import eventually, open_descriptors
 
 LIMIT_S = 0.5

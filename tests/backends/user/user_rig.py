@@ -15,9 +15,9 @@ from pathlib import Path
 import attrs
 
 from acrn_dm.base.events.eventfd import drain
+from acrn_dm.ring.driver import DriverRing
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import DriverQueue
-from acrn_dm.testing.driver_ring import DriverRing
 
 START_S = 20.0
 SECTOR = 512

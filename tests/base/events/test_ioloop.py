@@ -237,14 +237,16 @@ def test_waking_a_loop_while_it_closes_is_harmless() -> None:
 
 def test_short_timer_is_not_rounded_up_to_a_millisecond(loop: IoLoop) -> None:
     """What --virtio_poll asks for: periods of 0.1 ms. The best of many, because the host may be busy."""
-    best = 1.0
-    for _ in range(50):
+    best, tries = 1.0, 0
+    while tries < 50 or (best >= 0.0009 and tries < 5000):
+        fired: list[float] = []
         started = time.monotonic()
-        loop.call_later(0.0001, lambda: None)
-        loop.step()  # arms it
-        while not loop.step(None):
-            pass
-        best = min(best, time.monotonic() - started)
+        loop.call_later(0.0001, lambda fired=fired: fired.append(time.monotonic()))
+        loop.step()  # arms it, or runs it: a busy host may have taken its time
+        while not fired:
+            loop.step(None)
+        best = min(best, fired[0] - started)
+        tries += 1
     assert 0.0001 <= best < 0.0009
 
 

@@ -88,7 +88,7 @@ def monitor(loop: IoLoop, folder: Path) -> Listening:
 
 def serial_port(loop: IoLoop, folder: Path) -> Listening:
     backend = TcpBackend(Uart16550(lambda asserted: None), loop, 0)
-    return Listening(lambda: socket.create_connection(("127.0.0.1", backend.port)), backend.close)
+    return Listening(lambda: socket.create_connection(backend._server.getsockname()), backend.close)
 
 
 ALL = {"console": console, "export": export, "monitor": monitor, "serial port": serial_port}

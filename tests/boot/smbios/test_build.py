@@ -11,7 +11,7 @@ import pytest
 from acrn_dm.boot import loader
 from acrn_dm.boot.smbios import Identity, Smbios, build_smbios
 from acrn_dm.contract.config import Firmware
-from acrn_dm.machine.fw_cfg_items import items
+from acrn_dm.machine.firmware.fw_cfg_items import items
 from acrn_dm.memory.guest_memory import guest_ranges
 from tests.boot.samples import MIB, make_bzimage, make_firmware, plan
 

@@ -205,7 +205,7 @@ def test_port_hands_on_what_was_said_of_slow_readers(
     port.open(loop, lambda: None)
     tcp = open_backend("tcp:0", "-l com2", Uart16550(Level()), loop, lambda: None, wait=wait)
     assert isinstance(tcp, TcpBackend)
-    with socket.create_connection((HOST, tcp.port)):
+    with socket.create_connection((HOST, port_of(tcp))):
         while len(told) < 2:
             loop.step(1)
     tcp.close()
@@ -326,6 +326,10 @@ def test_check_looks_at_paths_only(text: str, problem: str | None) -> None:
     assert said is None if problem is None else said is not None and problem in said
 
 
+def port_of(backend: TcpBackend) -> int:
+    return int(backend._server.getsockname()[1])
+
+
 class Tcp:
     """A TCP backend on a free port, and clients."""
 
@@ -335,7 +339,7 @@ class Tcp:
         self.clients: list[socket.socket] = []
 
     def connect(self) -> socket.socket:
-        client = socket.create_connection((HOST, self.backend.port))
+        client = socket.create_connection((HOST, port_of(self.backend)))
         client.settimeout(5)
         self.clients.append(client)
         self.loop.run_until_idle()
@@ -402,7 +406,7 @@ def test_tcp_client_that_left_while_the_guest_read_nothing_gives_way(uart: Uart1
 
 def test_tcp_port_in_use_is_a_host_error(uart: Uart16550, loop: IoLoop, tcp: Tcp) -> None:
     with pytest.raises(HostError, match="listening on"):
-        TcpBackend(uart, loop, tcp.backend.port)
+        TcpBackend(uart, loop, port_of(tcp.backend))
 
 
 def test_tcp_listens_on_the_loopback_only(tcp: Tcp) -> None:

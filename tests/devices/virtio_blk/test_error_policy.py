@@ -35,6 +35,7 @@ from tests.devices.virtio_blk.blk_rig import (
     segment,
     slow_medium,
 )
+from tests.virtio.pause import pause, resume
 
 CHANGES = (Op.WRITE, Op.FLUSH, Op.DISCARD, Op.WRITE_ZEROES)
 FULL, BROKEN = OSError(errno.ENOSPC, "full"), OSError(errno.EIO, "broken")
@@ -355,14 +356,14 @@ def reset(d: Disk) -> None:
     d.driver.start()
 
 
-def pause(d: Disk) -> None:
+def rest(d: Disk) -> None:
     function = d.machine.bus.functions[-1]
     assert isinstance(function, VirtioPci)
-    function.pause()
-    function.resume()
+    pause(function)
+    resume(function)
 
 
-@pytest.mark.parametrize("stops", [reset, pause])
+@pytest.mark.parametrize("stops", [reset, rest])
 def test_device_that_stops_forgets_what_waits(tmp_path: Path, machine: Machine, stops: Callable[[Disk], None]) -> None:
     with disk(f"{image(tmp_path)},werror=stop") as d:
         machine.serve(d)

@@ -20,6 +20,7 @@ from tests.devices.virtio_blk.blk_rig import (
     image,
     slow_medium,
 )
+from tests.virtio.pause import pause, resume
 
 
 def function(d: Disk) -> VirtioPci:
@@ -38,9 +39,9 @@ def test_requests_that_end_out_of_order_are_answered_once_each(tmp_path: Path) -
             d.queue.kick()
             d.machine.io_loops["io"].step()
             threading.Timer(0.02, gate.set).start()
-            function(d).pause()
+            pause(function(d))
         done = d.queue.completed()
-        function(d).resume()
+        resume(function(d))
         d.machine.settle()
         done += d.queue.completed()
         assert [(c.token, c.data[-1]) for c in done] == [(quick, OK), (slow, OK)]
@@ -58,9 +59,9 @@ def test_blk_stable_before_complete_wt_the_drivers_choice_survives_a_pause(
     option = "writethru" if chosen else "writeback"
     with disk(f"{image(tmp_path)},{option}", features=features, legacy=legacy) as d:
         d.driver.registers.write_config(WRITEBACK_AT, 1, chosen)
-        function(d).pause()
+        pause(function(d))
         assert d.driver.read_config(WRITEBACK_AT, 1) == bytes([chosen])
-        function(d).resume()
+        resume(function(d))
         d.machine.settle()
         assert d.driver.read_config(WRITEBACK_AT, 1) == bytes([chosen])
         assert d.write(0, bytes(512)) == OK
@@ -70,9 +71,9 @@ def test_blk_stable_before_complete_wt_the_drivers_choice_survives_a_pause(
 
 def test_request_that_is_wrong_is_answered_as_such_after_a_pause(tmp_path: Path) -> None:
     with disk(str(image(tmp_path))) as d:
-        function(d).pause()
+        pause(function(d))
         d.queue.send([header(OUT, 1 << 40), bytes(512)], [1])
         d.queue.kick()
-        function(d).resume()
+        resume(function(d))
         d.machine.settle()
         assert [c.data[-1] for c in d.queue.completed()] == [IOERR]

@@ -12,6 +12,7 @@ from acrn_dm.virtio.pci import transport as transport_pci
 from acrn_dm.virtio.pci.transport import VirtioPci
 from tests.devices.virtio_blk.blk_rig import IN, OUT, Disk, disk, header, image
 from tests.devices.virtio_blk.stuck import WAIT_S, Stuck, stuck
+from tests.virtio.pause import pause, resume
 
 RUNNING = 15  # the status of a modern driver that runs
 LEGACY_RUNNING = 7
@@ -239,7 +240,7 @@ def test_pause_that_the_host_does_not_allow_costs_the_driver_a_reset(
     monkeypatch.setattr(device_module, "PAUSE_S", 0.01)
     with disk(str(image(tmp_path))) as d, stuck("pwritev") as host:
         send(d, host, ([header(OUT), bytes(SECTOR)], [1]))
-        legacy(d).pause()
+        pause(legacy(d))
         assert d.driver.status == RUNNING | 64
         assert ask_for_reset(d.driver) == RUNNING | 64
         finish(d, host)
@@ -251,7 +252,7 @@ def test_pause_answers_what_is_in_flight(tmp_path: Path) -> None:
     with disk(str(image(tmp_path))) as d, stuck("pwritev") as host:
         send(d, host, *[([header(OUT, n), b"p" * SECTOR], [1]) for n in range(20)])
         host.release.set()
-        legacy(d).pause()
+        pause(legacy(d))
         assert [c.data for c in d.queue.completed()] == [b"\0"] * 20
-        legacy(d).resume()
+        resume(legacy(d))
         assert d.read(19) == b"p" * SECTOR

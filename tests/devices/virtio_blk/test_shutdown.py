@@ -13,7 +13,7 @@ from acrn_dm.devices.virtio_blk.engine import last_flush
 from acrn_dm.devices.virtio_blk.engine.pieces import PIECE_BYTES
 from acrn_dm.machine import machine as machine_module
 from acrn_dm.machine.machine import StopReason
-from acrn_dm.testing.driver_ring import DESC_F_NEXT, DESC_F_WRITE
+from acrn_dm.ring.layout import DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.virtio.pci.transport import VirtioPci
 from tests.devices.virtio_blk.blk_rig import OUT, Disk, disk, header, image
 from tests.devices.virtio_blk.stuck import WAIT_S, Stuck, stuck

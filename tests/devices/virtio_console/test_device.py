@@ -1,6 +1,7 @@
 """virtio-console as its driver sees it. Test names hold ids of the conformance table or bug rows."""
 
 import contextlib
+import logging
 import socket
 import struct
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.devices.virtio_console.console_rig import (
     console,
     tx_queue,
 )
+from tests.virtio.pause import pause, resume
 
 
 @pytest.fixture
@@ -164,6 +166,14 @@ def test_output_to_nobody_is_thrown_away_and_counted(two: Console) -> None:
     assert two.device.ports[1].discarded == 5
 
 
+def test_output_to_nobody_is_told_when_the_driver_leaves(two: Console, caplog: pytest.LogCaptureFixture) -> None:
+    two.bring_up(1)
+    two.send(1, b"12345")
+    with caplog.at_level(logging.DEBUG, "acrn_dm.devices.virtio_console.port"):
+        two.driver.reset()
+    assert caplog.messages == ["port 1: 5 bytes of the guest went to nobody so far"]
+
+
 def test_client_comes_goes_and_comes_again(two: Console, tmp_path: Path) -> None:
     two.bring_up(1)
     for text in (b"first", b"second"):
@@ -248,12 +258,12 @@ def test_reset_while_output_waits_is_clean(two: Console, tmp_path: Path) -> None
     client.close()
 
 
-def pause(c: Console) -> None:
+def rest(c: Console) -> None:
     """Stop and go on, with the driver unaware."""
     function = c.machine.bus.functions[0]
-    function.pause()
+    pause(function)
     c.machine.settle()
-    function.resume()
+    resume(function)
     c.machine.settle()
 
 
@@ -262,7 +272,7 @@ def test_pause_keeps_open_ports_open_and_says_nothing_again(two: Console, tmp_pa
     client = connect(tmp_path)
     two.machine.settle()
     assert two.messages() == [(1, PORT_OPEN, 1, b"")]
-    pause(two)
+    rest(two)
     assert two.messages() == []
     two.post(1, 64)
     client.send(b"input")
@@ -275,11 +285,11 @@ def test_pause_keeps_open_ports_open_and_says_nothing_again(two: Console, tmp_pa
 def test_host_that_comes_during_a_pause_is_announced_afterwards(two: Console, tmp_path: Path) -> None:
     two.bring_up(1)
     function = two.machine.bus.functions[0]
-    function.pause()
+    pause(function)
     client = connect(tmp_path)
     two.machine.settle()
     assert two.messages() == []
-    function.resume()
+    resume(function)
     two.machine.settle()
     assert two.messages() == [(1, PORT_OPEN, 1, b"")]
     client.close()
@@ -300,7 +310,7 @@ def test_pause_in_the_middle_of_a_chain_repeats_and_loses_nothing(two: Console, 
     two.machine.settle()
     data, got = fill(two, 1), b""
     while len(got) < len(data):
-        pause(two)
+        rest(two)
         more = client.recv(1 << 20)
         assert more
         got += more

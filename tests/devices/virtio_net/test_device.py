@@ -1,6 +1,7 @@
 """virtio-net as its driver and its network see it. Test names hold ids of the conformance table or bug rows."""
 
 import errno
+import logging
 import struct
 from pathlib import Path
 
@@ -169,6 +170,18 @@ def test_net_rx_single_buffer_frame_too_large_for_it_is_dropped() -> None:
         assert [d.data[:72] for d in done] == [ONE_BUFFER + frame(b"fits")]
         assert c.device.pairs[0].rx is not None
         assert c.device.pairs[0].rx.dropped == 1
+
+
+def test_frames_that_were_dropped_are_told_when_the_driver_leaves(caplog: pytest.LogCaptureFixture) -> None:
+    with card(features=STATUS) as c, caplog.at_level(logging.DEBUG, "acrn_dm.devices.virtio_net.pair"):
+        c.post(256)
+        c.inject(PLAIN + frame(size=1000))
+        c.tx.transfer([b"short"])
+        c.driver.reset()
+    assert [text.partition(": ")[2] for text in caplog.messages] == [
+        "1 frames for the guest were dropped",
+        "1 frames of the guest's were dropped",
+    ]
 
 
 def test_frame_larger_than_all_posted_buffers_waits_for_more() -> None:

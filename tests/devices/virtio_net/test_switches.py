@@ -7,6 +7,7 @@ import contextlib
 import pytest
 
 from tests.devices.virtio_net.net_rig import GUEST_CSUM, GUEST_TSO4, NEEDS_CSUM, PLAIN, TCPV4, Card, card, frame, vnet
+from tests.virtio.pause import pause, resume
 
 CONTROL, SECOND_RX, SECOND_TX = 4, 2, 3
 ALL_OFFLOADS = GUEST_CSUM | GUEST_TSO4
@@ -117,8 +118,8 @@ def test_frames_a_pair_was_given_before_it_rested_are_sent() -> None:
 def test_pairs_in_use_stay_through_a_pause() -> None:
     with card(text="tap=t0,mq=2") as c:
         set_pairs(c, 2)
-        c.machine.bus.functions[0].pause()
-        c.machine.bus.functions[0].resume()
+        pause(c.machine.bus.functions[0])
+        resume(c.machine.bus.functions[0])
         post(c, SECOND_RX, 2048)
         arrive(c, 1, PLAIN + frame(b"resumed"))
         assert received(c, SECOND_RX) == [frame(b"resumed")]
@@ -139,7 +140,9 @@ def test_d_net_offloads_mask(left: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "passes"), [(ALL_OFFLOADS, {b"gso", b"sum"}), (GUEST_CSUM, {b"sum"}), (0, set())], ids=str
+    ("left", "passes"),
+    [(ALL_OFFLOADS, {b"gso", b"sum"}), (GUEST_CSUM, {b"sum"}), (0, set())],
+    ids=["all", "checksums", "none"],
 )
 def test_frames_that_arrive_after_the_command_obey_it(left: int, passes: set[bytes]) -> None:
     with card(text="tap=t0,mq=2") as c:
@@ -153,8 +156,8 @@ def test_frames_that_arrive_after_the_command_obey_it(left: int, passes: set[byt
 def test_offloads_switched_off_stay_off_through_a_pause_and_come_back_with_the_reset() -> None:
     with card(text="tap=t0,mq=2") as c:
         set_offloads(c, 0)
-        c.machine.bus.functions[0].pause()
-        c.machine.bus.functions[0].resume()
+        pause(c.machine.bus.functions[0])
+        resume(c.machine.bus.functions[0])
         post(c, 0, 4096)
         arrive(c, 0, SEGMENTED + frame(size=3000))
         assert received(c, 0) == []

@@ -21,7 +21,8 @@ from acrn_dm.hypervisors.acrn import hsm as hsm_plugin
 from acrn_dm.hypervisors.acrn.cpus import place
 from acrn_dm.hypervisors.acrn.module.abi import HSM
 from acrn_dm.hypervisors.acrn.vm import AcrnVm
-from acrn_dm.machine.machine import Machine, StopReason, build
+from acrn_dm.machine.build import build
+from acrn_dm.machine.machine import Machine, StopReason
 from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.testing import VirtioDriver
 from acrn_dm.testing.guest_pci import GuestFunction

@@ -66,14 +66,6 @@ def test_memory_is_one_segment_a_region() -> None:
         ]
 
 
-def test_unmapping_ram_is_refused() -> None:
-    with rig() as r:
-        with pytest.raises(HostError) as caught:
-            r.vm.unmap_memory(r.memory.regions[0])
-        assert caught.value.err == errno.EINVAL
-        assert "can't take RAM away" in str(caught.value)
-
-
 def test_entry_state_is_vcpu_0s() -> None:
     with rig(vcpus=2) as r:
         r.boot()

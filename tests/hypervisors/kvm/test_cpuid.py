@@ -3,7 +3,8 @@
 import attrs
 import pytest
 
-from acrn_dm.hypervisors.kvm.cpuid import INDEXED, CpuidLeaf, Topology, guest_cpuid
+from acrn_dm.hypervisors.kvm.cpuid import CpuidLeaf, Topology, guest_cpuid
+from acrn_dm.hypervisors.kvm.module._system import CPUID_INDEXED
 
 INTEL = CpuidLeaf(function=0x8000_0000, eax=0x8000_0008)
 AMD = CpuidLeaf(function=0x8000_0000, eax=0x8000_0021, ebx=0x6874_7541, ecx=0x444D_4163, edx=0x6974_6E65)
@@ -42,7 +43,7 @@ def test_leaf_1_has_hypervisor_bit_and_deadline_timer_only_if_kvm_has_it() -> No
 
 @pytest.mark.parametrize(("level", "sharers"), [(1, 1), (2, 1), (3, 4)])
 def test_caches_are_private_below_level_3(level: int, sharers: int) -> None:
-    host = CpuidLeaf(function=4, index=0, flags=INDEXED, eax=0xFC0F_C001 & ~0xE0 | level << 5)
+    host = CpuidLeaf(function=4, index=0, flags=CPUID_INDEXED, eax=0xFC0F_C001 & ~0xE0 | level << 5)
     leaf = one(host, vcpu(0, 4))
     assert leaf.eax >> 14 & 0xFFF == sharers - 1
     assert leaf.eax >> 26 == 3
@@ -50,23 +51,23 @@ def test_caches_are_private_below_level_3(level: int, sharers: int) -> None:
 
 
 def test_amd_caches_have_no_core_count() -> None:
-    leaf = one(CpuidLeaf(function=0x8000_001D, index=3, flags=INDEXED, eax=0x4163), vcpu(0, 2), AMD)
+    leaf = one(CpuidLeaf(function=0x8000_001D, index=3, flags=CPUID_INDEXED, eax=0x4163), vcpu(0, 2), AMD)
     assert leaf.eax == 0x4163 & 0x3FFF | 1 << 14
 
 
 def test_end_of_the_caches_stays() -> None:
-    end = CpuidLeaf(function=4, index=0, flags=INDEXED)
+    end = CpuidLeaf(function=4, index=0, flags=CPUID_INDEXED)
     assert one(end, vcpu(0, 4)) == end
 
 
 @pytest.mark.parametrize("function", [0xB, 0x1F])
 def test_extended_topology_has_levels_thread_core_end(function: int) -> None:
-    host = [CpuidLeaf(function=function, index=i, flags=INDEXED, eax=7, ebx=99, edx=0x55) for i in range(2)]
+    host = [CpuidLeaf(function=function, index=i, flags=CPUID_INDEXED, eax=7, ebx=99, edx=0x55) for i in range(2)]
     leaves = guest_cpuid([INTEL, *host], vcpu(2, 3))[1:]
     assert [(x.index, x.eax, x.ebx, x.ecx, x.edx, x.flags) for x in leaves] == [
-        (0, 0, 1, 0x100, 2, INDEXED),
-        (1, 2, 3, 0x201, 2, INDEXED),
-        (2, 0, 0, 2, 2, INDEXED),
+        (0, 0, 1, 0x100, 2, CPUID_INDEXED),
+        (1, 2, 3, 0x201, 2, CPUID_INDEXED),
+        (2, 0, 0, 2, 2, CPUID_INDEXED),
     ]
 
 

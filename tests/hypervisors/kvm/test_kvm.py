@@ -117,7 +117,7 @@ def test_pause_during_an_access_completes_the_instruction(kvm_guest: Guest) -> N
     pauser.start()
     leave.set()
     pauser.join()
-    registers = vm.registers()
+    registers = vm._vcpus[0].registers()  # type: ignore[attr-defined]
     assert (registers["rip"], registers["rax"]) == (CODE + 6, 0x99)
 
 
@@ -130,7 +130,7 @@ def test_no_stop_request_is_lost_in_a_thousand_pauses(kvm_guest: Guest) -> None:
         kvm_guest.vm.pause()
         kvm_guest.vm.resume()
     kvm_guest.vm.pause()
-    count = kvm_guest.vm.registers()["rbx"]  # type: ignore[attr-defined]
+    count = kvm_guest.vm._vcpus[0].registers()["rbx"]  # type: ignore[attr-defined]
     assert len(kvm_guest.recorder.accesses) - count in (0, -1)  # no access was repeated by an interrupted entry
 
 

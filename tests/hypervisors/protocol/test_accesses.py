@@ -79,27 +79,9 @@ def test_region_mapped_later_is_ram(guest: Guest) -> None:
     more.close()
 
 
-@pytest.mark.not_on("hsm", "ACRN can't take RAM away")
-def test_region_unmapped_is_no_ram_any_more(guest: Guest) -> None:
-    more = GuestMemory.allocate([MemoryRange(gpa=WINDOW, size=0x1000)])
-    guest.vm.map_memory(more.regions[0])
-    guest.vm.unmap_memory(more.regions[0])
-    guest.start(Load(WINDOW, 1))
-    assert ("load", WINDOW, 1) in guest.finish()
-    more.close()
-
-
 def test_overlapping_region_is_eexist(guest: Guest) -> None:
     more = GuestMemory.allocate([MemoryRange(gpa=0x1000, size=0x1000)])
     with pytest.raises(HostError) as caught:
         guest.vm.map_memory(more.regions[0])
     assert caught.value.err == errno.EEXIST
-    more.close()
-
-
-def test_unmapping_unknown_region_is_enoent(guest: Guest) -> None:
-    more = GuestMemory.allocate([MemoryRange(gpa=WINDOW, size=0x1000)])
-    with pytest.raises(HostError) as caught:
-        guest.vm.unmap_memory(more.regions[0])
-    assert caught.value.err == errno.ENOENT
     more.close()

@@ -21,7 +21,7 @@ J = TypeVar("J")
 
 @attrs.define(eq=False)
 class WorkerPool(Generic[J]):
-    """Threads are started as jobs pile up, at most *limit*, and stay until ``close``.
+    """The threads of one queue: started as jobs pile up, at most *limit*, they stay until ``close``.
 
     *execute* runs on a thread and never raises; *finish* gets all jobs that are done by then, on *loop*.
     """

@@ -1,4 +1,4 @@
-"""What usually stands behind an errno of ACRN's kernel module, for the person who reads the message.
+"""Errors of ACRN's kernel module: what usually stands behind an errno, for the person who reads the message.
 
 The module hands the hypervisor's own refusals on as a plain -1, which a program sees as EPERM; before a virtual machine
 is created, and after it is destroyed, every call is EINVAL (Linux drivers/virt/acrn/hsm.c).
@@ -43,8 +43,6 @@ HINTS = {
     ("SET_MEMSEG", errno.EFAULT): HUGE_PAGES,
     ("SET_MEMSEG", errno.ENOMEM): HUGE_PAGES,
     ("SET_MEMSEG", errno.EPERM): "the hypervisor can't map this memory; " + HUGE_PAGES,
-    ("UNSET_MEMSEG", errno.ENOENT): "this memory is not mapped",
-    ("UNSET_MEMSEG", errno.EINVAL): "ACRN can't take RAM away from a virtual machine",
     ("CREATE_IOREQ_CLIENT", errno.EEXIST): "another thread serves this virtual machine",
     ("CREATE_IOREQ_CLIENT", errno.EINVAL): NO_MEMORY,
     ("ATTACH_IOREQ_CLIENT", errno.ENODEV): "the client was destroyed",

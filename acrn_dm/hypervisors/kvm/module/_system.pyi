@@ -4,7 +4,6 @@ from acrn_dm.hypervisors.kvm.module._vm import Vm
 CPUID_INDEXED: int
 CAP_IRQ_ROUTING: int
 CAP_MAX_VCPUS: int
-CAP_MAX_VCPU_ID: int
 CAP_TSC_DEADLINE_TIMER: int
 REQUIRED_CAPS: dict[str, int]
 

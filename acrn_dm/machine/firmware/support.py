@@ -1,4 +1,4 @@
-"""What a machine with boot firmware has to do at each turn of its life; with none, nothing.
+"""Boot firmware: what a machine with one has to do at each turn of its life; with none, nothing.
 
 Firmware made for QEMU knows no other platform than QEMU's, by the chips at two places of the PCI bus; ACRN's firmware
 knows ACRN's host bridge only. So the chips are chosen by the image.
@@ -17,7 +17,7 @@ from acrn_dm.boot.loader import BootPlan
 from acrn_dm.contract.config import DeviceSpec, Firmware, MachineConfig
 from acrn_dm.contract.types import Bdf
 from acrn_dm.devices.platform.fw_cfg import FwCfg
-from acrn_dm.machine import fw_cfg_items
+from acrn_dm.machine.firmware import fw_cfg_items
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def with_chips(config: MachineConfig, files: KeptFiles) -> MachineConfig:
 
 
 class FirmwareSupport:
-    """Made before anything is open."""
+    """The work for one machine's firmware. Made before anything is open."""
 
     def __init__(self, firmware: Firmware | None, files: KeptFiles) -> None:
         self._firmware = firmware

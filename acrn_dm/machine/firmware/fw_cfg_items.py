@@ -1,5 +1,6 @@
-"""What firmware made for QEMU finds in the configuration device: kernel, memory map, ACPI and SMBIOS tables, boot
-order."""
+"""The items that firmware made for QEMU finds in the configuration device: kernel, memory map, ACPI and SMBIOS tables,
+boot order.
+"""
 
 import struct
 from collections.abc import Callable

@@ -1,24 +1,23 @@
 """Driver side of a split virtqueue in plain Python (virtio 1.4, 2.7): what feeds a device in tests.
 
 Works over anything with ``read(gpa, length)`` and ``write(gpa, data)``. Besides behaving it can poke any field, as a
-hostile guest would. It knows nothing of the device's code.
+hostile guest would. Of the device's code it shares the layout, nothing else.
 """
 
-import struct
 from collections.abc import Sequence
-from typing import Protocol
 
-import attrs
-
-DESC = struct.Struct("<QIHH")  # addr, len, flags, next
-USED_ELEMENT = struct.Struct("<II")  # id, len
-U16 = struct.Struct("<H")
-
-DESC_F_NEXT = 1
-DESC_F_WRITE = 2
-DESC_F_INDIRECT = 4
-AVAIL_F_NO_INTERRUPT = 1
-USED_F_NO_NOTIFY = 1
+from acrn_dm.ring.layout import (
+    AVAIL_F_NO_INTERRUPT,
+    DESC,
+    DESC_F_INDIRECT,
+    DESC_F_NEXT,
+    DESC_F_WRITE,
+    U16,
+    USED_ELEMENT,
+    USED_F_NO_NOTIFY,
+    RingLayout,
+    RingMemory,
+)
 
 
 def need_event(event: int, new: int, old: int) -> bool:
@@ -26,36 +25,9 @@ def need_event(event: int, new: int, old: int) -> bool:
     return (new - event - 1) & 0xFFFF < (new - old) & 0xFFFF
 
 
-class RingMemory(Protocol):
-    """Guest RAM, as far as a driver needs it; both raise GuestError outside RAM."""
-
-    def read(self, gpa: int, length: int, /) -> bytes:
-        """Copy *length* bytes at *gpa*."""
-
-    def write(self, gpa: int, data: bytes, /) -> None:
-        """Copy *data* to *gpa*."""
-
-
-@attrs.frozen(kw_only=True)
-class RingLayout:
-    """Size of a queue and the guest addresses of its three parts."""
-
-    size: int
-    desc: int = attrs.field(repr=hex)
-    avail: int = attrs.field(repr=hex)
-    used: int = attrs.field(repr=hex)
-
-    @classmethod
-    def at(cls, gpa: int, size: int, align: int = 4) -> "RingLayout":
-        """Lay the parts out one after the other from *gpa* on; *align* 4096 gives the legacy layout of 2.7.2."""
-        avail = gpa + DESC.size * size
-        used = (avail + 6 + 2 * size + align - 1) // align * align
-        return cls(size=size, desc=gpa, avail=avail, used=used)
-
-    @property
-    def end(self) -> int:
-        """First address after the used ring."""
-        return self.used + 6 + USED_ELEMENT.size * self.size
+def table_bytes(n_descriptors: int) -> int:
+    """Length of an indirect table."""
+    return DESC.size * n_descriptors
 
 
 class RingFields:
@@ -70,17 +42,6 @@ class RingFields:
 
     def _set_u16(self, gpa: int, value: int) -> None:
         self.memory.write(gpa, U16.pack(value & 0xFFFF))
-
-    def _slot(self, index: int) -> int:
-        return index % self.layout.size
-
-    @property
-    def _used_event_gpa(self) -> int:
-        return self.layout.avail + 4 + 2 * self.layout.size
-
-    @property
-    def _avail_event_gpa(self) -> int:
-        return self.layout.used + 4 + USED_ELEMENT.size * self.layout.size
 
 
 class DriverRing(RingFields):
@@ -98,13 +59,12 @@ class DriverRing(RingFields):
         self._before_publish = start
         self._free = list(range(layout.size - 1, -1, -1))
         self._chains: dict[int, list[int]] = {}
-        memory.write(layout.desc, bytes(DESC.size * layout.size))
-        memory.write(layout.avail, bytes(6 + 2 * layout.size))
-        memory.write(layout.used, bytes(6 + USED_ELEMENT.size * layout.size))
+        for part in layout.parts():
+            memory.write(part.gpa, bytes(part.length))
         self.set_avail_idx(start)
-        self._set_u16(layout.used + 2, start)
+        self._set_u16(layout.used_idx_at, start)
         self.set_used_event(start)
-        self._set_u16(self._avail_event_gpa, start)
+        self._set_u16(self.layout.avail_event_at, start)
 
     @property
     def free_descriptors(self) -> int:
@@ -133,7 +93,7 @@ class DriverRing(RingFields):
             self._write_chain(self.layout.desc, indices, buffers)
         else:
             self._write_chain(indirect_table_gpa, list(range(len(buffers))), buffers)
-            self.write_desc(indices[0], indirect_table_gpa, DESC.size * len(buffers), DESC_F_INDIRECT)
+            self.write_desc(indices[0], indirect_table_gpa, table_bytes(len(buffers)), DESC_F_INDIRECT)
         self._chains[indices[0]] = indices
         self.make_available(indices[0])
         return indices[0]
@@ -154,10 +114,13 @@ class DriverRing(RingFields):
         self._before_publish = self.published_avail
         self.set_avail_idx(self.next_avail)
 
-    def wants_kick(self) -> bool:
-        """Whether the device asked to be notified of what the last ``publish`` made available."""
+    def wants_kick(self, since: int | None = None) -> bool:
+        """Whether the device asked to be notified of what the last ``publish`` made available, or of all *since* an
+        earlier ``published_avail``.
+        """
         if self.event_idx:
-            return need_event(self.avail_event(), self.published_avail, self._before_publish)
+            old = self._before_publish if since is None else since
+            return need_event(self.avail_event(), self.published_avail, old)
         return not self.used_flags() & USED_F_NO_NOTIFY
 
     def used(self) -> list[tuple[int, int]]:
@@ -174,8 +137,8 @@ class DriverRing(RingFields):
     def interrupt_due(self, old: int, new: int) -> bool:
         """Whether the device owes an interrupt for moving used.idx from *old* to *new*, by what is in the rings now."""
         if self.event_idx:
-            return need_event(self._get_u16(self._used_event_gpa), new, old)
-        return old != new and not self._get_u16(self.layout.avail) & AVAIL_F_NO_INTERRUPT
+            return need_event(self._get_u16(self.layout.used_event_at), new, old)
+        return old != new and not self._get_u16(self.layout.avail_flags_at) & AVAIL_F_NO_INTERRUPT
 
     def enable_interrupts(self) -> bool:
         """Ask for an interrupt at the next used element. True when one is there already, of which none may tell."""
@@ -194,39 +157,39 @@ class DriverRing(RingFields):
 
     def write_desc(self, index: int, gpa: int, length: int, flags: int = 0, next_: int = 0) -> None:
         """Poke entry *index* of the descriptor table."""
-        self.memory.write(self.layout.desc + DESC.size * index, DESC.pack(gpa, length, flags, next_))
+        self.memory.write(self.layout.desc_at(index), DESC.pack(gpa, length, flags, next_))
 
     def set_avail_entry(self, index: int, head: int) -> None:
         """Poke the available ring's entry for *index*."""
-        self._set_u16(self.layout.avail + 4 + 2 * self._slot(index), head)
+        self._set_u16(self.layout.avail_entry_at(index), head)
 
     def set_avail_idx(self, value: int) -> None:
         """Poke avail.idx."""
         self.published_avail = value & 0xFFFF
-        self._set_u16(self.layout.avail + 2, value)
+        self._set_u16(self.layout.avail_idx_at, value)
 
     def set_avail_flags(self, value: int) -> None:
         """Poke the available ring's flags."""
-        self._set_u16(self.layout.avail, value)
+        self._set_u16(self.layout.avail_flags_at, value)
 
     def set_used_event(self, value: int) -> None:
         """Poke used_event: interrupt me once used.idx has passed *value*."""
-        self._set_u16(self._used_event_gpa, value)
+        self._set_u16(self.layout.used_event_at, value)
 
     def used_idx(self) -> int:
         """The device's used.idx."""
-        return self._get_u16(self.layout.used + 2)
+        return self._get_u16(self.layout.used_idx_at)
 
     def used_flags(self) -> int:
         """The used ring's flags."""
-        return self._get_u16(self.layout.used)
+        return self._get_u16(self.layout.used_flags_at)
 
     def used_element(self, index: int) -> tuple[int, int]:
         """(id, len) of the used ring's entry for *index*."""
-        raw = self.memory.read(self.layout.used + 4 + USED_ELEMENT.size * self._slot(index), USED_ELEMENT.size)
+        raw = self.memory.read(self.layout.used_element_at(index), USED_ELEMENT.size)
         head, length = USED_ELEMENT.unpack(raw)
         return head, length
 
     def avail_event(self) -> int:
         """The device's avail_event: kick me once avail.idx has passed it."""
-        return self._get_u16(self._avail_event_gpa)
+        return self._get_u16(self.layout.avail_event_at)

@@ -13,8 +13,9 @@ from acrn_dm.contract.config import DeviceSpec, Firmware, MachineConfig
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.contract.types import Bdf
 from acrn_dm.machine.boot_source import boot_disks
+from acrn_dm.machine.build import build
 from acrn_dm.machine.firmware import with_chips
-from acrn_dm.machine.machine import Machine, build
+from acrn_dm.machine.machine import Machine
 from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.bus import PciBus
 from tests.boot.samples import make_firmware

@@ -1,6 +1,6 @@
 """A disk behind vhost-user, as a program, that takes notes of what is in flight and dies where it is told to.
 
-Protocol feature INFLIGHT_SHMFD is all there is to it; ``user_peer`` knows the rest of the protocol, ``user_disk_ring``
+Protocol feature INFLIGHT_SHMFD is all there is to it; ``peer`` knows the rest of the protocol, ``disk_ring``
 what a ring does. A new region is made as a file, for tests to look into. A successor uses none but the one it is given.
 
 On standard output it says ``owes QUEUE HEAD...`` when a ring starts, and ``does QUEUE HEAD TYPE SECTOR`` for a request.
@@ -18,10 +18,10 @@ import attrs
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, ProtocolFeature, Request
 from acrn_dm.export.client_memory import ClientMemory
-from acrn_dm.testing.driver_ring import RingLayout, RingMemory
-from tests.backends.user.inflight_region import QueueNotes, queue_bytes
-from tests.backends.user.user_disk_ring import STEPS, Buffers, Conduct, Ring
-from tests.backends.user.user_peer import Answer, Connection, Peer, Received
+from acrn_dm.ring.layout import RingLayout, RingMemory
+from tests.backends.user.peers.disk_ring import STEPS, Buffers, Conduct, Ring
+from tests.backends.user.peers.inflight_region import QueueNotes, queue_bytes
+from tests.backends.user.peers.peer import Answer, Connection, Peer, Received
 
 FEATURES = 1 << 32 | 1 << 12 | 1 << 9 | PROTOCOL_FEATURES  # VERSION_1, MQ, FLUSH
 PROTOCOL = ProtocolFeature.MQ | ProtocolFeature.REPLY_ACK | ProtocolFeature.CONFIG | ProtocolFeature.INFLIGHT_SHMFD

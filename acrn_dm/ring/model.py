@@ -1,12 +1,10 @@
-"""Device side of a split virtqueue in plain Python, written for clarity: the oracle for ``_fastring``.
-
-The driver side, ``DriverRing``, stands in ``driver_ring`` and can be had from here too.
-"""
+"""Device side of a split virtqueue in plain Python, written for clarity: the oracle for ``_fastring``."""
 
 from collections.abc import Sequence
 
 from acrn_dm.base.errors import GuestError
-from acrn_dm.testing.driver_ring import (
+from acrn_dm.ring.driver import RingFields, need_event
+from acrn_dm.ring.layout import (
     AVAIL_F_NO_INTERRUPT,
     DESC,
     DESC_F_INDIRECT,
@@ -14,13 +12,8 @@ from acrn_dm.testing.driver_ring import (
     DESC_F_WRITE,
     USED_ELEMENT,
     USED_F_NO_NOTIFY,
-    DriverRing,
-    RingFields,
     RingLayout,
-    need_event,
 )
-
-__all__ = ["DriverRing", "ModelChain", "ModelMemory", "ModelSplitRing", "RingLayout", "need_event"]
 
 MAX_CHAIN_DESCRIPTORS = 1024  # through an indirect table, where the queue is smaller
 MAX_BATCH = 256
@@ -191,8 +184,7 @@ class ModelSplitRing(RingFields):
             raise ValueError(f"chain {chain.head}, {count} bytes written")
         chain.done = True
         self._in_flight.discard(chain.head)
-        gpa = self.layout.used + 4 + USED_ELEMENT.size * self._slot(self.used_idx)
-        self.memory.write(gpa, USED_ELEMENT.pack(chain.head, count))
+        self.memory.write(self.layout.used_element_at(self.used_idx), USED_ELEMENT.pack(chain.head, count))
         self.used_idx = (self.used_idx + 1) & 0xFFFF
 
     def publish(self) -> bool:
@@ -201,32 +193,32 @@ class ModelSplitRing(RingFields):
         old, new = self.published_used, self.used_idx
         if old == new:
             return False
-        self._set_u16(self.layout.used + 2, new)
+        self._set_u16(self.layout.used_idx_at, new)
         self.published_used = new
         if self.event_idx:
-            return need_event(self._get_u16(self._used_event_gpa), new, old)
-        return not self._get_u16(self.layout.avail) & AVAIL_F_NO_INTERRUPT
+            return need_event(self._get_u16(self.layout.used_event_at), new, old)
+        return not self._get_u16(self.layout.avail_flags_at) & AVAIL_F_NO_INTERRUPT
 
     def disable_kicks(self) -> None:
         """Ask for no kicks."""
         self._check()
         if not self.event_idx:
-            self._set_u16(self.layout.used, USED_F_NO_NOTIFY)
+            self._set_u16(self.layout.used_flags_at, USED_F_NO_NOTIFY)
 
     def enable_kicks(self) -> bool:
         """Ask for a kick at the next chain; True when more came since avail.idx was last looked at."""
         self._check()
         seen = self.seen_avail
         if self.event_idx:
-            self._set_u16(self._avail_event_gpa, seen)
+            self._set_u16(self.layout.avail_event_at, seen)
         else:
-            self._set_u16(self.layout.used, 0)
+            self._set_u16(self.layout.used_flags_at, 0)
         return self.avail_idx() != seen
 
     def avail_idx(self) -> int:
         """The driver's index, freshly loaded; more than a queue size ahead it breaks the ring."""
         self._check()
-        idx = self._get_u16(self.layout.avail + 2)
+        idx = self._get_u16(self.layout.avail_idx_at)
         if (idx - self.next_avail) & 0xFFFF > self.layout.size:
             self.broken = GuestError(f"avail.idx jumped to {idx}")
             raise self.broken
@@ -238,7 +230,7 @@ class ModelSplitRing(RingFields):
             raise self.broken
 
     def _take(self) -> ModelChain:
-        head = self._get_u16(self.layout.avail + 4 + 2 * self._slot(self.next_avail))
+        head = self._get_u16(self.layout.avail_entry_at(self.next_avail))
         if head >= self.layout.size or head in self._in_flight:
             raise GuestError(f"head {head} outside the table or in flight")
         chain = ModelChain(self.memory, head, self.next_avail)

@@ -1,4 +1,4 @@
-"""A running split ring of ``user_disk``: what is taken, done and returned is noted on the way.
+"""A running split ring of ``disk``: what is taken, done and returned is noted on the way.
 
 Requests are done, and returned in batches, in no particular order, so that the available ring does not tell what is in
 flight; only those that a dead process has left behind are done first, in the order in which they had been taken.
@@ -17,16 +17,16 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.base.events.eventfd import drain
-from acrn_dm.testing.driver_ring import (
+from acrn_dm.ring.driver import RingFields
+from acrn_dm.ring.layout import (
     DESC,
     DESC_F_NEXT,
     DESC_F_WRITE,
     USED_ELEMENT,
-    RingFields,
     RingLayout,
     RingMemory,
 )
-from tests.backends.user.inflight_region import QueueNotes
+from tests.backends.user.peers.inflight_region import QueueNotes
 
 Buffers = list[tuple[int, int]]  # guest address, length
 Execute = Callable[[int, int, Buffers, RingMemory], tuple[int, int]]  # returns the status and how much was read
@@ -65,7 +65,7 @@ class Ring(RingFields):
         super().__init__(memory, layout)
         self._index, self._notes, self._execute = index, notes, execute
         self._kick_fd, self._call_fd = eventfds
-        self._used_idx = self._get_u16(layout.used + 2)
+        self._used_idx = self._get_u16(layout.used_idx_at)
         notes.recover(self._used_idx)
         left = notes.in_flight()
         self._left, self._taken = deque(left), list[int]()
@@ -96,8 +96,8 @@ class Ring(RingFields):
             pass
 
     def _take(self) -> None:
-        while self.next_avail != self._get_u16(self.layout.avail + 2):
-            head = self._get_u16(self.layout.avail + 4 + 2 * self._slot(self.next_avail))
+        while self.next_avail != self._get_u16(self.layout.avail_idx_at):
+            head = self._get_u16(self.layout.avail_entry_at(self.next_avail))
             self._notes.take(head, self._counter)
             self._taken.append(head)
             self._counter += 1
@@ -119,11 +119,11 @@ class Ring(RingFields):
     def _return(self, done: list[tuple[int, int]]) -> None:
         used = self._used_idx
         for number, (head, written) in enumerate(done, used):
-            self.memory.write(self.layout.used + 4 + 8 * self._slot(number), USED_ELEMENT.pack(head, written))
+            self.memory.write(self.layout.used_element_at(number), USED_ELEMENT.pack(head, written))
             self._notes.link(head)
         self._reached("linked")
         self._used_idx = (used + len(done)) & 0xFFFF
-        self._set_u16(self.layout.used + 2, self._used_idx)
+        self._set_u16(self.layout.used_idx_at, self._used_idx)
         self._reached("used")
         for head, _ in done:
             self._notes.clear(head)

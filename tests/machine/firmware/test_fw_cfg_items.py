@@ -10,7 +10,7 @@ from acrn_dm.base.errors import ConfigError
 from acrn_dm.boot import loader
 from acrn_dm.boot.acpi.linker import link
 from acrn_dm.devices.platform.fw_cfg import FwCfg
-from acrn_dm.machine import fw_cfg_items
+from acrn_dm.machine.firmware import fw_cfg_items
 from tests.boot.samples import MIB, make_bzimage, plan
 
 

@@ -1,0 +1,41 @@
+"""Which ring format a driver uses, decided here and nowhere else."""
+
+from typing import Protocol
+
+from acrn_dm._fastring import MemoryMap
+from acrn_dm.base.errors import GuestError
+from acrn_dm.ring.driver import DriverRing
+from acrn_dm.ring.features import PACKED
+from acrn_dm.ring.layout import RingLayout, RingMemory
+from acrn_dm.ring.position import RingPosition
+from acrn_dm.ring.ring import Ring, RingFormat
+from acrn_dm.ring.split import SPLIT
+
+
+class PlacedQueue(Protocol):
+    """A queue as its driver has placed it; ``virtio.backend.SessionQueue`` in a machine."""
+
+    @property
+    def layout(self) -> RingLayout:
+        """Its size and where it is."""
+
+    @property
+    def position(self) -> RingPosition:
+        """Where to begin."""
+
+
+def ring_format(features: int) -> RingFormat:
+    """The format of a driver's rings that negotiated *features*. Raises GuestError for one that nobody offered."""
+    if features & PACKED:
+        raise GuestError("packed rings are not offered")
+    return SPLIT
+
+
+def make_ring(features: int, queue: PlacedQueue, memory: MemoryMap) -> Ring:
+    """The device side of *queue*, of the format that was negotiated. Raises GuestError for a ring that can't be."""
+    return ring_format(features).make_ring(features, memory, queue.layout, queue.position)
+
+
+def make_driver_ring(features: int, layout: RingLayout, memory: RingMemory, *, start: int = 0) -> DriverRing:
+    """The driver side of a queue, for tests of devices."""
+    return ring_format(features).make_driver_ring(features, memory, layout, start)

@@ -1,0 +1,14 @@
+# Loads and stores of memory that another processor writes at the same time: each is one access of the width it names.
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+cdef extern from "_atomics.h":
+    uint16_t fr_load_u16(const void *at) noexcept nogil
+    uint32_t fr_load_u32(const void *at) noexcept nogil
+    uint64_t fr_load_u64(const void *at) noexcept nogil
+    void fr_store_u16(void *at, uint16_t value) noexcept nogil
+    void fr_store_u32(void *at, uint32_t value) noexcept nogil
+    uint16_t fr_load_acquire_u16(const void *at) noexcept nogil
+    void fr_store_release_u16(void *at, uint16_t value) noexcept nogil
+    void fr_full_fence() noexcept nogil
+    bint fr_unlikely(bint condition) noexcept nogil

@@ -1,0 +1,40 @@
+# A descriptor chain after the walk, whatever ring it came from: segments in C, bytes to Python.
+
+from acrn_dm.ring.native._memory cimport FrSegment, MemoryMap
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+cdef enum:
+    FR_INLINE_SEGMENTS = 4                  # chains up to this long need no allocation of their own
+
+cdef struct FrChain:
+    FrSegment *segments       # n_out device-readable ones, then n_in device-writable ones
+    uint32_t n_out
+    uint32_t n_in
+    uint32_t out_bytes
+    uint32_t in_bytes
+    uint16_t head             # descriptor index: the chain's name in the used ring
+    uint16_t position         # avail index it was taken at
+
+
+cdef class RingBase:
+    cdef MemoryMap memory                   # keeps every pointer of the ring valid
+    cdef bint closed
+    cdef int open(self, MemoryMap memory) except -1
+
+
+cdef class Chain:
+    cdef RingBase ring
+    cdef FrChain chain
+    cdef FrSegment few[FR_INLINE_SEGMENTS]
+    cdef uint32_t cursor                    # next byte of the readable part
+    cdef uint32_t filled                    # bytes of the writable part written so far
+    cdef bint done                          # pushed or given back
+    cdef list views                         # handed out so far; None until the first
+    cdef int check(self) except -1
+    cdef int finish(self) except -1
+    cdef int copy(self, FrSegment *segments, size_t offset, uint8_t *host, size_t length, bint to_guest) except -1
+    cdef list windows(self, FrSegment *segments, uint32_t n, uint32_t total, object offset, object length, bint ro)
+
+
+# A chain of *ring* of its own, out of a batch, whose arrays the next batch reuses.
+cdef Chain new_chain(RingBase ring, const FrChain *source)

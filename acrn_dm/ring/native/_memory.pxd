@@ -1,0 +1,54 @@
+# Guest memory as the rings see it: regions, the one translation of a guest address, and Python's map of them.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef extern from "<sys/uio.h>":
+    # A translated stretch of a guest buffer. It is a struct iovec, so a run of them goes to readv and writev as it is.
+    ctypedef struct FrSegment "struct iovec":
+        void *hva "iov_base"
+        size_t len "iov_len"
+
+cdef enum:
+    FR_MAX_REGIONS = 8        # regions of guest RAM; scanned linearly, which beats every tree at this number
+
+cdef struct FrRegion:
+    uint64_t gpa
+    uint64_t size
+    uint8_t *hva
+
+cdef struct FrMemory:
+    uint32_t n_regions
+    uint32_t n_joints         # pairs of regions that touch: how often one buffer can be split
+    FrRegion regions[FR_MAX_REGIONS]
+
+# One guest address becomes a pointer here and nowhere else. NULL outside RAM; *room* is how far the pointer is good.
+cdef inline void *fr_translate(const FrMemory *memory, uint64_t gpa, uint64_t *room) noexcept nogil:
+    cdef uint32_t i
+    cdef uint64_t offset
+    for i in range(memory.n_regions):
+        # Below the region's base the subtraction wraps to a huge offset, so one comparison checks both ends.
+        offset = gpa - memory.regions[i].gpa
+        if offset < memory.regions[i].size:
+            room[0] = memory.regions[i].size - offset
+            return memory.regions[i].hva + offset
+    room[0] = 0
+    return NULL
+
+# Whether all of a range is RAM, be it in one region or across touching ones.
+cdef bint fr_in_ram(const FrMemory *memory, uint64_t gpa, uint64_t length) noexcept nogil
+# Copy what fr_in_ram has found to be RAM.
+cdef void copy_from_ram(const FrMemory *memory, uint64_t gpa, uint8_t *to, uint64_t length) noexcept nogil
+
+
+cdef class MemoryMap:
+    cdef FrMemory memory
+    cdef Py_buffer exports[FR_MAX_REGIONS]  # each held until close: a mapping cannot go while we point into it
+    cdef Py_ssize_t users                   # open rings and living views
+    cdef bint closed
+    cdef int add_region(self, object gpa, object buffer) except -1
+    cdef void release_exports(self) noexcept
+    cdef uint64_t checked(self, object gpa, uint64_t length) except? 0
+
+
+# A memoryview of a stretch; while it lives, the map cannot be closed.
+cdef object new_view(MemoryMap memory, void *hva, size_t length, bint readonly)

@@ -1,0 +1,56 @@
+# The split virtqueue of virtio 1.4 (2.7), device side: pop, push, publish, kicks; in C and as a Python class.
+
+from acrn_dm.ring.native._atomics cimport fr_store_u32
+from acrn_dm.ring.native._chain cimport FrChain, RingBase
+from acrn_dm.ring.native._layout cimport used_element, used_element_len
+from acrn_dm.ring.native._memory cimport FrSegment
+from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_OK
+from acrn_dm.ring.native._walk cimport FrRing
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+cdef enum:
+    FR_MAX_BATCH = 256        # chains one fr_pop_batch can return
+    FR_MAX_DESCRIPTORS = 1024  # of one chain through an indirect table, where the queue is smaller; QEMU's limit
+
+cdef struct FrBatch:
+    FrChain *chains
+    FrSegment *segments       # shared by all chains of the batch, recycled by the next
+    uint32_t max_chains
+    uint32_t max_segments
+    uint32_t n_chains         # filled in by fr_pop_batch
+
+# Take one chain; *segments* has room for *room* of them. FR_EMPTY, or a negative status, which breaks the ring.
+cdef int fr_pop(FrRing *ring, FrChain *chain, FrSegment *segments, uint32_t room) noexcept nogil
+# Take up to *limit* chains, fewer where the batch has no room. A malformed chain ends the batch; the next call meets it
+# first, breaks the ring and says why, so what the device sees does not depend on its batch size.
+cdef int fr_pop_batch(FrRing *ring, FrBatch *batch, uint32_t limit) noexcept nogil
+# Give the chain popped last back, as if it had never been taken.
+cdef int fr_unpop(FrRing *ring, const FrChain *chain) noexcept nogil
+# Store a used element. The driver does not see it before fr_publish.
+cdef inline int fr_push(FrRing *ring, uint16_t head, uint32_t written) noexcept nogil:
+    cdef uint8_t *element = used_element(ring.used, ring.next_used & (ring.size - 1))
+    if head >= ring.size or not ring.in_flight[head]:
+        return FR_E_NOT_IN_FLIGHT
+    fr_store_u32(element, head)
+    fr_store_u32(used_element_len(element), written)
+    ring.in_flight[head] = False
+    ring.next_used += 1
+    return FR_OK
+
+# Show the driver everything pushed; true when it wants an interrupt for that.
+cdef bint fr_publish(FrRing *ring) noexcept nogil
+cdef void fr_disable_kicks(FrRing *ring) noexcept nogil
+# FR_OK when more chains came meanwhile (no kick tells of them: look again), FR_EMPTY when none did.
+cdef int fr_enable_kicks(FrRing *ring) noexcept nogil
+# Refresh seen_avail from avail.idx.
+cdef int fr_load_avail(FrRing *ring) noexcept nogil
+
+# The funnel from a negative status to GuestError (the driver's fault) or ValueError (the caller's).
+cdef int fr_raise(const FrRing *ring, int status) except -1 with gil
+
+
+cdef class SplitRing(RingBase):
+    cdef FrRing ring
+    cdef FrBatch batch
+    cdef bint walking                       # a thread is in the walk, without the GIL
+    cdef int check(self) except -1

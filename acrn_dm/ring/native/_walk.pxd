@@ -1,0 +1,189 @@
+# The walk: one chain of a split ring, from its head to its segments. All inlined, for a batch pays it per descriptor.
+#
+# Pops compile this into their own module, because calls through another one's table cost more than the work (measured
+# with benchmarks/ring_instructions). The guest writes what is read here meanwhile: each field is loaded exactly once,
+# every loop is bounded by a number of ours. No Python object is touched.
+
+from acrn_dm.ring.native._atomics cimport fr_unlikely
+from acrn_dm.ring.native._chain cimport FrChain
+from acrn_dm.ring.native._layout cimport (
+    FR_DESC_F_INDIRECT, FR_DESC_F_NEXT, FR_DESC_F_WRITE, FR_DESC_SIZE, Descriptor, load_fields,
+)
+from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, copy_from_ram, fr_in_ram, fr_translate
+from acrn_dm.ring.native._status cimport (
+    FR_E_ADDRESS, FR_E_INDIRECT_ADDRESS, FR_E_INDIRECT_LEN, FR_E_INDIRECT_NESTED, FR_E_INDIRECT_NEXT, FR_E_INDIRECT_OFF,
+    FR_E_NEXT, FR_E_ORDER, FR_E_ROOM, FR_E_TOO_LONG, FR_E_TOTAL, FR_OK,
+)
+from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef struct FrRing:
+    const FrMemory *memory
+    const uint8_t *desc       # size entries of FR_DESC_SIZE
+    const uint8_t *avail      # le16 flags, le16 idx, le16 ring[size], le16 used_event
+    uint8_t *used             # le16 flags, le16 idx, {le32 id, le32 len} ring[size], le16 avail_event
+    uint8_t *in_flight        # one byte per head: popped and not yet pushed
+    uint32_t size
+    uint32_t max_descriptors  # of one chain
+    uint16_t next_avail       # index of the next available entry to take
+    uint16_t seen_avail       # shadow of avail.idx; next_avail <= seen_avail <= next_avail + size, modulo 2^16
+    uint16_t next_used        # index the next pushed element gets
+    uint16_t published_used   # used.idx as the driver sees it
+    bint event_idx
+    bint indirect
+    int status                # FR_OK, or the fault that broke the ring for good
+    uint32_t fault_index
+    uint64_t fault_value
+
+cdef struct Table:
+    const uint8_t *hva    # NULL: an indirect table that lies across touching regions
+    uint64_t gpa          # of an indirect table only
+    uint32_t n_entries
+    bint indirect
+
+
+cdef struct Parts:
+    FrSegment *segments   # n of them, of which the first n_out are device-readable
+    uint32_t n
+    uint32_t n_out
+    uint64_t out_bytes
+    uint64_t in_bytes
+
+
+cdef inline int fault(FrRing *ring, int status, uint32_t index, uint64_t value) noexcept nogil:
+    ring.fault_index = index
+    ring.fault_value = value
+    return status
+
+
+cdef inline void load_descriptor(const FrRing *ring, const Table *table, uint32_t index, Descriptor *d) noexcept nogil:
+    cdef uint8_t copy[FR_DESC_SIZE]
+    if fr_unlikely(table.hva == NULL):
+        copy_from_ram(ring.memory, table.gpa + index * FR_DESC_SIZE, copy, FR_DESC_SIZE)
+        load_fields(copy, d)
+    else:
+        load_fields(table.hva + index * FR_DESC_SIZE, d)
+
+
+cdef inline int enter_indirect(FrRing *ring, Table *table, uint32_t index, const Descriptor *d) noexcept nogil:
+    """Switch to the table that *d* refers to. WRITE in *d* means nothing (2.7.5.3.2), alignment is not asked for."""
+    cdef uint64_t room
+    if not ring.indirect:
+        return fault(ring, FR_E_INDIRECT_OFF, index, d.flags)
+    if table.indirect:
+        return fault(ring, FR_E_INDIRECT_NESTED, index, d.flags)
+    if d.flags & FR_DESC_F_NEXT:
+        return fault(ring, FR_E_INDIRECT_NEXT, index, d.flags)
+    if d.len == 0 or d.len % FR_DESC_SIZE != 0:
+        return fault(ring, FR_E_INDIRECT_LEN, index, d.len)
+    table.hva = <const uint8_t *>fr_translate(ring.memory, d.addr, &room)
+    if fr_unlikely(room < d.len):
+        table.hva = NULL
+        if not fr_in_ram(ring.memory, d.addr, d.len):
+            return fault(ring, FR_E_INDIRECT_ADDRESS, index, d.addr)
+    table.gpa = d.addr
+    table.n_entries = d.len // FR_DESC_SIZE
+    table.indirect = True
+    return FR_OK
+
+
+cdef inline int add_crossing(
+    FrRing *ring, FrSegment *segments, uint32_t room, uint64_t gpa, uint32_t length,
+) noexcept nogil:
+    """Make the segments of a buffer that its first region does not hold; returns how many, or a negative status."""
+    cdef uint64_t contiguous
+    cdef void *hva
+    cdef uint32_t n = 0
+    while True:
+        hva = fr_translate(ring.memory, gpa, &contiguous)
+        if hva == NULL:  # asked before the room: a ring's own array holds every valid chain, so this is the driver's
+            return FR_E_ADDRESS
+        if n == room:
+            return FR_E_ROOM
+        segments[n].hva = hva
+        segments[n].len = min(contiguous, length)
+        n += 1
+        if contiguous >= length:
+            return n
+        # The rest lies in a touching region, if anywhere; past 2^64 there is nothing.
+        length -= <uint32_t>contiguous
+        gpa += contiguous
+        if gpa == 0:
+            return FR_E_ADDRESS
+
+
+cdef inline int add_buffer(FrRing *ring, Parts *parts, uint32_t room, uint32_t at, const Descriptor *d) noexcept nogil:
+    """Append the segments of one buffer. A zero-length one names no memory and is skipped, whatever else it says."""
+    cdef FrSegment *segment = parts.segments + parts.n
+    cdef uint64_t contiguous
+    cdef int n_added = 1
+    if fr_unlikely(d.len == 0):
+        return FR_OK
+    if fr_unlikely(parts.n == room):
+        return fault(ring, FR_E_ROOM, at, room)
+    segment.hva = fr_translate(ring.memory, d.addr, &contiguous)
+    segment.len = d.len
+    if fr_unlikely(contiguous < d.len):
+        n_added = add_crossing(ring, segment, room - parts.n, d.addr, d.len)
+        if n_added < 0:
+            return fault(ring, n_added, at, d.addr)
+    # Lengths are summed in 64 bits: a chain has less than 2^16 of them, each below 2^32.
+    if d.flags & FR_DESC_F_WRITE:
+        parts.in_bytes += d.len
+    else:
+        if fr_unlikely(parts.in_bytes != 0):  # 2.7.4.2: readable ones come first
+            return fault(ring, FR_E_ORDER, at, d.flags)
+        parts.out_bytes += d.len
+        parts.n_out += n_added
+    parts.n += n_added
+    return FR_OK
+
+
+cdef inline int describe(FrRing *ring, const Parts *parts, FrChain *chain) noexcept nogil:
+    """Fill in *chain*; returns its number of segments, or a negative status."""
+    if fr_unlikely(parts.out_bytes + parts.in_bytes > UINT32_MAX):  # a used element's len has 32 bits
+        return fault(ring, FR_E_TOTAL, chain.head, parts.out_bytes + parts.in_bytes)
+    chain.segments = parts.segments
+    chain.n_out = parts.n_out
+    chain.n_in = parts.n - parts.n_out
+    chain.out_bytes = <uint32_t>parts.out_bytes
+    chain.in_bytes = <uint32_t>parts.in_bytes
+    return <int>parts.n
+
+
+cdef inline int walk(FrRing *ring, FrChain *chain, FrSegment *segments, uint32_t room) noexcept nogil:
+    """Follow the chain from its head; returns its number of segments, or a negative status.
+
+    *budget* counts descriptors down, so that a loop ends: a chain without one passes each entry of its table once, and
+    through an indirect table at most max_descriptors in all.
+    """
+    cdef Table table
+    cdef Descriptor d
+    cdef Parts parts
+    cdef uint32_t index = chain.head
+    cdef uint32_t budget = ring.size
+    cdef uint32_t n_walked = 0
+    cdef int status
+    table.hva, table.gpa, table.n_entries, table.indirect = ring.desc, 0, ring.size, False
+    parts.segments, parts.n, parts.n_out, parts.out_bytes, parts.in_bytes = segments, 0, 0, 0, 0
+    while True:
+        load_descriptor(ring, &table, index, &d)
+        if d.flags & FR_DESC_F_INDIRECT:
+            status = enter_indirect(ring, &table, index, &d)
+            if fr_unlikely(status != FR_OK):
+                return status
+            index = 0
+            budget = min(table.n_entries, ring.max_descriptors - n_walked)
+            continue
+        if fr_unlikely(budget == 0):
+            return fault(ring, FR_E_TOO_LONG, index, n_walked)
+        budget -= 1
+        n_walked += 1
+        status = add_buffer(ring, &parts, room, index, &d)
+        if fr_unlikely(status != FR_OK):
+            return status
+        if not d.flags & FR_DESC_F_NEXT:
+            break
+        if fr_unlikely(d.next >= table.n_entries):
+            return fault(ring, FR_E_NEXT, index, d.next)
+        index = d.next
+    return describe(ring, &parts, chain)

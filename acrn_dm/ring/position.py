@@ -1,0 +1,28 @@
+"""Where a ring is, for whoever serves it next."""
+
+import attrs
+
+MAX_BASE = 0xFFFF
+
+
+@attrs.frozen
+class RingPosition:
+    """The place at which a ring is to be gone on with. Outside ``ring`` it is handed on and compared, nothing else.
+
+    *base* is the number by which vhost and vhost-user say the same thing (SET_VRING_BASE, GET_VRING_BASE): of a split
+    ring the index of the next available entry. A ring format with wrap counters has them in the bits above.
+    """
+
+    base: int = 0
+
+    @classmethod
+    def from_base(cls, base: int) -> "RingPosition":
+        """The position that a peer says. Raises ValueError for a number that is none."""
+        if not 0 <= base <= MAX_BASE:
+            raise ValueError(f"no ring is at {base}")
+        return cls(base)
+
+
+def as_position(value: RingPosition | int) -> RingPosition:
+    """*value*, which a backend from outside may give as its base. Raises ValueError."""
+    return value if isinstance(value, RingPosition) else RingPosition.from_base(value)

@@ -1,0 +1,80 @@
+"""What every ring format has: a device side that can be served, and facts for those who only hand rings on."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from acrn_dm._fastring import Chain, MemoryMap
+from acrn_dm.ring.driver import DriverRing
+from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
+from acrn_dm.ring.position import RingPosition
+
+
+class Ring(Protocol):
+    """The device side of one virtqueue. One thread at a time uses it.
+
+    Once the driver has broken the protocol, every call but ``close`` raises that GuestError again.
+    """
+
+    @property
+    def size(self) -> int:
+        """Number of descriptors."""
+
+    @property
+    def next_avail(self) -> int:
+        """A number that changes with every chain taken."""
+
+    @property
+    def in_flight(self) -> int:
+        """Chains taken and neither pushed nor given back."""
+
+    @property
+    def position(self) -> RingPosition:
+        """Where whoever serves the ring next begins: what is in flight is taken again."""
+
+    def waiting(self) -> bool:
+        """Whether chains are available that were not taken, freshly looked at."""
+
+    def pop_batch(self, limit: int = 64) -> list[Chain]:
+        """Take up to *limit* available chains, in order."""
+
+    def unpop(self, chains: Sequence[Chain]) -> None:
+        """Give the chains taken last back."""
+
+    def push(self, chain: Chain, written: int | None = None) -> None:
+        """Return a chain of which *written* bytes were filled in; the driver sees it at the next ``publish``."""
+
+    def publish(self) -> bool:
+        """Show the driver what was pushed; True when it wants an interrupt for that."""
+
+    def disable_kicks(self) -> None:
+        """Tell the driver that kicks are not needed."""
+
+    def enable_kicks(self) -> bool:
+        """Ask for a kick at the next chain; True when more came meanwhile: look again."""
+
+    def close(self) -> None:
+        """Let go of guest memory."""
+
+
+class RingFormat(Protocol):
+    """A ring format, as ``factory.ring_format`` chooses it by what was negotiated."""
+
+    start: RingPosition  # of a ring that nobody has used
+
+    def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Ring:
+        """The device side. Raises GuestError for what is wrong with *layout*."""
+
+    def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
+        """Where a driver puts the parts of a queue that has room from *gpa* on."""
+
+    def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> DriverRing:
+        """The driver side, whose rings are cleared."""
+
+    def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
+        """What a driver placed in guest memory."""
+
+    def used_position(self, memory: RingMemory, layout: RingLayout) -> RingPosition:
+        """Where to go on when nobody knows more than what was returned."""
+
+    def idle(self, memory: RingMemory, layout: RingLayout) -> bool:
+        """Whether every chain that was made available has been returned."""

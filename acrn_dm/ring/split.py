@@ -1,0 +1,51 @@
+"""The split virtqueue of virtio 1.4 (2.7) as a ring format."""
+
+from acrn_dm._fastring import MemoryMap, SplitRing
+from acrn_dm.ring import layout as split_layout
+from acrn_dm.ring.driver import DriverRing
+from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
+from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
+from acrn_dm.ring.position import RingPosition
+from acrn_dm.ring.ring import Ring
+
+
+class SplitFormat:
+    """``RingFormat`` of split rings."""
+
+    start = RingPosition()
+
+    def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Ring:
+        """The device side. Raises GuestError for a bad size, alignment or address."""
+        return SplitRing(
+            memory,
+            size=layout.size,
+            desc=layout.desc,
+            avail=layout.avail,
+            used=layout.used,
+            event_idx=bool(features & EVENT_IDX),
+            indirect=bool(features & INDIRECT_DESC),
+            next_avail=position.base,
+        )
+
+    def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
+        """One after the other, the used ring at a multiple of *align*."""
+        return RingLayout.at(gpa, size, align)
+
+    def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> DriverRing:
+        """The driver side; both indices begin at *start*."""
+        return DriverRing(memory, layout, event_idx=bool(features & EVENT_IDX), start=start)
+
+    def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
+        """With both event indices: who is told of a ring may use them."""
+        return layout.parts()
+
+    def used_position(self, memory: RingMemory, layout: RingLayout) -> RingPosition:
+        """The used index."""
+        return split_layout.used_position(memory, layout)
+
+    def idle(self, memory: RingMemory, layout: RingLayout) -> bool:
+        """Both indices are the same."""
+        return split_layout.idle(memory, layout)
+
+
+SPLIT = SplitFormat()
