@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ _NO_XSAVE = "-xsave,-xsaveopt,-xsavec,-xsaves,-xgetbv1,-avx,-avx2,-fma,-f16c"
 # No SMAP and SMEP: each of the kernel's copies from and to a process would end a block of translated code twice.
 # Without an invariant TSC the kernel's clock is the emulated PM timer, and each read of it an exit.
 CPU = f"EPYC,+svm,-npt,-smap,-smep,+invtsc,{_NO_XSAVE}"
+# Python in there reads the byte code that this one keeps: to compile a device model takes it ten seconds.
+BYTE_CODE = {"PYTHONPYCACHEPREFIX": sys.pycache_prefix} if sys.pycache_prefix else {}
 KERNEL_COMMAND_LINE = f"{COMMAND_LINE} random.trust_cpu=on"
 
 
@@ -121,7 +124,7 @@ class OuterVm:
         """Start a program (sequence) or a shell command line (string) in its own session, and return at once."""
         if self._channel is None:
             raise LabError("the outer VM is not up")
-        return self._channel.spawn(command, cwd=cwd, env=env, on_output=on_output)
+        return self._channel.spawn(command, cwd=cwd, env={**BYTE_CODE, **(env or {})}, on_output=on_output)
 
     def _boot(self, image: Path, initramfs: Path) -> None:
         started = time.monotonic()
