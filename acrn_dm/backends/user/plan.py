@@ -1,4 +1,4 @@
-"""From a driver's queues to what a vhost-user back-end is told: memory regions, and rings inside them.
+"""The plan for a vhost-user back-end, made of a driver's queues: memory regions, and rings inside them.
 
 The addresses given out are no addresses of this process. Ring addresses are told relative to a region's "user" address,
 which only has to be the same in both places; a constant offset to guest addresses tells a back-end nothing about us.
@@ -6,7 +6,7 @@ which only has to be the same in both places; a constant offset to guest address
 
 from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.user.talk import Plan, Region, Vring
-from acrn_dm.backends.wire import message as wire
+from acrn_dm.backends.wire.payload import MAX_QUEUES
 from acrn_dm.base.errors import HostError
 from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.ring.factory import ring_format
@@ -52,8 +52,8 @@ def make_relay_plan(session: Session, area: ShadowArea) -> Plan:
 def check(session: Session) -> None:
     """Raise HostError for queues that can't be told."""
     for queue in session.queues:
-        if queue.index >= wire.MAX_QUEUES:
-            raise HostError(f"queue {queue.index}: vhost-user has {wire.MAX_QUEUES}")
+        if queue.index >= MAX_QUEUES:
+            raise HostError(f"queue {queue.index}: vhost-user has {MAX_QUEUES}")
 
 
 def used_positions(session: Session) -> dict[int, RingPosition]:
