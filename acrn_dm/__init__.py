@@ -47,6 +47,7 @@ from acrn_dm.virtio.device import Transport as Transport
 from acrn_dm.virtio.device import VirtioDevice as VirtioDevice
 from acrn_dm.virtio.queue import Queue as Queue
 from acrn_dm._fastring import Chain as Chain
+from acrn_dm.ring.ring import Ring as Ring
 from acrn_dm.virtio.placement import Placement as Placement
 from acrn_dm.virtio.optional import Cancellable as Cancellable
 from acrn_dm.virtio.optional import InFlight as InFlight
@@ -78,6 +79,8 @@ from acrn_dm.virtio.backend import SessionQueue as SessionQueue
 from acrn_dm.ring.position import RingPosition as RingPosition
 from acrn_dm.virtio.backend import Kick as Kick
 from acrn_dm.virtio.backend import Call as Call
+from acrn_dm.ring.layout import RingLayout as RingLayout
+from acrn_dm.ring.layout import RingPart as RingPart
 from acrn_dm.backends.vbs_u import VbsU as VbsU
 from acrn_dm.backends.kernel.backend import KernelVhost as KernelVhost
 from acrn_dm.backends.kernel.node import VhostNode as VhostNode

@@ -26,7 +26,7 @@ class Proxy(Backend):
 
     def start(self, session: Session) -> None:
         """The device first: it may have to prepare what the other side uses."""
-        theirs = self.queues_away(session.features)
+        theirs = self.remote_queues(session.features)
         away = tuple(queue for queue in session.queues if queue.index in theirs)
         here = tuple(queue for queue in session.queues if queue.index not in theirs)
         elsewhere = attrs.evolve(session, queues=away)
@@ -35,7 +35,7 @@ class Proxy(Backend):
         loop = session.resources.io_loop("io")
         for queue in away:
             queue.call.forward(loop)
-        self.hand_over(elsewhere)
+        self.start_remote(elsewhere)
         for queue in away:
             queue.kick.signal()  # drivers may fill rings before DRIVER_OK and need not kick for that
 
@@ -52,20 +52,20 @@ class Proxy(Backend):
         """The other side first: it may still use what the device gave it."""
         positions: dict[int, RingPosition | int] = {}
         try:
-            positions |= self.take_back()
+            positions |= self.stop_remote()
         finally:
             positions |= self._local.stop()
         return positions
 
-    def queues_away(self, features: int) -> "list[int]":
+    def remote_queues(self, features: int) -> "list[int]":
         """Which of the device's queues are not served here, with a driver that negotiated *features*."""
         kept = self.device.local_queues(features) if isinstance(self.device, LocalQueues) else ()
         return [index for index in range(len(self.device.queue_sizes)) if index not in kept]
 
-    def hand_over(self, session: Session) -> None:
-        """Let the other side serve the queues of *session*. Raises HostError; ``take_back`` is called then, too."""
-        raise NotImplementedError
+    def start_remote(self, session: Session) -> None:
+        """Let the other side serve the queues of *session*. Raises HostError; ``stop_remote`` is called then, too."""
+        raise NotImplementedError  # every backend has its own
 
-    def take_back(self) -> Mapping[int, RingPosition | int]:
+    def stop_remote(self) -> Mapping[int, RingPosition | int]:
         """The other side uses nothing any more; return where each queue is that it had. Idempotent."""
-        raise NotImplementedError
+        raise NotImplementedError  # every backend has its own

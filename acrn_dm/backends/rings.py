@@ -1,4 +1,4 @@
-"""What is checked about a driver's rings before somebody outside this process is told where they are."""
+"""Checks of a driver's rings, made before somebody outside this process is told where they are."""
 
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.factory import ring_format

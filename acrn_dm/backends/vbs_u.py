@@ -26,7 +26,7 @@ SHARED_LOOP = "io"  # of all devices that do not care
 
 
 class QueueServer:
-    """Serves one queue on its loop's thread, from ``start`` to ``stop`` (which control threads call)."""
+    """The server of one queue, on its loop's thread, from ``start`` to ``stop`` (which control threads call)."""
 
     def __init__(self, device: VirtioDevice, queue: Queue, events: SessionQueue, poll_ns: int | None) -> None:
         self.queue = queue
@@ -93,7 +93,7 @@ class QueueServer:
 
 
 class VbsU(Backend):
-    """See the module."""
+    """The backend of one device in this process."""
 
     polls = True
 

@@ -1,4 +1,4 @@
-"""Which ring format a driver uses, decided here and nowhere else."""
+"""The choice of the ring format that a driver uses, made here and nowhere else."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""Where a ring is, for whoever serves it next."""
+"""The position of a ring, for whoever serves it next."""
 
 import attrs
 

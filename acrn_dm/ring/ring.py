@@ -1,4 +1,4 @@
-"""What every ring format has: a device side that can be served, and facts for those who only hand rings on."""
+"""Rings, of whatever format: a device side that can be served, and facts for those who only hand rings on."""
 
 from collections.abc import Sequence
 from typing import Protocol

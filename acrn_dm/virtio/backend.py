@@ -127,7 +127,7 @@ class Backend:
 
     def start(self, session: Session) -> None:
         """Serve the queues. Raises GuestError (bad rings) or HostError; ``stop`` is called then, too."""
-        raise NotImplementedError
+        raise NotImplementedError  # every backend has its own
 
     def queues_changed(self, done: Callable[[], None]) -> None:
         """The device wants other queues than before (``QueueSwitch``): call *done* when that is so. Any
@@ -147,7 +147,7 @@ class Backend:
         """Stop using rings, eventfds and memory; return where each queue is that ran, as a position or as the number
         that vhost says. Idempotent.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # every backend has its own
 
     def close(self) -> None:
         """Give everything back. Idempotent."""

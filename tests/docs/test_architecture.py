@@ -13,7 +13,7 @@ FILE = re.compile(r"[\w./-]+\.(?:py|pyx|c|toml)|(?:acrn_dm|tests|benchmarks|lab|
 
 def is_there(name: str) -> bool:
     """Whether ``acrn_dm.<name>`` is a module or something in one."""
-    parts = name.split(".")
+    parts = name.removeprefix("acrn_dm.").split(".")
     for n in range(len(parts), 0, -1):
         try:
             found = importlib.import_module(".".join(["acrn_dm", *parts[:n]]))

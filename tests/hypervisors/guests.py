@@ -149,7 +149,8 @@ class HsmGuest(Guest):
     def start(self, *steps: gp.Step) -> None:
         self.join()
         super().start(*steps)
-        self._thread = threading.Thread(target=self._run, args=(self.hsm.vm, steps), daemon=True)
+        program = _HsmProgram(self.hsm.vm, self.memory)
+        self._thread = threading.Thread(target=self._run, args=(program, steps), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -165,9 +166,9 @@ class HsmGuest(Guest):
             self._thread.join(PATIENCE_S)
             assert not self._thread.is_alive()
 
-    def _run(self, vm: FakeVm, steps: tuple[gp.Step, ...]) -> None:
+    def _run(self, program: "_HsmProgram", steps: tuple[gp.Step, ...]) -> None:
         try:
-            _HsmProgram(vm, self.memory).perform(steps)
+            program.perform(steps)
         except VcpuGoneError:
             pass
         except Exception as e:
@@ -180,6 +181,10 @@ class _HsmProgram:
     memory: GuestMemory
     handled: int = 0
     lines: dict[int, gp.RouteLine] = attrs.field(factory=dict)
+    epoch: int = attrs.field(init=False)  # of the run; the machine may be stopped before the program's thread waits
+
+    def __attrs_post_init__(self) -> None:
+        self.epoch = self.vm.epoch
 
     def perform(self, steps: tuple[gp.Step, ...]) -> None:
         results: list[int] = []
@@ -217,10 +222,9 @@ class _HsmProgram:
                 raise NotImplementedError(step)
 
     def _wait(self, condition: Callable[[], bool]) -> None:
-        epoch = self.vm.epoch
         with self.vm.hsm.changed:
-            self.vm.hsm.changed.wait_for(lambda: condition() or self.vm.epoch != epoch)
-            if self.vm.epoch != epoch:
+            self.vm.hsm.changed.wait_for(lambda: condition() or self.vm.epoch != self.epoch)
+            if self.vm.epoch != self.epoch:
                 raise VcpuGoneError
 
     def _pending(self) -> bool:

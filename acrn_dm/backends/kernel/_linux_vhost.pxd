@@ -1,4 +1,4 @@
-"""What ``linux/vhost.h`` declares, as far as it is used: numbers and structures are the header's, at build time."""
+"""The declarations of ``linux/vhost.h`` that are used: numbers and structures are the header's, at build time."""
 
 from libc.stdint cimport uint32_t, uint64_t
 

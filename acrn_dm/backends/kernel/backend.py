@@ -26,7 +26,7 @@ PRIVATE = LOG_ALL | NET_HEADER  # what they mean is between us and the kernel; t
 
 
 class KernelVhost(Proxy):
-    """See the module. ``open_node`` makes the ioctls; a test gives another."""
+    """The backend of one device on kernel vhost. ``open_node`` makes the ioctls; a test gives another."""
 
     path: ClassVar[str]  # of the node
     resets_owner: ClassVar[bool] = False  # its driver knows VHOST_RESET_OWNER; others are closed and opened again
@@ -64,7 +64,7 @@ class KernelVhost(Proxy):
         """What the kernel has to do it must be able to do."""
         return offered & (self._kernel | ~self._say) & ~LOG_ALL
 
-    def hand_over(self, session: Session) -> None:
+    def start_remote(self, session: Session) -> None:
         """Each node gets the enabled ones of its queues; none of them, and it stays as it is."""
         negotiated = session.features & self._say & self._kernel
         for i, node in enumerate(self._nodes):
@@ -73,7 +73,7 @@ class KernelVhost(Proxy):
             if own:
                 node.start(attrs.evolve(session, queues=own), negotiated, first)
 
-    def take_back(self) -> Mapping[int, RingPosition]:
+    def stop_remote(self) -> Mapping[int, RingPosition]:
         """See Proxy."""
         positions: dict[int, RingPosition] = {}
         for node in self._nodes:
@@ -96,11 +96,11 @@ class KernelVhost(Proxy):
 
     def run(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """The rings of *node* are set: let the kernel move data. Raises HostError."""
-        raise NotImplementedError
+        raise NotImplementedError  # every backend has its own
 
     def halt(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """Stop, and wait until nothing moves; *queues* may have failed to run. Raises HostError."""
-        raise NotImplementedError
+        raise NotImplementedError  # every backend has its own
 
     def broken(self, queue: VhostQueue) -> None:
         """The kernel found a ring that it can't use (VHOST_SET_VRING_ERR): the driver has to reset."""

@@ -72,7 +72,7 @@ class VhostQueue:
 
 
 class Work(Protocol):
-    """What differs between the kinds of vhost devices."""
+    """The calls that differ between the kinds of vhost devices."""
 
     def configure(self, node: VhostNode) -> None:
         """A node was opened; tell it what it keeps until it is closed. Raises HostError."""
@@ -88,7 +88,7 @@ class Work(Protocol):
 
 
 class KernelNode:
-    """See the module. Control threads only, under the function's lock."""
+    """One open node. Control threads only, under the function's lock."""
 
     def __init__(self, open_node: Callable[[], VhostNode], work: Work, *, resets_owner: bool) -> None:
         self._open_node = open_node

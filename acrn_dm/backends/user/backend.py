@@ -7,7 +7,7 @@ notes, or through a relay if it takes none (``user_relay``); elsewhere from the 
 the protocol, refuses something or keeps silent is not tried again before the driver has reset the device, which it is
 asked to.
 
-Threads: everything happens in a turn (``Turns``), on control threads or on the main loop.
+Threads: everything happens under one lock (``ConversationLock``), on control threads or on the main loop.
 """
 
 import logging
@@ -22,6 +22,7 @@ from acrn_dm.backends.user import features as user_features
 from acrn_dm.backends.user import plan as user_plan
 from acrn_dm.backends.user import talk as user_talk
 from acrn_dm.backends.user.backoff import Backoff
+from acrn_dm.backends.user.conversation_lock import ConversationLock
 from acrn_dm.backends.user.enable import RingSwitches, wanted_queues
 from acrn_dm.backends.user.exchange import Talk
 from acrn_dm.backends.user.inflight import InflightSlot
@@ -29,7 +30,6 @@ from acrn_dm.backends.user.link import ONCE, TIME_LIMIT_S, Link
 from acrn_dm.backends.user.relay import Relay
 from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.user.talk import Peer, Wishes
-from acrn_dm.backends.user.turns import Turns
 from acrn_dm.backends.wire.channel import problem
 from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, ProtocolFeature
 from acrn_dm.base.errors import ConfigError, HostError
@@ -52,7 +52,7 @@ CONFIG_DELAY_S = 0.1  # a back-end may announce changes as fast as it likes; the
 
 
 class VhostUser(Proxy):
-    """See the module."""
+    """The backend of one device in another process."""
 
     def __init__(self, device: VirtioDevice) -> None:
         super().__init__(device)
@@ -86,12 +86,12 @@ class VhostUser(Proxy):
 
     def realize(self, resources: Resources) -> None:
         """Connect and get acquainted; what is offered to drivers depends on it. Raises HostError."""
-        self._turns = Turns(resources.main_loop)
-        self._link = Link(self._turns, self._lost, self._notice)
+        self._conversations = ConversationLock(resources.main_loop)
+        self._link = Link(self._conversations, self._lost, self._notice)
         self._switches = RingSwitches(self._link, wanted_queues(self.device))
-        self._backoff = Backoff(self._turns, self._reconnect)
+        self._backoff = Backoff(self._conversations, self._reconnect)
         self._closed = False
-        with self._turns.hold():
+        with self._conversations.hold():
             try:
                 self._link.connect(self.path)
                 self._link.run(self._greet())
@@ -114,7 +114,7 @@ class VhostUser(Proxy):
         data = field.cut(offset, data)
         if not data:
             return
-        with self._turns.hold():
+        with self._conversations.hold():
             self._link.settle()
             if field.kept:
                 self._written[field.offset] = data
@@ -129,12 +129,12 @@ class VhostUser(Proxy):
         else:
             super().write_legacy_config(offset, data)
 
-    def queues_away(self, features: int) -> list[int]:
+    def remote_queues(self, features: int) -> list[int]:
         """Without those that do not exist for the driver: it may enable them, the back-end need not serve them."""
         there = user_features.queues_there(self._id, len(self.device.queue_sizes), features, self._config)
-        return [index for index in super().queues_away(features) if index < there]
+        return [index for index in super().remote_queues(features) if index < there]
 
-    def hand_over(self, session: Session) -> None:
+    def start_remote(self, session: Session) -> None:
         """If there is no back-end now, the next one gets the rings. Raises HostError."""
         user_plan.check(session)
         session = attrs.evolve(session, features=user_features.told(self._id, session.features))
@@ -142,7 +142,7 @@ class VhostUser(Proxy):
         start = ring_format(session.features).start
         if owing and any(queue.position != start for queue in session.queues):  # the same driver goes on
             raise HostError("requests were in flight when the machine paused, and no back-end was there to finish them")
-        with self._turns.hold():
+        with self._conversations.hold():
             self._link.settle()
             self._session, self._handed_over = session, False
             if self._needs_relay:
@@ -155,15 +155,17 @@ class VhostUser(Proxy):
 
     def queues_changed(self, done: Callable[[], None]) -> None:
         """Any thread: the main loop tells the back-end."""
-        self._turns.loop.call_soon(lambda: self._turns.on_loop(lambda: self._switches.changed(done)))
+        self._conversations.loop.call_soon(
+            lambda: self._conversations.run_on_loop(lambda: self._switches.changed(done))
+        )
 
-    def take_back(self) -> Mapping[int, RingPosition]:
+    def stop_remote(self) -> Mapping[int, RingPosition]:
         """Without a back-end the rings are where their used index says."""
         session = self._session
         if session is None:
             return {}
         positions = user_plan.used_positions(session)
-        with self._turns.hold():
+        with self._conversations.hold():
             self._link.settle()
             running, self._running, self._session = self._running, False, None
             self._switches.forget()
@@ -191,7 +193,7 @@ class VhostUser(Proxy):
         if self._closed:
             return
         self._closed = True
-        with self._turns.hold():
+        with self._conversations.hold():
             self._backoff.cancel()
             if self._config_timer is not None:
                 self._config_timer.cancel()
@@ -200,7 +202,7 @@ class VhostUser(Proxy):
             self._forget_area()
             self._unwatch_errors()
 
-    # Conversations: in a turn.
+    # Conversations: under the lock.
 
     def _greet(self) -> Talk[None]:
         wanted = user_features.protocol(self._id)
@@ -258,7 +260,7 @@ class VhostUser(Proxy):
         if not peer.features & features.VERSION_1:
             raise PeerError("it does not offer VIRTIO_F_VERSION_1")
         there = user_features.queues_there(self._id, len(self.device.queue_sizes), peer.features, peer.config)
-        wanted = min(there, len(super().queues_away(self.device.features)))
+        wanted = min(there, len(super().remote_queues(self.device.features)))
         shortage = user_features.shortage(self._id, wanted, peer.features, peer.queues)
         if shortage is not None:
             raise PeerError(shortage)
@@ -291,7 +293,7 @@ class VhostUser(Proxy):
             self._lost(e)
             return None
 
-    # The end of a connection and the next one: in a turn.
+    # The end of a connection and the next one: under the lock.
 
     def _lost(self, error: HostError) -> None:
         """The connection ended, or there is nobody to connect to."""
@@ -310,8 +312,8 @@ class VhostUser(Proxy):
 
     def _bad_answer(self, relay: Relay, error: HostError) -> None:
         """*relay* got nonsense. An I/O loop's thread; the driver may be another by the time the main loop hears it."""
-        self._turns.loop.call_soon(
-            lambda: self._turns.on_loop(lambda: self._give_up(error) if relay is self._relay else None)
+        self._conversations.loop.call_soon(
+            lambda: self._conversations.run_on_loop(lambda: self._give_up(error) if relay is self._relay else None)
         )
 
     def _give_up(self, error: HostError) -> None:
@@ -346,7 +348,7 @@ class VhostUser(Proxy):
         log.info("%s: is there again", self._where)
         self._switches.follow()
 
-    # What the back-end says by itself: main loop, in a turn.
+    # What the back-end says by itself: main loop, under the lock.
 
     def _notice(self, message: Message) -> int:
         """A message on the back-end's own channel; returns the verdict, 0 for good."""
@@ -357,8 +359,10 @@ class VhostUser(Proxy):
         return 0
 
     def _fetch_config_later(self) -> None:
-        loop = self._turns.loop
-        self._config_timer = loop.call_later(CONFIG_DELAY_S, lambda: self._turns.on_loop(self._fetch_config))
+        loop = self._conversations.loop
+        self._config_timer = loop.call_later(
+            CONFIG_DELAY_S, lambda: self._conversations.run_on_loop(self._fetch_config)
+        )
 
     def _fetch_config(self) -> None:
         self._config_timer = None
@@ -381,13 +385,13 @@ class VhostUser(Proxy):
         """Have the eventfd for SET_VRING_ERR. Raises HostError."""
         if self._err_fd < 0:
             err_fd = make_eventfd()
-            self._turns.loop.add(err_fd, lambda: self._turns.on_loop(self._ring_error), events=ONCE)
+            self._conversations.loop.add(err_fd, lambda: self._conversations.run_on_loop(self._ring_error), events=ONCE)
             self._err_fd = err_fd
 
     def _unwatch_errors(self) -> None:
         err_fd, self._err_fd = self._err_fd, -1
         if err_fd >= 0:
-            self._turns.loop.remove(err_fd)
+            self._conversations.loop.remove(err_fd)
             os.close(err_fd)
 
     def _ring_error(self) -> None:

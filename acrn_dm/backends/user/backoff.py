@@ -1,9 +1,9 @@
-"""When to try again to reach a process that is not there: soon at first, then less and less often."""
+"""The delay before the next try to reach a process that is not there: short at first, then longer and longer."""
 
 import time
 from collections.abc import Callable
 
-from acrn_dm.backends.user.turns import Turns
+from acrn_dm.backends.user.conversation_lock import ConversationLock
 from acrn_dm.base.events.ioloop import Timer
 
 FIRST_S, LAST_S = 0.01, 1.0  # doubled each time
@@ -11,10 +11,10 @@ STABLE_S = 1.0  # a connection that lasted that long was a good one: the next at
 
 
 class Backoff:
-    """Calls *attempt* in a turn of the main loop some time after ``schedule``. Used in turns."""
+    """The pending try: calls *attempt* on the main loop, under the conversation lock, some time after ``schedule``."""
 
-    def __init__(self, turns: Turns, attempt: Callable[[], None]) -> None:
-        self._turns = turns
+    def __init__(self, conversations: ConversationLock, attempt: Callable[[], None]) -> None:
+        self._conversations = conversations
         self._attempt = attempt
         self._delay = FIRST_S
         self._connected_at: float | None = None
@@ -31,7 +31,9 @@ class Backoff:
             if self._connected_at is not None and time.monotonic() - self._connected_at >= STABLE_S:
                 self._delay = FIRST_S
             self._connected_at = None
-            self._timer = self._turns.loop.call_later(self._delay, lambda: self._turns.on_loop(self._due))
+            self._timer = self._conversations.loop.call_later(
+                self._delay, lambda: self._conversations.run_on_loop(self._due)
+            )
             self._delay = min(2 * self._delay, LAST_S)
 
     def connected(self) -> None:

@@ -1,11 +1,12 @@
-"""Which rings a back-end has been told to enable, and how it is told when the driver wants others (SET_VRING_ENABLE).
+"""Enabled rings: which ones a back-end has been told of, and how it is told when the driver wants others
+(SET_VRING_ENABLE).
 
 A driver enables all of its queues before DRIVER_OK and may use only some: VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, which is
 answered in this process. The rings of the other pairs are set up like all and stay disabled: a back-end puts no frames
 into them and drops what is sent through them.
 
-Used in turns (``Turns``). While something else is being said the news waits; whoever said it calls ``follow`` at its
-end.
+Used under the ``ConversationLock``. While something else is being said the news waits; whoever said it calls ``follow``
+at its end.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,7 +28,7 @@ def wanted_queues(device: VirtioDevice) -> Callable[[int], bool]:
 
 
 class RingSwitches:
-    """See the module. *wants* says whether the driver uses the queue of that number."""
+    """The switches of one connection's rings. *wants* says whether the driver uses the queue of that number."""
 
     def __init__(self, link: Link, wants: Callable[[int], bool]) -> None:
         self._link = link

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Answer(enum.Enum):
-    """What a request is answered with."""
+    """The form of a request's answer."""
 
     NONE = "none"
     ACK = "ack"  # REPLY_ACK: a u64 that is 0 when it worked
@@ -43,7 +43,7 @@ Talk = Generator[Ask, Message | None, T]
 
 
 class Exchange(Generic[T]):
-    """See the module. Not thread-safe."""
+    """The conversation that is under way. Not thread-safe."""
 
     def __init__(self, channel: Channel, talk: Talk[T]) -> None:
         self.result: T

@@ -1,4 +1,4 @@
-"""What a device whose data plane is in another process offers, and whose its configuration space is.
+"""Features of a device whose data plane is in another process, and whose its configuration space is.
 
 Three kinds of feature bits: those that concern data or rings need both the device (or the ring code of the driver's
 side) and the back-end; those that are answered in this process need only the device, and the back-end never hears of
@@ -39,7 +39,7 @@ CONSOLE_PORTS_OFFSET, CONSOLE_EMERG_OFFSET = 4, 8  # max_nr_ports (le16) and eme
 
 @attrs.frozen(kw_only=True)
 class WritableField:
-    """What a driver may write of the configuration. *kept*: a new back-end is told again what was written last."""
+    """A field of the configuration that drivers write. *kept*: a new back-end is told again what was written last."""
 
     offset: int
     size: int

@@ -43,7 +43,7 @@ class Inflight:
 
 @attrs.define(eq=False)
 class InflightSlot:
-    """Where a device keeps its region while it has one: for all its *queues*, each of up to *entries*."""
+    """The place where a device keeps its region while it has one: for all its *queues*, each of up to *entries*."""
 
     queues: int
     entries: int

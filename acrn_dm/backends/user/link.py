@@ -1,7 +1,7 @@
 """The connection to one vhost-user back-end, as long as it lasts.
 
 Conversations run one at a time: ``run`` waits for the end (control threads), ``begin`` does not (main loop). Between
-them the back-end has nothing to say, so whatever arrives then is an error. All of it is done in turns (``Turns``).
+them the back-end has nothing to say, so whatever arrives then is an error. All under the ``ConversationLock``.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from acrn_dm.backends.user.conversation_lock import ConversationLock
 from acrn_dm.backends.user.exchange import Exchange, Talk
-from acrn_dm.backends.user.turns import Turns
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire.channel import Channel, connect
 from acrn_dm.backends.wire.message import Message, PeerError, PeerGone
@@ -23,49 +23,51 @@ from acrn_dm.base.events.ioloop import READ, Timer
 T = TypeVar("T")
 
 TIME_LIMIT_S = 10.0  # for one conversation, however many messages it has
-ONCE = READ | select.EPOLLONESHOT  # a handler that has to wait for its turn must not be called again and again
+ONCE = READ | select.EPOLLONESHOT  # a handler that has to wait for the lock must not be called again and again
 
 
 class Watched:
-    """A channel that the main loop listens to. *ready* is called in a turn."""
+    """A channel that the main loop listens to. *ready* is called under the conversation lock."""
 
-    def __init__(self, turns: Turns, channel: Channel, ready: Callable[[], None]) -> None:
+    def __init__(self, conversations: ConversationLock, channel: Channel, ready: Callable[[], None]) -> None:
         self.channel = channel
-        self._turns = turns
+        self._conversations = conversations
         self._ready = ready
         self._open = True
         self._fd = channel.fd
-        turns.loop.add(self._fd, self._on_ready, events=ONCE)
+        conversations.loop.add(self._fd, self._on_ready, events=ONCE)
 
     def _on_ready(self) -> None:
-        self._turns.on_loop(self._serve)
+        self._conversations.run_on_loop(self._serve)
 
     def _serve(self) -> None:
         if self._open:
             self._ready()
         if self._open:
-            self._turns.loop.modify(self._fd, ONCE)
+            self._conversations.loop.modify(self._fd, ONCE)
 
     def close(self) -> None:
         """End the connection; the descriptor is closed by the loop, when it has forgotten it. Idempotent."""
         if self._open:
             self._open = False
             self.channel.shutdown()
-            self._turns.loop.call_soon(self.forget)
+            self._conversations.loop.call_soon(self.forget)
 
     def forget(self) -> None:
         """Close the descriptor. Main thread. Idempotent."""
         self._open = False
         if self.channel.fd >= 0:
-            self._turns.loop.remove(self._fd)
+            self._conversations.loop.remove(self._fd)
             self.channel.close()
 
 
 class Link:
-    """See the module. *lost* is called when the connection ends by itself, *notice* for messages of the back-end."""
+    """One connection. *lost* is called when the connection ends by itself, *notice* for messages of the back-end."""
 
-    def __init__(self, turns: Turns, lost: Callable[[HostError], None], notice: Callable[[Message], int]) -> None:
-        self._turns = turns
+    def __init__(
+        self, conversations: ConversationLock, lost: Callable[[HostError], None], notice: Callable[[Message], int]
+    ) -> None:
+        self._conversations = conversations
         self._lost = lost
         self._notice = notice
         self._main: Watched | None = None
@@ -92,7 +94,7 @@ class Link:
 
     def connect(self, path: Path) -> None:
         """Connect, for ``run`` or ``begin`` to go on. Raises HostError when nobody listens."""
-        self._main = Watched(self._turns, Channel(connect(path)), self._ready)
+        self._main = Watched(self._conversations, Channel(connect(path)), self._ready)
 
     def open_back_channel(self) -> socket.socket:
         """Make a channel for the back-end's requests; returns its end, which the caller closes. Raises HostError."""
@@ -100,7 +102,7 @@ class Link:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         except OSError as e:
             raise HostError.from_os("making a channel for the back-end's requests", e) from e
-        self._back = Watched(self._turns, Channel(ours), self._back_ready)
+        self._back = Watched(self._conversations, Channel(ours), self._back_ready)
         return theirs
 
     def run(self, talk: Talk[T]) -> T:
@@ -125,8 +127,10 @@ class Link:
         """Have *talk* on the main loop; *done* is called with its result."""
         self._done = done
         exchange = self._exchange = Exchange(self._channel(), talk)
-        loop = self._turns.loop
-        self._expiry = loop.call_later(TIME_LIMIT_S, lambda: self._turns.on_loop(lambda: self._expire(exchange)))
+        loop = self._conversations.loop
+        self._expiry = loop.call_later(
+            TIME_LIMIT_S, lambda: self._conversations.run_on_loop(lambda: self._expire(exchange))
+        )
         self._guarded(self._advance)
 
     def drop(self) -> None:

@@ -1,4 +1,4 @@
-"""From a driver's queues to what a vhost-user back-end is told: memory regions, and rings inside them.
+"""The plan for a vhost-user back-end, made of a driver's queues: memory regions, and rings inside them.
 
 The addresses given out are no addresses of this process. Ring addresses are told relative to a region's "user" address,
 which only has to be the same in both places; a constant offset to guest addresses tells a back-end nothing about us.

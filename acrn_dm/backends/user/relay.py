@@ -127,7 +127,9 @@ class RelayQueue:
 
 
 class Relay(VirtioDevice):
-    """See the module. *failed* is called on the loop's thread when the back-end writes nonsense into a shadow ring."""
+    """The relay of one connection. *failed* is called on the loop's thread when the back-end writes nonsense into a
+    shadow ring.
+    """
 
     def __init__(self, device: VirtioDevice, failed: "Callable[[Relay, HostError], None]") -> None:
         super().__init__(device.context)

@@ -17,7 +17,7 @@ from acrn_dm.ring.shadow import shadow_layout
 
 @attrs.frozen(kw_only=True)
 class Placing:
-    """Where a queue's two rings are, as offsets in the area, and its eventfds."""
+    """The place of a queue's two rings, as offsets in the area, and its eventfds."""
 
     layout: RingLayout
     kick_fd: int

@@ -1,4 +1,4 @@
-"""What is said to a vhost-user back-end, and in which order (docs/interop/vhost-user.rst).
+"""Conversations with a vhost-user back-end: what is said, and in which order (docs/interop/vhost-user.rst).
 
 Per connection: ``greet``. Per driver: ``prepare``, which tells the memory regions once per connection, ``set_up``,
 ``enable``, ``run``, at last ``stop``. Rings are enabled last, and GET_VRING_BASE comes before they are disabled: some
@@ -24,7 +24,7 @@ READY = Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK
 
 @attrs.define(kw_only=True, eq=False)
 class Peer:
-    """What is known about the back-end behind one connection."""
+    """The back-end behind one connection, as far as it is known."""
 
     features: int = attrs.field(repr=hex)  # virtio features and PROTOCOL_FEATURES
     protocol: ProtocolFeature = NO_FEATURES
@@ -42,7 +42,9 @@ class Peer:
 
 @attrs.frozen(kw_only=True)
 class Wishes:
-    """What a device wants of its back-end, what it can't do without, and how much configuration space it asks for."""
+    """The wishes of a device: what it wants of its back-end, what it can't do without, and how much configuration space
+    it asks for.
+    """
 
     protocol: ProtocolFeature
     required: ProtocolFeature = NO_FEATURES
@@ -75,7 +77,7 @@ class Vring:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What ``prepare`` and ``set_up`` tell about one driver."""
+    """The facts about one driver that ``prepare`` and ``set_up`` tell."""
 
     features: int = attrs.field(repr=hex)
     regions: tuple[Region, ...]

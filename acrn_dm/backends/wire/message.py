@@ -49,7 +49,7 @@ class ProtocolFeature(enum.IntFlag):
 
 
 class Request(enum.IntEnum):
-    """What a front-end asks."""
+    """The requests of a front-end."""
 
     GET_FEATURES = 1
     SET_FEATURES = 2
@@ -83,7 +83,7 @@ class Request(enum.IntEnum):
 
 
 class BackendRequest(enum.IntEnum):
-    """What a back-end asks, on the channel that SET_BACKEND_REQ_FD gave it."""
+    """The requests of a back-end, on the channel that SET_BACKEND_REQ_FD gave it."""
 
     IOTLB_MSG = 1
     CONFIG_CHANGE_MSG = 2

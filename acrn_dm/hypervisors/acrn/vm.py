@@ -9,7 +9,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import attrs
 
@@ -21,14 +21,12 @@ from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.types import HypervisorOptions
 from acrn_dm.hypervisors.acrn.cpus import Placement
-from acrn_dm.hypervisors.acrn.eventfds import Bindings
-from acrn_dm.hypervisors.acrn.extras import Extras
+from acrn_dm.hypervisors.acrn.instance import Instance, Wanted, run_all
 from acrn_dm.hypervisors.acrn.module import _hsm
-from acrn_dm.hypervisors.acrn.module.abi import GSI_SET_HIGH, GSI_SET_LOW, Abi, Device, Port
+from acrn_dm.hypervisors.acrn.module.abi import GSI_SET_HIGH, GSI_SET_LOW, Abi, Device
 from acrn_dm.hypervisors.acrn.module.errors import failed
 from acrn_dm.hypervisors.acrn.monitor import StormMonitor
 from acrn_dm.hypervisors.acrn.power import processor_power
-from acrn_dm.hypervisors.acrn.requests import RequestThread
 from acrn_dm.hypervisors.lifecycle import AT_REST, OPEN, Lifecycle, State
 from acrn_dm.memory.guest_memory import MemoryRegion
 
@@ -36,21 +34,7 @@ log = logging.getLogger(__name__)
 
 IOAPIC_PINS = 48
 FIRST_PCI_GSI = 16  # the pins from here on are PCI's: level-triggered, active low
-CREATE_ATTEMPTS = 10  # the hypervisor may still be taking down a VM of the same name
-CREATE_INTERVAL_S = 0.5
 MSI_WINDOW = 0xFEE  # bits 31:20 of an address at which local APICs take messages
-
-
-def _run_all(steps: Iterable[Callable[[], object]]) -> None:
-    """Take every step, going on after a HostError; raise the first one at the end."""
-    errors = []
-    for step in steps:
-        try:
-            step()
-        except HostError as e:
-            errors.append(e)
-    if errors:
-        raise errors[0]
 
 
 @attrs.define(eq=False)
@@ -62,24 +46,13 @@ class AcrnVm:
     """
 
     options: HypervisorOptions
-    _abi: Abi
-    _placement: Placement
-    _open_device: Callable[[str], Device] = attrs.field(repr=False)
-    _sleep: Callable[[float], None] = attrs.field(repr=False)
+    _wanted: Wanted = attrs.field(repr=False)
     ioapic_pins: int = attrs.field(default=IOAPIC_PINS, init=False)
     pins_memory: bool = attrs.field(default=True, init=False)
     fault_powers_off: bool = attrs.field(default=True, init=False)
-    vcpus: int = attrs.field(init=False)
-    vmid: int = attrs.field(default=0, init=False)
-    _port: Port = attrs.field(init=False, repr=False)
-    _page: _hsm.RequestPage = attrs.field(init=False, repr=False)
-    _extras: Extras = attrs.field(init=False, repr=False)
-    _bindings: Bindings = attrs.field(init=False, repr=False)
-    _requests: RequestThread = attrs.field(init=False, repr=False)
+    _made: Instance = attrs.field(init=False, repr=False)
     _regions: list[MemoryRegion] = attrs.field(factory=list, init=False, repr=False)
     _levels: dict[int, bool] = attrs.field(factory=dict, init=False, repr=False)  # logical, of each line in use
-    _paused: bool = attrs.field(default=False, init=False)  # the hypervisor's state
-    _cleared: bool = attrs.field(default=True, init=False)  # no request is left from before the pause
     _watch: Callable[[], StormMonitor] | None = attrs.field(default=None, init=False, repr=False)
     _monitor: StormMonitor | None = attrs.field(default=None, init=False, repr=False)
     _life: Lifecycle = attrs.field(factory=Lifecycle, init=False)
@@ -100,7 +73,8 @@ class AcrnVm:
 
         *open_device* and *sleep* are for tests: what stands for the kernel module, and how the time passes.
         """
-        vm = cls(options, abi, placement, open_device, sleep)
+        wanted = Wanted(abi=abi, options=options, placement=placement, open_device=open_device, sleep=sleep)
+        vm = cls(options, wanted)
         vm._power_on()
         return vm
 
@@ -110,84 +84,35 @@ class AcrnVm:
         return self.options.name
 
     @property
+    def vcpus(self) -> int:
+        """How many the hypervisor made."""
+        return self._made.vcpus
+
+    @property
     def apic_ids(self) -> tuple[int, ...]:
         """Of each vCPU: the host's LAPIC ids on the hypervisor's orders, or its own count."""
-        return self._placement.apic_ids or tuple(range(self.vcpus))
+        return self._wanted.placement.apic_ids or tuple(range(self.vcpus))
 
     # Power
 
     def _power_on(self) -> None:
-        self._page = _hsm.RequestPage()
-        self._port = Port.open(self._abi, self._open_device)
-        self._extras = Extras(self._port)
-        self._paused, self._cleared = False, True
+        """Have the hypervisor make one, and give it what the one before had. Raises HostError."""
+        self._made = Instance.create(self._wanted)
         try:
-            self.vmid, self.vcpus = self._create()
+            for region in self._regions:
+                self._made.port.call("SET_MEMSEG", self._wanted.abi.ram(region))
+            for gsi in sorted(self._levels):
+                self._drive(gsi, False)
+            self._monitor = None if self._watch is None else self._watch()
         except BaseException:
-            self._give_back()
+            self._made.abandon()
             raise
-        try:
-            self._furnish()
-        except BaseException:
-            # Closing the device alone would leave a VM that is not paused to the hypervisor for ever.
-            self._port.attempt("PAUSE_VM")
-            self._port.attempt("DESTROY_VM")
-            self._give_back()
-            raise
-
-    def _create(self) -> tuple[int, int]:
-        for _ in range(CREATE_ATTEMPTS - 1):
-            try:
-                return self._create_once()
-            except HostError as e:
-                if e.err is None:  # no call has failed: the answer will not be another one
-                    raise
-                log.debug("%s; trying again", e)
-                self._sleep(CREATE_INTERVAL_S)
-        return self._create_once()
-
-    def _create_once(self) -> tuple[int, int]:
-        return self._abi.create(self._port, self.options, self._page.address, self._placement.affinity)
-
-    def _furnish(self) -> None:
-        """Give the new virtual machine what it had before."""
-        wanted = len(self._placement.apic_ids) or self.options.vcpus
-        if self.vcpus != wanted or self.vcpus > _hsm.MAX_VCPUS:
-            raise HostError(
-                f"the hypervisor made {self.vcpus} vCPUs instead of {wanted}",
-                hint="see the CPU affinity of this VM in the hypervisor's scenario",
-            )
-        self._extras.set_up()
-        self._bindings = Bindings(self._port, asyncio=self._extras.asyncio)
-        self._requests = RequestThread(self._port, self._page, self.vmid, self.vcpus, self._extras.take_events)
-        for region in self._regions:
-            self._port.call("SET_MEMSEG", self._abi.ram(region))
-        for gsi in sorted(self._levels):
-            self._drive(gsi, False)
-        self._monitor = None if self._watch is None else self._watch()
 
     def _destroy(self) -> None:
         """Take the virtual machine down and close the device. Raises HostError, when all is done."""
-        if not self._port.is_open:
-            return
-        if self._monitor is not None:
+        if self._made.port.is_open and self._monitor is not None:
             self._monitor.close()
-        try:
-            _run_all([self._pause_vm, self._requests.end, lambda: self._port.call("DESTROY_VM")])
-        finally:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        """Close the device, which destroys what is left; then nobody uses the shared pages."""
-        self._port.close()
-        self._extras.close()
-        self._page.close()
-
-    def _pause_vm(self) -> None:
-        if not self._paused:
-            self._port.call("PAUSE_VM")
-            self._paused = True
-            self._cleared = False
+        self._made.destroy()
 
     # Memory
 
@@ -196,16 +121,16 @@ class AcrnVm:
         with self._lock:
             if any(region.gpa < r.gpa + r.size and r.gpa < region.gpa + region.size for r in self._regions):
                 raise failed("SET_MEMSEG", errno.EEXIST)
-            self._port.call("SET_MEMSEG", self._abi.ram(region))
+            self._made.port.call("SET_MEMSEG", self._wanted.abi.ram(region))
             self._regions.append(region)
 
     def processor_power(self) -> tuple[ProcessorPower, ...]:
         """What the hypervisor tells about power states, one a vCPU; empty when it tells nothing."""
-        return processor_power(self._port, self.vmid, self.vcpus)
+        return processor_power(self._made.port, self._made.vmid, self.vcpus)
 
     def watch_interrupts(self, settings: InterruptMonitor, call_later: CallLater) -> None:
         """Look out for interrupt storms from now on, again after each full reset, until the machine is closed."""
-        self._watch = lambda: StormMonitor(self._port, settings, call_later)
+        self._watch = lambda: StormMonitor(self._made.port, settings, call_later)
         self._monitor = self._watch()
 
     # Life cycle
@@ -214,18 +139,17 @@ class AcrnVm:
         """Give vCPU 0 its entry state; the others wait for INIT and SIPI."""
         with self._control:
             self._life.require("set_boot_registers", *AT_REST)
-            self._port.call("SET_VCPU_REGS", self._abi.vcpu_regs(registers))
+            self._made.port.call("SET_VCPU_REGS", self._wanted.abi.vcpu_regs(registers))
 
     def run(self, dispatch: Dispatch) -> None:
         """Start the vCPUs; returns at once."""
         with self._control:
             self._life.require("run", State.READY)
             self._life.state = State.STOPPED
-            self._requests.start(dispatch)
-            self._port.call("START_VM")
-            self._paused = False
+            self._made.requests.start(dispatch)
+            self._made.start()
             self._life.state = State.RUNNING
-            self._requests.resume()
+            self._made.requests.resume()
 
     def pause(self) -> None:
         """Stop all vCPUs at an instruction boundary; when this returns none is in ``dispatch``. There is no way on."""
@@ -263,8 +187,8 @@ class AcrnVm:
                 return
             started = self._life.state in (State.RUNNING, State.PAUSED)
             self._life.state = State.STOPPED
-            self._requests.pause()
-            _run_all([*([self._pause_vm] if started else []), self._requests.end])
+            self._made.requests.pause()
+            run_all([*([self._made.pause] if started else []), self._made.requests.end])
 
     def close(self) -> None:
         """Give everything back; idempotent. Goes on after errors and raises the first one at the end."""
@@ -273,7 +197,7 @@ class AcrnVm:
             if self._life.state is State.CLOSED:
                 return
             self._life.state = State.CLOSED
-            self._requests.pause()
+            self._made.requests.pause()
             with self._lock:
                 self._regions.clear()
                 self._destroy()
@@ -281,26 +205,20 @@ class AcrnVm:
     def _rest(self) -> None:
         """Pause; a request that was answered but not finished is cleared: its vCPU goes nowhere any more."""
         self._life.state = State.STOPPED
-        self._requests.pause()
-        self._pause_vm()
-        if self._requests.withheld:
-            self._clear_requests()
+        self._made.requests.pause()
+        self._made.pause()
+        if self._made.requests.withheld:
+            self._made.clear_requests()
         self._life.state = State.PAUSED
 
-    def _clear_requests(self) -> None:
-        if not self._cleared:
-            self._port.call("CLEAR_VM_IOREQ")
-            self._cleared = True
-
     def _reset_in_place(self) -> None:
-        self._pause_vm()
-        self._clear_requests()
+        self._made.pause()
+        self._made.clear_requests()
         with self._lock:
-            self._bindings.clear()
+            self._made.bindings.clear()
         for gsi in [gsi for gsi, asserted in tuple(self._levels.items()) if asserted]:
             self._drive(gsi, False)  # the hypervisor's IOAPIC remembers levels across a reset
-        self._port.call("RESET_VM")
-        self._paused = False
+        self._made.reset()
 
     def _make_anew(self) -> None:
         with self._lock:
@@ -308,7 +226,7 @@ class AcrnVm:
             self._power_on()
 
     def _leave_request_thread(self, call: str) -> None:
-        if self._requests.is_current:
+        if self._made.requests.is_current:
             raise RuntimeError(f"{call} waits for the vCPU threads and can't be called on one")
 
     # Interrupts and eventfds
@@ -338,7 +256,7 @@ class AcrnVm:
 
     def _short_call(self, name: str, argument: int | bytearray) -> None:
         """Any thread may make it any time; on a device that is closed it comes to nothing."""
-        result = self._port.attempt(name, argument, may_sleep=False)
+        result = self._made.port.attempt(name, argument, may_sleep=False)
         if result < 0 and result != -errno.EBADF:
             raise failed(name, -result)
 
@@ -346,10 +264,10 @@ class AcrnVm:
         """Register / unregister a kick. Raises HostError (EEXIST for a duplicate, ENOENT for an unknown one)."""
         with self._lock:
             self._life.require("ioeventfd", *OPEN)
-            (self._bindings.assign_kick if assign else self._bindings.deassign_kick)(binding)
+            (self._made.bindings.assign_kick if assign else self._made.bindings.deassign_kick)(binding)
 
     def irqfd(self, binding: IrqFd, assign: bool) -> None:
         """Register / unregister a call, to a message only. Raises HostError (EBUSY, ENOENT; EINVAL for a line)."""
         with self._lock:
             self._life.require("irqfd", *OPEN)
-            (self._bindings.assign_call if assign else self._bindings.deassign_call)(binding)
+            (self._made.bindings.assign_call if assign else self._made.bindings.deassign_call)(binding)

@@ -1,4 +1,4 @@
-"""What ``linux/kvm.h`` declares, as far as it is used: numbers and structures are the header's, at build time.
+"""The declarations of ``linux/kvm.h`` that are used: numbers and structures are the header's, at build time.
 
 Members are listed only where they are read or written. The header's anonymous structures and unions get names here that
 are never emitted in C: only ``a.b.c`` is.

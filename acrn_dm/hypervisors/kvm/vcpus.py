@@ -100,7 +100,7 @@ class Vcpus:
     def join(self) -> None:
         """Bring every vCPU to rest at an instruction boundary; when this returns none is in its dispatch."""
         for vcpu in self._vcpus:
-            vcpu.kick()
+            vcpu.request_exit()
         for thread in self._threads:
             thread.join()
         self._threads.clear()

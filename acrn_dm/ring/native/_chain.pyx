@@ -16,7 +16,7 @@ cdef enum:
 
 @cython.no_gc
 cdef class RingBase:
-    """What chains need of the ring they came from: its memory, which it uses from ``open`` to ``close``."""
+    """The ring that chains came from, as far as they need it: its memory, which it uses from ``open`` to ``close``."""
 
     def __cinit__(self):
         self.closed = True

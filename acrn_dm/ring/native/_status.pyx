@@ -1,5 +1,5 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
-"""What a broken ring is told by: the driver's faults are GuestErrors, the caller's ValueErrors."""
+"""Errors of a broken ring: the driver's faults are GuestErrors, the caller's ValueErrors."""
 
 from libc.stdint cimport uint32_t, uint64_t
 

@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from acrn_dm.backends.user.backoff import FIRST_S, LAST_S, STABLE_S, Backoff
-from acrn_dm.backends.user.turns import Turns
+from acrn_dm.backends.user.conversation_lock import ConversationLock
 from acrn_dm.base.events.ioloop import IoLoop
 
 DELAYS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0, 1.0]
@@ -24,7 +24,7 @@ class Waiting:
     backoff: Backoff = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.backoff = Backoff(Turns(self.loop), self._attempt)
+        self.backoff = Backoff(ConversationLock(self.loop), self._attempt)
 
     def _attempt(self) -> None:
         self.attempts += 1

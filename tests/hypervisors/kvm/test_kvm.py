@@ -364,7 +364,7 @@ def test_closed_vcpu_refuses_to_run() -> None:
     vcpu.close()
     with pytest.raises(RuntimeError):
         vcpu.run(Recorder())
-    vcpu.kick()
+    vcpu.request_exit()
     vm.close()
     system.close()
 

@@ -1,4 +1,4 @@
-"""What ``linux/acrn.h`` declares, as far as it is used: numbers and structures are the header's, at build time.
+"""The declarations of ``linux/acrn.h`` that are used: numbers and structures are the header's, at build time.
 
 Members are listed only where they are read or written. The kernel calls bytes 8 to 23 of ``acrn_vm_creation`` a UUID;
 since ACRN 3.0 they are the virtual machine's name, so ``guid_t`` is opaque here.

@@ -1,5 +1,5 @@
 # cython: auto_pickle=False, autotestdict=False
-"""What a vCPU holds while it is at rest: CPUID, model-specific and general registers, its local APIC."""
+"""The state of a vCPU at rest: CPUID, model-specific and general registers, its local APIC."""
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.hypervisors.kvm.errors import failed

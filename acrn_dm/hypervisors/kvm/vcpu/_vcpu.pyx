@@ -1,5 +1,5 @@
 # cython: auto_pickle=False, autotestdict=False
-"""A vCPU that runs: the shared page, the kick that gets it out of the guest, and the loop."""
+"""A vCPU that runs: the shared page, the request that gets it out of the guest, and the loop."""
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.hypervisors.kvm.errors import failed
@@ -27,8 +27,8 @@ cdef extern from *:
     #define LOAD_ACQUIRE(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     #define STORE_RELEASE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
-    /* The kick only has to interrupt KVM_RUN; what to do is in immediate_exit. */
-    static void acrn_dm_kick_handler(int signo) { (void)signo; }
+    /* The signal only has to interrupt KVM_RUN; what to do is in immediate_exit. */
+    static void acrn_dm_exit_handler(int signo) { (void)signo; }
 
     /* glibc has these two only from 2.30 on. */
     static pid_t acrn_dm_gettid(void) { return (pid_t)syscall(SYS_gettid); }
@@ -37,26 +37,26 @@ cdef extern from *:
     int pthread_sigmask(int how, const sigset_t *new, sigset_t *old) nogil
     pid_t acrn_dm_gettid() nogil
     int acrn_dm_tgkill(pid_t pid, pid_t tid, int signo) nogil
-    void acrn_dm_kick_handler(int signo) noexcept nogil
+    void acrn_dm_exit_handler(int signo) noexcept nogil
     uint8_t LOAD_ACQUIRE(uint8_t *p) nogil
     void STORE_RELEASE(uint8_t *p, uint8_t value) nogil
     int SIGRTMIN, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP
 
 
-cdef int KICK_SIGNAL = SIGRTMIN
+cdef int EXIT_SIGNAL = SIGRTMIN
 cdef bint _handler_installed = False
 
 
-cdef int _install_kick_handler() except -1:
+cdef int _install_exit_handler() except -1:
     """Without SA_RESTART, so that the signal interrupts KVM_RUN; once a process."""
     global _handler_installed
     cdef sigaction_t action
     if _handler_installed:
         return 0
     memset(&action, 0, sizeof(action))
-    action.sa_handler = acrn_dm_kick_handler
+    action.sa_handler = acrn_dm_exit_handler
     sigemptyset(&action.sa_mask)
-    if sigaction(KICK_SIGNAL, &action, NULL) < 0:
+    if sigaction(EXIT_SIGNAL, &action, NULL) < 0:
         raise failed("sigaction", errno)
     _handler_installed = True
     return 0
@@ -105,10 +105,10 @@ cdef class Vcpu(VcpuState):
         DeviceFile.close(self)
 
     def arm(self):
-        """Withdraw an earlier ``kick``; before the thread that will ``run`` starts."""
+        """Withdraw an earlier ``request_exit``; before the thread that will ``run`` starts."""
         STORE_RELEASE(&self._run.immediate_exit, 0)
 
-    def kick(self):
+    def request_exit(self):
         """Make ``run`` return at the next instruction boundary; also when it has not begun yet. From any thread.
 
         The flag is set before the signal is sent: a thread on its way into KVM_RUN sees the flag, one inside takes the
@@ -118,10 +118,10 @@ cdef class Vcpu(VcpuState):
             return
         STORE_RELEASE(&self._run.immediate_exit, 1)
         if self._tid:
-            acrn_dm_tgkill(getpid(), self._tid, KICK_SIGNAL)
+            acrn_dm_tgkill(getpid(), self._tid, EXIT_SIGNAL)
 
     def run(self, dispatch):
-        """Run guest code on this thread and pass its accesses to *dispatch*, until ``kick``: returns None.
+        """Run guest code on this thread and pass its accesses to *dispatch*, until ``request_exit``: returns None.
 
         Returns (name of a ``VmEvent``, detail) when the vCPU can't go on. What *dispatch* raises passes through.
         """
@@ -130,7 +130,7 @@ cdef class Vcpu(VcpuState):
         cdef int err
         if self._run == NULL or self._tid:
             raise RuntimeError("this vCPU is closed, or runs on another thread")
-        _install_kick_handler()
+        _install_exit_handler()
         _vcpu_signals(&blocked)
         pio_read, pio_write = dispatch.pio_read, dispatch.pio_write
         mmio_read, mmio_write = dispatch.mmio_read, dispatch.mmio_write
@@ -164,9 +164,9 @@ cdef str _place(VcpuState vcpu):
 
 
 cdef void _vcpu_signals(sigset_t *blocked) noexcept nogil:
-    """A vCPU thread takes the kick and its own faults; every other signal is for the threads that wait for it."""
+    """A vCPU thread takes EXIT_SIGNAL and its own faults; every other signal is for the threads that wait for it."""
     sigfillset(blocked)
-    sigdelset(blocked, KICK_SIGNAL)
+    sigdelset(blocked, EXIT_SIGNAL)
     sigdelset(blocked, SIGSEGV)
     sigdelset(blocked, SIGBUS)
     sigdelset(blocked, SIGFPE)
