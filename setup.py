@@ -20,6 +20,7 @@ MODULES = (
     "acrn_dm.backends.kernel._vhost",
     "acrn_dm.devices.terminal._rescue",
     "acrn_dm.hypervisors.acrn.module._hsm",
+    "acrn_dm.hypervisors.acrn.module._request_page",
     "acrn_dm.hypervisors.kvm.module._system",
     "acrn_dm.hypervisors.kvm.module._vm",
     "acrn_dm.hypervisors.kvm.vcpu._exits",

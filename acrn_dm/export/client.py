@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable
 
 from acrn_dm.backends.wire import message as wire
+from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.channel import Channel
 from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, PeerGone, ProtocolFeature, Request
 from acrn_dm.base.errors import AcrnDmError, GuestError
@@ -168,43 +169,39 @@ class Client:
 
     def set_mem_table(self, message: Message) -> None:
         """SET_MEM_TABLE."""
-        payload = message.payload
-        count = wire.TABLE_HEADER.unpack_from(payload)[0] if len(payload) >= wire.TABLE_HEADER.size else -1
-        if not 0 <= count <= wire.MAX_REGIONS or len(payload) != wire.TABLE_HEADER.size + count * wire.REGION.size:
-            raise PeerError(f"SET_MEM_TABLE of {len(payload)} bytes")
-        regions = list(wire.REGION.iter_unpack(payload[wire.TABLE_HEADER.size :]))
+        regions = payload.parse_memory_table(message)
         self._with_device_stopped(lambda: self._memory.replace(regions, message.fds))
 
     def get_max_mem_slots(self, message: Message) -> bytes:
         """GET_MAX_MEM_SLOTS."""
-        return wire.U64.pack(wire.MAX_REGIONS)
+        return wire.U64.pack(payload.MAX_REGIONS)
 
     def add_mem_reg(self, message: Message) -> None:
         """ADD_MEM_REG."""
-        fields = message.fields(wire.SINGLE_REGION)[1:]
+        fields = payload.parse_single_region(message)
         self._with_device_stopped(lambda: self._memory.add(fields, message.take_fd()))
 
     def rem_mem_reg(self, message: Message) -> None:
         """REM_MEM_REG; QEMU sends a descriptor along that is of no use."""
-        fields = message.fields(wire.SINGLE_REGION)[1:]
+        fields = payload.parse_single_region(message)
         self._with_device_stopped(lambda: self._memory.remove(fields))
 
     # Rings
 
     def set_vring_num(self, message: Message) -> None:
         """SET_VRING_NUM."""
-        index, size = message.fields(wire.VRING_STATE)
+        index, size = message.fields(payload.VRING_STATE)
         self._stopped_vring(index).set_size(size)
 
     def set_vring_addr(self, message: Message) -> None:
         """SET_VRING_ADDR. They are looked up when the ring starts: memory may come later."""
-        index, _, desc, used, avail, _ = message.fields(wire.VRING_ADDR)
+        index, desc, avail, used = payload.parse_vring_addr(message)
         vring = self._stopped_vring(index)
-        vring.desc, vring.used, vring.avail = desc, used, avail
+        vring.desc, vring.avail, vring.used = desc, avail, used
 
     def set_vring_base(self, message: Message) -> None:
         """SET_VRING_BASE."""
-        index, base = message.fields(wire.VRING_STATE)
+        index, base = message.fields(payload.VRING_STATE)
         if base > MAX_BASE:
             raise PeerError(f"SET_VRING_BASE of ring {index} to {base}")
         vring = self._stopped_vring(index)
@@ -215,11 +212,11 @@ class Client:
 
     def get_vring_base(self, message: Message) -> bytes:
         """GET_VRING_BASE stops the ring; where it was is kept."""
-        index, _ = message.fields(wire.VRING_STATE)
+        index, _ = message.fields(payload.VRING_STATE)
         self._stop()
         vring = self._vring(index)
         vring.set_kick(-1)
-        return wire.VRING_STATE.pack(index, vring.position.base)
+        return payload.VRING_STATE.pack(index, vring.position.base)
 
     def set_vring_kick(self, message: Message) -> None:
         """SET_VRING_KICK starts the ring."""
@@ -242,7 +239,7 @@ class Client:
 
     def set_vring_enable(self, message: Message) -> None:
         """SET_VRING_ENABLE."""
-        index, enable = message.fields(wire.VRING_STATE)
+        index, enable = message.fields(payload.VRING_STATE)
         vring = self._vring(index)
         if enable not in (0, 1):
             raise PeerError(f"SET_VRING_ENABLE of ring {index} with {enable}")
@@ -257,16 +254,16 @@ class Client:
 
     def get_config(self, message: Message) -> bytes:
         """GET_CONFIG; an empty answer says no."""
-        offset, size, _ = self._config_fields(message)
-        if offset + size > self._device.config_size:
+        offset, room = payload.parse_config(message)
+        if offset + len(room) > self._device.config_size:
             return b""
-        return wire.CONFIG.pack(offset, size, 0) + self._device.read_config(offset, size)
+        return payload.config(offset, self._device.read_config(offset, len(room)))
 
     def set_config(self, message: Message) -> None:
         """SET_CONFIG."""
-        offset, size, _ = self._config_fields(message)
-        if offset + size <= self._device.config_size:
-            self._device.write_config(offset, message.payload[wire.CONFIG.size :])
+        offset, data = payload.parse_config(message)
+        if offset + len(data) <= self._device.config_size:
+            self._device.write_config(offset, data)
 
     def set_backend_req_fd(self, message: Message) -> None:
         """SET_BACKEND_REQ_FD."""
@@ -292,19 +289,9 @@ class Client:
         return vring
 
     def _ring_and_fd(self, message: Message) -> tuple[Vring, int]:
-        """Bits 0 to 7 are the index, bit 8 says that no descriptor comes along; the others mean nothing."""
-        if message.number & ~(wire.INDEX_MASK | wire.NO_FD):
-            raise PeerError(f"{wire.name(message.code)} of ring {message.number:#x}")
-        vring = self._vring(message.number & wire.INDEX_MASK)
-        return vring, -1 if message.number & wire.NO_FD else check_eventfd(message.take_fd())
-
-    def _config_fields(self, message: Message) -> tuple[int, int, int]:
-        if len(message.payload) < wire.CONFIG.size:
-            raise PeerError(f"{wire.name(message.code)} of {len(message.payload)} bytes")
-        offset, size, flags = wire.CONFIG.unpack_from(message.payload)
-        if size > wire.MAX_CONFIG or len(message.payload) != wire.CONFIG.size + size:
-            raise PeerError(f"{wire.name(message.code)} of {size} bytes in {len(message.payload)}")
-        return offset, size, flags
+        index, has_fd = payload.parse_vring_fd(message)
+        vring = self._vring(index)
+        return vring, check_eventfd(message.take_fd()) if has_fd else -1
 
     def _with_device_stopped(self, change: Callable[[], None]) -> None:
         running = self._running

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import attrs
 
 from acrn_dm._fastring import MemoryMap
-from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire.message import PeerError
+from acrn_dm.backends.wire.payload import MAX_REGIONS
 from acrn_dm.base.process.core_dumps import leave_out
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRegion
 
@@ -44,7 +44,7 @@ class ClientRegion:
 
 
 def map_region(fields: Sequence[int], fd: int, *, dumped: bool = False) -> tuple[ClientRegion, int]:
-    """Map a region of *fields* (``user_message.REGION``); owns *fd* from now on. Raises PeerError.
+    """Map a region of *fields* (``wire.payload.Region``); owns *fd* from now on. Raises PeerError.
 
     Core dumps of this process have it only if *dumped*. Returns the region and its offset in the mapping.
     """
@@ -129,8 +129,8 @@ class ClientMemory:
     def _append(self, region: ClientRegion, offset: int) -> None:
         """Take *region*, which is closed if it can't be had. Raises PeerError."""
         why = None
-        if len(self._regions) == wire.MAX_REGIONS:
-            why = f"more than {wire.MAX_REGIONS} memory regions"
+        if len(self._regions) == MAX_REGIONS:
+            why = f"more than {MAX_REGIONS} memory regions"
         elif any(region.overlaps(known) for known, _ in self._regions):
             why = f"a memory region of {region.backing.size:#x} bytes at {region.backing.gpa:#x} overlaps another"
         if why is not None:

@@ -8,7 +8,7 @@ import os
 
 import attrs
 
-from acrn_dm.backends.wire import message as wire
+from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.message import Message, PeerError
 
 MAX_SIZE = 1 << 30  # 256 queues of 32768 entries of 16 bytes are an eighth of it
@@ -25,14 +25,14 @@ class Inflight:
     @classmethod
     def from_answer(cls, answer: Message) -> "Inflight":
         """Read the answer to GET_INFLIGHT_FD. Raises PeerError."""
-        size, offset, _, _ = wire.parse_inflight(answer.payload)
+        size, offset, _, _ = payload.parse_inflight(answer.payload)
         if not 0 < size <= MAX_SIZE or offset > MAX_SIZE:
             raise PeerError(f"an inflight region of {size} bytes at {offset}")
         return cls(answer.take_fd(), size, offset)
 
     def describe(self, queues: int, entries: int) -> bytes:
         """Payload of SET_INFLIGHT_FD."""
-        return wire.INFLIGHT.pack(self.size, self.offset, queues, entries) + bytes(4)
+        return payload.inflight(self.size, self.offset, queues, entries)
 
     def close(self) -> None:
         """Close the descriptor. Idempotent."""
@@ -51,7 +51,7 @@ class InflightSlot:
 
     def request(self) -> bytes:
         """Payload of GET_INFLIGHT_FD."""
-        return wire.INFLIGHT.pack(0, 0, self.queues, self.entries) + bytes(4)
+        return payload.inflight(0, 0, self.queues, self.entries)
 
     def forget(self) -> None:
         """What was in flight concerns nobody any more."""

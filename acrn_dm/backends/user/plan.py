@@ -6,7 +6,7 @@ which only has to be the same in both places; a constant offset to guest address
 
 from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.user.talk import Plan, Region, Vring
-from acrn_dm.backends.wire import message as wire
+from acrn_dm.backends.wire.payload import MAX_QUEUES
 from acrn_dm.base.errors import HostError
 from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.ring.factory import ring_format
@@ -52,8 +52,8 @@ def make_relay_plan(session: Session, area: ShadowArea) -> Plan:
 def check(session: Session) -> None:
     """Raise HostError for queues that can't be told."""
     for queue in session.queues:
-        if queue.index >= wire.MAX_QUEUES:
-            raise HostError(f"queue {queue.index}: vhost-user has {wire.MAX_QUEUES}")
+        if queue.index >= MAX_QUEUES:
+            raise HostError(f"queue {queue.index}: vhost-user has {MAX_QUEUES}")
 
 
 def used_positions(session: Session) -> dict[int, RingPosition]:

@@ -13,6 +13,7 @@ import attrs
 from acrn_dm.backends.user.exchange import Answer, Ask, Talk
 from acrn_dm.backends.user.inflight import Inflight, InflightSlot
 from acrn_dm.backends.wire import message as wire
+from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.message import Message, PeerError, ProtocolFeature, Request
 from acrn_dm.ring.position import MAX_BASE, RingPosition
 from acrn_dm.virtio.defs import Status
@@ -29,7 +30,7 @@ class Peer:
     features: int = attrs.field(repr=hex)  # virtio features and PROTOCOL_FEATURES
     protocol: ProtocolFeature = NO_FEATURES
     queues: int | None = None  # None: it did not say; queue pairs, for a network device
-    slots: int = wire.MAX_REGIONS
+    slots: int = payload.MAX_REGIONS
     config: bytes = b""
     knows_memory: bool = False
     ahead: int = 0  # requests sent since it has shown last that it reads them
@@ -116,18 +117,18 @@ def _greet(wishes: Wishes, back_channel: socket.socket | None) -> Talk[Peer]:
 
 def get_config(size: int) -> Talk[bytes]:
     """The device's configuration space."""
-    answer = yield Ask(code=Request.GET_CONFIG, payload=wire.CONFIG.pack(0, size, 0) + bytes(size))
-    payload = _payload(answer)
-    if not payload:  # how some back-ends say no
+    answer = yield Ask(code=Request.GET_CONFIG, payload=payload.config(0, bytes(size)))
+    said = _payload(answer)
+    if not said:  # how some back-ends say no
         raise PeerError(f"GET_CONFIG of {size} bytes was refused")
-    if len(payload) != wire.CONFIG.size + size:
-        raise PeerError(f"GET_CONFIG of {size} bytes was answered with {len(payload)}")
-    return payload[wire.CONFIG.size :]
+    if len(said) != payload.CONFIG.size + size:
+        raise PeerError(f"GET_CONFIG of {size} bytes was answered with {len(said)}")
+    return said[payload.CONFIG.size :]
 
 
 def set_config(peer: Peer, offset: int, data: bytes) -> Talk[None]:
     """The driver wrote *data* at *offset*."""
-    yield from _command(peer, Request.SET_CONFIG, wire.CONFIG.pack(offset, len(data), 0) + data)
+    yield from _command(peer, Request.SET_CONFIG, payload.config(offset, data))
 
 
 def prepare(peer: Peer, plan: Plan, inflight: InflightSlot | None = None) -> Talk[None]:
@@ -154,7 +155,7 @@ def enable(peer: Peer, states: Mapping[int, bool]) -> Talk[None]:
     if not peer.enables_rings or not states:
         return
     for index, enabled in states.items():
-        yield from _command(peer, Request.SET_VRING_ENABLE, wire.VRING_STATE.pack(index, enabled))
+        yield from _command(peer, Request.SET_VRING_ENABLE, payload.VRING_STATE.pack(index, enabled))
     if not peer.protocol & ProtocolFeature.REPLY_ACK:
         yield from _catch_up(peer)
 
@@ -168,15 +169,15 @@ def stop(peer: Peer, indices: tuple[int, ...]) -> Talk[dict[int, RingPosition]]:
     """Take the rings back; returns where each is."""
     positions = {}
     for index in indices:
-        answer = yield Ask(code=Request.GET_VRING_BASE, payload=wire.VRING_STATE.pack(index, 0))
+        answer = yield Ask(code=Request.GET_VRING_BASE, payload=payload.VRING_STATE.pack(index, 0))
         assert answer is not None
-        said, base = answer.fields(wire.VRING_STATE)
+        said, base = answer.fields(payload.VRING_STATE)
         if said != index or base > MAX_BASE:
             raise PeerError(f"GET_VRING_BASE of ring {index} was answered with ring {said} at {base}")
         positions[index] = RingPosition(base)
     if peer.enables_rings:
         for index in indices:
-            yield from _command(peer, Request.SET_VRING_ENABLE, wire.VRING_STATE.pack(index, 0))
+            yield from _command(peer, Request.SET_VRING_ENABLE, payload.VRING_STATE.pack(index, 0))
     if peer.protocol & ProtocolFeature.RESET_DEVICE:
         yield from _command(peer, Request.RESET_DEVICE)
     yield from _set_status(peer, Status(0))
@@ -185,28 +186,28 @@ def stop(peer: Peer, indices: tuple[int, ...]) -> Talk[dict[int, RingPosition]]:
 
 def _set_up(peer: Peer, vring: Vring, err_fd: int) -> Talk[None]:
     index = vring.index
-    yield from _command(peer, Request.SET_VRING_NUM, wire.VRING_STATE.pack(index, vring.size))
-    yield from _command(peer, Request.SET_VRING_BASE, wire.VRING_STATE.pack(index, vring.base))
-    addresses = wire.VRING_ADDR.pack(index, 0, vring.desc, vring.used, vring.avail, 0)
+    yield from _command(peer, Request.SET_VRING_NUM, payload.VRING_STATE.pack(index, vring.size))
+    yield from _command(peer, Request.SET_VRING_BASE, payload.VRING_STATE.pack(index, vring.base))
+    addresses = payload.vring_addr(index, desc=vring.desc, avail=vring.avail, used=vring.used)
     yield from _command(peer, Request.SET_VRING_ADDR, addresses)
     for request, fd in (
         (Request.SET_VRING_ERR, err_fd),
         (Request.SET_VRING_CALL, vring.call_fd),
         (Request.SET_VRING_KICK, vring.kick_fd),  # last: it starts the ring
     ):
-        yield from _command(peer, request, wire.U64.pack(index), fds=(fd,))
+        yield from _command(peer, request, payload.vring_fd(index), fds=(fd,))
 
 
 def _share_memory(peer: Peer, regions: tuple[Region, ...]) -> Talk[None]:
     if len(regions) > peer.slots:
         raise PeerError(f"it takes {peer.slots} memory regions, the guest has {len(regions)}")
-    packed = [wire.region(region.gpa, region.size, region.user) for region in regions]
+    packed = [payload.region(region.gpa, region.size, region.user) for region in regions]
     if peer.protocol & ProtocolFeature.CONFIGURE_MEM_SLOTS:
         for description, region in zip(packed, regions, strict=True):
-            yield from _command(peer, Request.ADD_MEM_REG, bytes(8) + description, fds=(region.fd,))
+            yield from _command(peer, Request.ADD_MEM_REG, payload.single_region(description), fds=(region.fd,))
     else:
         fds = tuple(region.fd for region in regions)
-        yield from _command(peer, Request.SET_MEM_TABLE, wire.memory_table(packed), fds=fds)
+        yield from _command(peer, Request.SET_MEM_TABLE, payload.memory_table(packed), fds=fds)
     peer.knows_memory = True
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire.message import Message, PeerError, PeerGone
+from acrn_dm.backends.wire.payload import MAX_REGIONS
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.sockets.unix_listener import is_deserted
 
 FD_SIZE = array.array("i").itemsize
-ANCILLARY = socket.CMSG_SPACE(wire.MAX_REGIONS * FD_SIZE)
+ANCILLARY = socket.CMSG_SPACE(MAX_REGIONS * FD_SIZE)
 RECEIVE_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
@@ -136,11 +137,9 @@ class Channel:
                 fds = array.array("i")
                 fds.frombytes(content[: len(content) - len(content) % FD_SIZE])
                 self._fds += fds
-        if flags & socket.MSG_CTRUNC or len(self._fds) > wire.MAX_REGIONS:
+        if flags & socket.MSG_CTRUNC or len(self._fds) > MAX_REGIONS:
             wire.close_all(self._fds)
-            raise PeerError(
-                f"descriptors were lost: one message brought more than {wire.MAX_REGIONS}, or too many are open"
-            )
+            raise PeerError(f"descriptors were lost: one message brought more than {MAX_REGIONS}, or too many are open")
         if not data:
             raise PeerGone("the connection was closed")
         self._buffer += data

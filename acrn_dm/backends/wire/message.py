@@ -1,4 +1,4 @@
-"""vhost-user on the wire: request numbers, protocol features, payload layouts (QEMU's docs/interop/vhost-user.rst).
+"""vhost-user on the wire: request numbers, protocol features, whole messages (QEMU's docs/interop/vhost-user.rst).
 
 A message is a header of three little-endian u32 (request, flags, payload size), the payload, and descriptors beside the
 header. Both ends use this module: the front-end in ``user`` and the devices served by ``acrn_dm.export``.
@@ -7,30 +7,17 @@ header. Both ends use this module: the front-end in ``user`` and the devices ser
 import enum
 import os
 import struct
-from collections.abc import Sequence
 
 import attrs
 
 from acrn_dm.base.errors import HostError
 
 HEADER = struct.Struct("<III")  # request, flags, payload size
-U64 = struct.Struct("<Q")
-VRING_STATE = struct.Struct("<II")  # index, number
-VRING_ADDR = struct.Struct("<IIQQQQ")  # index, flags, descriptor table, used ring, available ring, log
-REGION = struct.Struct("<QQQQ")  # guest address, size, front-end's address, offset in the file
-TABLE_HEADER = struct.Struct("<II")  # number of regions, padding
-SINGLE_REGION = struct.Struct("<QQQQQ")  # padding, then as REGION
-CONFIG = struct.Struct("<III")  # offset, size, flags; the bytes follow
-INFLIGHT = struct.Struct("<QQHH")  # mmap size, mmap offset, queues, queue size
-INFLIGHT_PADDED = INFLIGHT.size + 4  # what a C compiler makes of it, and what everybody sends
+U64 = struct.Struct("<Q")  # the payload of most
 
 VERSION = 1
 VERSION_MASK, REPLY, NEED_REPLY = 0x3, 0x4, 0x8
 MAX_PAYLOAD = 4096  # none that is spoken here exceeds 268 bytes
-MAX_REGIONS = 8  # of one memory table, and so descriptors of one message
-MAX_CONFIG = 256
-INDEX_MASK, NO_FD = 0xFF, 0x100  # of the payload of SET_VRING_KICK, _CALL and _ERR
-MAX_QUEUES = INDEX_MASK + 1
 
 PROTOCOL_FEATURES = 1 << 30  # bit of the virtio features that says: there are protocol features
 
@@ -152,21 +139,3 @@ def close_all(fds: list[int]) -> None:
 def encode(code: int, payload: bytes = b"", flags: int = 0) -> bytes:
     """Header and payload of a message."""
     return HEADER.pack(code, flags | VERSION, len(payload)) + payload
-
-
-def region(gpa: int, size: int, user: int, offset: int = 0) -> bytes:
-    """One region of a memory table."""
-    return REGION.pack(gpa, size, user, offset)
-
-
-def memory_table(regions: Sequence[bytes]) -> bytes:
-    """Payload of SET_MEM_TABLE."""
-    return TABLE_HEADER.pack(len(regions), 0) + b"".join(regions)
-
-
-def parse_inflight(payload: bytes) -> tuple[int, int, int, int]:
-    """mmap size, mmap offset, queues, queue size; with or without a C compiler's padding. Raises PeerError."""
-    if len(payload) not in (INFLIGHT.size, INFLIGHT_PADDED):
-        raise PeerError(f"an inflight description of {len(payload)} bytes")
-    size, offset, queues, entries = INFLIGHT.unpack_from(payload)
-    return size, offset, queues, entries

@@ -11,6 +11,7 @@ from acrn_dm.hypervisors.acrn.cpus import Placement
 from acrn_dm.hypervisors.acrn.eventfds import Bindings
 from acrn_dm.hypervisors.acrn.extras import Extras
 from acrn_dm.hypervisors.acrn.module import _hsm
+from acrn_dm.hypervisors.acrn.module._request_page import RequestPage
 from acrn_dm.hypervisors.acrn.module.abi import Abi, Device, Port
 from acrn_dm.hypervisors.acrn.requests import RequestThread
 
@@ -55,7 +56,7 @@ class Instance:
     vcpus: int
     bindings: Bindings
     requests: RequestThread
-    _page: _hsm.RequestPage = attrs.field(repr=False)
+    _page: RequestPage = attrs.field(repr=False)
     _extras: Extras = attrs.field(repr=False)
     _paused: bool = attrs.field(default=False, init=False)  # the hypervisor's state
     _cleared: bool = attrs.field(default=True, init=False)  # no request is left from before the pause
@@ -63,7 +64,7 @@ class Instance:
     @classmethod
     def create(cls, wanted: Wanted) -> "Instance":
         """Create one without memory, several attempts. Raises HostError; then nothing is left."""
-        page = _hsm.RequestPage()
+        page = RequestPage()
         port = Port.open(wanted.abi, wanted.open_device)
         extras = Extras(port)
         try:
@@ -119,7 +120,7 @@ class Instance:
         self._paused = False
 
 
-def _create(wanted: Wanted, port: Port, page: _hsm.RequestPage) -> tuple[int, int]:
+def _create(wanted: Wanted, port: Port, page: RequestPage) -> tuple[int, int]:
     def once() -> tuple[int, int]:
         return wanted.abi.create(port, wanted.options, page.address, wanted.placement.affinity)
 
@@ -143,14 +144,14 @@ def _check_vcpus(wanted: Wanted, vcpus: int) -> None:
         )
 
 
-def _abandon(port: Port, extras: Extras, page: _hsm.RequestPage) -> None:
+def _abandon(port: Port, extras: Extras, page: RequestPage) -> None:
     # Closing the device alone would leave a VM that is not paused to the hypervisor for ever.
     port.attempt("PAUSE_VM")
     port.attempt("DESTROY_VM")
     _give_back(port, extras, page)
 
 
-def _give_back(port: Port, extras: Extras, page: _hsm.RequestPage) -> None:
+def _give_back(port: Port, extras: Extras, page: RequestPage) -> None:
     """Close the device, which destroys what is left; then nobody uses the shared pages."""
     port.close()
     extras.close()

@@ -19,6 +19,7 @@ import attrs
 from acrn_dm.base.errors import HostError
 from acrn_dm.contract.hypervisor import Dispatch, VmEvent
 from acrn_dm.hypervisors.acrn.module import _hsm
+from acrn_dm.hypervisors.acrn.module._request_page import RequestPage
 from acrn_dm.hypervisors.acrn.module.abi import Port
 from acrn_dm.hypervisors.acrn.module.errors import failed
 
@@ -56,7 +57,7 @@ class RequestThread:
     """
 
     def __init__(
-        self, port: Port, page: _hsm.RequestPage, vmid: int, vcpus: int, take_events: Callable[[], list[Event]]
+        self, port: Port, page: RequestPage, vmid: int, vcpus: int, take_events: Callable[[], list[Event]]
     ) -> None:
         self.stats = RequestStats()
         self.withheld = False  # a request was answered but not finished, as its vCPU must not run on

@@ -5,7 +5,7 @@ queue's kicks decides when they arrive there, and whether.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
@@ -16,6 +16,7 @@ from acrn_dm import (
     IoLoop,
     Kick,
     OptionParser,
+    RingPosition,
     Session,
     Timer,
     VbsU,
@@ -89,7 +90,7 @@ class GatedBackend(VbsU):
         self._shut()
         super().cancel()
 
-    def stop(self):  # type: ignore[no-untyped-def]  # whatever a position is, the base class knows
+    def stop(self) -> Mapping[int, RingPosition]:
         """Kicks end first; the gates' descriptors go when nobody waits for them any more."""
         self._shut()
         try:

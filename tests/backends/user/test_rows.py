@@ -14,7 +14,8 @@ import attrs
 import pytest
 
 from acrn_dm.backends.user import link as user_link
-from acrn_dm.backends.wire.message import MAX_QUEUES, ProtocolFeature, Request
+from acrn_dm.backends.wire.message import ProtocolFeature, Request
+from acrn_dm.backends.wire.payload import MAX_QUEUES
 from acrn_dm.base.errors import HostError
 from acrn_dm.devices.virtio_net.request import CTRL_VQ, MQ
 from acrn_dm.testing import SimMachine, VirtioDriver

@@ -10,7 +10,8 @@ from acrn_dm.backends.user import talk as user_talk
 from acrn_dm.backends.user.exchange import Exchange, Talk
 from acrn_dm.backends.user.talk import Peer, Plan, Vring
 from acrn_dm.backends.wire.channel import Channel
-from acrn_dm.backends.wire.message import MAX_QUEUES, PROTOCOL_FEATURES, ProtocolFeature, Request
+from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, ProtocolFeature, Request
+from acrn_dm.backends.wire.payload import MAX_QUEUES
 from tests.backends.user.peers.peer import NEED_REPLY, Connection
 
 ANSWERED = {Request.GET_FEATURES, Request.GET_VRING_BASE}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.backends.wire import message as wire
+from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, ProtocolFeature, Request
 from acrn_dm.export.client_memory import ClientMemory
 from acrn_dm.ring.layout import RingLayout, RingMemory
@@ -79,17 +79,17 @@ class Disk(Peer):
         self.answer_well(connection, request)
 
     def _make_region(self, connection: Connection, request: Received) -> None:
-        _, _, queues, entries = wire.parse_inflight(request.payload)
+        _, _, queues, entries = payload.parse_inflight(request.payload)
         size = queues * queue_bytes(entries)
         self._region_path.unlink(missing_ok=True)
         fd = os.open(self._region_path, os.O_RDWR | os.O_CREAT)
         os.ftruncate(fd, REGION_START + size)
-        description = wire.INFLIGHT.pack(size, REGION_START, queues, entries) + bytes(4)
+        description = payload.INFLIGHT.pack(size, REGION_START, queues, entries) + bytes(4)
         connection.send(request.code, description, fds=(fd,))
         os.close(fd)
 
     def _take_region(self, connection: Connection, request: Received) -> None:
-        size, start, queues, entries = wire.parse_inflight(request.payload)
+        size, start, queues, entries = payload.parse_inflight(request.payload)
         self._region = mmap.mmap(request.fds[0], size, offset=start)
         for index in range(queues):
             self._notes(index, entries).prepare(entries)
@@ -101,17 +101,17 @@ class Disk(Peer):
         return QueueNotes(self._region, index * queue_bytes(entries))
 
     def _set_memory(self, connection: Connection, request: Received) -> None:
-        regions = list(wire.REGION.iter_unpack(request.payload[wire.TABLE_HEADER.size :]))
+        regions = list(payload.REGION.iter_unpack(request.payload[payload.TABLE_HEADER.size :]))
         self._memory.replace(regions, [os.dup(fd) for fd in request.fds])
         self.answer_well(connection, request)
 
     def _set_state(self, connection: Connection, request: Received) -> None:
-        index, value = wire.VRING_STATE.unpack(request.payload)
+        index, value = payload.VRING_STATE.unpack(request.payload)
         setattr(self._vring(index), "size" if request.code == Request.SET_VRING_NUM else "base", value)
         self.answer_well(connection, request)
 
     def _set_addresses(self, connection: Connection, request: Received) -> None:
-        index, _, desc, used, avail, _ = wire.VRING_ADDR.unpack(request.payload)
+        index, _, desc, used, avail, _ = payload.VRING_ADDR.unpack(request.payload)
         vring = self._vring(index)
         vring.desc, vring.used, vring.avail = map(self._memory.guest_address, (desc, used, avail))
         self.answer_well(connection, request)
@@ -122,7 +122,7 @@ class Disk(Peer):
         self.answer_well(connection, request)
 
     def _enable(self, connection: Connection, request: Received) -> None:
-        index, enabled = wire.VRING_STATE.unpack(request.payload)
+        index, enabled = payload.VRING_STATE.unpack(request.payload)
         if enabled:
             vring = self._vring(index)
             layout = RingLayout(size=vring.size, desc=vring.desc, avail=vring.avail, used=vring.used)
@@ -139,10 +139,10 @@ class Disk(Peer):
         self.answer_well(connection, request)
 
     def _get_base(self, connection: Connection, request: Received) -> None:
-        index, _ = wire.VRING_STATE.unpack(request.payload)
+        index, _ = payload.VRING_STATE.unpack(request.payload)
         ring = self._rings.pop(index)
         ring.stop()
-        connection.send(request.code, wire.VRING_STATE.pack(index, ring.next_avail))
+        connection.send(request.code, payload.VRING_STATE.pack(index, ring.next_avail))
 
     def _stop_all(self) -> None:
         while self._rings:
