@@ -17,7 +17,7 @@ demo: ext
 	@$(PY) -m lab.demo
 
 test: ext
-	$(PYTEST) tests plugins
+	@$(PY) -m tools.side_by_side
 
 test-unit: ext
 	$(PYTEST) tests plugins -m "not lab and not process" $(SIDE_BY_SIDE)

@@ -4,6 +4,7 @@ QEMU in software emulation boots a stock Debian kernel (the *outer* VM) on this 
 over 9p. acrn-dm runs in there and boots a second stock kernel (the *inner* guest).
 
     paths.py   the only module that knows the checkout: where it is, and where the lab keeps its things
+    command_line.py  what the kernels are told
     qemu.py    one QEMU process's life; consoles.py has the logs of what boots
     kernels/   Debian's kernel packages, fetched without installing them
     images/    what goes into an initramfs, and a disk that firmware boots from

@@ -1,6 +1,7 @@
 """Where the lab keeps its things: below build/ of the checkout, wherever that is. No other module of the lab knows."""
 
 import fcntl
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 LAB = BUILD / "lab"  # writable from inside the outer VM, at this same path
-CONSOLES = LAB / "consoles"
+CONSOLES = LAB / "consoles" / os.environ.get("LAB_PART", "")  # a test run has parts with an outer VM each
 
 
 @contextmanager

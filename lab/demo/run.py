@@ -16,26 +16,15 @@ from lab.demo.drive import Plan
 from lab.demo.log import Log
 from lab.demo.places import Place
 from lab.guest.dmesg import additional_warnings
-from lab.guest.initramfs import REFERENCE, guest_init, guest_initramfs
-from lab.guest.reference import boot_reference
+from lab.guest.initramfs import guest_init, guest_initramfs
+from lab.guest.reference import reference_log
 from lab.kernels.debian import Kernel, debian_kernel
-from lab.paths import LAB
 
 PINGS = 20
 # TEST-NET-2 (RFC 5737): belongs to nobody.
 HOST_ADDRESS = "198.51.100.1"
 GUEST_ADDRESS = "198.51.100.2"
 GUEST = Path(__file__).resolve().with_name("guest.sh")
-
-
-def reference_log(kernel: Kernel) -> str:
-    """The kernel log under plain QEMU, kept from one run to the next for each kernel and initramfs."""
-    initramfs = guest_initramfs(kernel, init=guest_init(REFERENCE))
-    kept = LAB / "reference" / f"{kernel.tree.name}-{initramfs.stem}.dmesg"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(boot_reference(kernel, initramfs).dmesg)
-    return kept.read_text()
 
 
 def judge(log: Log, disk: Disk, dmesg: Path, reference: str) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import attrs
 
+from lab.command_line import COMMAND_LINE
 from lab.qemu import PROGRAM
 
-COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"
 NAMES = ("acrn-dm", "qemu")
 
 

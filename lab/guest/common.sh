@@ -9,9 +9,10 @@ mount -t devtmpfs devtmpfs /dev
 
 # Options of a module stand on the kernel's command line as for modprobe: name.option=value.
 load_modules() {
+    read -r command_line < /proc/cmdline
     while read -r module; do
         options=
-        for word in $(cat /proc/cmdline); do
+        for word in $command_line; do
             case $word in "${module%.ko}".*) options="$options ${word#*.}" ;; esac
         done
         insmod "/modules/$module" $options || echo "guest: $module does not load" > /dev/console
@@ -21,7 +22,7 @@ load_modules() {
 # The device node of the virtio console port named $1, or a failure.
 port_named() {
     for port in /sys/class/virtio-ports/*; do
-        if [ -e "$port/name" ] && [ "$(cat "$port/name")" = "$1" ]; then
+        if [ -e "$port/name" ] && read -r name < "$port/name" && [ "$name" = "$1" ]; then
             echo "/dev/${port##*/}"
             return 0
         fi

@@ -1,6 +1,5 @@
 """The yardstick: the same kernel and the same kinds of device under plain QEMU, in software, on this host."""
 
-import functools
 import subprocess
 import tempfile
 import time
@@ -9,18 +8,23 @@ from pathlib import Path
 import attrs
 
 from lab import qemu
+from lab.command_line import CONSOLE
 from lab.consoles import console_log
 from lab.errors import LabError, LabTimeout
 from lab.guest.initramfs import REFERENCE, guest_init, guest_initramfs
 from lab.kernels.debian import Kernel
+from lab.paths import LAB, exclusive
 
-COMMAND_LINE = "console=ttyS0 quiet panic=-1"
 
-
-@functools.cache
 def reference_log(kernel: Kernel) -> str:
-    """What this kernel says under QEMU, as ``dmesg -r`` prints it; booted once in a test run."""
-    return boot_reference(kernel).dmesg
+    """What this kernel says under QEMU, as ``dmesg -r`` prints it; kept for each kernel and initramfs."""
+    initramfs = guest_initramfs(kernel, init=guest_init(REFERENCE))
+    kept = LAB / "reference" / f"{kernel.tree.name}-{initramfs.stem}.dmesg"
+    with exclusive():
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(boot_reference(kernel, initramfs).dmesg)
+        return kept.read_text()
 
 
 @attrs.frozen(kw_only=True)
@@ -34,7 +38,7 @@ def boot_reference(
     initramfs: Path | None = None,
     *,
     memory_mib: int = 256,
-    command_line: str = COMMAND_LINE,
+    command_line: str = CONSOLE,
     timeout: float = 90.0,
 ) -> ReferenceBoot:
     """Boot under QEMU with virtio-blk, -net, -console and -rng until the guest powers off; return its kernel log.

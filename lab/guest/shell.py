@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.command_line import COMMAND_LINE
 from lab.guest.initramfs import GUEST_MODULES, SHELL, guest_init, guest_initramfs
 from lab.kernels.debian import Kernel
 from lab.outer.channel import GuestProcess
@@ -13,7 +14,6 @@ from lab.outer.vm import OuterVm
 from lab.paths import ROOT
 
 PROGRAM = (sys.executable, "-m", "acrn_dm")
-COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"
 BOOT_LIMIT = 120.0
 SERIAL_PORT = 5555  # in the outer VM
 # Keeps what the kernel says there: a guest that crashes reboots, and that is all that is left of it.

@@ -2,6 +2,7 @@
 
 import sys
 
+from lab.command_line import COMMAND_LINE
 from lab.errors import LabError
 from lab.guest.initramfs import REFERENCE, guest_init, guest_initramfs
 from lab.hsm import preload
@@ -10,7 +11,6 @@ from lab.outer.vm import OuterVm
 from lab.paths import LAB, ROOT, empty_scratch
 
 BOOTED = LAB / "hsm" / "boot"  # where the rig's files are then
-COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"
 DISK_MIB = 1
 LIMIT = 150.0
 

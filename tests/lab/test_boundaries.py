@@ -10,7 +10,7 @@ from lab.paths import ROOT
 LAB = ROOT / "lab"
 # Bottom first. A module of the lab may import its own part and the ones before it. Up to "guest" it is the harness that
 # boots machines; what comes behind uses it.
-PARTS = ("paths", "errors", "consoles", "qemu", "kernels", "images", "outer", "guest", "demo", "hsm")
+PARTS = ("paths", "errors", "command_line", "consoles", "qemu", "kernels", "images", "outer", "guest", "demo", "hsm")
 # What `make demo`, `make bench` and `make docs` run, and the package itself.
 PRODUCT = ("lab", "benchmarks", "acrn_dm", "tools/docs.py")
 LAB_FILES = sorted(LAB.rglob("*.py"))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.patience import comes_true
 from tests.rig.client import PROCESSING, Client, address_of
 from tests.rig.conftest import Rig, fails
 
@@ -99,8 +100,8 @@ def test_requests_carry_the_clients_number_and_end_with_it(rig: Rig, vm: Client)
     vm.call(SET_VCPU_REGS, REGS)
     vm.call(START_VM)
     vm.call(ATTACH_IOREQ_CLIENT, client)
-    waiting = [vcpu for vcpu in range(2) if vm.state(vcpu) == (PROCESSING, client)]
-    assert waiting
+    waiting = [0, 1]
+    assert comes_true(lambda: all(vm.state(vcpu) == (PROCESSING, client) for vcpu in waiting))
     for call, argument in (
         (NOTIFY_REQUEST_FINISH, struct.pack("<iI", client + 1, waiting[0])),
         (ATTACH_IOREQ_CLIENT, client + 1),

@@ -10,7 +10,7 @@ from tests.backends.user.machines import disk, sim
 from tests.backends.user.peers.peer import ALL, Peer
 from tests.backends.user.user_rig import eventually
 
-pytestmark = pytest.mark.usefixtures("short_patience", "no_descriptor_is_left")
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
 
 # What is said, in which order
 

@@ -20,7 +20,7 @@ from tests.backends.user.machines import disk, sim
 from tests.backends.user.peers.peer import ALL, Connection, Peer, Received
 from tests.backends.user.user_rig import eventually, jammed, returns
 
-pytestmark = pytest.mark.usefixtures("short_patience", "no_descriptor_is_left")
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
 
 
 def test_nobody_at_the_socket_is_one_error_that_names_it(socket_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
+from lab.command_line import COMMAND_LINE
 from lab.demo import places, vmm
 from lab.demo.log import Log
 from lab.demo.run import demonstrate as demonstrate_machine
@@ -123,7 +124,7 @@ def demo_command(hsm: Hsm, machine: vmm.Machine, cpus: int) -> list[str]:
     """acrn-dm with the demonstration's machine on the emulated module."""
     ids = ",".join(str(cpu) for cpu in range(cpus))
     command = [sys.executable, "-m", "acrn_dm", *vmm.command("acrn-dm", machine)[1:]]
-    command[command.index(vmm.COMMAND_LINE)] += f" {hsm.clock}"
+    command[command.index(COMMAND_LINE)] += f" {hsm.clock}"
     return [*command, "--hypervisor", "hsm", "--cpu_affinity", ids]
 
 

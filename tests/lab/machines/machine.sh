@@ -1,5 +1,6 @@
 
-# A guest that reports what it sees of its machine to the port named "report", and ends as ACTION says.
+# A guest that reports what it sees of its machine to the port named "report", and ends as ACTION says. It lets the shell
+# read what it can: below shadow page tables each new process takes as long as a hundred system calls.
 report_line() {
     printf '%s\n' "$*" >> /tmp/report
 }
@@ -14,7 +15,7 @@ count_boots() {
 wait_for_power_button() {
     report_line "waiting"
     send_report
-    until [ "$(awk '{print $1}' /sys/firmware/acpi/interrupts/ff_pwr_btn)" -gt 0 ]; do usleep 100000; done
+    while read -r count _ < /sys/firmware/acpi/interrupts/ff_pwr_btn && [ "$count" -eq 0 ]; do usleep 100000; done
 }
 
 # S3, until somebody outside ends it.
@@ -36,6 +37,39 @@ fill() {
     report_line "complaints $(dmesg | grep -cE 'I/O error|lockup|hung|blocked for')"
 }
 
+# The 33rd character is feature 32, VERSION_1: a driver of the legacy interface does not accept it.
+report_drivers() {
+    bound=0 modern=0
+    for device in /sys/bus/virtio/drivers/*/virtio[0-9]*; do
+        if [ ! -e "$device" ]; then continue; fi
+        bound=$((bound + 1))
+        read -r features < "$device/features"
+        if [ "${features:32:1}" = 1 ]; then modern=$((modern + 1)); fi
+    done
+    report_line "drivers $bound"
+    report_line "modern $modern"
+}
+
+report_dmi() {
+    words=
+    for name in sys_vendor product_name product_serial product_uuid chassis_asset_tag; do
+        word=
+        read -r word < "/sys/class/dmi/id/$name"
+        words="$words$word "
+    done
+    report_line "dmi $words"
+}
+
+report_interrupts() {
+    lines=0 messages=0
+    grep virtio /proc/interrupts > /tmp/interrupts
+    while read -r line; do
+        lines=$((lines + 1))
+        case $line in *MSI*) messages=$((messages + 1)) ;; esac
+    done < /tmp/interrupts
+    report_line "interrupts $lines $messages"
+}
+
 send_report() {
     cat /tmp/report > "$(port_named report)"
     : > /tmp/report
@@ -47,18 +81,19 @@ count_boots
 report_line "boot $boots"
 if [ -d /sys/firmware/efi ]; then report_line "firmware efi"; else report_line "firmware none"; fi
 report_line "cpus $(grep -c ^processor /proc/cpuinfo)"
-report_line "memory $(awk '/MemTotal/ {print $2}' /proc/meminfo)"
-before=$(dd if=/dev/vda bs=64k skip=1 2> /dev/null | sha256sum | cut -d' ' -f1)
+read -r _ memory _ < /proc/meminfo # the first line is MemTotal
+report_line "memory $memory"
+before=$(dd if=/dev/vda bs=64k skip=1 2> /dev/null | sha256sum)
+before=${before%% *}
 report_line "digest $before"
-report_line "drivers $(ls /sys/bus/virtio/drivers/*/ | grep -c '^virtio[0-9]')"
-# The 33rd character is feature 32, VERSION_1: a driver of the legacy interface does not accept it.
-report_line "modern $(cut -c33 /sys/bus/virtio/devices/virtio*/features | grep -c 1)"
-report_line "dmi $(cd /sys/class/dmi/id && cat sys_vendor product_name product_serial product_uuid chassis_asset_tag | tr '\n' ' ')"
-report_line "interrupts $(grep -c virtio /proc/interrupts) $(grep virtio /proc/interrupts | grep -c MSI)"
-dmesg | grep -E 'tsc: (Detected|Refined|Fast)|TSC' | while read -r line; do report_line "tsc $line"; done
+report_drivers
+report_dmi
+report_interrupts
+dmesg -r > /tmp/dmesg
+grep -E 'tsc: (Detected|Refined|Fast)|TSC' /tmp/dmesg | sed 's/^<[0-9]*>/tsc /' >> /tmp/report
 if [ -x /bin/lspci ]; then lspci -vvnn | while IFS= read -r line; do report_line "lspci $line"; done; fi
 if [ -x /bin/dmidecode ]; then dmidecode -d /dev/mem 2>&1 | sed 's/^/dmidecode /' >> /tmp/report; fi
-dmesg -r | sed -n 's/^<[0-4]>/log &/p' >> /tmp/report
+sed -n 's/^<[0-4]>/log &/p' /tmp/dmesg >> /tmp/report
 case $ACTION in
     reboot) if [ "$boots" -le "$REBOOTS" ]; then send_report; reboot -f; fi ;;
     button) wait_for_power_button ;;

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from lab.command_line import COMMAND_LINE
 from lab.errors import LabError
 from lab.guest.dmesg import additional_lines
 from lab.guest.initramfs import GUEST_MODULES, guest_init, guest_initramfs
@@ -20,7 +21,6 @@ from lab.outer.vm import OuterVm
 from lab.paths import ROOT
 
 GUEST = Path(__file__).resolve().with_name("machine.sh")
-COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"
 DISK_KIB = 1024
 LIMIT = 150.0
 

@@ -2,32 +2,42 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.lab.machines.small_machine import LIMIT, Rig, assert_clean, assert_quiet, wait_until
+from tests.lab.machines.small_machine import LIMIT, Rig, Run, assert_clean, assert_quiet, wait_until
 
 pytestmark = pytest.mark.lab
 
 
-@pytest.mark.parametrize("cpus", [1, 2, 4])
-def test_guest_sees_its_cpus(rig: Rig, cpus: int) -> None:
-    run = rig.boot("--cpus", str(cpus))
+Shape = Callable[..., tuple[Rig, Run]]
+# Machines that several tests look at, each at another side. The kernel is the uncompressed one unless there is a "-k".
+SMALL, LARGE = ("--cpus", "1", "-m", "256M"), ("--cpus", "4", "-m", "5G")
+PACKED = ("--cpus", "2", "-k", "compressed")
+
+
+@pytest.mark.parametrize(("cpus", "options"), [(1, SMALL), (2, PACKED), (4, LARGE)], ids=["1", "2", "4"])
+def test_guest_sees_its_cpus(shape: Shape, cpus: int, options: Sequence[str]) -> None:
+    rig, run = shape(*options)
     assert_clean(run, rig.digest)
     assert_quiet(run, rig.kernel)
     assert run.one("cpus") == str(cpus)
 
 
-@pytest.mark.parametrize(("size", "least_kib", "most_kib"), [("256M", 180_000, 262_144), ("5G", 4_900_000, 5_242_880)])
-def test_guest_sees_its_memory(rig: Rig, size: str, least_kib: int, most_kib: int) -> None:
-    run = rig.boot("-m", size)
+@pytest.mark.parametrize(
+    ("options", "least_kib", "most_kib"),
+    [(SMALL, 180_000, 262_144), (LARGE, 4_900_000, 5_242_880)],
+    ids=["256M-180000-262144", "5G-4900000-5242880"],
+)
+def test_guest_sees_its_memory(shape: Shape, options: Sequence[str], least_kib: int, most_kib: int) -> None:
+    rig, run = shape(*options)
     assert_clean(run, rig.digest)
     assert least_kib < int(run.one("memory")) <= most_kib
 
 
-def test_boot_makes_at_most_2000_configuration_accesses_and_calibrates_the_tsc(rig: Rig) -> None:
-    run = rig.boot()
+def test_boot_makes_at_most_2000_configuration_accesses_and_calibrates_the_tsc(shape: Shape) -> None:
+    rig, run = shape(*SMALL)
     assert_clean(run, rig.digest)
     assert 0 < int(run.witness[-1]["config_accesses"]) <= 2000
     assert any("MHz" in line for line in run.report["tsc"])
@@ -63,14 +73,16 @@ def test_one_msi_vector_is_enough(rig: Rig) -> None:
     assert_clean(rig.boot("--virtio_msi"), rig.digest)
 
 
-def test_compressed_kernel_boots_by_its_32_bit_entry(rig: Rig) -> None:
+def test_compressed_kernel_boots_by_its_32_bit_entry(shape: Shape) -> None:
+    rig, run = shape(*PACKED)
     assert rig.kernel.image.read_bytes()[0x202:0x206] == b"HdrS"
-    assert_clean(rig.boot("-k", str(rig.kernel.image)), rig.digest)
+    assert_clean(run, rig.digest)
 
 
-def test_uncompressed_kernel_boots_by_its_pvh_entry(rig: Rig) -> None:
+def test_uncompressed_kernel_boots_by_its_pvh_entry(shape: Shape) -> None:
+    rig, run = shape(*SMALL)
     assert rig.kernel.quick_image.read_bytes()[:4] == b"\x7fELF"
-    assert_clean(rig.boot("-k", str(rig.kernel.quick_image)), rig.digest)
+    assert_clean(run, rig.digest)
 
 
 def test_sigterm_presses_the_power_button_and_the_guest_powers_off(rig: Rig) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.command_line import COMMAND_LINE
 from lab.guest.initramfs import guest_init, guest_initramfs
 from lab.kernels.debian import debian_kernel
 from lab.outer.vm import OuterVm
 from lab.paths import ROOT
-from tests.lab.machines.small_machine import COMMAND_LINE
 
 pytestmark = pytest.mark.lab
 

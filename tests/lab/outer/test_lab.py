@@ -70,6 +70,11 @@ def test_this_checkout_imports_in_there_at_its_own_path(lab: OuterVm) -> None:
     assert result.stdout == f"{ROOT / 'acrn_dm'}\n", result
 
 
+def test_python_in_there_has_its_byte_code_where_this_one_has(lab: OuterVm) -> None:
+    result = lab.run([sys.executable, "-c", "import sys; print(sys.pycache_prefix)"])
+    assert result.stdout == f"{sys.pycache_prefix}\n", result
+
+
 def test_run_gives_status_and_both_outputs(lab: OuterVm) -> None:
     result = lab.run("echo out; echo err >&2; exit 7")
     assert (result.rc, result.stdout, result.stderr) == (7, "out\n", "err\n")
