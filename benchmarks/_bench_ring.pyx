@@ -164,36 +164,16 @@ cdef int handle_floor(FrRing *ring, uint32_t limit, Sums *sums) noexcept nogil:
     cdef uint16_t next_avail = ring.next_avail
     cdef uint16_t next_used = ring.next_used
     cdef uint16_t mask = ring.size - 1
-    cdef const uint8_t *table
-    cdef const uint8_t *at
     cdef uint8_t *element
-    cdef uint8_t *hva
-    cdef uint64_t room
-    cdef uint32_t index, n_entries, walked, length, writable
-    cdef uint16_t flags, head
+    cdef uint32_t writable
+    cdef uint16_t head
     cdef int n_done = 0
     if ring.next_avail == ring.seen_avail:
         ring.seen_avail = fr_load_acquire_u16(ring.avail + 2)
     while n_done < <int>limit and next_avail != ring.seen_avail:
         head = fr_load_u16(ring.avail + 4 + 2 * (next_avail & mask))
-        index, n_entries, walked, writable, table = head, ring.size, 0, 0, ring.desc
-        while index < n_entries and walked < ring.size:
-            at = table + FR_DESC_SIZE * index
-            length = fr_load_u32(at + 8)
-            flags = fr_load_u16(at + 12)
-            hva = <uint8_t *>floor_translate(ring.memory, fr_load_u64(at), &room)
-            if hva == NULL or room < length:
-                return n_done
-            if flags & FR_DESC_F_INDIRECT:
-                table, n_entries, index = hva, length // FR_DESC_SIZE, 0
-                continue
-            sums.addresses += <uint64_t>hva
-            sums.lengths += length
-            writable += length if flags & FR_DESC_F_WRITE else 0
-            walked += 1
-            if not flags & FR_DESC_F_NEXT:
-                break
-            index = fr_load_u16(at + 14)
+        if not floor_walk(ring, head, &writable, sums):
+            return n_done
         element = ring.used + 4 + 8 * (next_used & mask)
         fr_store_u32(element, head)
         fr_store_u32(element + 4, writable)
@@ -203,6 +183,37 @@ cdef int handle_floor(FrRing *ring, uint32_t limit, Sums *sums) noexcept nogil:
     ring.next_avail, ring.next_used = next_avail, next_used
     fr_publish(ring)
     return n_done
+
+
+cdef inline bint floor_walk(const FrRing *ring, uint32_t index, uint32_t *writable, Sums *sums) noexcept nogil:
+    """One chain, from descriptor *index* on; false where it has a bad address."""
+    cdef const uint8_t *table = ring.desc
+    cdef const uint8_t *at
+    cdef uint8_t *hva
+    cdef uint64_t room
+    cdef uint32_t length
+    cdef uint32_t n_entries = ring.size
+    cdef uint32_t walked = 0
+    cdef uint16_t flags
+    writable[0] = 0
+    while index < n_entries and walked < ring.size:
+        at = table + FR_DESC_SIZE * index
+        length = fr_load_u32(at + 8)
+        flags = fr_load_u16(at + 12)
+        hva = <uint8_t *>floor_translate(ring.memory, fr_load_u64(at), &room)
+        if hva == NULL or room < length:
+            return False
+        if flags & FR_DESC_F_INDIRECT:
+            table, n_entries, index = hva, length // FR_DESC_SIZE, 0
+            continue
+        sums.addresses += <uint64_t>hva
+        sums.lengths += length
+        writable[0] += length if flags & FR_DESC_F_WRITE else 0
+        walked += 1
+        if not flags & FR_DESC_F_NEXT:
+            break
+        index = fr_load_u16(at + 14)
+    return True
 
 
 cdef inline void *floor_translate(const FrMemory *memory, uint64_t gpa, uint64_t *room) noexcept nogil:

@@ -19,7 +19,7 @@ SHADOW_GPA = 1 << 45  # where no guest has memory
 
 
 def make_plan(session: Session, area: ShadowArea | None, *, used_before: bool) -> Plan:
-    """What ``user_talk`` tells about the driver's own rings; *used_before*: an earlier back-end has used them.
+    """What ``talk`` tells about the driver's own rings; *used_before*: an earlier back-end has used them.
 
     *area*, too, if the connection may need it later: memory is told once.
     """
@@ -30,7 +30,7 @@ def make_plan(session: Session, area: ShadowArea | None, *, used_before: bool) -
 
 
 def make_relay_plan(session: Session, area: ShadowArea) -> Plan:
-    """What ``user_talk`` tells about shadow rings in *area*."""
+    """What ``talk`` tells about shadow rings in *area*."""
     base = USER_BASE + SHADOW_GPA
     vrings = tuple(
         Vring(

@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from acrn_dm.backends.user import backend as user
+from acrn_dm.backends.user import link as user_link
 from acrn_dm.devices import virtio_blk
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.testing import SimMachine, VirtioDriver
@@ -87,7 +88,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def machine() -> Iterator[SimMachine]:
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimMachine]:
+    monkeypatch.setattr(user_link, "TIME_LIMIT_S", 60.0)  # a busy machine may let a new process wait
     with SimMachine(memory=64 * MIB, plugins=[virtio_blk, user], vcpus=2) as machine:
         yield machine
 

@@ -20,6 +20,7 @@ from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import DriverQueue
 
 START_S = 20.0
+PATIENCE_S = 60.0
 SECTOR = 512
 IN, OUT = 0, 1
 HEADER = struct.Struct("<IIQ")
@@ -71,7 +72,7 @@ def storage_daemon(folder: Path, image: Path, *, queues: int = 1) -> Daemon:
     return Daemon([*argv, "--export", f"{export},num-queues={queues}"], socket, folder / "daemon.log")
 
 
-def eventually(machine: SimMachine, done: Callable[[], bool], seconds: float = 20.0) -> None:
+def eventually(machine: SimMachine, done: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     """Let *machine* run until *done*. Raises AssertionError."""
     deadline = time.monotonic() + seconds
     while not done():
@@ -121,7 +122,9 @@ class DiskLoad:
             if sent or done:
                 idle = time.monotonic()
                 self.on_progress(self.completed)
-            assert time.monotonic() - idle < 20, f"{left} requests are stuck; device failures: {self.machine.failures}"
+            assert time.monotonic() - idle < PATIENCE_S, (
+                f"{left} requests are stuck; device failures: {self.machine.failures}"
+            )
 
     def _fill(self, kind: int, todo: "Sequence[int] | object", content: Callable[[int], bytes]) -> int:
         sent = 0

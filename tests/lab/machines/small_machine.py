@@ -88,21 +88,21 @@ class Rig:
         kernel = () if "-k" in arguments else ("-k", str(self.kernel.quick_image))
         direct = (*kernel, "-r", str(initramfs), "-B", command_line)
         argv = [
-            *(
-                sys.executable,
-                "-m",
-                "tests.lab.machines.observed",
-                str(self.scratch / "witness"),
-                "--hypervisor",
-                "kvm",
-            ),
-            *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", "com1,stdio"),
-            *("-s", f"3,virtio-blk,{disk}"),
-            *("-s", f"5,virtio-console,file:report={self.scratch / 'report'}"),
+            *self._observed(disk),
             *(direct if boot is None else boot(initramfs, command_line)),
             *(*arguments, "lab"),
         ]
         return self.vm.spawn(argv, cwd=ROOT)
+
+    def _observed(self, disk: str) -> list[str]:
+        """The program, which tells what it did, and the devices of each machine."""
+        observer = ("-m", "tests.lab.machines.observed", str(self.scratch / "witness"))
+        return [
+            *(sys.executable, *observer, "--hypervisor", "kvm"),
+            *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", "com1,stdio"),
+            *("-s", f"3,virtio-blk,{disk}"),
+            *("-s", f"5,virtio-console,file:report={self.scratch / 'report'}"),
+        ]
 
     def finish(self, process: GuestProcess, timeout: float = LIMIT) -> Run:
         """Wait for the end."""
