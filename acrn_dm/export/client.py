@@ -1,13 +1,4 @@
-"""One vhost-user client: its requests, in a table, and what they make of device, memory and rings.
-
-Rings run when all that were started are enabled too, and, where STATUS was agreed, after DRIVER_OK; so a client that
-sets its rings up one after another does not make the device start as often. Stopping any of them stops the device,
-until a request that starts something comes. Memory changes stop it in between.
-
-A client stops rings for its driver's reset and for a pause, after which the driver goes on and does not repeat what it
-has told the device. RESET_DEVICE says that it is a reset. SET_STATUS does not, for QEMU sends 0 each time it stops, and
-many clients send neither: then a ring that starts elsewhere than where it stopped is another driver's.
-"""
+"""One vhost-user client: its requests, in a table, and what they make of device, memory and rings."""
 
 import contextlib
 import logging
@@ -20,8 +11,8 @@ from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.channel import Channel
 from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, PeerGone, ProtocolFeature, Request
 from acrn_dm.base.errors import AcrnDmError, GuestError
-from acrn_dm.export.client_memory import ClientMemory
 from acrn_dm.export.device import ExportedDevice
+from acrn_dm.export.rings import Rings
 from acrn_dm.export.vring import Vring, check_eventfd
 from acrn_dm.ring.position import MAX_BASE, RingPosition
 from acrn_dm.virtio.defs import Status
@@ -50,13 +41,8 @@ class Client:
         self._channel = Channel(peer)
         self._gone = gone
         self._back: Channel | None = None
-        self._memory = ClientMemory(dumped=exported.dumps_memory)
-        self._vrings = [Vring(i, size) for i, size in enumerate(self._device.queue_sizes)]
+        self._rings = Rings(exported)
         self._offered = OFFERED | (ProtocolFeature.CONFIG if self._device.config_size else 0)
-        self._features = 0
-        self._protocol = ProtocolFeature(0)
-        self._status = 0
-        self._running = False
         self._open = True
         self.is_owner = False
         exported.changed, exported.broken = self._config_changed, self._ring_broken
@@ -67,11 +53,8 @@ class Client:
         if not self._open:
             return
         self._open = False
-        self._stop()
-        self._forget_driver()
-        for vring in self._vrings:
-            vring.reset()
-        self._memory.clear()
+        self._rings.reset()
+        self._rings.memory.clear()
         self._exported.main_loop.remove(self._channel.fd)
         self._channel.close()
         self._close_back()
@@ -109,7 +92,7 @@ class Client:
             self._acknowledge(message, 0)
 
     def _acknowledge(self, message: Message, verdict: int) -> None:
-        if message.needs_reply and self._protocol & ProtocolFeature.REPLY_ACK:
+        if message.needs_reply and self._rings.protocol & ProtocolFeature.REPLY_ACK:
             self._channel.reply(message, wire.U64.pack(verdict))
 
     # Features and status
@@ -124,7 +107,7 @@ class Client:
         unknown = chosen & ~(self._exported.features | wire.PROTOCOL_FEATURES)
         if unknown:
             raise PeerError(f"SET_FEATURES with {unknown:#x}, which was not offered")
-        self._features = chosen
+        self._rings.features = chosen
 
     def get_protocol_features(self, message: Message) -> bytes:
         """GET_PROTOCOL_FEATURES."""
@@ -132,11 +115,11 @@ class Client:
 
     def set_protocol_features(self, message: Message) -> None:
         """SET_PROTOCOL_FEATURES; unknown bits are ignored."""
-        self._protocol = ProtocolFeature(message.number & self._offered)
+        self._rings.protocol = ProtocolFeature(message.number & self._offered)
 
     def get_queue_num(self, message: Message) -> bytes:
         """GET_QUEUE_NUM."""
-        return wire.U64.pack(len(self._vrings))
+        return wire.U64.pack(len(self._rings))
 
     def set_owner(self, message: Message) -> None:
         """SET_OWNER: "sets the sender as the owner of the session"."""
@@ -147,30 +130,26 @@ class Client:
 
     def get_status(self, message: Message) -> bytes:
         """GET_STATUS."""
-        return wire.U64.pack(self._status)
+        return wire.U64.pack(self._rings.status)
 
     def set_status(self, message: Message) -> None:
         """SET_STATUS; 0 stops the device and forgets no ring."""
-        self._status = message.number & 0xFF
-        if self._status & Status.DRIVER_OK:
-            self._start_if_ready()
+        self._rings.status = message.number & 0xFF
+        if self._rings.status & Status.DRIVER_OK:
+            self._rings.start_if_ready()
         else:
-            self._stop()
+            self._rings.stop()
 
     def reset_device(self, message: Message) -> None:
         """RESET_DEVICE."""
-        self._stop()
-        self._forget_driver()
-        self._status = 0
-        for vring in self._vrings:
-            vring.reset()
+        self._rings.reset()
 
     # Memory
 
     def set_mem_table(self, message: Message) -> None:
         """SET_MEM_TABLE."""
         regions = payload.parse_memory_table(message)
-        self._with_device_stopped(lambda: self._memory.replace(regions, message.fds))
+        self._rings.with_device_stopped(lambda: self._rings.memory.replace(regions, message.fds))
 
     def get_max_mem_slots(self, message: Message) -> bytes:
         """GET_MAX_MEM_SLOTS."""
@@ -179,24 +158,24 @@ class Client:
     def add_mem_reg(self, message: Message) -> None:
         """ADD_MEM_REG."""
         fields = payload.parse_single_region(message)
-        self._with_device_stopped(lambda: self._memory.add(fields, message.take_fd()))
+        self._rings.with_device_stopped(lambda: self._rings.memory.add(fields, message.take_fd()))
 
     def rem_mem_reg(self, message: Message) -> None:
         """REM_MEM_REG; QEMU sends a descriptor along that is of no use."""
         fields = payload.parse_single_region(message)
-        self._with_device_stopped(lambda: self._memory.remove(fields))
+        self._rings.with_device_stopped(lambda: self._rings.memory.remove(fields))
 
     # Rings
 
     def set_vring_num(self, message: Message) -> None:
         """SET_VRING_NUM."""
         index, size = message.fields(payload.VRING_STATE)
-        self._stopped_vring(index).set_size(size)
+        self._rings.stopped(index).set_size(size)
 
     def set_vring_addr(self, message: Message) -> None:
         """SET_VRING_ADDR. They are looked up when the ring starts: memory may come later."""
         index, desc, avail, used = payload.parse_vring_addr(message)
-        vring = self._stopped_vring(index)
+        vring = self._rings.stopped(index)
         vring.desc, vring.avail, vring.used = desc, avail, used
 
     def set_vring_base(self, message: Message) -> None:
@@ -204,17 +183,13 @@ class Client:
         index, base = message.fields(payload.VRING_STATE)
         if base > MAX_BASE:
             raise PeerError(f"SET_VRING_BASE of ring {index} to {base}")
-        vring = self._stopped_vring(index)
-        position = RingPosition(base)
-        if vring.stopped_at not in (None, position):
-            self._forget_driver()
-        vring.position = position
+        self._rings.place(index, RingPosition(base))
 
     def get_vring_base(self, message: Message) -> bytes:
         """GET_VRING_BASE stops the ring; where it was is kept."""
         index, _ = message.fields(payload.VRING_STATE)
-        self._stop()
-        vring = self._vring(index)
+        self._rings.stop()
+        vring = self._rings.ring(index)
         vring.set_kick(-1)
         return payload.VRING_STATE.pack(index, vring.position.base)
 
@@ -223,9 +198,9 @@ class Client:
         vring, fd = self._ring_and_fd(message)
         if fd < 0:
             raise PeerError(f"ring {vring.index} without a kick: polling is not served")
-        self._stop()
+        self._rings.stop()
         vring.set_kick(fd)
-        self._start_if_ready()
+        self._rings.start_if_ready()
 
     def set_vring_call(self, message: Message) -> None:
         """SET_VRING_CALL; also while the ring runs, when the client masks a vector."""
@@ -240,15 +215,15 @@ class Client:
     def set_vring_enable(self, message: Message) -> None:
         """SET_VRING_ENABLE."""
         index, enable = message.fields(payload.VRING_STATE)
-        vring = self._vring(index)
+        vring = self._rings.ring(index)
         if enable not in (0, 1):
             raise PeerError(f"SET_VRING_ENABLE of ring {index} with {enable}")
         if vring.enabled != bool(enable):
             vring.enabled = bool(enable)
             if enable:
-                self._start_if_ready()
+                self._rings.start_if_ready()
             else:
-                self._stop()
+                self._rings.stop()
 
     # Configuration space
 
@@ -277,52 +252,10 @@ class Client:
 
     # Helpers
 
-    def _vring(self, index: int) -> Vring:
-        if index >= len(self._vrings):
-            raise PeerError(f"ring {index} of {len(self._vrings)}")
-        return self._vrings[index]
-
-    def _stopped_vring(self, index: int) -> Vring:
-        vring = self._vring(index)
-        if self._running:
-            self._stop()
-        return vring
-
     def _ring_and_fd(self, message: Message) -> tuple[Vring, int]:
         index, has_fd = payload.parse_vring_fd(message)
-        vring = self._vring(index)
+        vring = self._rings.ring(index)
         return vring, check_eventfd(message.take_fd()) if has_fd else -1
-
-    def _with_device_stopped(self, change: Callable[[], None]) -> None:
-        running = self._running
-        self._stop()
-        change()
-        if running:
-            self._start_if_ready()
-
-    def _enabled(self, vring: Vring) -> bool:
-        return vring.enabled or not self._features & wire.PROTOCOL_FEATURES
-
-    def _start_if_ready(self) -> None:
-        started = [vring for vring in self._vrings if vring.started]
-        ready = bool(started) and all(self._enabled(vring) for vring in started)
-        if self._protocol & ProtocolFeature.STATUS and not self._status & Status.DRIVER_OK:
-            ready = False
-        if ready and not self._running:
-            self._exported.start(self._features & ~wire.PROTOCOL_FEATURES, started, self._memory)
-            self._running = True
-
-    def _stop(self) -> None:
-        if self._running:
-            self._running = False
-            for index, position in self._exported.stop().items():
-                self._vrings[index].position = self._vrings[index].stopped_at = position
-
-    def _forget_driver(self) -> None:
-        """Only while stopped. The other rings' positions are the former driver's, too: they say nothing of the next."""
-        self._exported.reset()
-        for vring in self._vrings:
-            vring.stopped_at = None
 
     def _config_changed(self) -> None:
         if self._back is not None:
@@ -334,9 +267,7 @@ class Client:
 
     def _ring_broken(self, error: Exception) -> None:
         log.warning("%s: %s", self._device.name, error)
-        self._status |= Status.NEEDS_RESET
-        for vring in self._vrings:
-            vring.error()
+        self._rings.broken()
 
     def _close_back(self) -> None:
         back, self._back = self._back, None

@@ -26,6 +26,15 @@ GENERATED = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info", "build")
 PIP = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "--no-input"]
 
 
+OFFERED = """
+from acrn_dm.contract.plugins import make_plugin_manager
+manager = make_plugin_manager()
+assert not manager.problems, manager.problems
+types = *manager.device_types().values(), *manager.backend_types(), *manager.hypervisor_types().values()
+print(*map(manager.provider, types), sep="\\n")
+"""
+
+
 def run(*command: str | Path, folder: Path) -> str:
     """The output of a program that ends well, with nothing of our own environment's but the path."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "CFLAGS": "-O0", "PIP_NO_INDEX": "1"}
@@ -110,5 +119,5 @@ def test_package_passes_its_tests_where_only_wheels_are(environment: Environment
     pytest_ = ("-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-W", "error")
     report = run(environment.python, *pytest_, "-c", os.devnull, copied / "tests", folder=tmp_path)
     assert " passed" in report
-    load = "from acrn_dm.contract.plugins import make_plugin_manager as make; m = make(); print(m.problems, m.list())"
-    assert f"distribution='{project['name']}'" in run(environment.python, "-I", "-c", load, folder=tmp_path)
+    offered = run(environment.python, "-I", "-c", OFFERED, folder=tmp_path)
+    assert f"({project['name']} {project['version']})" in offered

@@ -120,7 +120,7 @@ class InterruptController:
     _by_fd: dict[int, IrqFd] = attrs.field(factory=dict, init=False)
     _pending: list[MsiMessage] = attrs.field(factory=list, init=False)
     _set: set[int] = attrs.field(factory=set, init=False)  # GSIs asserted by set_line
-    _held: set[int] = attrs.field(factory=set, init=False)  # GSIs asserted by an irqfd until the guest's EOI
+    _until_eoi: set[int] = attrs.field(factory=set, init=False)  # GSIs that an irqfd asserted
 
     @property
     def bindings(self) -> list[IrqFd]:
@@ -154,7 +154,7 @@ class InterruptController:
         """The guest acknowledges: irqfds let go of the line and their resample fds are signalled."""
         self.poll()
         with self._edge(gsi):
-            self._held.discard(gsi)
+            self._until_eoi.discard(gsi)
         for binding, (_, resample) in self._own.items():
             if binding.target == IntxLine(gsi=gsi) and resample is not None:
                 signal(resample)
@@ -192,7 +192,7 @@ class InterruptController:
             self._drop(binding)
         self._pending.clear()
         self._set.clear()
-        self._held.clear()
+        self._until_eoi.clear()
 
     def _drop(self, binding: IrqFd) -> None:
         del self._by_fd[binding.fd]
@@ -204,7 +204,7 @@ class InterruptController:
             b.target == target and b.resample_fd is not None for b in self._own
         ):
             with self._edge(target.gsi):
-                self._held.discard(target.gsi)
+                self._until_eoi.discard(target.gsi)
 
     def _look_at(self, binding: IrqFd) -> None:
         own, resample = self._own[binding]
@@ -215,7 +215,7 @@ class InterruptController:
             self.deliver(target)
         elif resample is not None:
             with self._edge(target.gsi):
-                self._held.add(target.gsi)
+                self._until_eoi.add(target.gsi)
         else:
             self._pulse(target.gsi)
 
@@ -224,7 +224,7 @@ class InterruptController:
             self.changes += [LineChange(gsi=gsi, asserted=True), LineChange(gsi=gsi, asserted=False)]
 
     def _level(self, gsi: int) -> bool:
-        return gsi in self._set or gsi in self._held
+        return gsi in self._set or gsi in self._until_eoi
 
     @contextmanager
     def _edge(self, gsi: int) -> Iterator[None]:

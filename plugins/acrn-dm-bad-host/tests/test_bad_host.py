@@ -1,5 +1,6 @@
 """The backends under a driver, before a device that reverses bytes."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 
@@ -12,7 +13,6 @@ from acrn_dm.testing import DriverQueue, SimMachine, VirtioDriver
 
 NEEDS_RESET = 64
 DELAY_MS = 50
-PATIENCE_S = 10.0
 
 
 @attrs.frozen(kw_only=True)
@@ -49,72 +49,88 @@ def add(machine: SimMachine, backend: str) -> Reverser:
     return device
 
 
+class Clock:
+    """The time of the loop ``io`` in the test's hand: what is to be done later there waits for ``strike``."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Timer] = []
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        self.waiting.append(Timer(seconds, callback))
+        return self.waiting[-1]
+
+    def strike(self) -> list[float]:
+        """Do what waits, unless it was cancelled; returns in how many seconds each was to be done."""
+        waiting, self.waiting = [timer for timer in self.waiting if timer.callback is not None], []
+        for timer in waiting:
+            assert timer.callback is not None
+            timer.callback()
+        return [timer.when for timer in waiting]
+
+
+Slow = tuple[SimMachine, Reverser, VirtioDriver, Clock]
+
+
 @pytest.fixture
-def slow() -> Iterator[tuple[SimMachine, Reverser, VirtioDriver]]:
-    """A started device on a slow host."""
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    """A started device on a slow host, and the clock."""
+    clock, call_later = Clock(), IoLoop.call_later
+
+    def by_the_clock(loop: IoLoop, seconds: float, callback: Callable[[], object]) -> Timer:
+        return (clock.call_later if loop.name == "io" else functools.partial(call_later, loop))(seconds, callback)
+
+    monkeypatch.setattr(IoLoop, "call_later", by_the_clock)
     with make_machine(slow_host_ms=DELAY_MS) as machine:
         device = add(machine, "slow-host")
         driver = machine.driver(3)
         driver.start()
-        yield machine, device, driver
+        yield machine, device, driver, clock
 
 
-def wait_for_it(machine: SimMachine, queue: DriverQueue) -> list[bytes]:
-    """What the device returns when its time has come."""
-    machine.io_loop("io").step(PATIENCE_S)  # until the timer is due
+def answers(machine: SimMachine, queue: DriverQueue) -> list[bytes]:
+    """What the device has returned by now."""
     machine.settle()
     return [done.data[: done.written] for done in queue.completed()]
 
 
-def test_answer_is_late(slow: tuple[SimMachine, Reverser, VirtioDriver]) -> None:
-    machine, _, driver = slow
+def test_answer_is_late(slow: Slow) -> None:
+    machine, _, driver, clock = slow
     queue = driver.queue(0)
     queue.send([b"stressed"], [8])
     queue.kick()
-    machine.settle()
-    assert queue.completed() == []
-    assert wait_for_it(machine, queue) == [b"desserts"]
+    assert answers(machine, queue) == []
+    assert clock.strike() == [DELAY_MS / 1000]
+    assert answers(machine, queue) == [b"desserts"]
     assert driver.queue_interrupts(0) == 1
 
 
-def test_kicks_that_come_meanwhile_wait_for_the_same_moment(
-    slow: tuple[SimMachine, Reverser, VirtioDriver], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine, device, driver = slow
-    asked: list[float] = []
-    call_later = IoLoop.call_later
-
-    def counted(loop: IoLoop, seconds: float, callback: Callable[[], object]) -> Timer:
-        asked.append(seconds)
-        return call_later(loop, seconds, callback)
-
-    monkeypatch.setattr(IoLoop, "call_later", counted)
+def test_kicks_that_come_meanwhile_wait_for_the_same_moment(slow: Slow) -> None:
+    machine, device, driver, clock = slow
     queue, before = driver.queue(0), device.rounds
     for text in (b"ab", b"cd", b"ef"):
         queue.send([text], [8])
         queue.kick(force=True)
-        machine.settle()
-    assert wait_for_it(machine, queue) == [b"ba", b"dc", b"fe"]
+        assert answers(machine, queue) == []
+    assert clock.strike() == [DELAY_MS / 1000]
+    assert answers(machine, queue) == [b"ba", b"dc", b"fe"]
     assert device.rounds == before + 1
-    assert asked == [DELAY_MS / 1000]
 
 
-def test_reset_forgets_the_kick_that_waits_and_the_next_driver_is_served(
-    slow: tuple[SimMachine, Reverser, VirtioDriver],
-) -> None:
-    machine, _, driver = slow
+def test_reset_forgets_the_kick_that_waits_and_the_next_driver_is_served(slow: Slow) -> None:
+    machine, _, driver, clock = slow
     open_before = sorted(os.listdir("/proc/self/fd"))
     driver.queue(0).send([b"ab"], [8])
     driver.queue(0).kick()
     machine.settle()
     driver.reset()
-    assert machine.io_loop("io").step(3 * DELAY_MS / 1000) == 0  # nothing is due any more
+    assert clock.strike() == []  # nothing is due any more
     driver.start()
     assert sorted(os.listdir("/proc/self/fd")) == open_before
     driver.queue(0).send([b"cd"], [8])
     driver.queue(0).kick()
     machine.settle()
-    assert wait_for_it(machine, driver.queue(0)) == [b"dc"]
+    clock.strike()
+    assert answers(machine, driver.queue(0)) == [b"dc"]
 
 
 def test_host_that_is_not_slow_loses_nothing() -> None:

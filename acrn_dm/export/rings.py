@@ -1,0 +1,102 @@
+"""The rings of one vhost-user client: when the device serves them, and what is known of the driver behind them.
+
+Rings run when all that were started are enabled too, and, where STATUS was agreed, after DRIVER_OK; so a client that
+sets its rings up one after another does not make the device start as often. Stopping any of them stops the device,
+until a request that starts something comes. Memory changes stop it in between.
+
+A client stops rings for its driver's reset and for a pause, after which the driver goes on and does not repeat what it
+has told the device. RESET_DEVICE says that it is a reset. SET_STATUS does not, for QEMU sends 0 each time it stops, and
+many clients send neither: then a ring that starts elsewhere than where it stopped is another driver's.
+"""
+
+from collections.abc import Callable
+
+from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, PeerError, ProtocolFeature
+from acrn_dm.export.client_memory import ClientMemory
+from acrn_dm.export.device import ExportedDevice
+from acrn_dm.export.vring import Vring
+from acrn_dm.ring.position import RingPosition
+from acrn_dm.virtio.defs import Status
+
+
+class Rings:
+    """All rings, and what the client said that counts for each of them: *features*, *protocol* and *status*."""
+
+    def __init__(self, exported: ExportedDevice) -> None:
+        self.memory = ClientMemory(dumped=exported.dumps_memory)
+        self.features = 0
+        self.protocol = ProtocolFeature(0)
+        self.status = 0
+        self._exported = exported
+        self._vrings = [Vring(i, size) for i, size in enumerate(exported.device.queue_sizes)]
+        self._running = False
+
+    def __len__(self) -> int:
+        return len(self._vrings)
+
+    def ring(self, index: int) -> Vring:
+        """The ring of that number. Raises PeerError where there is none."""
+        if index >= len(self._vrings):
+            raise PeerError(f"ring {index} of {len(self._vrings)}")
+        return self._vrings[index]
+
+    def stopped(self, index: int) -> Vring:
+        """The ring of that number, to be changed. Raises PeerError where there is none."""
+        vring = self.ring(index)
+        self.stop()
+        return vring
+
+    def place(self, index: int, position: RingPosition) -> None:
+        """Ring *index* is to go on at *position*."""
+        vring = self.stopped(index)
+        if vring.stopped_at not in (None, position):
+            self.forget_driver()
+        vring.position = position
+
+    def with_device_stopped(self, change: Callable[[], None]) -> None:
+        """Do *change* while nobody uses memory."""
+        running = self._running
+        self.stop()
+        change()
+        if running:
+            self.start_if_ready()
+
+    def start_if_ready(self) -> None:
+        """See the module. Raises what ``ExportedDevice.start`` does; then nothing runs."""
+        started = [vring for vring in self._vrings if vring.started]
+        ready = bool(started) and all(self._enabled(vring) for vring in started)
+        if self.protocol & ProtocolFeature.STATUS and not self.status & Status.DRIVER_OK:
+            ready = False
+        if ready and not self._running:
+            self._exported.start(self.features & ~PROTOCOL_FEATURES, started, self.memory)
+            self._running = True
+
+    def stop(self) -> None:
+        """The device serves no ring; each is where it was. Idempotent."""
+        if self._running:
+            self._running = False
+            for index, position in self._exported.stop().items():
+                self._vrings[index].position = self._vrings[index].stopped_at = position
+
+    def forget_driver(self) -> None:
+        """Only while stopped. The other rings' positions are the former driver's, too: they say nothing of the next."""
+        self._exported.reset()
+        for vring in self._vrings:
+            vring.stopped_at = None
+
+    def reset(self) -> None:
+        """The driver is gone, and every ring is as it was before the client spoke of it."""
+        self.stop()
+        self.forget_driver()
+        self.status = 0
+        for vring in self._vrings:
+            vring.reset()
+
+    def broken(self) -> None:
+        """The device can't go on with this driver, which is to reset it."""
+        self.status |= Status.NEEDS_RESET
+        for vring in self._vrings:
+            vring.error()
+
+    def _enabled(self, vring: Vring) -> bool:
+        return vring.enabled or not self.features & PROTOCOL_FEATURES
