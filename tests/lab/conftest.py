@@ -19,6 +19,8 @@ from lab.kernels.debian import Kernel, debian_kernel
 from lab.outer.vm import OuterVm
 from lab.qemu import program
 
+pytest.register_assert_rewrite("tests.lab.machines.small_machine")  # its assertions are those of the tests
+
 _REPORT = pytest.StashKey[str]()
 _STARTED = pytest.StashKey[float]()
 _SECOND = pytest.StashKey[list[str]]()
