@@ -6,6 +6,7 @@ and the command line make of it.
 """
 
 import errno
+import gc
 import os
 import re
 import threading
@@ -40,6 +41,7 @@ def parts_of_the_process() -> tuple[set[str], int]:
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """A machine that leaves neither descriptors nor threads behind, and nothing in the module."""
     eventfd._choose()  # what is opened once for the process
+    gc.collect()  # what tests before this one have left to it
     before = parts_of_the_process()
     it = make_scene(tmp_path, monkeypatch)
     yield it
