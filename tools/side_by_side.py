@@ -18,11 +18,12 @@ from collections.abc import Sequence
 
 import attrs
 
-MACHINES = "tests/lab/machines"
+MACHINES, HSM = "tests/lab/machines", "tests/lab/hsm"
 # Every test is in exactly one of them.
 PARTS = {
     "machines": (MACHINES, "-m", "lab"),
-    "lab": ("tests", "plugins", "-m", "lab", f"--ignore={MACHINES}"),
+    "hsm": (HSM, "-m", "lab"),
+    "lab": ("tests", "plugins", "-m", "lab", f"--ignore={MACHINES}", f"--ignore={HSM}"),
     "rest": ("tests", "plugins", "-m", "not lab"),
 }
 COUNT = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$")
