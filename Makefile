@@ -20,7 +20,7 @@ test: ext
 	@$(PY) -m tools.side_by_side
 
 test-unit: ext
-	$(PYTEST) tests plugins -m "not lab and not process" $(SIDE_BY_SIDE)
+	$(PYTEST) tests plugins -m "not lab and not process and not stress" $(SIDE_BY_SIDE)
 
 test-lab: ext
 	$(PYTEST) tests -m lab

@@ -267,6 +267,7 @@ def running(machine: SimMachine) -> Iterator[None]:
             loop.stop()
 
 
+@pytest.mark.stress
 def test_io_loop_of_this_process() -> None:
     with machine_with() as machine:
         witness = watch(machine)
@@ -276,6 +277,7 @@ def test_io_loop_of_this_process() -> None:
             account(Scene(driver, witness, queue=0, out=b"ab", in_=(2,)))
 
 
+@pytest.mark.stress
 def test_configuration_change() -> None:
     with machine_with() as machine:
         witness = watch(machine)
@@ -284,6 +286,7 @@ def test_configuration_change() -> None:
         account(ConfigScene(driver, witness, queue=0, out=b""))
 
 
+@pytest.mark.stress
 def test_kernel_that_writes_the_call() -> None:
     with vhost_card() as card:
         witness = watch(card.machine)
@@ -292,6 +295,7 @@ def test_kernel_that_writes_the_call() -> None:
             account(Scene(card.driver, witness, queue=1, out=b"ab", in_=(2,)))
 
 
+@pytest.mark.stress
 @pytest.mark.process
 def test_other_process_that_writes_the_call(tmp_path: Path) -> None:
     path = tmp_path / "console.sock"

@@ -63,6 +63,7 @@ def test_plugin_keeps_the_hypervisor_protocol(rig: Rig, interface: dict[str, str
     rig.expect(*rig.violations())
 
 
+@pytest.mark.stress
 @INTERFACES
 def test_storm_of_requests_loses_and_doubles_none(rig: Rig, interface: dict[str, str]) -> None:
     """102,400 accesses of 8 vCPUs, with spurious ATTACH returns, slots the module handles, and a signal each ms."""

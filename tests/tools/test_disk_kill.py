@@ -25,6 +25,7 @@ def has_direct_io(directory: Path) -> bool:
     return True
 
 
+@pytest.mark.stress
 def test_killed_disk_has_lost_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     """In each cache mode; the tool's own default is a thousand kills of each."""
     modes = [mode for mode in disk_kill.MODES if "nocache" not in mode or has_direct_io(tmp_path)]
@@ -40,6 +41,7 @@ def test_killed_disk_has_lost_nothing_that_it_acknowledged(tmp_path: Path) -> No
     ("mode", "fault"),
     [("writethru", "early"), ("writeback", "early"), ("writethru-power", "volatile"), ("writeback-power", "no_flush")],
 )
+@pytest.mark.stress
 def test_disk_that_forgets_is_caught(mode: str, fault: str) -> None:
     done = run("tests.tools.forgetful_disk", mode, fault)
     assert "was promised to be there" in done.stdout, done.stderr

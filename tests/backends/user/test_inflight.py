@@ -131,6 +131,7 @@ def all_answers(machine: SimMachine, queue: DriverQueue) -> list[Completion]:
     return done
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("stuck", [True, False], ids=["stuck", "busy"])
 def test_what_was_written_is_read_however_often_the_backend_is_killed(
     disk: Disk, machine: SimMachine, stuck: bool

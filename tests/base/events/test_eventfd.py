@@ -43,6 +43,7 @@ def no_aio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eventfd, "_signal", None)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("place", SCENES)
 def test_peer_that_fights_over_an_eventfd_never_makes_us_wait(place: str) -> None:
     """``python -m tools.eventfd_fight`` does the same for a minute each."""
@@ -51,6 +52,7 @@ def test_peer_that_fights_over_an_eventfd_never_makes_us_wait(place: str) -> Non
         scene.check()
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("place", [place for place in SCENES if place != "export-call"])  # another process
 def test_peer_that_fights_hangs_no_more_than_a_helper_where_the_kernel_can_not_signal(place: str, no_aio: None) -> None:
     with SCENES[place]() as scene:

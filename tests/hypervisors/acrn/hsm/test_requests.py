@@ -211,6 +211,7 @@ def storm(vm: FakeVm, vcpu: int, turns: int, sent: Counter[int], errors: list[st
             sent[KICK_PORT] += 1
 
 
+@pytest.mark.stress
 def test_hundred_thousand_requests_of_eight_vcpus_lose_and_double_nothing() -> None:
     """With kicks that the kernel takes in between, and returns of ATTACH for no reason."""
     turns = 12_500
