@@ -1,14 +1,12 @@
 """Option classes: attrs classes whose fields are the options of a device, with the help text beside each.
 
 ``option`` declares one, ``parse_options`` reads the common ``key=value,flag`` form into such a class,
-``from_mapping`` a TOML table, ``describe`` makes the help. A class with a grammar of its own (the original's
-``virtio-blk``) brings a classmethod ``from_string`` and a ClassVar ``GRAMMAR``, one line of text for the help;
-everything else is the same for it.
+``from_mapping`` a TOML table, ``describe`` makes the help; ``option_types`` has the types that a field may have. A
+class with a grammar of its own (the original's ``virtio-blk``) brings a classmethod ``from_string`` and a ClassVar
+``GRAMMAR``, one line of text for the help; everything else is the same for it.
 """
 
 import difflib
-import os
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,14 +16,11 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.sockets.unix_listener import path_problem
+from acrn_dm.contract.option_types import OptionValue, option_value
 
 C = TypeVar("C")
 
 MAX_WORD = 64  # longer words are not compared with known ones: the comparison is quadratic
-
-METAVARS: Mapping[object, str] = {bool: "on|off", int: "N", Path: "PATH", str: "TEXT"}  # by the field's type
-TRUE_WORDS = frozenset({"on", "true", "yes", "1"})
-FALSE_WORDS = frozenset({"off", "false", "no", "0"})
 
 
 def option(
@@ -37,7 +32,12 @@ def option(
     metavar: str | None = None,
     hidden: bool = False,
 ) -> Any:  # as attrs.field: the type that the field is declared with
-    """Declare one option; *help* is one sentence, *metavar* what stands for its value in the help."""
+    """Declare one option; *help* is one sentence, *metavar* what stands for its value in the help.
+
+    The field's type says how its value is read: bool, int, float, ``ByteSize`` (4096, 4k, 1G), str, Path, an Enum, a
+    Literal, and ``list[T]`` or ``tuple[T, ...]`` of these, for which the option may be given several times; each with
+    ``| None``. With a *converter* it may be any. A kind of device with another type is refused when it is offered.
+    """
     metadata = {"help": help, "metavar": metavar, "hidden": hidden}
     return attrs.field(default=default, validator=validator, converter=converter, metadata=metadata)
 
@@ -75,9 +75,13 @@ def describe(config: type) -> tuple[OptionHelp, ...]:
 
 def parse_options(config: type[C], text: str, what: str) -> C:
     """Read ``key=value,flag`` into *config*; *what* names the device in errors. Raises ConfigError."""
+    repeated = _repeated(config)
     values: dict[str, object] = {}
     for token in filter(None, text.split(",")):
         key, eq, value = token.partition("=")
+        if key.replace("-", "_") in repeated:
+            values[key] = (*typing.cast("tuple[object, ...]", values.get(key, ())), value if eq else True)
+            continue
         if key in values:
             raise ConfigError(f"option {key!r} is given twice", option=what)
         values[key] = value if eq else True
@@ -96,11 +100,25 @@ def from_mapping(config: type[C], values: Mapping[str, object], what: str) -> C:
             raise ConfigError(f"unknown option {key!r}; {did_you_mean(name, fields)}{known}", option=what)
         if name in arguments:
             raise ConfigError(f"option {key!r} is given twice", option=what)
-        arguments[name] = _convert(hints[name], value, f"{what} {key}") if fields[name].converter is None else value
+        kind = None if fields[name].converter is not None else _value_of(hints[name])
+        arguments[name] = value if kind is None else kind.read(value, f"{what} {key}")
     missing = [n for n, f in fields.items() if f.default is attrs.NOTHING and n not in arguments]
     if missing:
         raise ConfigError(f"option {missing[0]!r} is required", option=what)
     return construct(config, arguments, what)
+
+
+def check_types(config: type) -> None:
+    """Raise TypeError, with the field's name and the reason, for an option that nothing could be read into."""
+    if not attrs.has(config):
+        return
+    hints = typing.get_type_hints(config)
+    for field in attrs.fields(config):
+        if field.init and field.converter is None and not hasattr(config, "from_string"):
+            try:
+                option_value(hints[field.name])
+            except TypeError as e:
+                raise TypeError(f"option {field.name!r}: {e}") from None
 
 
 def construct(config: Callable[..., C], arguments: Mapping[str, object], what: str) -> C:
@@ -117,55 +135,30 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}? " if near else ""
 
 
-def parse_bool(value: object, what: str) -> bool:
-    """Read a switch: ``True``, or one of on, off, true, false, yes, no, 1, 0."""
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() in TRUE_WORDS:
-        return True
-    if str(value).lower() in FALSE_WORDS:
-        return False
-    raise ConfigError("expected on or off", option=what, value=value)
-
-
-def parse_int(value: object, what: str) -> int:
-    """Read an integer in C notation (decimal, 0x, 0o, 0b)."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    try:
-        if not isinstance(value, str) or len(value) > 66:  # 0b and 64 digits; longer ones could not even be printed
-            raise ValueError
-        return int(value, 0)
-    except ValueError:
-        raise ConfigError("expected a whole number", option=what, value=value) from None
-
-
 def _socket_path(instance: object, attribute: "attrs.Attribute[Path | None]", value: Path | None) -> None:
     problem = None if value is None else path_problem(value)
     if problem is not None:
         raise ValueError(f"{attribute.name} {str(value)!r}: {problem}")
 
 
-def _convert(hint: object, value: object, what: str) -> object:
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        hint = next(a for a in typing.get_args(hint) if a is not type(None))
-    if hint is bool:
-        return parse_bool(value, what)
-    if value is True or value == "":
-        raise ConfigError("a value is missing; write it behind '='", option=what)
-    if hint is int:
-        return parse_int(value, what)
-    if hint in (Path, str):
-        if not isinstance(value, str):
-            raise ConfigError("expected text", option=what, value=value)
-        return Path(os.path.expanduser(value)) if hint is Path else value  # pathlib's raises for an unknown ~user
-    return value
-
-
 def _metavar(hint: object) -> str:
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        hint = next(a for a in typing.get_args(hint) if a is not type(None))
-    return METAVARS.get(hint, "VALUE")
+    kind = _value_of(hint)
+    return "VALUE" if kind is None else kind.metavar
+
+
+def _value_of(hint: object) -> OptionValue | None:
+    """How the type is read; None for one that only a grammar of its class's own can make."""
+    try:
+        return option_value(hint)
+    except TypeError:
+        return None
+
+
+def _repeated(config: type) -> frozenset[str]:
+    """Options that may be given several times."""
+    hints = typing.get_type_hints(config)
+    kinds = {f.name: _value_of(hints[f.name]) for f in attrs.fields(config) if f.init and f.converter is None}
+    return frozenset(name for name, kind in kinds.items() if kind is not None and kind.many)
 
 
 def _show(default: object) -> str:

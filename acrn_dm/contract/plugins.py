@@ -17,6 +17,7 @@ import pluggy
 from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError, PluginError
 from acrn_dm.base.irq import IoEventFd, IrqFd
 from acrn_dm.contract import hookspecs
+from acrn_dm.contract.options import check_types
 from acrn_dm.contract.types import API, BackendType, DeviceType, HypervisorType, Provenance
 
 log = logging.getLogger(__name__)
@@ -110,10 +111,17 @@ class PluginManager:
                 self._load(entry)
 
     def device_types(self) -> dict[str, DeviceType]:
-        """All kinds of devices by name and alias. Raises PluginError."""
+        """All kinds of devices by name and alias. Raises PluginError, also for an option of a type that nothing can be
+        read into.
+        """
         types: dict[str, DeviceType] = {}
         owners: dict[str, Provenance] = {}
         for record, owner in self._collect("acrn_dm_device_types", DeviceType):
+            try:
+                check_types(record.config)
+            except (TypeError, NameError) as e:  # NameError: an annotation that names nothing
+                text = f"{record.name}: {e}"
+                raise PluginError(text, provenance=str(owner), hook="acrn_dm_device_types") from e
             for name in (record.name, *record.aliases):
                 self._claim(owners, name, owner, "device type")
                 types[name] = record

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import attrs
 
 from acrn_dm.base.errors import ConfigError
-from acrn_dm.contract.options import FALSE_WORDS, TRUE_WORDS, from_mapping, option, vhost_user_option
+from acrn_dm.contract.option_types import FALSE_WORDS, TRUE_WORDS
+from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 from acrn_dm.contract.types import Bdf
 
 WHAT = "virtio-net"
