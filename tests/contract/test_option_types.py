@@ -177,3 +177,13 @@ def test_kind_with_an_option_that_can_not_be_read_is_refused_when_it_is_offered(
 
 def test_option_with_a_converter_of_its_own_may_have_any_type() -> None:
     assert offer(Converted)["odd"].config is Converted
+
+
+@attrs.frozen(kw_only=True)
+class Misspelt:
+    path: "Path.nothing" = option(default=None, help="a type that is not there")
+
+
+def test_annotation_that_can_not_be_looked_at_names_the_plugin() -> None:
+    with pytest.raises(PluginError, match=r"odd: .*nothing"):
+        offer(Misspelt)

@@ -24,8 +24,8 @@ from acrn_dm import (
     hookimpl,
 )
 
-DELAY, DELAY_MS = "slow-host-ms", 20
-AFTER, AFTER_KICKS = "failing-host-after", 100
+DELAY, DELAY_MS, MAX_DELAY_MS = "slow-host-ms", 20, 3_600_000
+AFTER, AFTER_KICKS, MAX_KICKS = "failing-host-after", 100, 1 << 62
 ALL = {"*"}
 
 
@@ -102,7 +102,7 @@ class GatedBackend(VbsU):
 
     def arrived(self, gate: Gate) -> None:
         """The driver kicked the queue behind *gate*. On the loop's thread."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of bad host has its own
 
     def _shut(self) -> None:
         for gate in self._gates:
@@ -114,7 +114,7 @@ class SlowHost(GatedBackend):
 
     def __init__(self, device: VirtioDevice) -> None:
         super().__init__(device)
-        self.delay_s = _number(device, DELAY, DELAY_MS, least=0) / 1000
+        self.delay_s = _number(device, DELAY, DELAY_MS, range(MAX_DELAY_MS + 1)) / 1000
 
     def arrived(self, gate: Gate) -> None:
         """Wait."""
@@ -126,7 +126,7 @@ class FailingHost(GatedBackend):
 
     def __init__(self, device: VirtioDevice) -> None:
         super().__init__(device)
-        self.after = _number(device, AFTER, AFTER_KICKS, least=1)
+        self.after = _number(device, AFTER, AFTER_KICKS, range(1, MAX_KICKS + 1))
         self.kicks = 0
 
     def start(self, session: Session) -> None:
@@ -143,15 +143,16 @@ class FailingHost(GatedBackend):
             self.device.fail(HostError(f"failing-host: kick {self.after}"))
 
 
-def _number(device: VirtioDevice, name: str, default: int, *, least: int) -> int:
+def _number(device: VirtioDevice, name: str, default: int, allowed: range) -> int:
     """The value of option *name*. Raises ConfigError."""
     value = device.context.plugin_options.get(name, default)
     try:
         number = int(str(value))
-        if number < least:
+        if number not in allowed:
             raise ValueError
     except ValueError:
-        raise ConfigError(f"expected a whole number from {least} on", option=f"--{name}", value=str(value)) from None
+        text = f"expected a whole number from {allowed[0]} to {allowed[-1]}"
+        raise ConfigError(text, option=f"--{name}", value=str(value)) from None
     return number
 
 

@@ -166,11 +166,17 @@ def test_host_fails_with_the_nth_kick_and_works_again_after_a_reset() -> None:
     [
         ("slow-host", {"slow_host_ms": "soon"}),
         ("slow-host", {"slow_host_ms": "-1"}),
+        ("slow-host", {"slow_host_ms": "3600001"}),
+        ("slow-host", {"slow_host_ms": "9" * 400}),
         ("failing-host", {"failing_host_after": "0"}),
+        ("failing-host", {"failing_host_after": str((1 << 62) + 1)}),
     ],
 )
-def test_option_that_is_no_number_is_refused(backend: str, options: Mapping[str, object]) -> None:
-    with make_machine(**options) as machine, pytest.raises(ConfigError, match=r"expected a whole number from [01] on"):
+def test_option_that_is_no_number_within_its_limits_is_refused(backend: str, options: Mapping[str, object]) -> None:
+    with (
+        make_machine(**options) as machine,
+        pytest.raises(ConfigError, match=r"expected a whole number from [01] to \d+"),
+    ):
         add(machine, backend)
 
 
