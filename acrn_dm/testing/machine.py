@@ -122,7 +122,7 @@ class SimMachine:
         if self.started:
             raise RuntimeError("devices are added before the machine starts")
         if isinstance(what, str):
-            what = self.plugins.device_types()[what]
+            what = self._kind(what)
         kind = what if isinstance(what, DeviceType) else _type_of(what)
         context = self._context(bdf=Bdf(slot=slot, func=func), kind=kind.name, text=text)
         spec = DeviceSpec(bdf=context.bdf, kind=kind.name, text=text, origin=kind.name)
@@ -133,6 +133,13 @@ class SimMachine:
         function = make_function(resolved, self.plugins)
         self.bus.add(function)
         return function
+
+    def _kind(self, name: str) -> DeviceType:
+        """The kind of device *name*. Raises KeyError, or why a plugin's was refused."""
+        kind = self.plugins.device_type(name)
+        if kind is None:
+            raise next(iter(self.plugins.faults()), KeyError(name))
+        return kind
 
     def start(self) -> None:
         """Assign addresses, realize every device, let accesses through. Idempotent."""
