@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 from acrn_dm.base.errors import AcrnDmError, PluginError
 from acrn_dm.base.irq import Space
@@ -44,13 +45,15 @@ LEGACY_RESET_S = 1.0  # a legacy driver's reset holds its vCPU no longer
 LOOK_S = 0.005
 REPORT_INTERVAL_S = 1.0  # a driver can fail and reset as fast as it likes; the log can't keep up
 
+D = TypeVar("D", bound=VirtioDevice)
 
-class VirtioPci(PciFunction):
-    """The function of one device. Also what a device knows as its ``Transport``, and what the core knows as its
+
+class VirtioPci(PciFunction, Generic[D]):
+    """The function of one device, a *D*. Also what a device knows as its ``Transport``, and what the core knows as its
     ``CoreHost``.
     """
 
-    def __init__(self, device: VirtioDevice, context: DeviceContext, backends: Iterable[BackendType]) -> None:
+    def __init__(self, device: D, context: DeviceContext, backends: Iterable[BackendType]) -> None:
         problem = layout_problem(device)
         if problem is not None:
             raise PluginError(problem, provenance=f"device {context.kind}")
