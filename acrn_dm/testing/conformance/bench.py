@@ -71,7 +71,8 @@ class Bench:
         function = self.pci
         if not isinstance(function, VirtioPci):
             raise NotApplicable("no virtio device")
-        return function.device
+        device: VirtioDevice = function.device
+        return device
 
     @functools.cached_property
     def device_id(self) -> int:
