@@ -77,6 +77,17 @@ class PluginManager:
             self._forget(plugin, name)
             raise (_signature(e, provenance) or faulty(e, str(provenance))) from e
 
+    def register_builtins(self, builtins: Mapping[str, str], without: Collection[str] = ()) -> None:
+        """Import and add those of *builtins* (as ``BUILTINS``) that are not there yet, but for *without*. Raises
+        PluginError.
+        """
+        for name, module in builtins.items():
+            origin = Provenance(plugin=name)
+            if name in without:
+                self.left_out.append(origin)
+            elif not self._pm.has_plugin(name):
+                self.register(importlib.import_module(module), origin)
+
     def load_entry_points(
         self,
         only: Collection[str] | None,
@@ -299,12 +310,7 @@ def make_plugin_manager(
     pm.add_hookspecs(hookspecs)
     manager = PluginManager(pm)
     chosen = selection or Selection(only=None if only is None else frozenset(only))
-    for name, module in builtins.items():
-        origin = Provenance(plugin=name)
-        if name in chosen.without:
-            manager.left_out.append(origin)
-        else:
-            manager.register(importlib.import_module(module), origin)
+    manager.register_builtins(builtins, chosen.without)
     for i, plugin in enumerate(extra):
         manager.register(
             plugin, Provenance(plugin=getattr(plugin, "__name__", f"extra-{i}"), distribution="given by the caller")

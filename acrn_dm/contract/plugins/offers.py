@@ -29,7 +29,7 @@ class Offer(Generic[R]):
 
 @attrs.define(eq=False)
 class Offers(Generic[R]):
-    """What plugins offer through one hook. ``claims`` has for each name those who offer it, built-in ones first."""
+    """The offers through one hook. ``claims`` has for each name those who offer it, built-in ones first."""
 
     what: str  # in one word: "device"
     hook: str

@@ -12,7 +12,7 @@ NO = "no:"
 
 @attrs.frozen(kw_only=True)
 class Selection:
-    """Which plugins are loaded: of the installed ones *only* these (None: all), and of all, built-in ones too, none of
+    """The plugins that are loaded: of the installed ones *only* these (None: all), and of all, built-in ones too, none of
     *without*.
 
     A plugin goes by its name or, if it is installed, its distribution's. *strict*: a name that nobody has is an error.

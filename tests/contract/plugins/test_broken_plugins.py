@@ -203,7 +203,7 @@ def test_name_that_two_offer_is_an_error_for_who_asks_and_says_what_to_do(place:
         with pytest.raises(ConfigError) as error:
             machine.add("odd", slot=3)
     text = "is offered by plugin one (acrn-dm-one 4.2) and by plugin two (acrn-dm-two 0.9)"
-    assert str(error.value) == f"the device 'odd' {text}; leave one out with --plugins no:one or --plugins no:two"
+    assert str(error.value) == f"odd: the device 'odd' {text}; leave one out with --plugins no:one or --plugins no:two"
 
 
 def test_refused_record_is_an_error_for_who_asks_for_its_name(place: Place) -> None:
