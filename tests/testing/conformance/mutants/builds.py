@@ -18,6 +18,7 @@ from acrn_dm.testing import SimMachine
 from acrn_dm.testing.conformance import SLOT, Subject
 from tests.devices.virtio_net.net_rig import looped_tap
 from tests.testing.conformance.mutants.right import Modern, Right
+from tests.testing.conformance.mutants.right_function import RightFunction, RightMsix
 
 IMAGE_BYTES = 1 << 20
 
@@ -79,6 +80,8 @@ def _entropy(options: str, device: type | None, directory: Path) -> Subject:
 WAYS: dict[str, Callable[[str, type | None, Path], Subject]] = {
     "sample": _sample(Right),
     "modern": _sample(Modern),
+    "pci": _sample(RightFunction),
+    "pci msix": _sample(RightMsix),
     "net": _net(1),
     "net pairs": _net(2),
     "blk": _blk,

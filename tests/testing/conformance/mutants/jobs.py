@@ -37,7 +37,7 @@ def run(jobs: Iterable[tuple[str, Job]], at_once: int | None = None) -> Iterator
     with selectors.DefaultSelector() as selector:
         running = sum(_start(waiting, selector) for _ in range(count))
         while running:
-            for key, _ in selector.select(1.0):
+            for key, _ in selector.select(0.2):
                 child: _Child = key.data
                 data = os.read(child.pipe, 1 << 16)
                 child.said += data

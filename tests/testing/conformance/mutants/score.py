@@ -17,7 +17,7 @@ from tests.testing.conformance.mutants.faults import core, kinds, transport
 from tests.testing.conformance.mutants.faults.fault import ProductFault
 from tests.testing.conformance.mutants.plant import plant
 
-WRONG = ("chains", "suppression", "configuration", "lifecycle", "negotiation", "net", "blk", "console")
+WRONG = ("chains", "suppression", "configuration", "lifecycle", "negotiation", "net", "blk", "console", "functions")
 FAULTS = (*core.FAULTS, *transport.FAULTS, *kinds.FAULTS)
 
 
