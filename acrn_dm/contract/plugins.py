@@ -96,6 +96,12 @@ class PluginManager:
                 raise
             raise PluginError(" ".join(str(e).split()), provenance=str(provenance)) from e
 
+    def register_builtins(self, builtins: Mapping[str, str]) -> None:
+        """Import and add those of *builtins* (as ``BUILTINS``) that are not there yet. Raises PluginError."""
+        for name, module in builtins.items():
+            if not self._pm.has_plugin(name):
+                self.register(importlib.import_module(module), Provenance(plugin=name))
+
     def load_entry_points(self, only: Collection[str] | None, entries: Iterable[_Entry] | None = None) -> None:
         """Load installed plugins by entry point, each under its own guard; *only* restricts to these names."""
         found = sorted(
@@ -277,8 +283,7 @@ def make_plugin_manager(
     pm = _Pluggy(hookspecs.PROJECT)
     pm.add_hookspecs(hookspecs)
     manager = PluginManager(pm)
-    for name, module in builtins.items():
-        manager.register(importlib.import_module(module), Provenance(plugin=name))
+    manager.register_builtins(builtins)
     for i, plugin in enumerate(extra):
         manager.register(
             plugin, Provenance(plugin=getattr(plugin, "__name__", f"extra-{i}"), distribution="given by the caller")

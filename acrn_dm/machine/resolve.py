@@ -62,7 +62,7 @@ def _resolve(
     spec: DeviceSpec, types: dict[str, DeviceType], config: MachineConfig, plugins: PluginManager
 ) -> ResolvedDevice:
     if spec.kind not in types:
-        raise _unknown(spec, types)
+        raise unknown(spec, types)
     kind = types[spec.kind]
     context = DeviceContext(
         bdf=spec.bdf,
@@ -107,7 +107,8 @@ def _text(spec: DeviceSpec) -> str:
     return ",".join(f"{key}={value}" for key, value in spec.table.items())
 
 
-def _unknown(spec: DeviceSpec, types: dict[str, DeviceType]) -> ConfigError:
+def unknown(spec: DeviceSpec, types: dict[str, DeviceType]) -> ConfigError:
+    """What is to be raised for a kind of device that nobody offers: which it may have been."""
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
     if spec.kind in OBSOLETE_DEVICES:
         return ConfigError(f"the device {spec.kind!r} is obsolete", option=where)

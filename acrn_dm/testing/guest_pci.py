@@ -54,6 +54,7 @@ class GuestFunction:
     def __init__(self, vm: Processor, slot: int, func: int = 0, bus: int = 0) -> None:
         self.vm = vm
         self.slot = slot
+        self.func = func
         self._number = bus << 8 | slot << 3 | func
         if self.read(0, 2) == 0xFFFF:
             raise LookupError(f"nothing answers in slot {slot}")
@@ -136,6 +137,19 @@ class GuestFunction:
         """The data this guest puts into an MSI-X entry: tells function and vector apart from all others."""
         return self._number << 16 | vector
 
+    @property
+    def msi_data(self) -> int:
+        """The data this guest gives to MSI, of which there are 16 bits: the function's number, bus << 8 | slot << 3 |
+        function.
+        """
+        return self._number
+
+    @property
+    def msi_enabled(self) -> bool:
+        """Whether this guest switched MSI on."""
+        cap = self.capability(CAP_MSI)
+        return cap is not None and bool(self.read(cap.at + 2, 2) & 1)
+
     def enable_msix(self, enable: bool = True) -> None:
         """Fill the whole table, unmasked, and switch MSI-X on (or just off)."""
         cap = self.capability(CAP_MSIX)
@@ -182,7 +196,7 @@ class GuestFunction:
             raise LookupError("the function has no MSI")
         self.write(cap.at + 4, 4, MSI_ADDRESS)
         self.write(cap.at + 8, 4, 0)
-        self.write(cap.at + 12, 2, self.message_data(0) & 0xFFFF)
+        self.write(cap.at + 12, 2, self.msi_data)
         self.write(cap.at + 2, 2, int(enable))
 
     @property

@@ -20,7 +20,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast, overload
 
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.hookspecs import hookimpl
@@ -31,7 +31,7 @@ from acrn_dm.hypervisors.sim.vm import SimVm
 from acrn_dm.machine.build import assemble
 from acrn_dm.machine.devices import make_function
 from acrn_dm.machine.hypervisor import ChosenHypervisor
-from acrn_dm.machine.resolve import ResolvedDevice, resolve_one
+from acrn_dm.machine.resolve import ResolvedDevice, resolve_one, unknown
 from acrn_dm.memory.guest_memory import MIB, GuestMemory, MemoryRange
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
@@ -39,13 +39,22 @@ from acrn_dm.testing.driver import VirtioDriver
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.pci.transport import VirtioPci
 
 log = logging.getLogger(__name__)
 
 MINIMAL = {name: BUILTINS[name] for name in ("hypervisors.sim", "virtio.vbs_u")}
 HEAP_BASE = MIB  # below it nothing is handed out: address 0 stays a hostile test's own
 
+DEVICES = {name: module for name, module in BUILTINS.items() if not name.startswith("hypervisors.")}
+MADE = "device"  # the kind of what makes itself
+
 Factory = Callable[[DeviceContext], Any]
+Options = str | Mapping[str, object]
+T = TypeVar("T")
+V = TypeVar("V", bound=VirtioDevice)
+F = TypeVar("F", bound=PciFunction)
 
 
 class _Witness:
@@ -113,26 +122,60 @@ class SimMachine:
 
     # Building
 
-    def add(self, what: DeviceType | Factory | str, text: str = "", *, slot: int, func: int = 0) -> PciFunction:
-        """Put a device into *slot*: a ``DeviceType``, its name, or anything that makes a device from a
-        ``DeviceContext``.
+    @overload
+    def add(
+        self, what: Callable[[DeviceContext], V], text: Options = "", *, slot: int, func: int = 0
+    ) -> VirtioPci[V]: ...
 
-        *text* are its options as on the command line. Returns the PCI function; a virtio device is its ``.device``.
+    @overload
+    def add(self, what: Callable[[DeviceContext], F], text: Options = "", *, slot: int, func: int = 0) -> F: ...
+
+    @overload
+    def add(self, what: DeviceType | str, text: Options = "", *, slot: int, func: int = 0) -> PciFunction: ...
+
+    def add(self, what: DeviceType | Factory | str, text: Options = "", *, slot: int, func: int = 0) -> PciFunction:
+        """Put a device into *slot*: a ``DeviceType``, its name, or anything that makes a device from a
+        ``DeviceContext``. A name is one of *plugins*, or else a built-in kind (``virtio-blk``).
+
+        *text* are its options as on the command line, or a mapping of them as in TOML. Returns the PCI function; a
+        virtio device is its ``.device``. Raises ConfigError for what the command line would refuse.
         """
         if self.started:
             raise RuntimeError("devices are added before the machine starts")
-        if isinstance(what, str):
-            what = self.plugins.device_types()[what]
-        kind = what if isinstance(what, DeviceType) else _type_of(what)
-        context = self._context(bdf=Bdf(slot=slot, func=func), kind=kind.name, text=text)
-        spec = DeviceSpec(bdf=context.bdf, kind=kind.name, text=text, origin=kind.name)
-        if kind is what:
+        bdf = Bdf(slot=slot, func=func)
+        name = what if isinstance(what, str) else what.name if isinstance(what, DeviceType) else MADE
+        options = {"text": text} if isinstance(text, str) else {"table": text}
+        spec = DeviceSpec(bdf=bdf, kind=name, origin=name, **options)
+        kind = self._kind(spec) if isinstance(what, str) else what
+        context = self._context(bdf=bdf, kind=name, text=spec.text)
+        if isinstance(kind, DeviceType):
             resolved = resolve_one(spec, kind, context)
         else:  # what makes itself reads its text itself
-            resolved = ResolvedDevice(spec=spec, type=kind, options=None, context=context)
+            resolved = ResolvedDevice(spec=spec, type=_type_of(kind), options=None, context=context)
         function = make_function(resolved, self.plugins)
         self.bus.add(function)
         return function
+
+    def _kind(self, spec: DeviceSpec) -> DeviceType:
+        types = self.plugins.device_types()
+        if spec.kind not in types:
+            self.plugins.register_builtins(DEVICES)
+            types = self.plugins.device_types()
+        if spec.kind not in types:
+            raise unknown(spec, types)
+        return types[spec.kind]
+
+    def device(self, slot: int, kind: type[T], func: int = 0) -> T:
+        """The device in *slot*, which is a *kind*: of a virtio device what stands behind the transport. Raises
+        LookupError where there is none, TypeError where it is another.
+        """
+        function = self.bus.find(Bdf(slot=slot, func=func))
+        if function is None:
+            raise LookupError(f"there is no device in slot {slot}")
+        found = function.device if isinstance(function, VirtioPci) else function
+        if not isinstance(found, kind):
+            raise TypeError(f"the device in slot {slot} is a {type(found).__name__}, no {kind.__name__}")
+        return found
 
     def start(self) -> None:
         """Assign addresses, realize every device, let accesses through. Idempotent."""
@@ -208,4 +251,4 @@ class SimMachine:
 
 
 def _type_of(factory: Factory) -> DeviceType:
-    return DeviceType(name="device", summary="", config=object, create=lambda options, context: factory(context))
+    return DeviceType(name=MADE, summary="", config=object, create=lambda options, context: factory(context))
