@@ -12,8 +12,8 @@ NO = "no:"
 
 @attrs.frozen(kw_only=True)
 class Selection:
-    """The plugins that are loaded: of the installed ones *only* these (None: all), and of all, built-in ones too, none of
-    *without*.
+    """The plugins that are loaded: of the installed ones *only* these (None: all), and of all, built-in ones too, none
+    of *without*.
 
     A plugin goes by its name or, if it is installed, its distribution's. *strict*: a name that nobody has is an error.
     """
