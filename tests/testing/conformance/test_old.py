@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from acrn_dm.contract.types import DeviceContext
-from acrn_dm.testing import CHECKS, SimMachine, assert_device_conforms, conformance
+from acrn_dm.testing import CHECKS, SimMachine, assert_device_conforms
+from acrn_dm.testing.conformance import old as conformance
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import Echo, Holding, ModernOnly, NoConfig
