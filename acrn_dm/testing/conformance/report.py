@@ -16,11 +16,7 @@ from acrn_dm.testing.conformance.table import Row
 
 
 class Outcome(enum.Enum):
-<<<<<<< HEAD
-    """The result of a row. ``not applicable``: nothing to judge in this device, with the reason; ``not implemented``:
-=======
     """The outcome of a row. ``not applicable``: nothing to judge in this device, with the reason; ``not implemented``:
->>>>>>> main
     the suite or the product has no such thing, with the reason.
     """
 

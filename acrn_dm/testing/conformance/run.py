@@ -21,13 +21,8 @@ RULES: tuple[Rule, ...] = (*rules.RULES, *kinds.RULES, *functions.RULES)
 
 @attrs.define(eq=False)
 class Judgement:
-<<<<<<< HEAD
-    """The findings of one rule: a line for each setup in which the device broke it, exceptions out of the device, and
-    why there was nothing to judge elsewhere.
-=======
     """One rule's findings: a line for each setup in which the device broke it, exceptions out of the device, and why
     there was nothing to judge elsewhere.
->>>>>>> main
     """
 
     rule: Rule
