@@ -5,9 +5,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from lab.images import cpio, initramfs
-from lab.kernels.debian import Kernel
-from lab.paths import LAB, ROOT
+from acrn_dm.testing.guest.images import cpio, initramfs
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.places import home
 
 AGENT_PORT = "lab.agent"
 HERE = Path(__file__).resolve().parent
@@ -21,7 +21,7 @@ def outer_initramfs(kernel: Kernel) -> Path:
     """The file; its init hands over to agent.py on the host's file tree, run by this very Python."""
     agent = [os.path.realpath(sys.executable), "-I", "-S", str(HERE / "agent.py"), AGENT_PORT]
     settings = {
-        "LAB": str(LAB),
+        "LAB": str(home()),
         "AGENT": shlex.join(agent),
         "TMPFS": " ".join(_hideable(["/tmp", "/run"])),
     }
@@ -34,6 +34,7 @@ def outer_initramfs(kernel: Kernel) -> Path:
 
 
 def _hideable(directories: list[str]) -> list[str]:
-    """Those that a fresh tmpfs may cover: neither this checkout nor this Python lives below them."""
-    needed = [ROOT, Path(sys.prefix), Path(sys.base_prefix), Path(os.path.realpath(sys.executable))]
+    """Those that a fresh tmpfs may cover: nothing that this Python reads lies below them."""
+    own = [sys.prefix, sys.base_prefix, os.path.realpath(sys.executable), str(HERE), os.getcwd()]
+    needed = [Path(path).absolute() for path in (*own, *sys.path)]
     return [path for path in directories if not any(need.is_relative_to(path) for need in needed)]

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab.images import cpio, initramfs
-from lab.kernels.debian import Kernel
+from acrn_dm.testing.guest.images import cpio, initramfs
+from acrn_dm.testing.guest.kernels.debian import Kernel
 
 GUEST_MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio-rng"]
 HERE = Path(__file__).resolve().parent
-REFERENCE, SHELL = HERE / "reference.sh", HERE / "shell.sh"
+SHELL = HERE / "shell.sh"
 
 
 def guest_initramfs(

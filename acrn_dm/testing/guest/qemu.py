@@ -6,17 +6,17 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lab.errors import LabUnavailable
+from acrn_dm.testing.guest.errors import HarnessUnavailable
 
 PROGRAM = "qemu-system-x86_64"
 _DIE_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"]  # even if we are killed and no clean-up runs
 
 
 def program() -> str:
-    """The path of QEMU; LabUnavailable when there is none."""
+    """The path of QEMU; HarnessUnavailable when there is none."""
     found = shutil.which(PROGRAM)
     if found is None:
-        raise LabUnavailable(f"{PROGRAM} is not installed (package qemu-system-x86)")
+        raise HarnessUnavailable(f"{PROGRAM} is not installed (package qemu-system-x86)")
     return found
 
 

@@ -10,20 +10,19 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab.errors import LabUnavailable
-from lab.images import cpio
-from lab.kernels.debian import Kernel, module_files
-from lab.paths import LAB
+from acrn_dm.testing.guest.errors import HarnessUnavailable
+from acrn_dm.testing.guest.images import cpio
+from acrn_dm.testing.guest.kernels.debian import Kernel, module_files
+from acrn_dm.testing.guest.places import home
 
-IMAGES = LAB / "images"
 PACKAGES = {"lspci": "pciutils"}  # where the program is not the package's name
 
 
 def base(init: str) -> list[cpio.Entry]:
-    """Busybox, mount points, and *init*. Raises LabUnavailable."""
+    """Busybox, mount points, and *init*. Raises HarnessUnavailable."""
     busybox = shutil.which("busybox", path="/bin:/usr/bin")
     if busybox is None:
-        raise LabUnavailable("busybox is not installed (package busybox-static)")
+        raise HarnessUnavailable("busybox is not installed (package busybox-static)")
     mount_points = ["proc", "sys", "dev", "tmp", "run", "root", "etc"]
     return [
         *(cpio.directory(path) for path in mount_points),
@@ -47,13 +46,13 @@ def modules(kernel: Kernel, names: Sequence[str]) -> list[cpio.Entry]:
 
 
 def programs(names: Sequence[str]) -> list[cpio.Entry]:
-    """Programs of this host in /bin, and the libraries they need. Raises LabUnavailable."""
+    """Programs of this host in /bin, and the libraries they need. Raises HarnessUnavailable."""
     entries = []
     libraries = set()
     for name in names:
         program = shutil.which(name, path="/usr/bin:/sbin:/usr/sbin:/bin")
         if program is None:
-            raise LabUnavailable(f"{name} is not installed (package {PACKAGES.get(name, name)})")
+            raise HarnessUnavailable(f"{name} is not installed (package {PACKAGES.get(name, name)})")
         linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
         libraries |= set(re.findall(r"(/\S+) \(0x", linked))
         entries.append(cpio.file(f"bin/{name}", Path(program).read_bytes(), 0o755))
@@ -61,10 +60,10 @@ def programs(names: Sequence[str]) -> list[cpio.Entry]:
 
 
 def pci_names() -> list[cpio.Entry]:
-    """What lspci calls vendors and devices by. Raises LabUnavailable."""
+    """What lspci calls vendors and devices by. Raises HarnessUnavailable."""
     names = Path("/usr/share/misc/pci.ids")
     if not names.exists():
-        raise LabUnavailable("lspci has no names (package pciutils)")
+        raise HarnessUnavailable("lspci has no names (package pciutils)")
     return [cpio.file("usr/share/misc/pci.ids", names.read_bytes())]
 
 
@@ -77,10 +76,10 @@ def settings(values: Mapping[str, str]) -> cpio.Entry:
 def store(kind: str, entries: list[cpio.Entry]) -> Path:
     """The archive's file, under a name made from its content; written unless it is there already."""
     content = cpio.archive(entries)
-    path = IMAGES / f"{kind}-{hashlib.sha256(content).hexdigest()[:16]}.cpio"
+    path = home() / "images" / f"{kind}-{hashlib.sha256(content).hexdigest()[:16]}.cpio"
     if not path.exists():
-        IMAGES.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=IMAGES, delete=False) as partial:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
             partial.write(content)
         Path(partial.name).chmod(0o644)
         Path(partial.name).rename(path)

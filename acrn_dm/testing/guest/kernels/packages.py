@@ -1,7 +1,7 @@
 """Debian packages that are fetched and unpacked, never installed: this host's release's, or another suite's.
 
-Another suite has sources, lists and cache of its own below build/lab, made from the mirror that this host's apt has:
-the host's own sources stay as they are.
+Another suite has sources, lists and cache of its own in the guests' home, made from the mirror that this host's apt
+has: the host's own sources stay as they are.
 """
 
 import re
@@ -11,17 +11,16 @@ from pathlib import Path
 
 import attrs
 
-from lab.errors import LabUnavailable
-from lab.paths import LAB, exclusive
+from acrn_dm.testing.guest.errors import HarnessUnavailable
+from acrn_dm.testing.guest.places import exclusive, home
 
-SUITES = LAB / "suites"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 STAMP = ".complete"  # written last: a directory without it is a fetch that was interrupted
 
 
 @attrs.frozen(kw_only=True)
 class Apt:
-    """apt's tools with *options*. Every call raises LabUnavailable that says which tool failed, and why."""
+    """apt's tools with *options*. Every call raises HarnessUnavailable that says which tool failed, and why."""
 
     options: tuple[str, ...] = ()
 
@@ -39,7 +38,7 @@ class Apt:
         shown = run_tool(["apt-cache", *self.options, "policy", package])
         found = re.search(r"^ *Candidate: (\d\S*)", shown, re.MULTILINE)
         if found is None:
-            raise LabUnavailable(f"apt knows no package {package}")
+            raise HarnessUnavailable(f"apt knows no package {package}")
         return found[1]
 
     def unpack(self, package: str, folder: Path) -> None:
@@ -52,25 +51,30 @@ class Apt:
         archive.unlink()
 
 
+def suites() -> Path:
+    """The folder of other suites, each with a folder of its own."""
+    return home() / "suites"
+
+
 def suite_apt(suite: str) -> Apt:
     """apt with *suite* and nothing else, its lists fetched once."""
-    home = SUITES / suite / "apt"
-    apt = Apt(options=_private(home))
-    if not (home / STAMP).exists():
+    own = suites() / suite / "apt"
+    apt = Apt(options=_private(own))
+    if not (own / STAMP).exists():
         signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
-        (home / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-        (home / "cache" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
-        (home / "sources.list").write_text(f"deb {signed}{_mirror()} {suite} main\n")
+        (own / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        (own / "cache" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+        (own / "sources.list").write_text(f"deb {signed}{_mirror()} {suite} main\n")
         apt.update()
-        (home / STAMP).touch()
+        (own / STAMP).touch()
     return apt
 
 
 def suite_package(suite: str, package: str) -> Path:
-    """The files of a package of *suite*, fetched on first use. Remove build/lab/suites to move on to newer ones."""
+    """The files of a package of *suite*, fetched on first use. Remove suites/ to move on to newer ones."""
     with exclusive():
         apt = suite_apt(suite)
-        tree = SUITES / suite / f"{package}_{apt.version(package)}"
+        tree = suites() / suite / f"{package}_{apt.version(package)}"
         if not (tree / STAMP).exists():
             shutil.rmtree(tree, ignore_errors=True)
             apt.unpack(package, tree)
@@ -78,12 +82,12 @@ def suite_package(suite: str, package: str) -> Path:
     return tree
 
 
-def _private(home: Path) -> tuple[str, ...]:
+def _private(own: Path) -> tuple[str, ...]:
     settings = {
-        "Dir::Etc::SourceList": home / "sources.list",
-        "Dir::Etc::SourceParts": home / "none",
-        "Dir::State::Lists": home / "lists",
-        "Dir::Cache": home / "cache",
+        "Dir::Etc::SourceList": own / "sources.list",
+        "Dir::Etc::SourceParts": own / "none",
+        "Dir::State::Lists": own / "lists",
+        "Dir::Cache": own / "cache",
         "APT::Architectures": "amd64",
         "APT::Sandbox::User": "root",
         "Acquire::Languages": "none",
@@ -100,7 +104,7 @@ def _mirror() -> str:
         uri, _, label = line.partition(" ")
         if label == "Debian":  # and not Debian-Security
             return uri
-    raise LabUnavailable("this host's apt has no source of Debian")
+    raise HarnessUnavailable("this host's apt has no source of Debian")
 
 
 def system_tool(name: str) -> str:
@@ -113,7 +117,7 @@ def run_tool(argv: list[str], cwd: Path | None = None) -> str:
     try:
         done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=True)
     except FileNotFoundError as error:
-        raise LabUnavailable(f"{argv[0]} is not installed") from error
+        raise HarnessUnavailable(f"{argv[0]} is not installed") from error
     except subprocess.CalledProcessError as error:
-        raise LabUnavailable(f"{argv[0]} failed: {error.stderr.strip()[-300:]}") from error
+        raise HarnessUnavailable(f"{argv[0]} failed: {error.stderr.strip()[-300:]}") from error
     return done.stdout

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.images import cpio
+from acrn_dm.testing.guest.images import cpio
 
 pytestmark = pytest.mark.skipif(shutil.which("cpio") is None, reason="the cpio program is not installed")
 

@@ -1,4 +1,4 @@
-"""Stock Debian kernels: fetched as packages and unpacked below build/lab, never installed.
+"""Stock Debian kernels: fetched as packages and unpacked in the guests' home, never installed.
 
 Both VMs boot that of this host's release; guests also those of other suites.
 """
@@ -13,12 +13,11 @@ from pathlib import Path
 
 import attrs
 
-from lab.errors import LabUnavailable
-from lab.kernels.packages import STAMP, SUITES, Apt, run_tool, suite_apt, system_tool
-from lab.paths import LAB, exclusive
+from acrn_dm.testing.guest.errors import HarnessUnavailable
+from acrn_dm.testing.guest.kernels.packages import STAMP, Apt, run_tool, suite_apt, suites, system_tool
+from acrn_dm.testing.guest.places import exclusive, home
 
 META_PACKAGE = "linux-image-amd64"
-KERNELS = LAB / "kernel"
 # Magic number of a compressed payload, and what unpacks it; None: the standard library.
 _XZ, _ZSTD = b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"
 
@@ -43,39 +42,40 @@ class Kernel:
 
 
 def debian_kernel() -> Kernel:
-    """The kernel in build/lab, fetched on first use. Remove build/lab/kernel to move on to a newer one.
+    """The kernel in the guests' home, fetched on first use. Remove kernel/ in there to move on to a newer one.
 
-    Raises LabUnavailable when it is neither here nor to be had.
+    Raises HarnessUnavailable when it is neither here nor to be had.
     """
+    kernels = home() / "kernel"
     with exclusive():
-        kernel = _newest_unpacked(KERNELS)
-        return kernel if kernel is not None else _fetch(KERNELS, Apt(), _image_package())
+        kernel = _newest_unpacked(kernels)
+        return kernel if kernel is not None else _fetch(kernels, Apt(), _image_package())
 
 
 def suite_kernel(suite: str) -> Kernel:
-    """The newest kernel of another suite, as ``debian_kernel``; remove build/lab/suites to move on to newer ones."""
-    home = SUITES / suite / "kernel"
+    """The newest kernel of another suite, as ``debian_kernel``; remove suites/ in there to move on to newer ones."""
+    kernels = suites() / suite / "kernel"
     with exclusive():
-        kernel = _newest_unpacked(home)
+        kernel = _newest_unpacked(kernels)
         if kernel is not None:
             return kernel
         apt = suite_apt(suite)
         package = _versioned(apt)
         if package is None:
-            raise LabUnavailable(f"no kernel of {suite}: it has no package {META_PACKAGE}")
-        return _fetch(home, apt, package)
+            raise HarnessUnavailable(f"no kernel of {suite}: it has no package {META_PACKAGE}")
+        return _fetch(kernels, apt, package)
 
 
-def _newest_unpacked(home: Path) -> Kernel | None:
-    stamps = sorted(home.glob(f"*/{STAMP}"), key=lambda path: path.stat().st_mtime)
+def _newest_unpacked(kernels: Path) -> Kernel | None:
+    stamps = sorted(kernels.glob(f"*/{STAMP}"), key=lambda path: path.stat().st_mtime)
     if not stamps:
         return None
     return Kernel(version=stamps[-1].read_text().strip(), tree=stamps[-1].parent)
 
 
-def _fetch(home: Path, apt: Apt, package: str) -> Kernel:
+def _fetch(kernels: Path, apt: Apt, package: str) -> Kernel:
     version = package.removeprefix("linux-image-")
-    tree = home / f"{package}_{apt.version(package)}"
+    tree = kernels / f"{package}_{apt.version(package)}"
     shutil.rmtree(tree, ignore_errors=True)
     parts = [
         name
@@ -124,7 +124,7 @@ def _image_package() -> str:
         subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
         package = _versioned(Apt())
     if package is None:
-        raise LabUnavailable(f"no Debian kernel: apt knows no package {META_PACKAGE}")
+        raise HarnessUnavailable(f"no Debian kernel: apt knows no package {META_PACKAGE}")
     return package
 
 
@@ -132,7 +132,7 @@ def _versioned(apt: Apt) -> str | None:
     """The package that linux-image-amd64 stands for."""
     try:
         names = apt.depends(META_PACKAGE)
-    except LabUnavailable:  # before the first update apt-cache fails for it
+    except HarnessUnavailable:  # before the first update apt-cache fails for it
         return None
     return next((name for name in names if re.match(r"linux-image-\d", name)), None)
 

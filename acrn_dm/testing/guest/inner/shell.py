@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.command_line import COMMAND_LINE
-from lab.guest.initramfs import GUEST_MODULES, SHELL, guest_init, guest_initramfs
-from lab.kernels.debian import Kernel
-from lab.outer.channel import GuestProcess
-from lab.outer.vm import OuterVm
-from lab.paths import ROOT
+from acrn_dm.testing.guest.command_line import COMMAND_LINE
+from acrn_dm.testing.guest.inner.initramfs import GUEST_MODULES, SHELL, guest_init, guest_initramfs
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.outer.channel import GuestProcess
+from acrn_dm.testing.guest.outer.vm import OuterVm
 
 PROGRAM = (sys.executable, "-m", "acrn_dm")
 BOOT_LIMIT = 120.0
@@ -68,7 +67,7 @@ class GuestShell:
         ]
         self._serial = scratch / "serial"
         self._serial.unlink(missing_ok=True)
-        self.process: GuestProcess = vm.spawn(argv, cwd=ROOT)
+        self.process: GuestProcess = vm.spawn(argv, cwd=Path.cwd())
         vm.spawn([sys.executable, "-c", LISTENER, str(SERIAL_PORT), self._serial])
         self._number = 0
         self._read = 0  # characters of the output that belong to earlier commands

@@ -10,15 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lab import qemu
-from lab.command_line import COMMAND_LINE
-from lab.consoles import console_log, console_tails
-from lab.errors import LabError, LabTimeout
-from lab.kernels.debian import debian_kernel
-from lab.outer.channel import Channel, Command, GuestProcess, Result
-from lab.outer.initramfs import AGENT_PORT, outer_initramfs
-from lab.outer.postmortem import examine
-from lab.paths import LAB
+from acrn_dm.testing.guest import qemu
+from acrn_dm.testing.guest.command_line import COMMAND_LINE
+from acrn_dm.testing.guest.consoles import console_log, console_tails
+from acrn_dm.testing.guest.errors import HarnessError, HarnessTimeout
+from acrn_dm.testing.guest.kernels.debian import debian_kernel
+from acrn_dm.testing.guest.outer.channel import Channel, Command, GuestProcess, Result
+from acrn_dm.testing.guest.outer.initramfs import AGENT_PORT, outer_initramfs
+from acrn_dm.testing.guest.outer.postmortem import examine
+from acrn_dm.testing.guest.places import home
 
 # Seconds for each attempt; an idle machine takes about six. About one boot in twenty hangs early in software emulation,
 # probably by what agent.hold_kvm tells of: the first limit is for those, the second for slow hosts.
@@ -41,8 +41,8 @@ KERNEL_COMMAND_LINE = f"{COMMAND_LINE} random.trust_cpu=on"
 class OuterVm:
     """A context manager; entering boots the VM. Many threads may run commands in it at once.
 
-    Inside, every path is as on this host; what is written stays in the VM's memory, except below build/lab, which is
-    shared and writable, uncached, at its own path (and as /lab-out). What the host changes elsewhere after the boot
+    Inside, every path is as on this host; what is written stays in the VM's memory, except in the guests' home, which
+    is shared and writable, uncached, at its own path (and as /lab-out). What the host changes elsewhere after the boot
     may or may not be seen.
     """
 
@@ -64,7 +64,7 @@ class OuterVm:
             try:
                 self._boot(kernel.quick_image, initramfs)
                 return self
-            except LabTimeout:
+            except HarnessTimeout:
                 self.early_hangs += 1
                 if self.early_hangs == len(BOOT_LIMITS):
                     raise
@@ -81,7 +81,7 @@ class OuterVm:
         """Whether it still runs commands. QEMU's emulation hangs now and then: see ``agent.hold_kvm``."""
         try:
             return self.run(["true"], timeout=patience).rc == 0
-        except LabError:
+        except HarnessError:
             return False
 
     def restart(self) -> None:
@@ -93,7 +93,7 @@ class OuterVm:
         self.__enter__()
 
     def close(self) -> None:
-        """End the VM at once; processes still running in it end with LabError in their ``wait``."""
+        """End the VM at once; processes still running in it end with HarnessError in their ``wait``."""
         self._resources.close()
 
     def run(
@@ -106,7 +106,7 @@ class OuterVm:
         env: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
     ) -> Result:
-        """Run a program (sequence) or a shell command line (string) to its end. LabTimeout past ``timeout`` seconds."""
+        """Run a program (sequence) or a shell command line (string) to its end; HarnessTimeout past ``timeout`` s."""
         process = self.spawn(command, cwd=cwd, env=env, on_output=on_output)
         if stdin:
             process.write(stdin)
@@ -123,7 +123,7 @@ class OuterVm:
     ) -> GuestProcess:
         """Start a program (sequence) or a shell command line (string) in its own session, and return at once."""
         if self._channel is None:
-            raise LabError("the outer VM is not up")
+            raise HarnessError("the outer VM is not up")
         return self._channel.spawn(command, cwd=cwd, env={**BYTE_CODE, **(env or {})}, on_output=on_output)
 
     def _boot(self, image: Path, initramfs: Path) -> None:
@@ -146,9 +146,9 @@ class OuterVm:
         if not self._channel.wait_ready(limit):
             self._examine()
             self.close()
-            raise LabTimeout(f"the outer VM did not come up within {limit:g} s; console:\n{self.console()}")
+            raise HarnessTimeout(f"the outer VM did not come up within {limit:g} s; console:\n{self.console()}")
         if self._channel.dead:
-            raise LabError(f"the outer VM ended while booting; console:\n{self.console()}")
+            raise HarnessError(f"the outer VM ended while booting; console:\n{self.console()}")
         self.boot_seconds = time.monotonic() - started
 
     def _socket_pair(self) -> tuple[socket.socket, socket.socket]:
@@ -174,7 +174,7 @@ class OuterVm:
             *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
             *("-chardev", f"file,id=serial,path={console}", "-serial", "chardev:serial"),
             *("-virtfs", f"local,path=/,mount_tag=host,readonly=on,{share}"),
-            *("-virtfs", f"local,path={LAB},mount_tag=lab,{share}"),
+            *("-virtfs", f"local,path={home()},mount_tag=lab,{share}"),
             *("-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,fd={channel}"),
             *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
         ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from lab.errors import LabError, LabTimeout
+from acrn_dm.testing.guest.errors import HarnessError, HarnessTimeout
 
 _INPUT_CHUNK = 49152
 
@@ -59,24 +59,24 @@ class GuestProcess:
         return self._rc
 
     def wait(self, timeout: float = 60.0) -> Result:
-        """Its end; past ``timeout`` seconds it and what it started (its session) are killed and LabTimeout raised."""
+        """Its end. Past ``timeout`` seconds it and what it started (its session) are killed; raises HarnessTimeout."""
         if not self._ended_within(timeout):
             self.signal(9)
             self._ended_within(5.0)
-            raise LabTimeout(
+            raise HarnessTimeout(
                 f"no end within {timeout:g} s; stdout: ...{self.stdout[-2000:]!r}, stderr: ...{self.stderr[-2000:]!r}"
             )
         if self._rc is None:
-            raise LabError(self._error or GONE)
+            raise HarnessError(self._error or GONE)
         return Result(rc=self._rc, stdout=self.stdout, stderr=self.stderr, seconds=self._seconds)
 
     def wait_for(self, text: str, timeout: float = 60.0) -> str:
-        """Its output once ``text`` stands in stdout. LabTimeout past ``timeout``, LabError if it ends without."""
+        """Its output once ``text`` is in stdout. HarnessTimeout past ``timeout``, HarnessError if it ends without."""
         with self._changed:
             self._changed.wait_for(lambda: text in self.stdout or self.over, timeout)
             if text in self.stdout:
                 return self.stdout
-        kind = LabError if self.over else LabTimeout
+        kind = HarnessError if self.over else HarnessTimeout
         raise kind(f"no {text!r} in the output; stdout: {self.stdout[-2000:]!r}, stderr: {self.stderr[-2000:]!r}")
 
     def write(self, data: bytes) -> None:
@@ -150,14 +150,14 @@ class Channel:
         return process
 
     def send(self, order: Mapping[str, object]) -> None:
-        """Give the agent an order. Raises LabError."""
+        """Give the agent an order. Raises HarnessError."""
         if self.dead:
-            raise LabError(GONE)
+            raise HarnessError(GONE)
         try:
             with self._sending:
                 self._port.sendall(json.dumps(order).encode() + b"\n")
         except OSError as error:
-            raise LabError(f"{GONE}: {error}") from error
+            raise HarnessError(f"{GONE}: {error}") from error
 
     def join(self) -> None:
         """Wait until what was heard is handed on; the other end must have gone."""
