@@ -1,4 +1,4 @@
-"""What a virtio function says of itself in its configuration space (4.1.2, 4.1.4)."""
+"""The identity and capabilities of a virtio function: what its configuration space says (4.1.2, 4.1.4)."""
 
 import itertools
 
