@@ -2,6 +2,7 @@
 
 from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.layout import RingLayout
+from acrn_dm.testing.clock import VirtualClock
 from acrn_dm.testing.conformance import CHECKS, assert_device_conforms
 from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver
 from acrn_dm.testing.fake_vhost import FakeNode, FakeVhost
@@ -18,6 +19,7 @@ __all__ = [
     "GuestFunction",
     "RingLayout",
     "SimMachine",
+    "VirtualClock",
     "VirtioDriver",
     "assert_device_conforms",
 ]

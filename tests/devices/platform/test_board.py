@@ -11,6 +11,7 @@ from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.contract.config import UartSpec
 from acrn_dm.devices.platform import Platform, PlatformCallbacks
+from acrn_dm.testing import VirtualClock
 
 
 class Interrupts:
@@ -33,7 +34,7 @@ class Rig:
             debug_exit=lambda code: self.asked.append(("exit", code)),
             quit=lambda: self.asked.append("quit"),
         )
-        self.platform = Platform(callbacks, uarts=uarts, debugexit=debugexit, clock=lambda: 0.0)
+        self.platform = Platform(callbacks, uarts=uarts, debugexit=debugexit, clock=VirtualClock(0.0))
         self.interrupts = Interrupts()
         self.pio: Bus = pio_bus()
         self.loop = IoLoop("main")
