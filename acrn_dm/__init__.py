@@ -43,6 +43,7 @@ from acrn_dm.base.files.claims import Claimant as Claimant
 from acrn_dm.base.files.claims import path_key as path_key
 from acrn_dm.base.files.claims import socket_claim as socket_claim
 from acrn_dm.base.files.file_locks import Access as Access
+from acrn_dm.base.sockets.command_lines import CommandLines as CommandLines
 
 # A virtio device: its queues and their buffers, and what only some devices have
 from acrn_dm.virtio.device import Transport as Transport
@@ -52,6 +53,7 @@ from acrn_dm._fastring import Chain as Chain
 from acrn_dm.ring.ring import Ring as Ring
 from acrn_dm.virtio.placement import Placement as Placement
 from acrn_dm.virtio.optional import Cancellable as Cancellable
+from acrn_dm.virtio.optional import FeatureJudge as FeatureJudge
 from acrn_dm.virtio.optional import InFlight as InFlight
 from acrn_dm.virtio.optional import LegacyConfig as LegacyConfig
 from acrn_dm.virtio.optional import LocalQueues as LocalQueues

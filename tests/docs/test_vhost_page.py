@@ -1,4 +1,4 @@
-"""What docs/vhost.md shows works: the tracer, and every option it names."""
+"""What docs/how-to/vhost.md shows works: the tracer, and every option it names."""
 
 import importlib.util
 import re
@@ -14,7 +14,7 @@ from acrn_dm.contract.types import Bdf
 from acrn_dm.machine.resolve import resolve_devices
 from tests.virtio.parts import SLOT, machine_with
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "vhost.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "vhost.md").read_text()
 
 
 def block(language: str) -> str:

@@ -26,7 +26,7 @@ from acrn_dm.virtio.core import QueueConfig, VirtioCore
 from acrn_dm.virtio.dataplane import DataPlane
 from acrn_dm.virtio.defs import Status
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.optional import NegotiationWatcher, SlowToClose, TerminalUser, WindowWatcher
+from acrn_dm.virtio.optional import FeatureJudge, NegotiationWatcher, SlowToClose, TerminalUser, WindowWatcher
 from acrn_dm.virtio.pci import caps as pci_caps
 from acrn_dm.virtio.pci import legacy, modern
 from acrn_dm.virtio.pci.device_config import DeviceConfig
@@ -195,6 +195,14 @@ class VirtioPci(PciFunction, Generic[D]):
             self._window.store()
 
     # CoreHost: called with the lock held.
+
+    def refusal(self, accepted: int) -> str | None:
+        """As the device says, if it has an opinion."""
+        try:
+            return self.device.refusal(accepted) if isinstance(self.device, FeatureJudge) else None
+        except Exception as e:  # a plugin's fault; the driver's write has to return
+            self.core.needs_reset(e)
+            return "the device failed"
 
     def negotiated(self) -> None:
         """The device may show another configuration from now on."""
