@@ -100,23 +100,7 @@ class SimMachine:
         self.plugins = make_plugin_manager(builtins=MINIMAL, entry_points=False, extra=[self._witness, *plugins])
         self.clock = clock
         self.bus = PciBus()
-        self.machine = assemble(
-            config,
-            self.plugins,
-            self.bus,
-            ChosenHypervisor(type=self.plugins.hypervisor_types()["sim"]),
-            threads=False,
-            clock=clock,
-            ranges=(MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory),
-        )
-        self.machine.open()
-        self.vm = cast(SimVm, self.machine.vm)
-        self.memory = cast(GuestMemory, self.machine.memory)
-        self.dispatch, self.main_loop = self.machine.dispatch, self.machine.main_loop
-        self.io_loops, self.io_loop = self.machine.io_loops.by_name, self.machine.io_loops.get
-        first = self.memory.regions[0]
-        self.heap = GuestHeap(first.gpa + HEAP_BASE, first.gpa + first.size)
-        self.interrupts: Counter[int] = Counter()  # MSIs that arrived, by message data
+        self._open(config, (MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory))
         self.started = False
         self._context = functools.partial(
             DeviceContext,
@@ -126,6 +110,21 @@ class SimMachine:
             vcpus=vcpus,
             plugin_options=config.plugin_options,
         )
+
+    def _open(self, config: MachineConfig, ranges: tuple[MemoryRange, ...]) -> None:
+        """Make the machine's parts, and the virtual machine with its memory."""
+        hypervisor = ChosenHypervisor(type=self.plugins.hypervisor_types()["sim"])
+        self.machine = assemble(
+            config, self.plugins, self.bus, hypervisor, threads=False, clock=self.clock, ranges=ranges
+        )
+        self.machine.open()
+        self.vm = cast(SimVm, self.machine.vm)
+        self.memory = cast(GuestMemory, self.machine.memory)
+        self.dispatch, self.main_loop = self.machine.dispatch, self.machine.main_loop
+        self.io_loops, self.io_loop = self.machine.io_loops.by_name, self.machine.io_loops.get
+        first = self.memory.regions[0]
+        self.heap = GuestHeap(first.gpa + HEAP_BASE, first.gpa + first.size)
+        self.interrupts: Counter[int] = Counter()  # MSIs that arrived, by message data
 
     # Building
 

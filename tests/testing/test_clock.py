@@ -63,7 +63,9 @@ def test_timer_that_arms_itself_anew_runs_as_often_as_fits(clock: VirtualClock, 
 
 
 def test_cancelled_timer_is_nothing_to_wait_for(clock: VirtualClock, loops: list[IoLoop]) -> None:
-    loops[0].call_later(1.0, lambda: None).cancel()
+    timer = loops[0].call_later(1.0, lambda: None)
+    clock.settle()
+    timer.cancel()
     assert not clock.advance_to_next()
     assert clock.monotonic() == 0.0
 
