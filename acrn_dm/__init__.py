@@ -16,6 +16,7 @@ from acrn_dm.contract.hookspecs import hookimpl as hookimpl
 from acrn_dm.contract.machine import OptionParser as OptionParser
 from acrn_dm.contract.option_types import ByteSize as ByteSize
 from acrn_dm.contract.options import option as option
+from acrn_dm.contract.options import parse_options as parse_options
 from acrn_dm.contract.options import vhost_user_option as vhost_user_option
 
 # A device: its kind, its place, what it is given

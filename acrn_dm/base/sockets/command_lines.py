@@ -135,7 +135,8 @@ class _Reader(_Sender):
                 self._socket.close()
 
     def answer(self, text: str) -> None:
-        super().answer(text)
+        if self._socket is None:
+            super().answer(text)
         if self._socket is None or not self._answers:
             return
         data = f"{text}\n".encode(errors="backslashreplace")
