@@ -5,9 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from acrn_dm.testing.conformance.run import EXCEPTION, RULES, Judgement, applicable, judge
-
 from acrn_dm.testing.conformance import Rule, Subject
+from acrn_dm.testing.conformance.run import EXCEPTION, RULES, Judgement, applicable, judge
 from tests.testing.conformance.mutants.builds import subject
 
 
