@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import cast
 
-from acrn_dm.base.events.clock import Clock, Follower
+from acrn_dm.base.events.clock import Clock
 from acrn_dm.base.events.ioloop import IoLoop
 
 NS = 1_000_000_000
@@ -63,11 +63,11 @@ class VirtualClock(Clock):
         with self._moved:
             return len(self._wakes)
 
-    def attach(self, loop: Follower) -> None:
+    def attach(self, loop: object) -> None:
         """Move *loop*'s timers from now on."""
         self._loops.append(cast(IoLoop, loop))
 
-    def detach(self, loop: Follower) -> None:
+    def detach(self, loop: object) -> None:
         """*loop* is closed."""
         self._loops = [other for other in self._loops if other is not loop]
 

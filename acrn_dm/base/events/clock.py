@@ -1,13 +1,6 @@
 """Time, as loops, timers and devices have it: this host's, unless a test puts a clock of its own in its place."""
 
 import time
-from typing import Protocol
-
-
-class Follower(Protocol):
-    """What has timers on a clock: an ``IoLoop``."""
-
-    name: str
 
 
 class Clock:
@@ -38,11 +31,11 @@ class Clock:
         """Let the calling thread wait."""
         time.sleep(seconds)
 
-    def attach(self, loop: Follower) -> None:
-        """*loop* has its timers on this clock from now on."""
+    def attach(self, loop: object) -> None:
+        """The ``IoLoop`` *loop* has its timers on this clock from now on."""
 
-    def detach(self, loop: Follower) -> None:
-        """*loop* is closed."""
+    def detach(self, loop: object) -> None:
+        """The ``IoLoop`` *loop* is closed."""
 
 
 REAL = Clock()
