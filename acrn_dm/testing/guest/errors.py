@@ -1,4 +1,4 @@
-"""What can go wrong with what boots guests, as opposed to what is tested in them."""
+"""The errors that can happen with what boots guests, as opposed to what is tested in them."""
 
 
 class HarnessError(Exception):

@@ -1,4 +1,4 @@
-"""Where guests' files are kept: packages, kernels, images, consoles. One folder, which the outer VM can write to."""
+"""The place of guests' files: packages, kernels, images, consoles. One folder, which the outer VM can write to."""
 
 import fcntl
 import os

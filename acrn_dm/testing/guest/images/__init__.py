@@ -1,1 +1,1 @@
-"""What boots: the parts of an initramfs, and archives as the kernel reads them."""
+"""Images that boot: the parts of an initramfs, and archives as the kernel reads them."""

@@ -1,4 +1,4 @@
-"""Writes initramfs archives in the cpio "newc" format.
+"""A writer of initramfs archives in the cpio "newc" format.
 
 Source: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 """

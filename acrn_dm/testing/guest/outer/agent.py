@@ -41,6 +41,8 @@ class Child:
 
 
 class Agent:
+    """The agent: takes commands from *port*, and keeps what runs."""
+
     def __init__(self, port: int) -> None:
         self.port = port
         self.poll = select.poll()

@@ -23,7 +23,7 @@ GONE = "the outer VM is gone"
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """How a command in the outer VM ended."""
+    """The end of a command in the outer VM."""
 
     rc: int  # exit status, or minus the signal's number
     stdout: str

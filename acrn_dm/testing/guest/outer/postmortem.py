@@ -1,4 +1,4 @@
-"""What the processors of an outer VM that answers no more are doing: asked of QEMU, which still does."""
+"""The processors of an outer VM that answers no more, and what they are doing: asked of QEMU, which still does."""
 
 import json
 import socket

@@ -5,7 +5,7 @@ import logging
 import os
 import types
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Never, cast
 
 import attrs
 import pytest
@@ -13,10 +13,12 @@ import pytest
 from acrn_dm.base.errors import ConfigError, HostError, PluginError
 from acrn_dm.base.irq import IoEventFd, Space
 from acrn_dm.contract.hookspecs import hookimpl
-from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
-from acrn_dm.contract.types import API, BackendType, DeviceType, HypervisorType, Provenance
+from acrn_dm.contract.plugins import BUILTINS, PluginManager, make_plugin_manager
+from acrn_dm.contract.plugins.selection import Selection
+from acrn_dm.contract.types import BackendType, Bdf, DeviceContext, DeviceType, HypervisorType, Provenance
 from acrn_dm.hypervisors.sim import plugin as sim
 from acrn_dm.hypervisors.sim.vm import SimVm
+from acrn_dm.virtio.choice import choose
 
 BINDING = IoEventFd(fd=3, space=Space.MMIO, addr=0x8000_0000, len=2)
 
@@ -71,37 +73,30 @@ def test_device_type_is_found_by_name_and_alias() -> None:
     assert types_ == {"virtio-foo": record, "foo": record}
 
 
-def test_duplicate_device_type_names_both_providers() -> None:
-    with pytest.raises(PluginError) as e:
-        manager(offering("one", device_type("foo")), offering("two", device_type("foo"))).device_types()
-    assert "plugin one" in str(e.value)
-    assert "plugin two" in str(e.value)
-    assert "'foo'" in str(e.value)
+def test_name_of_two_device_types_is_nobody_s_and_names_both_providers() -> None:
+    it = manager(offering("one", device_type("foo")), offering("two", device_type("foo"), device_type("bar")))
+    assert list(it.device_types()) == ["bar"]
+    with pytest.raises(ConfigError, match=r"'foo' is offered by plugin one .* and by plugin two .*--plugins no:one or"):
+        it.device_type("foo")
 
 
-def test_duplicate_alias_is_refused_like_a_name() -> None:
-    with pytest.raises(PluginError, match="already provided"):
-        manager(
-            offering("one", device_type("foo")), offering("two", device_type("bar", aliases=("foo",)))
-        ).device_types()
+def test_alias_is_contested_like_a_name() -> None:
+    it = manager(offering("one", device_type("foo")), offering("two", device_type("bar", aliases=("foo",))))
+    with pytest.raises(ConfigError, match="is offered by"):
+        it.device_type("foo")
 
 
-def test_failing_hook_names_plugin_and_hook() -> None:
-    def broken() -> Any:
-        raise ZeroDivisionError("division by zero")
-
-    with pytest.raises(PluginError, match=r"plugin bad .*acrn_dm_device_types: ZeroDivisionError: division by zero"):
-        manager(plugin("bad", acrn_dm_device_types=broken)).device_types()
+def test_plugin_that_offers_a_name_twice_is_not_told_to_leave_itself_out() -> None:
+    it = manager(offering("one", device_type("foo"), device_type("foo")))
+    with pytest.raises(ConfigError, match="offers the device 'foo' twice; its author has to rename one"):
+        it.device_type("foo")
 
 
-def test_record_of_the_wrong_kind_is_refused() -> None:
-    with pytest.raises(PluginError, match="returned str, not DeviceType"):
-        manager(offering("bad", "virtio-foo")).device_types()
-
-
-def test_record_for_a_newer_interface_is_refused_readably() -> None:
-    with pytest.raises(PluginError, match=f"needs plugin interface {API + 1}; this acrn_dm has {API}"):
-        manager(offering("new", device_type("foo", api=API + 1))).device_types()
+def test_kinds_of_devices_are_asked_for_once() -> None:
+    asked = []
+    it = manager(plugin("counts", acrn_dm_device_types=lambda: asked.append(1) or [device_type("foo")]))
+    assert it.device_types() == it.device_types()
+    assert asked == [1]
 
 
 def test_unknown_hook_is_refused_and_leaves_nothing_behind() -> None:
@@ -156,6 +151,39 @@ def test_asking_for_a_plugin_that_is_not_installed_names_the_installed_ones() ->
         manager().load_entry_points(["c"], [Entry("a", offering("a"))])
 
 
+@pytest.mark.parametrize("word", ["no:b", "no:acrn-dm-bar"])
+def test_plugin_is_left_out_by_its_name_or_its_distribution_s(word: str) -> None:
+    it = manager()
+    chosen = Selection.from_words([word])
+    bad = Entry("b", ImportError("never imported"), Dist("acrn-dm-bar"))
+    it.load_entry_points(None, [Entry("a", offering("a", device_type("da"))), bad], selection=chosen)
+    assert (list(it.device_types()), it.problems) == (["da"], [])
+    assert [origin.plugin for origin in it.left_out] == ["b"]
+
+
+def test_leaving_out_what_is_not_installed_suggests_what_is() -> None:
+    with pytest.raises(ConfigError, match=r"--plugins: 'ringo': .*did you mean 'ring'\?"):
+        manager().load_entry_points(None, [Entry("ring", offering("a"))], selection=Selection.from_words(["no:ringo"]))
+
+
+def test_names_to_load_and_names_to_leave_out_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="either"):
+        Selection.from_words(["a", "no:b"])
+
+
+def test_built_in_plugin_can_be_left_out_for_another_of_its_names() -> None:
+    name = "devices.lpc"
+    arguments = {
+        "builtins": {name: BUILTINS[name]},
+        "entry_points": False,
+        "extra": [offering("x", device_type("lpc"))],
+    }
+    with pytest.raises(ConfigError, match=f"--plugins no:{name} or"):
+        make_plugin_manager(**arguments).device_type("lpc")
+    left = make_plugin_manager(**arguments, selection=Selection.from_words([f"no:{name}"]))
+    assert left.device_type("lpc") is not None
+
+
 def test_taken_plugin_name_is_a_problem_that_names_the_owner() -> None:
     it = manager()
     it.load_entry_points(None, [Entry("a", offering("a")), Entry("a", offering("a2"))])
@@ -173,9 +201,16 @@ def test_backends_of_one_name_may_serve_different_kinds() -> None:
 
     it = manager(offering("a", backend("virtio-net"), backend("virtio-vsock"), hook="acrn_dm_backend_types"))
     assert len(it.backend_types()) == 2
-    clash = manager(offering("a", backend("virtio-net"), backend("virtio-net"), hook="acrn_dm_backend_types"))
-    with pytest.raises(PluginError, match="vhost for virtio-net"):
-        clash.backend_types()
+
+
+def test_backend_that_two_offer_for_one_kind_says_so_to_who_makes_it() -> None:
+    def backend() -> BackendType:
+        return BackendType(name="fast", summary="", kinds=("virtio-net",), create=lambda device: None)
+
+    it = manager(*(offering(name, backend(), hook="acrn_dm_backend_types") for name in "ab"))
+    found = choose(DeviceContext(bdf=Bdf(slot=3), kind="virtio-net"), it.backend_types(), "fast")
+    with pytest.raises(ConfigError, match=r"'fast for virtio-net' is offered by plugin a .* and by plugin b "):
+        found.create(cast(Never, None))
 
 
 def test_hypervisor_types_by_name() -> None:
