@@ -8,6 +8,7 @@ from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver
 from acrn_dm.testing.fake_vhost import FakeNode, FakeVhost
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.machine import SimMachine
+from acrn_dm.testing.recorder import Happening, Recorder
 
 __all__ = [
     "CHECKS",
@@ -17,6 +18,8 @@ __all__ = [
     "FakeNode",
     "FakeVhost",
     "GuestFunction",
+    "Happening",
+    "Recorder",
     "RingLayout",
     "SimMachine",
     "VirtualClock",

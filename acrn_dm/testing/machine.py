@@ -40,6 +40,7 @@ from acrn_dm.testing.clock import VirtualClock, settle
 from acrn_dm.testing.driver import VirtioDriver
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
+from acrn_dm.testing.recorder import Recorder
 from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.pci.transport import VirtioPci
@@ -227,6 +228,10 @@ class SimMachine:
         """Devices that asked for a reset, and why; steps the main loop, which is what tells observers."""
         self.main_loop.run_until_idle()
         return self._witness.failures
+
+    def record(self, level: int = logging.INFO) -> Recorder:
+        """A recorder of this machine, for a ``with`` block; it takes log records from *level* on."""
+        return Recorder(self, level)
 
     def take_interrupts(self) -> None:
         """Count the MSIs that arrived since the last call into ``interrupts``."""
