@@ -52,7 +52,7 @@ class Guest:
         /dev, and nothing to read. Raises CommandFailed for a status other than 0, HarnessTimeout past *timeout*
         seconds, HarnessError when the guest crashes or acrn-dm ends; the messages have what was said last.
         """
-        return self._up.run(f"(\n{command}\n)", timeout)
+        return self._up.run(f"(\n{command}\n)", timeout, shown=command)
 
     def python(self, source: str, *, timeout: float = 60.0) -> str:
         """What lines of Python print in the guest, both outputs, stripped. Raises as ``run``, a traceback included.
@@ -60,7 +60,7 @@ class Guest:
         It is the version of Python that runs the test, with the standard library but for what needs further libraries
         (ssl, sqlite3, curses, tkinter); each call is a process of its own.
         """
-        return self.run(f"{python.PROGRAM} -I -S -c {shlex.quote(source)}", timeout=timeout)
+        return self._up.run(f"{python.PROGRAM} -I -S -c {shlex.quote(source)}", timeout, shown=source)
 
     def reboot(self, *, timeout: float = BOOT_LIMIT) -> None:
         """Reset the machine from within, and wait until the guest is up again; its files are those of a first boot."""

@@ -32,17 +32,19 @@ class Dialogue:
         """Until the guest is up. Raises HarnessTimeout, and HarnessError when acrn-dm ends first."""
         self._answer(timeout, f"the guest did not come up within {timeout:g} s")
 
-    def run(self, command: str, timeout: float) -> str:
-        """The output of a shell command line, or of lines of them, as they are in the guest's own shell.
+    def run(self, command: str, timeout: float, shown: str = "") -> str:
+        """The output of a shell command line, or of lines of them, as they are in the guest's own shell. Messages have
+        *shown* in place of the command.
 
         Raises CommandFailed for a status other than 0; HarnessTimeout past *timeout* seconds, and the command goes on
         in the guest; HarnessError when the guest or acrn-dm ends.
         """
         self._number += 1
+        shown = shown or command
         self._process.write(one_line(command).encode() + b"\n")
-        output, status = self._answer(timeout, f"no answer from the guest to {command!r} within {timeout:g} s")
+        output, status = self._answer(timeout, f"no answer from the guest to {shown!r} within {timeout:g} s")
         if status:
-            raise CommandFailed(command, status, output)
+            raise CommandFailed(shown, status, output)
         return output
 
     def reboot(self, timeout: float) -> None:

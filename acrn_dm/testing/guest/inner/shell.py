@@ -63,9 +63,11 @@ class GuestShell:
             self.kill()
             raise
 
-    def run(self, command: str, timeout: float = 60.0) -> str:
-        """Run a shell command line in the guest; its output. Raises CommandFailed, HarnessTimeout, HarnessError."""
-        return self._dialogue.run(command, timeout)
+    def run(self, command: str, timeout: float = 60.0, shown: str = "") -> str:
+        """Run a shell command line in the guest, called *shown* in messages; its output. Raises CommandFailed,
+        HarnessTimeout, HarnessError.
+        """
+        return self._dialogue.run(command, timeout, shown)
 
     def reboot(self, timeout: float = BOOT_LIMIT) -> None:
         """Reset the machine and wait until the guest is there again."""
