@@ -15,7 +15,7 @@ def test_guest_runs_commands_in_subshells(tmp_path: Path) -> None:
     with Guest(starter(tmp_path)) as guest:
         assert guest.run("word=kept; echo one; exit 0") == "one"
         assert guest.run('echo "$word".') == "."
-        with pytest.raises(CommandFailed, match="^'exit 3' in the guest ended with 3: no output"):
+        with pytest.raises(CommandFailed, match=r"^'exit 3' in the guest ended with 3: no output"):
             guest.run("exit 3")
 
 
@@ -31,9 +31,7 @@ def test_python_runs_the_lines_as_they_stand(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("acrn_dm.testing.guest.inner.python.PROGRAM", sys.executable)
     with Guest(starter(tmp_path)) as guest:
         assert guest.python("for word in ('a b', \"it's\"):\n    print(word)") == "a b\nit's"
-        with pytest.raises(
-            CommandFailed, match=r"(?s)^'1 / 0' in the guest ended with 1: Traceback.*ZeroDivisionError"
-        ):
+        with pytest.raises(CommandFailed, match=r"(?s)^'1 / 0' in the guest ended with 1: .*ZeroDivisionError"):
             guest.python("1 / 0")
 
 
