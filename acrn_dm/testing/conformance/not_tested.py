@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from acrn_dm.testing.conformance.kinds import unjudged
 from acrn_dm.testing.conformance.report import Outcome, Verdict
 from acrn_dm.testing.conformance.table import Row
 
@@ -12,9 +13,10 @@ NOT_IMPLEMENTED: Mapping[str, str] = {
     "d.packed.*": "no packed rings",
     "suspend.*": "SUSPEND (1.4) is not offered",
     "vqreset.*": "RING_RESET is not offered",
+    **unjudged.NOT_IMPLEMENTED,
 }
 # What can't be seen from here, or binds somebody else.
-NOT_TESTABLE: Mapping[str, str] = {}
+NOT_TESTABLE: Mapping[str, str] = {**unjudged.NOT_TESTABLE}
 
 
 def find(row: Row, table: Mapping[str, str]) -> str | None:
