@@ -31,7 +31,7 @@ from acrn_dm.hypervisors.sim.vm import SimVm
 from acrn_dm.machine.build import assemble
 from acrn_dm.machine.devices import make_function
 from acrn_dm.machine.hypervisor import ChosenHypervisor
-from acrn_dm.machine.resolve import ResolvedDevice, resolve_one, unknown
+from acrn_dm.machine.resolve import ResolvedDevice, resolve_one, wanted
 from acrn_dm.memory.guest_memory import MIB, GuestMemory, MemoryRange
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
@@ -157,13 +157,10 @@ class SimMachine:
         return function
 
     def _kind(self, spec: DeviceSpec) -> DeviceType:
-        types = self.plugins.device_types()
-        if spec.kind not in types:
+        offered = self.plugins.devices
+        if spec.kind not in offered.claims and spec.kind not in offered.refused:
             self.plugins.register_builtins(DEVICES)
-            types = self.plugins.device_types()
-        if spec.kind not in types:
-            raise unknown(spec, types)
-        return types[spec.kind]
+        return wanted(spec, self.plugins)
 
     def device(self, slot: int, kind: type[T], func: int = 0) -> T:
         """The device in *slot*, which is a *kind*: of a virtio device what stands behind the transport. Raises

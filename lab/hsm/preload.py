@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.hsm.build import library
-from lab.outer.vm import OuterVm
 
 LIBRARY = "librig.so"
 

@@ -16,7 +16,7 @@ from acrn_dm.testing.conformance.table import Row
 
 
 class Outcome(enum.Enum):
-    """What a row came to. ``not applicable``: nothing to judge in this device, with the reason; ``not implemented``:
+    """The outcome of a row. ``not applicable``: nothing to judge in this device, with the reason; ``not implemented``:
     the suite or the product has no such thing, with the reason.
     """
 
@@ -41,7 +41,7 @@ class Verdict:
 
 @attrs.frozen(kw_only=True)
 class Report:
-    """What the suite found on the device called *name*, which is of *kind*; it took *seconds*."""
+    """The findings of the suite on the device called *name*, which is of *kind*; it took *seconds*."""
 
     name: str
     kind: str

@@ -21,7 +21,7 @@ RULES: tuple[Rule, ...] = (*rules.RULES, *kinds.RULES, *functions.RULES)
 
 @attrs.define(eq=False)
 class Judgement:
-    """What one rule saw: a line for each setup in which the device broke it, exceptions out of the device, and why
+    """One rule's findings: a line for each setup in which the device broke it, exceptions out of the device, and why
     there was nothing to judge elsewhere.
     """
 

@@ -13,7 +13,7 @@ from acrn_dm.base.errors import GuestError
 
 
 class Watch(logging.Handler):
-    """Collects exceptions while it is entered: from log records, from observers, and from threads that died of one."""
+    """A collector of exceptions while it is entered: of log records, observers, and threads that died of one."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -300,7 +300,8 @@ class VirtioPci(PciFunction, Generic[D]):
         if now >= self._next_report:
             self._next_report = now + REPORT_INTERVAL_S
             trace = None if isinstance(error, AcrnDmError) else error
-            log.warning("%s needs a reset (%d so far): %s", self.name, self.failures, error, exc_info=trace)
+            who = self.context.blamed
+            log.warning("%s needs a reset (%d so far): %s", who, self.failures, error, exc_info=trace)
 
     # Transport: any thread.
 
