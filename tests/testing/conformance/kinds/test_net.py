@@ -280,9 +280,7 @@ def _crossed(monkeypatch: pytest.MonkeyPatch) -> None:
 def _wandering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames of one flow arrive on one queue after another."""
     count = iter(range(1 << 20))
-    monkeypatch.setattr(
-        "acrn_dm.testing.conformance.outside.tap._addresses", lambda *a, **k: bytes([next(count) % 251])
-    )
+    monkeypatch.setattr(tap, "_addresses", lambda *args, **options: bytes([next(count) % 251]))
 
 
 def _one_layout(monkeypatch: pytest.MonkeyPatch) -> None:
