@@ -292,9 +292,11 @@ def _exchange(queue: DriverQueue, out: tuple[bytes, ...], in_: tuple[int, ...]) 
     queue.driver.machine.settle()
     done = queue.completed()
     assert queue.driver.machine.memory.read(where.gpa, where.length) == table, "descriptor table written to"
-    assert [c.token for c in done] in ([readable], []), f"returned {[c.token for c in done]} for one chain"
+    # Chains that were kept may come back with it, as statistics of a balloon do; none comes twice (``completed``).
+    assert all(c.token <= readable for c in done), f"returned {[c.token for c in done]} for chain {readable}"
     for completion in done:
-        assert completion.written <= sum(in_), f"claims {completion.written} of {sum(in_)} writable bytes"
+        room = len(completion.data)
+        assert completion.written <= room, f"claims {completion.written} of {room} writable bytes"
 
 
 def _assert_usable(driver: VirtioDriver) -> None:
