@@ -1,4 +1,4 @@
-"""What a rule of a device kind can't do without: features that go together, a world outside."""
+"""The demands of a rule of a device kind: features that go together, a world outside."""
 
 from collections.abc import Mapping
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""The driver's side of a console (virtio 5.3): bytes of ports, control messages."""
+"""Bytes and messages of a console, as its driver has them (virtio 5.3)."""
 
 import functools
 import struct
