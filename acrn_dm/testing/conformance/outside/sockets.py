@@ -1,4 +1,4 @@
-"""What is connected to the ports of the built-in console: sockets."""
+"""Sockets that are connected to the ports of the built-in console."""
 
 import socket
 import tempfile

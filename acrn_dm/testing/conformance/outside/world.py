@@ -92,7 +92,7 @@ class Medium(Outside):
 
 
 class Terminals(Outside):
-    """What is connected to the ports of a console (virtio 5.3)."""
+    """Terminals, or other programs, at the ports of a console (virtio 5.3)."""
 
     def send(self, port: int, data: bytes) -> None:
         """Type *data* at *port*."""
@@ -139,7 +139,7 @@ class HostSockets(Outside):
 
 
 class Person(Outside):
-    """Who uses an input device (virtio 5.8)."""
+    """The person who uses an input device (virtio 5.8)."""
 
     def act(self, events: Sequence[tuple[int, int, int]]) -> None:
         """Cause one update of (type, code, value) events; the closing EV_SYN is the device's."""
@@ -156,7 +156,7 @@ class Person(Outside):
 
 
 class Wires(Outside):
-    """What is connected to the lines of a GPIO controller (virtio 5.18)."""
+    """Wires at the lines of a GPIO controller (virtio 5.18)."""
 
     def set_level(self, line: int, level: int) -> None:
         """Drive *line* from outside."""
@@ -186,7 +186,7 @@ class I2cBus(Outside):
 
 
 class Pressure(Outside):
-    """Who sets a balloon's target (virtio 5.5)."""
+    """The host that sets a balloon's target (virtio 5.5)."""
 
     def set_target(self, pages: int) -> None:
         """Ask for a balloon of *pages* of 4096 bytes."""
