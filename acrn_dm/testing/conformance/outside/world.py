@@ -11,6 +11,7 @@ from typing import NoReturn
 import attrs
 
 from acrn_dm.testing.conformance.table import NotApplicable
+from acrn_dm.testing.guest_pci import GuestFunction
 
 
 def _left_out(what: str) -> NoReturn:
@@ -199,3 +200,21 @@ class Pressure(Outside):
     def statistics(self) -> dict[int, int]:
         """The last statistics: tag to value."""
         _left_out("statistics")
+
+
+class Operation(Outside):
+    """The operation of a PCI function that is no virtio device: what its driver does to make it interrupt and move
+    data. *function* is the guest's view of it.
+    """
+
+    def interrupt(self, function: GuestFunction) -> None:
+        """Make it interrupt once, by whatever is enabled."""
+        _left_out("interrupt: a cause of interrupts")
+
+    def acknowledge(self, function: GuestFunction) -> None:
+        """Serve that interrupt, so that its cause is gone."""
+        _left_out("acknowledge: an end of interrupts")
+
+    def move(self, function: GuestFunction, gpa: int, length: int) -> None:
+        """Make it write *length* bytes, none of them 0, into guest memory at *gpa*."""
+        _left_out("move: data that it moves by itself")
