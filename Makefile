@@ -56,7 +56,7 @@ build/.venv: pyproject.toml $(wildcard plugins/*/pyproject.toml) tools/setup-deb
 	@mkdir -p build
 	@test -x $(PY) || python3 -m venv .venv
 	@$(PY) -m pip install -q --disable-pip-version-check "Cython>=3.1,<4" "setuptools>=77" wheel
-	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,dev]"
+	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,dev,docs]"
 	@for p in plugins/*/; do $(PY) -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e "$$p" || exit 1; done
 	@touch $@
 

@@ -16,6 +16,7 @@ from acrn_dm.contract.hookspecs import hookimpl as hookimpl
 from acrn_dm.contract.machine import OptionParser as OptionParser
 from acrn_dm.contract.option_types import ByteSize as ByteSize
 from acrn_dm.contract.options import option as option
+from acrn_dm.contract.options import parse_options as parse_options
 from acrn_dm.contract.options import vhost_user_option as vhost_user_option
 
 # A device: its kind, its place, what it is given
@@ -32,6 +33,7 @@ from acrn_dm.base.events.ioloop import READ as READ
 from acrn_dm.base.events.ioloop import WRITE as WRITE
 from acrn_dm.base.events.ioloop import IoLoop as IoLoop
 from acrn_dm.base.events.ioloop import Timer as Timer
+from acrn_dm.base.events.clock import Clock as Clock
 from acrn_dm.base.bus import Bus as Bus
 from acrn_dm.base.bus import Handler as Handler
 from acrn_dm.base.bus import Range as Range
@@ -42,6 +44,7 @@ from acrn_dm.base.files.claims import Claimant as Claimant
 from acrn_dm.base.files.claims import path_key as path_key
 from acrn_dm.base.files.claims import socket_claim as socket_claim
 from acrn_dm.base.files.file_locks import Access as Access
+from acrn_dm.base.sockets.command_lines import CommandLines as CommandLines
 
 # A virtio device: its queues and their buffers, and what only some devices have
 from acrn_dm.virtio.device import Transport as Transport
@@ -51,6 +54,7 @@ from acrn_dm._fastring import Chain as Chain
 from acrn_dm.ring.ring import Ring as Ring
 from acrn_dm.virtio.placement import Placement as Placement
 from acrn_dm.virtio.optional import Cancellable as Cancellable
+from acrn_dm.virtio.optional import FeatureJudge as FeatureJudge
 from acrn_dm.virtio.optional import InFlight as InFlight
 from acrn_dm.virtio.optional import LegacyConfig as LegacyConfig
 from acrn_dm.virtio.optional import LocalQueues as LocalQueues

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
-from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError
+from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError, PluginError
 from acrn_dm.base.files.descriptors import raise_limit
 from acrn_dm.base.log_text import escaped
 from acrn_dm.base.process import privileges
@@ -19,12 +19,15 @@ from acrn_dm.cli import help as help_texts
 from acrn_dm.cli import report, toml
 from acrn_dm.cli.arguments import Setting, parse_arguments, understood
 from acrn_dm.cli.grammar import Table
+from acrn_dm.cli.inventory import LIST
 from acrn_dm.cli.logs import logging_to
 from acrn_dm.cli.option_table import OPTIONS
 from acrn_dm.cli.parse import Command, Layer, assemble, convert
 from acrn_dm.cli.plugin_options import OptionParser
+from acrn_dm.cli.values import names
 from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
+from acrn_dm.contract.plugins.selection import NO, Selection
 from acrn_dm.devices.terminal.signals import signals_to
 from acrn_dm.machine.report import MachineReport
 from acrn_dm.machine.resolve import without_obsolete
@@ -40,6 +43,8 @@ EXIT_CONFIG = 78
 # A thread that wants the interpreter while another computes waits this long; the default of 5 ms would be the latency
 # of every access that a vCPU thread has to hand to Python.
 SWITCH_INTERVAL_S = 0.0005
+
+PLUGINS_VARIABLE = "ACRN_DM_PLUGINS"  # as --plugins, where neither that nor --no-plugins is given
 
 
 class Machine(Protocol):
@@ -110,10 +115,9 @@ def _main(args: list[str], make_manager: MakeManager, build: Build, *, last: boo
         return EXIT_OFF
     documents = [toml.read(convert(s)) for s in early if s.option.name == "config"]
     plugins = make_manager(**plugin_choice(early, documents, core))
-    for problem in plugins.problems:
-        _complain(f"warning: not loaded: {problem}")
     parser = OptionParser(OPTIONS)
     plugins.add_options(parser)
+    told = _warn(plugins.problems)
     table = parser.table()
     text = help_texts.requested_help(understood(args, table), table, plugins)
     if text is not None:
@@ -123,9 +127,17 @@ def _main(args: list[str], make_manager: MakeManager, build: Build, *, last: boo
     layers = [*(toml.layer(d, table) for d in documents), Layer(settings=settings, names=names)]
     command = assemble(layers, parser.defaults)
     config, dropped = without_obsolete(command.config, plugins)
+    _warn(plugins.faults()[told:])
     for warning in (*command.warnings, *dropped):
         _complain(f"warning: {warning}")
     return _carry_out(command, config, plugins, build, last=last)
+
+
+def _warn(problems: Sequence[PluginError]) -> int:
+    """Say what of the plugins was left out; returns how much."""
+    for problem in problems:
+        _complain(f"warning: not loaded: {problem}")
+    return len(problems)
 
 
 def wants_version(settings: Sequence[Setting]) -> bool:
@@ -134,7 +146,9 @@ def wants_version(settings: Sequence[Setting]) -> bool:
 
 
 def plugin_choice(settings: Sequence[Setting], documents: Sequence[toml.Document], table: Table) -> dict[str, Any]:
-    """Arguments of ``make_plugin_manager``; the command line overrides files, a later file an earlier one."""
+    """Arguments of ``make_plugin_manager``; the command line overrides files, a later file an earlier one, and all of
+    them what ``ACRN_DM_PLUGINS`` says, where names of plugins that are not installed are no error.
+    """
     keys = frozenset({"plugins", "no_plugins"})
     layers = [toml.settings(d, table, keys) for d in documents]
     layers.append([s for s in settings if s.option.field in keys])
@@ -144,7 +158,15 @@ def plugin_choice(settings: Sequence[Setting], documents: Sequence[toml.Document
         if "plugins" in values:
             raise ConfigError("not together with --plugins", option=chosen[0].origin, usage=chosen[0].from_argv)
         return {"entry_points": False}
-    return {"only": values.get("plugins")}
+    words = values.get("plugins")
+    if words == LIST:
+        return {}
+    if words is None and os.environ.get(PLUGINS_VARIABLE):
+        found = names(os.environ[PLUGINS_VARIABLE])
+        return {"selection": Selection.from_words(found, strict=False, origin=PLUGINS_VARIABLE)}
+    if words is None or not any(word.startswith(NO) for word in words):
+        return {"only": words}
+    return {"selection": Selection.from_words(words, origin=chosen[0].origin)}
 
 
 def _refuse_without_guests(config: MachineConfig, plugins: PluginManager) -> None:

@@ -2,14 +2,16 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.cli import inventory
 from acrn_dm.cli.arguments import Setting
 from acrn_dm.cli.grammar import Group, Table
 from acrn_dm.contract import options
 from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.contract.types import BackendType, DeviceType
+from acrn_dm.machine.hypervisor import unusable
 from acrn_dm.machine.resolve import ORIGINAL_DEVICES
 
 WIDTH = 100
@@ -24,6 +26,7 @@ Examples
           -s 3,virtio-blk,disk.img -s 4,virtio-net,tap=tap0 -s 5,virtio-console,@stdio:console vm1
   acrn-dm --config vm1.toml --dry-run         what would run, and what is missing on this host
   acrn-dm -s virtio-blk,help                  the options of one device
+  acrn-dm --plugins list                      what is installed, what it offers, what was left out and why
 
 A configuration file has the long options' names as keys, and a table for each device:
   name = "vm1"
@@ -47,18 +50,22 @@ Exit codes
   78  what it asks for can't be had: a device, a file, a plugin, a setting"""
 
 
-def requested_help(settings: Iterable[Setting], table: Table, plugins: PluginManager) -> str | None:
-    """The help that *settings* ask for, if any. Raises ConfigError, PluginError."""
+def requested_help(settings: Sequence[Setting], table: Table, plugins: PluginManager) -> str | None:
+    """The help that *settings* ask for, if any; with ``--json`` as JSON. Raises ConfigError, PluginError."""
+    json = any(s.option.name == "json" for s in settings)
     for setting in settings:
         name, value = setting.option.name, setting.value
         if name == "help":
             return render_options(table)
+        if name == "plugins" and value == "list":
+            return inventory.plugins_json(plugins) if json else inventory.render_plugins(plugins)
         if name == "hypervisor" and value == "help":
-            return render_hypervisors(plugins)
+            return inventory.hypervisors_json(plugins) if json else render_hypervisors(plugins)
         if name == "pci_slot" and value == "help":
-            return render_devices(plugins)
+            return inventory.devices_json(plugins) if json else render_devices(plugins)
         if name == "pci_slot" and (match := _DEVICE_HELP.match(value)):
-            return render_device(match[1], plugins)
+            kind = _device(match[1], plugins)
+            return inventory.device_json(kind, plugins) if json else render_device(match[1], plugins)
     return None
 
 
@@ -83,6 +90,7 @@ def render_devices(plugins: PluginManager) -> str:
     rows = sorted((", ".join(names[key]), kind.summary, str(plugins.provider(kind))) for key, kind in kinds.items())
     lines = ["Devices for -s SLOT,DEVICE[,OPTIONS]; '-s DEVICE,help' shows the options of one"]
     lines += [_entry(name, f"{summary} [{provider}]") for name, summary, provider in rows]
+    lines += [_entry(name, plugins.devices.contest(name)) for name in sorted(plugins.devices.contested())]
     lines += _backends(plugins)
     absent = sorted(ORIGINAL_DEVICES - types.keys())
     if absent:
@@ -97,7 +105,8 @@ def render_devices(plugins: PluginManager) -> str:
 def _backends(plugins: PluginManager) -> list[str]:
     """The ways to move a virtio device's data, and how to choose one."""
     heading = "Backends; 'backend=NAME' among the options of a virtio device chooses who moves its data"
-    rows = sorted((t.name, f"{t.summary}; for {_kinds(t)} [{plugins.provider(t)}]") for t in plugins.backend_types())
+    offered = [(offer.record, offer.owner) for offer in plugins.backends.accepted]
+    rows = sorted((t.name, f"{t.summary}; for {_kinds(t)} [{owner}]") for t, owner in offered)
     return ["", heading, *(_entry(name, text) for name, text in rows)] if rows else []
 
 
@@ -105,13 +114,21 @@ def _kinds(backend_type: BackendType) -> str:
     return "all" if "*" in backend_type.kinds else ", ".join(sorted(backend_type.kinds))
 
 
+def _device(name: str, plugins: PluginManager) -> DeviceType:
+    """The kind of device *name*. Raises ConfigError, PluginError."""
+    try:
+        kind = plugins.device_type(name)
+    except ConfigError as e:
+        raise ConfigError(str(e), option="-s", value=name) from None
+    if kind is None:
+        hint = options.did_you_mean(name, plugins.device_types())
+        raise ConfigError(f"no plugin provides this device; {hint}see '-s help'", option="-s", value=name)
+    return kind
+
+
 def render_device(name: str, plugins: PluginManager) -> str:
     """The options of one kind of device. Raises ConfigError for an unknown name."""
-    types = plugins.device_types()
-    if name not in types:
-        hint = options.did_you_mean(name, types)
-        raise ConfigError(f"no plugin provides this device; {hint}see '-s help'", option="-s", value=name)
-    kind = types[name]
+    kind = _device(name, plugins)
     lines = options.describe(kind.config)
     common = "OPTION[=VALUE]..." if lines else ""
     grammar = str(getattr(kind.config, "GRAMMAR", common))
@@ -128,7 +145,7 @@ def render_hypervisors(plugins: PluginManager) -> str:
     types = plugins.hypervisor_types()
     lines = ["Hypervisors for --hypervisor NAME; 'auto' takes the first that is usable and not marked 'by name only'"]
     for kind in sorted(types.values(), key=lambda t: (-t.rank, t.name)):
-        marks = [kind.summary, kind.probe() or "usable here"] + (["by name only"] if kind.rank < 0 else [])
+        marks = [kind.summary, unusable(kind, plugins) or "usable here"] + (["by name only"] if kind.rank < 0 else [])
         lines.append(_entry(kind.name, "; ".join(marks)))
     return "\n".join(lines)
 

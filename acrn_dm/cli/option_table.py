@@ -92,7 +92,8 @@ CONFIG = (
            help="read options from a file; the command line, and a later file, override it"),
     Option(name="plugins", metavar="NAME,NAME", group=Group.CONFIG, original=False,
            parse=values.names, field="plugins", listing=True,
-           help="load only these of the installed plugins"),
+           help="load only these of the installed plugins; no:NAME,no:NAME: all but these. 'list' shows what there is. "
+                "ACRN_DM_PLUGINS says the same for every start [all]"),
     Option(name="no-plugins", group=Group.CONFIG, original=False, field="no_plugins",
            help="load no installed plugins"),
 )  # fmt: skip
@@ -100,7 +101,8 @@ CONFIG = (
 CHECK = (
     Option(name="dry-run", group=Group.CHECK, original=False, in_file=False, field="dry_run",
            help="show the machine that would run and what is missing on this host; open nothing"),
-    Option(name="json", group=Group.CHECK, original=False, in_file=False, field="json", help="with --dry-run: as JSON"),
+    Option(name="json", group=Group.CHECK, original=False, in_file=False, field="json",
+           help="with --dry-run, --plugins list or a help about devices: as JSON"),
     Option(name="help", short="h", group=Group.CHECK, in_file=False, field="help", help="show this text"),
     Option(name="version", short="v", group=Group.CHECK, in_file=False, field="version", help="show the version"),
 )  # fmt: skip

@@ -1,6 +1,8 @@
 """Options of plugins: the parser that ``acrn_dm_add_options`` is called with."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 import attrs
 
@@ -41,6 +43,16 @@ class OptionParser:
             )
         )
         self.defaults[plain] = False if metavar is None and default is None else default
+
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Around one plugin's hook: if it fails, it has added nothing."""
+        added, defaults = list(self._added), dict(self.defaults)
+        try:
+            yield
+        except BaseException:
+            self._added, self.defaults = added, defaults
+            raise
 
     def table(self) -> Table:
         """All options, the plugins' included."""

@@ -12,11 +12,11 @@ from acrn_dm.contract.resources import Resources
 API = 1  # raised when a record's meaning changes; a type made for a newer one is refused with a readable error
 
 BUILT_IN = "built in"  # the distribution of the plugins that are part of this package
-_NAME = re.compile(r"[a-z][a-z0-9_.-]*\Z")
+NAME = re.compile(r"[a-z][a-z0-9_.-]*\Z")
 
 
 def _name(instance: object, attribute: "attrs.Attribute[str]", value: str) -> None:
-    if not _NAME.match(value):
+    if not isinstance(value, str) or not NAME.match(value):
         raise ValueError(f"{attribute.name} {value!r} is not a name: lower-case letters, digits, '-', '_', '.'")
 
 
@@ -46,11 +46,17 @@ class DeviceContext:
     poll_ns: int | None = None  # --virtio_poll
     backend: str | None = None  # backend=NAME: who moves the data by the user's wish; None: as the device says
     plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
+    provider: str = ""  # the installed plugin that offers the kind, with distribution and version; empty: built in
 
     @property
     def name(self) -> str:
         """The instance's name in logs, tables and thread names: ``virtio-blk-3:0``."""
         return f"{self.kind}-{self.bdf.slot}:{self.bdf.func}"
+
+    @property
+    def blamed(self) -> str:
+        """``name``, and for a plugin's device whose it is: what a line about its failure begins with."""
+        return f"{self.name} ({self.provider})" if self.provider else self.name
 
 
 class Device(Protocol):

@@ -77,7 +77,7 @@ class ClientMemory:
     @property
     def guest_memory(self) -> GuestMemory:
         """What devices are given; valid until the next change."""
-        return GuestMemory(tuple(region.backing for region, _ in self._regions), self._map)
+        return GuestMemory(tuple(region.backing for region, _ in self._regions), self._map, keeper="the front-end")
 
     def replace(self, regions: Sequence[Sequence[int]], fds: list[int]) -> None:
         """SET_MEM_TABLE; takes all *fds* that it uses out of the list. Raises PeerError, and then has no regions."""

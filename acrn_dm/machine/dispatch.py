@@ -29,6 +29,9 @@ class ConfigSpaces(Protocol):
     def write(self, number: int, reg: int, size: int, value: int) -> None:
         """Write."""
 
+    def title(self, number: int) -> str:
+        """The function in words: device, plugin, place."""
+
 
 @attrs.define(eq=False)
 class MachineDispatch:
@@ -63,7 +66,7 @@ class MachineDispatch:
         try:
             return self.config.read(function, register, size)
         except Exception as e:
-            self._report(f"reading {size} bytes at register {register:#x} of PCI function {function:#x}", e)
+            self._report(f"reading {size} bytes at register {register:#x} of {self.config.title(function)}", e)
             return (1 << (8 * size)) - 1
 
     def pci_config_write(self, function: int, register: int, size: int, value: int) -> None:
@@ -71,7 +74,7 @@ class MachineDispatch:
         try:
             self.config.write(function, register, size, value)
         except Exception as e:
-            self._report(f"writing {size} bytes at register {register:#x} of PCI function {function:#x}", e)
+            self._report(f"writing {size} bytes at register {register:#x} of {self.config.title(function)}", e)
 
     def vcpu_must_wait(self) -> bool:
         """Whether the vCPU that was just answered may not run on."""
@@ -85,14 +88,14 @@ class MachineDispatch:
         try:
             return bus.read(addr, size)
         except Exception as e:
-            self._report(f"reading {size} bytes at {bus.name} {addr:#x}", e)
+            self._report(f"reading {size} bytes at {_place(bus, addr, size)}", e)
             return (1 << (8 * size)) - 1
 
     def _write(self, bus: Bus, addr: int, size: int, value: int) -> None:
         try:
             bus.write(addr, size, value)
         except Exception as e:
-            self._report(f"writing {size} bytes at {bus.name} {addr:#x}", e)
+            self._report(f"writing {size} bytes at {_place(bus, addr, size)}", e)
 
     def _report(self, what: str, error: Exception) -> None:
         self.errors += 1
@@ -101,3 +104,14 @@ class MachineDispatch:
             self._next_report = now + REPORT_INTERVAL_S
             trace = None if isinstance(error, AcrnDmError) else error
             log.error("guest access failed (%d so far): %s: %s", self.errors, what, error, exc_info=trace)
+
+
+def _place(bus: Bus, addr: int, size: int) -> str:
+    """Where an access went: the address, and the device that answers there."""
+    found = bus.find(addr, size)
+    if found is None:  # it went away meanwhile
+        return f"{bus.name} {addr:#x}"
+    claimed, offset = found
+    holder = getattr(claimed.handler, "holder", None)  # one window of several devices
+    inside = f": {holder(offset)}" if holder is not None else f"+{offset:#x}"
+    return f"{bus.name} {addr:#x} ({claimed.name}{inside})"

@@ -4,9 +4,10 @@ import logging
 
 import attrs
 
-from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.errors import ConfigError, PluginError
 from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.hypervisor import Hypervisor
+from acrn_dm.contract.options import did_you_mean
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
 
@@ -60,12 +61,9 @@ def choose_hypervisor(config: MachineConfig, plugins: PluginManager) -> Hypervis
     """
     types = plugins.hypervisor_types()
     if config.hypervisor != "auto":
-        if config.hypervisor not in types:
-            known = ", ".join(["auto", *sorted(types)])
-            raise ConfigError(f"no such hypervisor; known: {known}", option="--hypervisor", value=config.hypervisor)
-        return types[config.hypervisor]
+        return _named(config.hypervisor, plugins)
     candidates = sorted((t for t in types.values() if t.rank >= 0), key=lambda t: -t.rank)
-    reasons = {t.name: probe(t, plugins) for t in candidates}
+    reasons = {t.name: unusable(t, plugins) for t in candidates}
     usable = [t for t in candidates if reasons[t.name] is None]
     if not usable:
         text = "; ".join(f"{name}: {why}" for name, why in reasons.items()) or "none is installed"
@@ -73,10 +71,34 @@ def choose_hypervisor(config: MachineConfig, plugins: PluginManager) -> Hypervis
     return usable[0]
 
 
+def _named(name: str, plugins: PluginManager) -> HypervisorType:
+    """The hypervisor that the user asks for. Raises ConfigError, PluginError."""
+    try:
+        found = plugins.hypervisor_type(name)
+    except ConfigError as e:
+        raise ConfigError(str(e), option="--hypervisor", value=name) from None
+    if found is None:
+        types = plugins.hypervisor_types()
+        text = f"no such hypervisor; {did_you_mean(name, types)}known: {', '.join(['auto', *sorted(types)])}"
+        raise ConfigError(text, option="--hypervisor", value=name)
+    return found
+
+
+def unusable(hypervisor: HypervisorType, plugins: PluginManager) -> str | None:
+    """``probe`` where nobody has asked for this one: one whose plugin fails is not usable, and others may be."""
+    try:
+        return probe(hypervisor, plugins)
+    except PluginError as e:
+        return str(e)
+
+
 def probe(hypervisor: HypervisorType, plugins: PluginManager) -> str | None:
     """Why *hypervisor* can't be used here. Raises PluginError."""
     with blame(f"{plugins.provider(hypervisor)}: {hypervisor.name}"):
-        return hypervisor.probe()
+        reason = hypervisor.probe()
+        if reason is None or isinstance(reason, str):
+            return reason
+        raise TypeError(f"probe returned {type(reason).__name__}, not the reason as text or None")
 
 
 def asked_options(config: MachineConfig) -> dict[str, object]:

@@ -121,6 +121,7 @@ class Machine:
             ranges = (*self.boot_source.ranges, *self.firmware.open())
             memory = allocate(ranges, hugepages=config.hugepages, wanted=vm.pins_memory, dumped=config.dump_guest_core)
             undo.pop_all()
+        memory.keeper = "the hypervisor" if vm.pins_memory else None
         self.opened = Opened(vm, memory)
         for region in memory.regions:
             vm.map_memory(region)
@@ -138,6 +139,7 @@ class Machine:
             interrupts=vm,
             eventfds=EventFdHooks(self.plugins, vm),
             main_loop=loop,
+            clock=loop.clock,
             io_loop=self.io_loops.get,
             # Observers are promised the main thread; devices report from wherever they were.
             device_failed=lambda device, error: loop.call_soon(

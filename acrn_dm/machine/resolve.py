@@ -53,17 +53,13 @@ def without_obsolete(config: MachineConfig, plugins: PluginManager) -> tuple[Mac
 
 def resolve_devices(config: MachineConfig, plugins: PluginManager) -> tuple[ResolvedDevice, ...]:
     """Resolve every device of *config*, in order of bus, slot and function. Raises ConfigError, PluginError."""
-    types = plugins.device_types()
     specs = sorted(config.devices, key=lambda d: (d.bdf.bus, d.bdf.slot, d.bdf.func))
-    return tuple(_resolve(spec, types, config, plugins) for spec in specs)
+    return tuple(_resolve(spec, config, plugins) for spec in specs)
 
 
-def _resolve(
-    spec: DeviceSpec, types: dict[str, DeviceType], config: MachineConfig, plugins: PluginManager
-) -> ResolvedDevice:
-    if spec.kind not in types:
-        raise _unknown(spec, types)
-    kind = types[spec.kind]
+def _resolve(spec: DeviceSpec, config: MachineConfig, plugins: PluginManager) -> ResolvedDevice:
+    kind = wanted(spec, plugins)
+    owner = plugins.provider(kind)
     context = DeviceContext(
         bdf=spec.bdf,
         kind=spec.kind,
@@ -73,9 +69,24 @@ def _resolve(
         virtio_msi=config.virtio_msi,
         poll_ns=config.virtio_poll_ns,
         plugin_options=config.plugin_options,
+        provider="" if owner is None or owner.built_in else str(owner),
     )
-    with blame(f"{plugins.provider(kind)}: {spec.kind}"):  # a plugin's grammar may raise anything
+    with blame(f"{owner}: {spec.kind}"):  # a plugin's grammar may raise anything
         return resolve_one(spec, kind, context)
+
+
+def wanted(spec: DeviceSpec, plugins: PluginManager) -> DeviceType:
+    """The kind of device that *spec* asks for. Raises ConfigError where nobody offers it or two do, PluginError where
+    the plugin's record was refused.
+    """
+    where = spec.origin or f"-s {spec.bdf},{spec.kind}"
+    try:
+        kind = plugins.device_type(spec.kind)
+    except ConfigError as e:
+        raise ConfigError(str(e), option=where) from None
+    if kind is None:
+        raise _unknown(spec, plugins)
+    return kind
 
 
 def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext) -> ResolvedDevice:
@@ -107,11 +118,13 @@ def _text(spec: DeviceSpec) -> str:
     return ",".join(f"{key}={value}" for key, value in spec.table.items())
 
 
-def _unknown(spec: DeviceSpec, types: dict[str, DeviceType]) -> ConfigError:
+def _unknown(spec: DeviceSpec, plugins: PluginManager) -> ConfigError:
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
     if spec.kind in OBSOLETE_DEVICES:
         return ConfigError(f"the device {spec.kind!r} is obsolete", option=where)
     if spec.kind in ORIGINAL_DEVICES:
         return ConfigError(f"the original's emulation of {spec.kind!r} is missing: no plugin provides it", option=where)
-    hint = options.did_you_mean(spec.kind, {*types, *ORIGINAL_DEVICES})
-    return ConfigError(f"there is no device {spec.kind!r}; {hint}see '-s help'", option=where)
+    hint = options.did_you_mean(spec.kind, {*plugins.device_types(), *ORIGINAL_DEVICES})
+    lost = "; ".join(str(fault) for fault in plugins.faults())
+    why = f"; it may be one of what was left out: {lost}" if lost else ""
+    return ConfigError(f"there is no device {spec.kind!r}; {hint}see '-s help'{why}", option=where)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import attrs
 
 from acrn_dm._fastring import MemoryMap
-from acrn_dm.base.errors import HostError
+from acrn_dm.base.errors import GuestError, HostError
 from acrn_dm.base.process.core_dumps import leave_out
 from acrn_dm.memory.hugepages import HugePages
 
@@ -61,10 +61,11 @@ class MemoryRegion:
         finally:
             del anchor
 
-    def discard(self) -> None:
-        """Punch the whole file out. Raises HostError."""
+    def discard(self, offset: int = 0, length: int | None = None) -> None:
+        """Punch *length* bytes of the file out from *offset* on, by default all of it. Raises HostError."""
         libc = ctypes.CDLL(None, use_errno=True)
-        args = (self.fd, FALLOC_PUNCH_AND_KEEP, ctypes.c_int64(0), ctypes.c_int64(self.size))
+        end = self.size if length is None else offset + length
+        args = (self.fd, FALLOC_PUNCH_AND_KEEP, ctypes.c_int64(offset), ctypes.c_int64(end - offset))
         if libc.fallocate(*args) != 0:
             raise HostError("clearing guest memory", err=ctypes.get_errno())
 
@@ -117,6 +118,7 @@ class GuestMemory:
 
     regions: tuple[MemoryRegion, ...]
     map: MemoryMap = attrs.field(repr=False)
+    keeper: str | None = attrs.field(default=None, kw_only=True)  # who keeps pages of it, so that none may go
     _hugetlb: HugePages | None = attrs.field(default=None, init=False, repr=False)
 
     @classmethod
@@ -156,6 +158,46 @@ class GuestMemory:
     def write(self, gpa: int, data: bytes | bytearray | memoryview) -> None:
         """Copy *data* into RAM at *gpa*. Raises GuestError outside RAM."""
         self.map.write(gpa, data)
+
+    @property
+    def kept_because(self) -> str | None:
+        """Why ``discard`` gives nothing back; None when it does.
+
+        A page that somebody keeps would be another one than the guest's from then on: the hypervisor's (ACRN maps pages
+        for good), a front-end's memory. Huge pages that were set aside may be another's when the guest wants them back.
+        """
+        if self.keeper is not None:
+            return f"{self.keeper} keeps the guest's pages"
+        return "huge pages are set aside for the guest" if self._hugetlb is not None else None
+
+    def discard(self, gpa: int, length: int) -> int:
+        """Give the host's pages that lie wholly in [gpa, gpa + length) back; they read as zero until the guest, or a
+        device, writes to them, and then there is memory again. Any thread.
+
+        Returns how many bytes that was: 0 where ``kept_because`` says why. Every process that shares the memory sees
+        it, the hypervisor's vCPUs, vhost and vhost-user, too. Raises GuestError outside RAM, before anything is given
+        back, and HostError.
+        """
+        pieces = self._pieces(gpa, length)
+        if self.kept_because is not None:
+            return 0
+        given = 0
+        for region, start, end in pieces:
+            first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+            if first < last:
+                region.discard(first - region.gpa, last - first)
+                given += last - first
+        return given
+
+    def _pieces(self, gpa: int, length: int) -> list[tuple[MemoryRegion, int, int]]:
+        """The parts of [gpa, gpa + length) in each region. Raises GuestError where they are not all of it."""
+        if gpa < 0 or length < 0:
+            raise GuestError(f"{length:#x} bytes at {gpa:#x} are no RAM")
+        parts = [(r, max(gpa, r.gpa), min(gpa + length, r.gpa + r.size)) for r in self.regions]
+        pieces = [part for part in parts if part[1] < part[2]]
+        if sum(end - start for _, start, end in pieces) != length:
+            raise GuestError(f"{length:#x} bytes at {gpa:#x} are not all RAM")
+        return pieces
 
     def clear(self, *, in_place: bool = False) -> None:
         """RAM reads as zero again, as after power-on.

@@ -170,6 +170,12 @@ class PciBus:
         """Write *size* bytes at register *reg* of the function at *bdf*, as the guest does."""
         self.write(bdf_number(bdf), reg, size, value)
 
+    def title(self, number: int) -> str:
+        """How a line about a failed configuration access names the function: device, plugin, place."""
+        function = self._functions.get(number)
+        place = f"{number >> 8}:{number >> 3 & 0x1F}.{number & 7}"
+        return f"the PCI function at {place}" if function is None else f"{function.context.blamed} at {place}"
+
     def read(self, number: int, reg: int, size: int) -> int:
         """``config_read`` with the place as one number."""
         self.config_accesses += 1
@@ -236,6 +242,10 @@ class _DataPort:
         target = self._ports.target(offset)
         return all_ones(size) if target is None else self._ports.bus.read(*target, size)
 
+    def holder(self, offset: int) -> str:
+        target = self._ports.target(offset)
+        return "" if target is None else f"{self._ports.bus.title(target[0])}, register {target[1]:#x}"
+
     def write(self, offset: int, size: int, value: int) -> None:
         target = self._ports.target(offset)
         if target is not None:
@@ -253,6 +263,10 @@ class Ecam:
         if size == 8 and offset % 8 == 0:
             return self.read(offset, 4) | self.read(offset + 4, 4) << 32
         return self._bus.read(offset >> 12, offset & 0xFFF, size)
+
+    def holder(self, offset: int) -> str:
+        """The function and the register at *offset*."""
+        return f"{self._bus.title(offset >> 12)}, register {offset & 0xFFF:#x}"
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Store."""

@@ -269,7 +269,7 @@ class PciFunction:
                 continue
             wanted = (self.io_enabled if bar.is_io else self.memory_enabled) and bar.fits(space)
             if wanted and not bar.mapped:
-                BarWindow(bar, self.lock).map(space, f"{self.name} BAR{bar.index}")
+                BarWindow(bar, self.lock).map(space, f"{self.context.blamed} BAR{bar.index}")
                 self.bar_mapped(bar.index, bar.base)
             elif not wanted:
                 self._unmap(bar)

@@ -3,8 +3,9 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
+from acrn_dm.contract.types import Device
 from acrn_dm.hypervisors.sim.vm import SimVm
 from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.pci.bus import PciBus
@@ -29,6 +30,10 @@ class DriverHost(Protocol):
     memory: GuestMemory
     heap: GuestHeap
     interrupts: Counter[int]
+
+    @property
+    def failures(self) -> list[tuple[object, Exception]]:
+        """Devices that asked for a reset, and why."""
 
     def settle(self) -> None:
         """Step the loops until none has anything to do."""
@@ -104,11 +109,15 @@ class DriverQueue:
             self.ring.enable_interrupts()
 
     def transfer(self, out: Sequence[bytes] = (), in_: Sequence[int] = (), *, indirect: bool = False) -> Completion:
-        """Send one chain, kick, settle, return its completion. Raises AssertionError unless exactly that came back."""
+        """Send one chain, kick, settle, return its completion. Raises AssertionError unless exactly that came back, and
+        what the device raised where it asked for a reset instead.
+        """
         token = self.send(out, in_, indirect=indirect)
         self.kick()
         self.driver.machine.settle()
         done = self.completed()
+        if not done:
+            self.driver.raise_failure()
         assert [c.token for c in done] == [token], f"sent chain {token}, got back {done}"
         return done[0]
 
@@ -229,8 +238,21 @@ class VirtioDriver:
         return list(range(count))
 
     def queue(self, index: int) -> DriverQueue:
-        """A queue that was set up."""
+        """A queue that was set up. Raises LookupError, which says what has to come first."""
+        if index not in self.queues:
+            state = "no queue is set up" if not self.queues else f"queues {sorted(self.queues)} are"
+            raise LookupError(f"queue {index}: {state}; call start(), or negotiate() and setup_queue({index})")
         return self.queues[index]
+
+    def raise_failure(self) -> None:
+        """Raise what the device failed with, if it wants a reset (DEVICE_NEEDS_RESET)."""
+        if not self.status & NEEDS_RESET:
+            return
+        place = (self.function.slot, self.function.func)
+        for device, error in reversed(self.machine.failures):
+            bdf = cast(Device, device).context.bdf
+            if (bdf.slot, bdf.func) == place:
+                raise error
 
     # Interrupts
 
@@ -240,9 +262,10 @@ class VirtioDriver:
         return min(index + 1, vectors - 1) if vectors else NO_VECTOR
 
     def interrupts(self, vector: int) -> int:
-        """How often MSI-X vector *vector* fired so far."""
+        """How often MSI-X vector *vector* fired so far; with MSI, which has one message, how often that arrived."""
         self.machine.take_interrupts()
-        return self.machine.interrupts[self.function.message_data(vector)]
+        function = self.function
+        return self.machine.interrupts[function.msi_data if function.msi_enabled else function.message_data(vector)]
 
     def queue_interrupts(self, index: int) -> int:
         """How often the vector of queue *index* fired so far."""
@@ -269,6 +292,13 @@ class VirtioDriver:
             data = bytes(self.registers.read_config(offset + i, 1) for i in range(length))
             if self._generation() == before:
                 return data
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """Write device configuration byte by byte: the access that is right for fields of any width, at any offset, but
+        for those that a device takes only as a whole; these are written with ``registers.write_config``.
+        """
+        for i, byte in enumerate(data):
+            self.registers.write_config(offset + i, 1, byte)
 
     def _generation(self) -> int:
         return 0 if self.registers.legacy else self.registers.read("config_generation")

@@ -1,5 +1,7 @@
 """A PCI function as a guest finds it: configuration by 0xCF8/0xCFC, BARs by sizing, capabilities by walking."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Protocol
 
 import attrs
@@ -54,11 +56,12 @@ class GuestFunction:
     def __init__(self, vm: Processor, slot: int, func: int = 0, bus: int = 0) -> None:
         self.vm = vm
         self.slot = slot
+        self.func = func
         self._number = bus << 8 | slot << 3 | func
         if self.read(0, 2) == 0xFFFF:
             raise LookupError(f"nothing answers in slot {slot}")
         self.bars = self.find_bars()
-        self.capabilities = self.walk_capabilities()
+        self.capabilities = list(itertools.islice(self._capability_list(), MAX_CAPABILITIES))
 
     # Configuration space
 
@@ -98,14 +101,10 @@ class GuestFunction:
         self.bars[index] = attrs.evolve(self.bars[index], base=base)
 
     def walk_capabilities(self) -> list[Capability]:
-        """The capability list, in order."""
-        found: list[Capability] = []
-        at = self.read(CAPABILITIES, 1)
-        while at:
-            found.append(Capability(id=self.read(at, 1), at=at))
-            if len(found) > MAX_CAPABILITIES:
-                raise ValueError("the capability list does not end")
-            at = self.read(at + 1, 1)
+        """The capability list, in order. Raises ValueError when it does not end; ``capabilities`` has its beginning."""
+        found = list(itertools.islice(self._capability_list(), MAX_CAPABILITIES + 1))
+        if len(found) > MAX_CAPABILITIES:
+            raise ValueError("the capability list does not end")
         return found
 
     def capability(self, cap_id: int) -> Capability | None:
@@ -135,6 +134,19 @@ class GuestFunction:
     def message_data(self, vector: int) -> int:
         """The data this guest puts into an MSI-X entry: tells function and vector apart from all others."""
         return self._number << 16 | vector
+
+    @property
+    def msi_data(self) -> int:
+        """The data this guest gives to MSI, of which there are 16 bits: the function's number, bus << 8 | slot << 3 |
+        function.
+        """
+        return self._number
+
+    @property
+    def msi_enabled(self) -> bool:
+        """Whether this guest switched MSI on."""
+        cap = self.capability(CAP_MSI)
+        return cap is not None and bool(self.read(cap.at + 2, 2) & 1)
 
     def enable_msix(self, enable: bool = True) -> None:
         """Fill the whole table, unmasked, and switch MSI-X on (or just off)."""
@@ -182,13 +194,19 @@ class GuestFunction:
             raise LookupError("the function has no MSI")
         self.write(cap.at + 4, 4, MSI_ADDRESS)
         self.write(cap.at + 8, 4, 0)
-        self.write(cap.at + 12, 2, self.message_data(0) & 0xFFFF)
+        self.write(cap.at + 12, 2, self.msi_data)
         self.write(cap.at + 2, 2, int(enable))
 
     @property
     def interrupt_status(self) -> bool:
         """The Interrupt Status bit of the PCI Status register."""
         return bool(self.read(STATUS, 2) & 8)
+
+    def _capability_list(self) -> Iterator[Capability]:
+        at = self.read(CAPABILITIES, 1)
+        while at:
+            yield Capability(id=self.read(at, 1), at=at)
+            at = self.read(at + 1, 1)
 
     def _write_entry(self, vector: int, offset: int, value: int) -> None:
         cap = self.capability(CAP_MSIX)

@@ -20,8 +20,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast, overload
 
+from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.plugins import BUILTINS, make_plugin_manager
@@ -31,21 +32,32 @@ from acrn_dm.hypervisors.sim.vm import SimVm
 from acrn_dm.machine.build import assemble
 from acrn_dm.machine.devices import make_function
 from acrn_dm.machine.hypervisor import ChosenHypervisor
-from acrn_dm.machine.resolve import ResolvedDevice, resolve_one
+from acrn_dm.machine.resolve import ResolvedDevice, resolve_one, wanted
 from acrn_dm.memory.guest_memory import MIB, GuestMemory, MemoryRange
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.testing.clock import VirtualClock, settle
 from acrn_dm.testing.driver import VirtioDriver
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
+from acrn_dm.testing.recorder import Recorder
 from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.pci.transport import VirtioPci
 
 log = logging.getLogger(__name__)
 
 MINIMAL = {name: BUILTINS[name] for name in ("hypervisors.sim", "virtio.vbs_u")}
 HEAP_BASE = MIB  # below it nothing is handed out: address 0 stays a hostile test's own
 
+DEVICES = {name: module for name, module in BUILTINS.items() if not name.startswith("hypervisors.")}
+MADE = "device"  # the kind of what makes itself
+
 Factory = Callable[[DeviceContext], Any]
+Options = str | Mapping[str, object]
+T = TypeVar("T")
+V = TypeVar("V", bound=VirtioDevice)
+F = TypeVar("F", bound=PciFunction)
 
 
 class _Witness:
@@ -68,6 +80,8 @@ class SimMachine:
     *memory* is RAM from address 0, in bytes, or the ranges themselves. The first driver, or ``start``, makes it real;
     devices are added before. Leaving the ``with`` block closes everything, and fails if a device let an exception
     escape into a vCPU or still holds guest memory.
+
+    *clock* is the time of loops, timers and chips: with a ``VirtualClock`` it passes in ``advance`` only.
     """
 
     def __init__(
@@ -80,27 +94,14 @@ class SimMachine:
         poll_ns: int | None = None,
         vcpus: int = 1,
         plugin_options: Mapping[str, object] | None = None,
+        clock: Clock = REAL,
     ) -> None:
         self._witness = _Witness()
         config = MachineConfig(name="sim", vcpus=vcpus, hypervisor="sim", plugin_options=plugin_options or {})
         self.plugins = make_plugin_manager(builtins=MINIMAL, entry_points=False, extra=[self._witness, *plugins])
+        self.clock = clock
         self.bus = PciBus()
-        self.machine = assemble(
-            config,
-            self.plugins,
-            self.bus,
-            ChosenHypervisor(type=self.plugins.hypervisor_types()["sim"]),
-            threads=False,
-            ranges=(MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory),
-        )
-        self.machine.open()
-        self.vm = cast(SimVm, self.machine.vm)
-        self.memory = cast(GuestMemory, self.machine.memory)
-        self.dispatch, self.main_loop = self.machine.dispatch, self.machine.main_loop
-        self.io_loops, self.io_loop = self.machine.io_loops.by_name, self.machine.io_loops.get
-        first = self.memory.regions[0]
-        self.heap = GuestHeap(first.gpa + HEAP_BASE, first.gpa + first.size)
-        self.interrupts: Counter[int] = Counter()  # MSIs that arrived, by message data
+        self._open(config, (MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory))
         self.started = False
         self._context = functools.partial(
             DeviceContext,
@@ -111,28 +112,74 @@ class SimMachine:
             plugin_options=config.plugin_options,
         )
 
+    def _open(self, config: MachineConfig, ranges: tuple[MemoryRange, ...]) -> None:
+        """Make the machine's parts, and the virtual machine with its memory."""
+        hypervisor = ChosenHypervisor(type=self.plugins.hypervisor_types()["sim"])
+        self.machine = assemble(
+            config, self.plugins, self.bus, hypervisor, threads=False, clock=self.clock, ranges=ranges
+        )
+        self.machine.open()
+        self.vm = cast(SimVm, self.machine.vm)
+        self.memory = cast(GuestMemory, self.machine.memory)
+        self.dispatch, self.main_loop = self.machine.dispatch, self.machine.main_loop
+        self.io_loops, self.io_loop = self.machine.io_loops.by_name, self.machine.io_loops.get
+        first = self.memory.regions[0]
+        self.heap = GuestHeap(first.gpa + HEAP_BASE, first.gpa + first.size)
+        self.interrupts: Counter[int] = Counter()  # MSIs that arrived, by message data
+
     # Building
 
-    def add(self, what: DeviceType | Factory | str, text: str = "", *, slot: int, func: int = 0) -> PciFunction:
-        """Put a device into *slot*: a ``DeviceType``, its name, or anything that makes a device from a
-        ``DeviceContext``.
+    @overload
+    def add(
+        self, what: Callable[[DeviceContext], V], text: Options = "", *, slot: int, func: int = 0
+    ) -> VirtioPci[V]: ...
 
-        *text* are its options as on the command line. Returns the PCI function; a virtio device is its ``.device``.
+    @overload
+    def add(self, what: Callable[[DeviceContext], F], text: Options = "", *, slot: int, func: int = 0) -> F: ...
+
+    @overload
+    def add(self, what: DeviceType | str, text: Options = "", *, slot: int, func: int = 0) -> PciFunction: ...
+
+    def add(self, what: DeviceType | Factory | str, text: Options = "", *, slot: int, func: int = 0) -> PciFunction:
+        """Put a device into *slot*: a ``DeviceType``, its name, or anything that makes a device from a
+        ``DeviceContext``. A name is one of *plugins*, or else a built-in kind (``virtio-blk``).
+
+        *text* are its options as on the command line, or a mapping of them as in TOML. Returns the PCI function; a
+        virtio device is its ``.device``. Raises ConfigError for what the command line would refuse.
         """
         if self.started:
             raise RuntimeError("devices are added before the machine starts")
-        if isinstance(what, str):
-            what = self.plugins.device_types()[what]
-        kind = what if isinstance(what, DeviceType) else _type_of(what)
-        context = self._context(bdf=Bdf(slot=slot, func=func), kind=kind.name, text=text)
-        spec = DeviceSpec(bdf=context.bdf, kind=kind.name, text=text, origin=kind.name)
-        if kind is what:
+        bdf = Bdf(slot=slot, func=func)
+        name = what if isinstance(what, str) else what.name if isinstance(what, DeviceType) else MADE
+        options = {"text": text} if isinstance(text, str) else {"table": text}
+        spec = DeviceSpec(bdf=bdf, kind=name, origin=name, **options)
+        kind = self._kind(spec) if isinstance(what, str) else what
+        context = self._context(bdf=bdf, kind=name, text=spec.text)
+        if isinstance(kind, DeviceType):
             resolved = resolve_one(spec, kind, context)
         else:  # what makes itself reads its text itself
-            resolved = ResolvedDevice(spec=spec, type=kind, options=None, context=context)
+            resolved = ResolvedDevice(spec=spec, type=_type_of(kind), options=None, context=context)
         function = make_function(resolved, self.plugins)
         self.bus.add(function)
         return function
+
+    def _kind(self, spec: DeviceSpec) -> DeviceType:
+        offered = self.plugins.devices
+        if spec.kind not in offered.claims and spec.kind not in offered.refused:
+            self.plugins.register_builtins(DEVICES)
+        return wanted(spec, self.plugins)
+
+    def device(self, slot: int, kind: type[T], func: int = 0) -> T:
+        """The device in *slot*, which is a *kind*: of a virtio device what stands behind the transport. Raises
+        LookupError where there is none, TypeError where it is another.
+        """
+        function = self.bus.find(Bdf(slot=slot, func=func))
+        if function is None:
+            raise LookupError(f"there is no device in slot {slot}")
+        found = function.device if isinstance(function, VirtioPci) else function
+        if not isinstance(found, kind):
+            raise TypeError(f"the device in slot {slot} is a {type(found).__name__}, no {kind.__name__}")
+        return found
 
     def start(self) -> None:
         """Assign addresses, realize every device, let accesses through. Idempotent."""
@@ -163,15 +210,28 @@ class SimMachine:
 
     def settle(self) -> None:
         """Step all loops until none has anything to do; then take the interrupts that arrived."""
-        while sum(loop.run_until_idle() for loop in [self.main_loop, *self.io_loops.values()]):
+        while settle([self.main_loop, *self.io_loops.values()], self.clock):
             pass
         self.take_interrupts()
+
+    def advance(self, seconds: float) -> None:
+        """Let *seconds* pass on the machine's ``VirtualClock``, with every timer that becomes due in its turn; then
+        settle. Raises TypeError with the host's clock.
+        """
+        if not isinstance(self.clock, VirtualClock):
+            raise TypeError("the machine has the host's clock: SimMachine(clock=VirtualClock())")
+        self.clock.advance(seconds)
+        self.settle()
 
     @property
     def failures(self) -> list[tuple[object, Exception]]:
         """Devices that asked for a reset, and why; steps the main loop, which is what tells observers."""
         self.main_loop.run_until_idle()
         return self._witness.failures
+
+    def record(self, level: int = logging.INFO) -> Recorder:
+        """A recorder of this machine, for a ``with`` block; it takes log records from *level* on."""
+        return Recorder(self, level)
 
     def take_interrupts(self) -> None:
         """Count the MSIs that arrived since the last call into ``interrupts``."""
@@ -208,4 +268,4 @@ class SimMachine:
 
 
 def _type_of(factory: Factory) -> DeviceType:
-    return DeviceType(name="device", summary="", config=object, create=lambda options, context: factory(context))
+    return DeviceType(name=MADE, summary="", config=object, create=lambda options, context: factory(context))

@@ -55,6 +55,9 @@ class QueueConfig:
 class CoreHost(Protocol):
     """The transport, as far as the core needs it."""
 
+    def refusal(self, features: int) -> str | None:
+        """Why the device refuses *features* that break no general rule. Never raises."""
+
     def negotiated(self) -> None:
         """FEATURES_OK was accepted: the driver's features are fixed. Never raises."""
 
@@ -185,6 +188,8 @@ class VirtioCore:
         why = features.refusal(self.device_id, self.offered, self.driver_features)
         if self._unknown_words:
             why = "accepts bits that nobody defined"
+        if why is None:
+            why = self.host.refusal(self.driver_features)
         if why is not None:
             log.debug("FEATURES_OK refused: %s", why)
         return why is None

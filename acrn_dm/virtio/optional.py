@@ -51,6 +51,17 @@ class NegotiationWatcher(Protocol):
 
 
 @runtime_checkable
+class FeatureJudge(Protocol):
+    """A device that can't be driven without some of its features."""
+
+    def refusal(self, features: int) -> str | None:
+        """Why a modern driver that accepted *features* must not have FEATURES_OK (3.1.1 step 5); None: it may.
+
+        Asked when the rules that hold for every device are kept. The reason goes to the log at debug level.
+        """
+
+
+@runtime_checkable
 class Cancellable(Protocol):
     """A device with requests in flight outside ``handle_queue``, in helper threads for example."""
 

@@ -9,12 +9,12 @@ from functools import partial
 import attrs
 
 import lab.demo
-from lab.consoles import console_tails
+from acrn_dm.testing.guest.consoles import console_tails
+from acrn_dm.testing.guest.errors import HarnessError
 from lab.demo import vmm
 from lab.demo.log import Log, table
 from lab.demo.places import kvm_works_here, place
 from lab.demo.run import demonstrate
-from lab.errors import LabError
 from lab.paths import BUILD, LAB
 
 SCRATCH = LAB / "demo"
@@ -33,7 +33,7 @@ def main() -> int:
     SCRATCH.mkdir(parents=True)
     try:
         demonstrate(log, SCRATCH, partial(place, mode, log), partial(vmm.command, options.vmm))
-    except LabError as error:
+    except HarnessError as error:
         log.check("run", False, str(error))
     passed = not log.failures()
     checks = {name: attrs.asdict(check) for name, check in log.checks.items()}

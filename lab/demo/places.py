@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.demo.log import Log
-from lab.outer.vm import OuterVm
 from lab.paths import ROOT
 
 LIMIT = 300.0  # seconds for everything in the VM; the dialogue has its own, shorter ones

@@ -9,16 +9,16 @@ from typing import Any
 
 import attrs
 
-from lab.consoles import console_log
+from acrn_dm.testing.guest.consoles import console_log
+from acrn_dm.testing.guest.inner.initramfs import guest_init, guest_initramfs
+from acrn_dm.testing.guest.kernels.debian import Kernel, debian_kernel
 from lab.demo import vmm
 from lab.demo.disk import READ_MIB, WRITE_MIB, Disk
 from lab.demo.drive import Plan
 from lab.demo.log import Log
 from lab.demo.places import Place
 from lab.guest.dmesg import additional_warnings
-from lab.guest.initramfs import guest_init, guest_initramfs
 from lab.guest.reference import reference_log
-from lab.kernels.debian import Kernel, debian_kernel
 
 PINGS = 20
 # TEST-NET-2 (RFC 5737): belongs to nobody.
@@ -75,7 +75,7 @@ def demonstrate(
 ) -> vmm.Machine:
     """The whole run, *where* with the disk's file, of the VMM's *command*; *parts* are further fields of the machine.
 
-    Raises LabError when it could not be made.
+    Raises HarnessError when it could not be made.
     """
     kernel = debian_kernel()
     reference = reference_log(kernel)

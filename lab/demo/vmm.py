@@ -5,8 +5,8 @@ from pathlib import Path
 
 import attrs
 
-from lab.command_line import COMMAND_LINE
-from lab.qemu import PROGRAM
+from acrn_dm.testing.guest.command_line import COMMAND_LINE
+from acrn_dm.testing.guest.qemu import PROGRAM
 
 NAMES = ("acrn-dm", "qemu")
 

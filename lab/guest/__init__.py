@@ -1,1 +1,1 @@
-"""The inner guest: its user space, a shell in it, and its kernel's log beside that under plain QEMU."""
+"""A guest's kernel log, beside that of the same guest under plain QEMU."""

@@ -7,19 +7,21 @@ from pathlib import Path
 
 import attrs
 
-from lab import qemu
-from lab.command_line import CONSOLE
-from lab.consoles import console_log
-from lab.errors import LabError, LabTimeout
-from lab.guest.initramfs import REFERENCE, guest_init, guest_initramfs
-from lab.kernels.debian import Kernel
-from lab.paths import LAB, exclusive
+from acrn_dm.testing.guest import qemu
+from acrn_dm.testing.guest.command_line import CONSOLE
+from acrn_dm.testing.guest.consoles import console_log
+from acrn_dm.testing.guest.errors import HarnessError, HarnessTimeout
+from acrn_dm.testing.guest.inner.initramfs import guest_init, guest_initramfs
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.places import exclusive, home
+
+REFERENCE = Path(__file__).resolve().with_name("reference.sh")
 
 
 def reference_log(kernel: Kernel) -> str:
     """What this kernel says under QEMU, as ``dmesg -r`` prints it; kept for each kernel and initramfs."""
     initramfs = guest_initramfs(kernel, init=guest_init(REFERENCE))
-    kept = LAB / "reference" / f"{kernel.tree.name}-{initramfs.stem}.dmesg"
+    kept = home() / "reference" / f"{kernel.tree.name}-{initramfs.stem}.dmesg"
     with exclusive():
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +46,7 @@ def boot_reference(
     """Boot under QEMU with virtio-blk, -net, -console and -rng until the guest powers off; return its kernel log.
 
     The initramfs, by default that of reference.sh, is to write its log to the virtio console port named "report".
-    Raises LabTimeout past ``timeout`` seconds, LabError when there is no log.
+    Raises HarnessTimeout past ``timeout`` seconds, HarnessError when there is no log.
     """
     initramfs = initramfs or guest_initramfs(kernel, init=guest_init(REFERENCE))
     console = console_log("reference")
@@ -68,8 +70,8 @@ def boot_reference(
             try:
                 process.wait(timeout)
             except subprocess.TimeoutExpired as error:
-                raise LabTimeout(f"the reference guest did not power off; console: {console.read_text()}") from error
+                raise HarnessTimeout(f"the reference guest stayed on; console: {console.read_text()}") from error
         dmesg = report.read_text(errors="replace") if report.exists() else ""
     if not dmesg:
-        raise LabError(f"the reference guest reported no log; console: {console.read_text(errors='replace')}")
+        raise HarnessError(f"the reference guest reported no log; console: {console.read_text(errors='replace')}")
     return ReferenceBoot(dmesg=dmesg, seconds=time.monotonic() - started)

@@ -2,12 +2,13 @@
 
 import sys
 
-from lab.command_line import COMMAND_LINE
-from lab.errors import LabError
-from lab.guest.initramfs import REFERENCE, guest_init, guest_initramfs
+from acrn_dm.testing.guest.command_line import COMMAND_LINE
+from acrn_dm.testing.guest.errors import HarnessError
+from acrn_dm.testing.guest.inner.initramfs import guest_init, guest_initramfs
+from acrn_dm.testing.guest.kernels.debian import debian_kernel
+from acrn_dm.testing.guest.outer.vm import OuterVm
+from lab.guest.reference import REFERENCE
 from lab.hsm import preload
-from lab.kernels.debian import debian_kernel
-from lab.outer.vm import OuterVm
 from lab.paths import LAB, ROOT, empty_scratch
 
 BOOTED = LAB / "hsm" / "boot"  # where the rig's files are then
@@ -16,7 +17,7 @@ LIMIT = 150.0
 
 
 def boot_reference_guest() -> None:
-    """Boot it with one vCPU, a disk and a console, until it powers off. Raises LabError, RigUnavailable."""
+    """Boot it with one vCPU, a disk and a console, until it powers off. Raises HarnessError, RigUnavailable."""
     scratch = empty_scratch(BOOTED.parent.name, BOOTED.name)
     environment = preload.environment(scratch)
     kernel = debian_kernel()
@@ -32,4 +33,4 @@ def boot_reference_guest() -> None:
         ]
         done = vm.run(argv, cwd=ROOT, env=environment, timeout=LIMIT)
     if done.rc != 0:
-        raise LabError(f"acrn-dm ended with {done.rc}: {done.stderr[-2000:]}")
+        raise HarnessError(f"acrn-dm ended with {done.rc}: {done.stderr[-2000:]}")

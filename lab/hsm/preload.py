@@ -5,9 +5,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from acrn_dm.testing.guest.outer.vm import OuterVm
+from acrn_dm.testing.guest.places import exclusive
 from lab.hsm.build import library
-from lab.outer.vm import OuterVm
-from lab.paths import LAB, exclusive
+from lab.paths import LAB
 
 LIBRARIES = LAB / "rig"
 

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.errors import LabUnavailable
+from acrn_dm.testing.guest.errors import HarnessUnavailable
 
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 # Behind the stub's own sections, each with room to grow: addresses are relative to where firmware loads the image.
@@ -20,9 +20,9 @@ PACKAGES = {"objcopy": "binutils", "mkfs.vfat": "dosfstools", "mmd": "mtools", "
 
 
 def unified_image(target: Path, *, kernel: Path, initramfs: Path, command_line: str) -> None:
-    """Make the EFI program. Raises LabUnavailable."""
+    """Make the EFI program. Raises HarnessUnavailable."""
     if not STUB.exists():
-        raise LabUnavailable(f"{STUB} is missing (package systemd-boot-efi)")
+        raise HarnessUnavailable(f"{STUB} is missing (package systemd-boot-efi)")
     release, line = target.with_suffix(".osrel"), target.with_suffix(".cmdline")
     release.write_text("ID=debian\nPRETTY_NAME=guest\nVERSION_ID=1\n")
     line.write_text(command_line)
@@ -34,7 +34,7 @@ def unified_image(target: Path, *, kernel: Path, initramfs: Path, command_line: 
 
 
 def boot_disk(target: Path, program: Path) -> None:
-    """Make the disk that *program* boots from. Raises LabUnavailable."""
+    """Make the disk that *program* boots from. Raises HarnessUnavailable."""
     partition = target.with_suffix(".esp")
     size = -(-program.stat().st_size // MIB) + 4
     partition.unlink(missing_ok=True)
@@ -52,7 +52,7 @@ def boot_disk(target: Path, program: Path) -> None:
 def _tool(name: str, *arguments: str) -> None:
     program = shutil.which(name, path="/usr/bin:/sbin:/usr/sbin:/bin")
     if program is None:
-        raise LabUnavailable(f"{name} is not installed (package {PACKAGES[name]})")
+        raise HarnessUnavailable(f"{name} is not installed (package {PACKAGES[name]})")
     command: Sequence[str] = [program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -10,8 +10,8 @@ from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import BootImage, GuestSetup
 from acrn_dm.memory.guest_memory import MemoryRange, guest_ranges
-from lab.errors import LabUnavailable
-from lab.kernels.debian import debian_kernel
+from acrn_dm.testing.guest.errors import HarnessUnavailable
+from acrn_dm.testing.guest.kernels.debian import debian_kernel
 
 MIB = 1 << 20
 RSDP = 0xF2400
@@ -150,7 +150,7 @@ def lab_kernel() -> Path | None:
     """The stock kernel of the lab, fetched on first use; None where it is not to be had."""
     try:
         return debian_kernel().image
-    except LabUnavailable:
+    except HarnessUnavailable:
         return None
 
 

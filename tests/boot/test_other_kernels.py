@@ -9,8 +9,8 @@ import pytest
 from acrn_dm.boot import loader
 from acrn_dm.boot.acpi import AcpiInputs
 from acrn_dm.memory.guest_memory import guest_ranges
-from lab.errors import LabUnavailable
-from lab.kernels.packages import suite_package
+from acrn_dm.testing.guest.errors import HarnessUnavailable
+from acrn_dm.testing.guest.kernels.packages import suite_package
 from tests.boot import bare_qemu
 from tests.boot.samples import MIB, lab_kernel
 
@@ -26,7 +26,7 @@ def packaged(suite: str, package: str, pattern: str, folder: Path) -> Path:
         pytest.skip("qemu-system-x86_64 is missing")
     try:
         (found,) = suite_package(suite, package).glob(pattern)
-    except LabUnavailable as e:
+    except HarnessUnavailable as e:
         pytest.skip(str(e))
     if found.suffix != ".gz":
         return found

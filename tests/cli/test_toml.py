@@ -111,3 +111,16 @@ def test_file_chooses_the_plugins_unless_the_command_line_does(tmp_path: Path) -
     assert plugin_choice(understood(["--no-plugins"], table), documents, table) == {"entry_points": False}
     assert plugin_choice(understood(["--plugins", "c"], table), documents, table) == {"only": ("c",)}
     assert plugin_choice([], [], table) == {"only": None}
+
+
+def test_environment_chooses_plugins_where_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(OPTIONS)
+    monkeypatch.setenv("ACRN_DM_PLUGINS", "no:slow")
+    assert plugin_choice([], [], table)["selection"].without == {"slow"}
+    assert plugin_choice(understood(["--plugins", "c"], table), [], table) == {"only": ("c",)}
+    assert plugin_choice(understood(["--no-plugins"], table), [], table) == {"entry_points": False}
+
+
+def test_plugins_to_leave_out_are_told_from_those_to_load() -> None:
+    table = Table(OPTIONS)
+    assert plugin_choice(understood(["--plugins", "no:a,no:b"], table), [], table)["selection"].without == {"a", "b"}

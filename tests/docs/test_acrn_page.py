@@ -1,4 +1,4 @@
-"""What docs/acrn.md shows works: the launch line, and the emulated module with a call that fails."""
+"""What docs/how-to/acrn.md shows works: the launch line, and the emulated module with a call that fails."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from lab.hsm.build import RigUnavailable, library
 from tests.boot.samples import make_bzimage
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "acrn.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "acrn.md").read_text()
 
 
 def blocks(language: str) -> list[str]:

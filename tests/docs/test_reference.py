@@ -1,23 +1,26 @@
-"""``make docs``: the generated reference names everything there is."""
+"""The generated sources of the reference name everything there is."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import acrn_dm
+import acrn_dm.testing
 from acrn_dm.contract import hookspecs
 from acrn_dm.contract.plugins import make_plugin_manager
-
-ROOT = Path(__file__).resolve().parents[2]
+from acrn_dm.testing.conformance.table import rows
+from tools.docs.sources import from_root, write
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("docs")
-    subprocess.run([sys.executable, "-m", "tools.docs", str(target)], cwd=ROOT, check=True, capture_output=True)
-    return target
+    target = tmp_path_factory.mktemp("docs") / "sources"
+    write(target)
+    return target / "reference"
+
+
+def headings(text: str) -> list[str]:
+    return [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
 
 
 def test_every_device_with_every_option_is_described(pages: Path) -> None:
@@ -27,48 +30,59 @@ def test_every_device_with_every_option_is_described(pages: Path) -> None:
 
 
 def test_every_hook_is_described(pages: Path) -> None:
-    text = (pages / "hooks.md").read_text()
-    for name in vars(hookspecs):
-        if name.startswith("acrn_dm_"):
-            assert f"## {name}\n" in text
+    hooks = [name for name in vars(hookspecs) if name.startswith("acrn_dm_")]
+    assert headings((pages / "hooks.md").read_text()) == hooks
 
 
 def test_every_public_name_is_described_once(pages: Path) -> None:
-    lines = (pages / "interface.md").read_text().splitlines()
-    assert [line.removeprefix("### ") for line in lines if line.startswith("### ")] == acrn_dm.__all__
+    described = [name for page in (pages / "interface").glob("*.md") for name in headings(page.read_text())]
+    assert sorted(described) == sorted(acrn_dm.__all__)
+
+
+def test_every_row_of_the_suite_is_described_once(pages: Path) -> None:
+    text = "".join(page.read_text() for page in (pages / "conformance").glob("*.md"))
+    assert [row for row in rows() if text.count(f"| `{row}` |") != 1] == []
+
+
+def test_every_name_of_the_kit_is_described(pages: Path) -> None:
+    assert headings((pages / "testing.md").read_text()) == list(acrn_dm.testing.__all__)
 
 
 @pytest.mark.parametrize(
     ("author", "names"),
     [
-        ("A virtio device", {"VirtioDevice", "Queue", "Chain"}),
-        ("A PCI function", {"PciFunction", "Bar", "Msix"}),
-        ("A backend", {"BackendType", "Backend", "Session", "SessionQueue", "KernelVhost"}),
-        ("A hypervisor", {"HypervisorType", "HypervisorOptions", "Hypervisor", "Dispatch", "VmEvent", "BootRegisters"}),
-        ("An observer", {"ObservedMachine", "MachineConfig"}),
+        ("a-virtio-device", {"VirtioDevice", "Queue", "Chain"}),
+        ("a-pci-function", {"PciFunction", "Bar", "Msix"}),
+        ("a-backend", {"BackendType", "Backend", "Session", "SessionQueue", "KernelVhost"}),
+        ("a-hypervisor", {"HypervisorType", "HypervisorOptions", "Hypervisor", "Dispatch", "VmEvent", "BootRegisters"}),
+        ("an-observer", {"ObservedMachine", "MachineConfig"}),
     ],
 )
 def test_names_stand_under_whoever_needs_them(pages: Path, author: str, names: set[str]) -> None:
-    sections = (pages / "interface.md").read_text().split("\n## ")
-    (section,) = [s for s in sections if s.startswith(f"{author}:")]
-    assert {name for name in names if f"\n### {name}\n" not in section} == set()
-
-
-def test_members_and_values_are_described(pages: Path) -> None:
-    text = (pages / "interface.md").read_text()
-    assert "| `pio_read(self, port: int, size: int) -> int` | IN: *size* is 1, 2 or 4. |" in text
-    assert "| `TRIPLE_FAULT` | triple fault |" in text
+    assert names <= set(headings((pages / "interface" / f"{author}.md").read_text()))
 
 
 @pytest.mark.parametrize(
     ("page", "words"),
     [
-        ("registers.md", ["`device_feature_select`", "`queue_address`", "`VERSION_1`", "`EVENT_IDX`"]),
-        ("command-line.md", ["--dry-run", "Exit codes"]),
-        ("README.md", ["make demo"]),
-        ("ARCHITECTURE.md", ["The main path"]),
+        ("reference/registers.md", ["`device_feature_select`", "`queue_address`", "`VERSION_1`", "`EVENT_IDX`"]),
+        ("reference/command-line.md", ["--dry-run", "Exit codes"]),
+        ("explanation/architecture.md", ["The main path"]),
     ],
 )
 def test_page_has_its_content(pages: Path, page: str, words: list[str]) -> None:
-    text = (pages / page).read_text()
+    text = (pages.parent / page).read_text()
     assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[vhost](docs/how-to/vhost.md)", "[vhost](../how-to/vhost.md)"),
+        ("[all](ARCHITECTURE.md)", "[all](../explanation/architecture.md)"),
+        ("[a package](plugins/acrn-dm-rng)", "`a package`"),
+        ("[spec](https://example.org/a.md)", "[spec](https://example.org/a.md)"),
+    ],
+)
+def test_link_of_a_page_from_the_root_leads_where_it_is_read(written: str, shown: str) -> None:
+    assert from_root(written, "project/page.md") == shown

@@ -13,11 +13,11 @@ from collections.abc import Generator, Iterator
 import pytest
 from _pytest.runner import runtestprotocol
 
-from lab.consoles import console_tails
-from lab.errors import LabUnavailable
-from lab.kernels.debian import Kernel, debian_kernel
-from lab.outer.vm import OuterVm
-from lab.qemu import program
+from acrn_dm.testing.guest.consoles import console_tails
+from acrn_dm.testing.guest.errors import HarnessUnavailable
+from acrn_dm.testing.guest.kernels.debian import Kernel, debian_kernel
+from acrn_dm.testing.guest.outer.vm import OuterVm
+from acrn_dm.testing.guest.qemu import program
 
 pytest.register_assert_rewrite("tests.lab.machines.small_machine")  # its assertions are those of the tests
 
@@ -59,7 +59,7 @@ def lab_kernel() -> Kernel:
     try:
         program()
         return debian_kernel()
-    except LabUnavailable as error:
+    except HarnessUnavailable as error:
         pytest.skip(str(error))
 
 
@@ -69,7 +69,7 @@ def lab(lab_kernel: Kernel, request: pytest.FixtureRequest) -> Iterator[OuterVm]
     with contextlib.ExitStack() as stack:
         try:
             vm = stack.enter_context(OuterVm(memory_mib=6144))
-        except LabUnavailable as error:
+        except HarnessUnavailable as error:
             pytest.skip(str(error))
         first = f"up in {vm.boot_seconds:.1f} s, {vm.early_hangs} early hangs"
         yield vm

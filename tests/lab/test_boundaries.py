@@ -8,11 +8,14 @@ import pytest
 from lab.paths import ROOT
 
 LAB = ROOT / "lab"
-# Bottom first. A module of the lab may import its own part and the ones before it. Up to "guest" it is the harness that
-# boots machines; what comes behind uses it.
-PARTS = ("paths", "errors", "command_line", "consoles", "qemu", "kernels", "images", "outer", "guest", "demo", "hsm")
+# Bottom first. A module of the lab may import its own part and the ones before it.
+PARTS = ("paths", "images", "guest", "demo", "hsm")
+# The same of what boots guests, which is part of the package.
+HARNESS = ROOT / "acrn_dm" / "testing" / "guest"
+HARNESS_PARTS = ("places", "errors", "command_line", "consoles", "qemu", "kernels", "images", "outer", "inner")
+HARNESS_FILES = sorted(HARNESS.rglob("*.py"))
 # What `make demo`, `make bench` and `make docs` run, and the package itself.
-PRODUCT = ("lab", "benchmarks", "acrn_dm", "tools/docs.py")
+PRODUCT = ("lab", "benchmarks", "acrn_dm", "tools/docs")
 LAB_FILES = sorted(LAB.rglob("*.py"))
 
 
@@ -39,7 +42,7 @@ def words(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("part", PRODUCT)
 def test_what_runs_without_tests_neither_imports_nor_starts_one(part: str) -> None:
-    files = [ROOT / part] if part.endswith(".py") else sorted((ROOT / part).rglob("*.py"))
+    files = sorted((ROOT / part).rglob("*.py"))
     assert files
     imports = {f"{name(file)}: {module}" for file in files for module in imported(file)}
     assert [line for line in imports if line.partition(": ")[2].partition(".")[0] == "tests"] == []
@@ -58,6 +61,13 @@ def test_lab_module_imports_only_its_own_part_and_those_before_it(file: Path) ->
     before = set(PARTS[: PARTS.index(own) + 1]) if own != "__init__" else set()
     others = {module.split(".")[1] for module in imported(file) if module.startswith("lab.")}
     assert others & set(PARTS) <= before
+
+
+@pytest.mark.parametrize("file", [file for file in HARNESS_FILES if file.parent != HARNESS], ids=name)
+def test_what_boots_guests_imports_only_its_own_part_and_those_before_it(file: Path) -> None:
+    before = set(HARNESS_PARTS[: HARNESS_PARTS.index(file.relative_to(HARNESS).parts[0]) + 1])
+    others = {module.split(".")[3] for module in imported(file) if module.startswith("acrn_dm.testing.guest.")}
+    assert others <= before
 
 
 @pytest.mark.parametrize("file", LAB_FILES, ids=name)

@@ -95,3 +95,46 @@ def test_close_gives_files_and_mappings_back() -> None:
 def test_impossible_size_is_a_host_error_that_says_how_much() -> None:
     with pytest.raises(HostError, match=r"allocating .* MiB of guest memory"):
         GuestMemory.allocate([MemoryRange(gpa=0, size=1 << 62)])
+
+
+def resident(memory: GuestMemory, region: int = 0) -> int:
+    """Bytes that the host holds for a region."""
+    return os.fstat(memory.regions[region].fd).st_blocks * 512
+
+
+def test_discard_gives_back_the_whole_pages_of_a_range_and_no_other(memory: GuestMemory) -> None:
+    memory.write(0, b"x" * 0x5000)
+    before = resident(memory)
+    assert memory.discard(0x0FFF, 0x3001) == 0x3000
+    assert before - resident(memory) == 0x3000
+    assert memory.read(0, 0x5000) == b"x" * 0x1000 + bytes(0x3000) + b"x" * 0x1000
+
+
+def test_discard_of_less_than_a_page_gives_nothing_back(memory: GuestMemory) -> None:
+    memory.write(0, b"x" * 0x2000)
+    assert memory.discard(1, 0x1FFE) == 0
+    assert memory.read(0, 0x2000) == b"x" * 0x2000
+
+
+def test_discard_over_two_regions_that_touch() -> None:
+    both = GuestMemory.allocate([MemoryRange(gpa=0, size=MIB), MemoryRange(gpa=MIB, size=MIB)])
+    both.write(MIB - 0x1000, b"x" * 0x2000)
+    assert both.discard(MIB - 0x1000, 0x2000) == 0x2000
+    assert both.read(MIB - 0x1000, 0x2000) == bytes(0x2000)
+    both.close()
+
+
+@pytest.mark.parametrize(("gpa", "length"), [(2 * MIB - 0x1000, 0x2000), (3 * MIB, 0x1000), (0, -1), (-4096, 4096)])
+def test_discard_outside_ram_blames_the_guest_and_changes_nothing(memory: GuestMemory, gpa: int, length: int) -> None:
+    memory.write(2 * MIB - 0x1000, b"x" * 0x1000)
+    with pytest.raises(GuestError):
+        memory.discard(gpa, length)
+    assert memory.read(2 * MIB - 0x1000, 0x1000) == b"x" * 0x1000
+
+
+def test_discard_leaves_pages_that_somebody_keeps(memory: GuestMemory) -> None:
+    memory.keeper = "the hypervisor"
+    memory.write(0, b"x" * 0x1000)
+    assert memory.discard(0, 0x1000) == 0
+    assert memory.kept_because == "the hypervisor keeps the guest's pages"
+    assert memory.read(0, 0x1000) == b"x" * 0x1000

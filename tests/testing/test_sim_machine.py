@@ -1,6 +1,7 @@
 """The simulated machine and its driver side: what plugin authors rely on."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import attrs
 import pytest
@@ -171,3 +172,37 @@ def test_heap_aligns_reuses_and_ends() -> None:
     assert heap.take(4096) == 0x2000
     with pytest.raises(MemoryError):
         heap.take(0x2000)
+
+
+def test_built_in_kind_is_added_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(4096))
+    with SimMachine() as machine:
+        function = machine.add("virtio-blk", f"{tmp_path}/disk", slot=SLOT)
+        assert function.context.name == "virtio-blk-3:0"
+        assert machine.driver(SLOT).read_config(0, 8) == (8).to_bytes(8, "little")
+
+
+def test_options_may_be_a_mapping(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(4096))
+    with SimMachine() as machine:
+        machine.add("virtio-blk", {"path": f"{tmp_path}/disk", "ro": True}, slot=SLOT)
+        assert machine.driver(SLOT).registers.offered() & 1 << 5
+
+
+def test_name_that_nobody_offers_is_told_with_what_it_may_have_been() -> None:
+    with SimMachine() as machine, pytest.raises(ConfigError, match=r"no device 'virtio-blok'.*'?virtio-blk"):
+        machine.add("virtio-blok", slot=SLOT)
+
+
+def test_device_is_had_by_its_slot_and_class() -> None:
+    with SimMachine() as machine:
+        function = machine.add(Echo, slot=4)
+        assert machine.device(4, Echo) is function.device
+
+
+def test_device_of_another_class_or_slot_is_told() -> None:
+    with machine_with() as machine:
+        with pytest.raises(TypeError, match="is a Echo, no NoConfig"):
+            machine.device(SLOT, NoConfig)
+        with pytest.raises(LookupError, match="slot 9"):
+            machine.device(9, Echo)

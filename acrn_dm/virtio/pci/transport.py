@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 from acrn_dm.base.errors import AcrnDmError, PluginError
 from acrn_dm.base.irq import Space
@@ -25,7 +26,7 @@ from acrn_dm.virtio.core import QueueConfig, VirtioCore
 from acrn_dm.virtio.dataplane import DataPlane
 from acrn_dm.virtio.defs import Status
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.optional import NegotiationWatcher, SlowToClose, TerminalUser, WindowWatcher
+from acrn_dm.virtio.optional import FeatureJudge, NegotiationWatcher, SlowToClose, TerminalUser, WindowWatcher
 from acrn_dm.virtio.pci import caps as pci_caps
 from acrn_dm.virtio.pci import legacy, modern
 from acrn_dm.virtio.pci.device_config import DeviceConfig
@@ -44,13 +45,15 @@ LEGACY_RESET_S = 1.0  # a legacy driver's reset holds its vCPU no longer
 LOOK_S = 0.005
 REPORT_INTERVAL_S = 1.0  # a driver can fail and reset as fast as it likes; the log can't keep up
 
+D = TypeVar("D", bound=VirtioDevice)
 
-class VirtioPci(PciFunction):
-    """The function of one device. Also what a device knows as its ``Transport``, and what the core knows as its
+
+class VirtioPci(PciFunction, Generic[D]):
+    """The function of one device, a *D*. Also what a device knows as its ``Transport``, and what the core knows as its
     ``CoreHost``.
     """
 
-    def __init__(self, device: VirtioDevice, context: DeviceContext, backends: Iterable[BackendType]) -> None:
+    def __init__(self, device: D, context: DeviceContext, backends: Iterable[BackendType]) -> None:
         problem = layout_problem(device)
         if problem is not None:
             raise PluginError(problem, provenance=f"device {context.kind}")
@@ -193,6 +196,14 @@ class VirtioPci(PciFunction):
 
     # CoreHost: called with the lock held.
 
+    def refusal(self, accepted: int) -> str | None:
+        """As the device says, if it has an opinion."""
+        try:
+            return self.device.refusal(accepted) if isinstance(self.device, FeatureJudge) else None
+        except Exception as e:  # a plugin's fault; the driver's write has to return
+            self.core.needs_reset(e)
+            return "the device failed"
+
     def negotiated(self) -> None:
         """The device may show another configuration from now on."""
         try:
@@ -289,7 +300,8 @@ class VirtioPci(PciFunction):
         if now >= self._next_report:
             self._next_report = now + REPORT_INTERVAL_S
             trace = None if isinstance(error, AcrnDmError) else error
-            log.warning("%s needs a reset (%d so far): %s", self.name, self.failures, error, exc_info=trace)
+            who = self.context.blamed
+            log.warning("%s needs a reset (%d so far): %s", who, self.failures, error, exc_info=trace)
 
     # Transport: any thread.
 

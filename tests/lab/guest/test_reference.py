@@ -2,10 +2,10 @@
 
 import pytest
 
+from acrn_dm.testing.guest.inner.initramfs import guest_init, guest_initramfs
+from acrn_dm.testing.guest.kernels.debian import Kernel
 from lab.guest.dmesg import additional_warnings, parse
-from lab.guest.initramfs import guest_init, guest_initramfs
 from lab.guest.reference import ReferenceBoot, boot_reference
-from lab.kernels.debian import Kernel
 
 pytestmark = pytest.mark.lab
 

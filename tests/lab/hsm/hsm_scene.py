@@ -11,16 +11,16 @@ from typing import Any
 import attrs
 import pytest
 
-from lab.command_line import COMMAND_LINE
+from acrn_dm.testing.guest.command_line import COMMAND_LINE
+from acrn_dm.testing.guest.errors import HarnessError
+from acrn_dm.testing.guest.kernels.debian import debian_kernel
+from acrn_dm.testing.guest.outer.channel import GuestProcess
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.demo import places, vmm
 from lab.demo.log import Log
 from lab.demo.run import demonstrate as demonstrate_machine
-from lab.errors import LabError
 from lab.hsm import preload
 from lab.hsm.build import RigUnavailable
-from lab.kernels.debian import debian_kernel
-from lab.outer.channel import GuestProcess
-from lab.outer.vm import OuterVm
 from lab.paths import empty_scratch
 from tests.lab.machines.small_machine import LIMIT, Rig, Run, assert_clean
 
@@ -63,7 +63,7 @@ class Hsm:
         """As the rig's, once more where it was the outer VM that hung or ended."""
         try:
             return self.rig.finish(self.start(*arguments, **how), timeout)
-        except LabError:
+        except HarnessError:
             if self.rig.vm.alive():
                 raise
         self.rig.vm.restart()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.outer.vm import OuterVm
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from tests.lab.hsm.hsm_scene import Hsm, demonstrate, make_hsm
 from tests.lab.machines.small_machine import LIMIT, wait_until
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from acrn_dm.virtio.pci.modern import NOTIFY_MULTIPLIER, NOTIFY_OFFSET
 from lab.demo import run, vmm
-from lab.outer.vm import OuterVm
 from lab.paths import ROOT
 from tests.lab.hsm.hsm_scene import Hsm, demo_command, demonstrate, make_hsm
 from tests.lab.vhost.vhost_scene import hits, set_up_probes

@@ -15,10 +15,10 @@ from typing import Any
 import attrs
 import pytest
 
-from lab.guest.initramfs import guest_init, guest_initramfs
-from lab.kernels.debian import debian_kernel
-from lab.outer.channel import GuestProcess, Result
-from lab.outer.vm import OuterVm
+from acrn_dm.testing.guest.inner.initramfs import guest_init, guest_initramfs
+from acrn_dm.testing.guest.kernels.debian import debian_kernel
+from acrn_dm.testing.guest.outer.channel import GuestProcess, Result
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import ROOT, empty_scratch
 from tests.lab.hsm.hsm_scene import Hsm, rig_in, small_machine
 from tests.lab.hsm.launch_scripts import DISKS, HOST_BRIDGE, NUC, ON_QEMU, REAL_TIME, UBUNTU, VHOST, WINDOWS, Script

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lab.kernels.debian import debian_kernel
-from lab.outer.vm import OuterVm
+from acrn_dm.testing.guest.kernels.debian import debian_kernel
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import LAB
 from tests.lab.machines.small_machine import Rig, Run
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import attrs
 
 from acrn_dm.contract.plugins import BUILTINS
-from lab.command_line import COMMAND_LINE
-from lab.errors import LabError
+from acrn_dm.testing.guest.command_line import COMMAND_LINE
+from acrn_dm.testing.guest.errors import HarnessError
+from acrn_dm.testing.guest.inner.initramfs import GUEST_MODULES, guest_init, guest_initramfs
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.outer.channel import GuestProcess
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.guest.dmesg import additional_lines
-from lab.guest.initramfs import GUEST_MODULES, guest_init, guest_initramfs
 from lab.guest.reference import reference_log
-from lab.kernels.debian import Kernel
-from lab.outer.channel import GuestProcess
-from lab.outer.vm import OuterVm
 from lab.paths import ROOT
 
 GUEST = Path(__file__).resolve().with_name("machine.sh")
@@ -131,7 +131,7 @@ class Rig:
         """``start`` and ``finish``; once more where it was the outer VM that hung or ended, not the guest."""
         try:
             return self.finish(self.start(*arguments, **how), timeout)  # type: ignore[arg-type]
-        except LabError:
+        except HarnessError:
             if self.vm.alive():
                 raise
         self.vm.restart()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lab.errors import LabUnavailable
-from lab.kernels.debian import Kernel, suite_kernel
-from lab.outer.vm import OuterVm
+from acrn_dm.testing.guest.errors import HarnessUnavailable
+from acrn_dm.testing.guest.kernels.debian import Kernel, suite_kernel
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import empty_scratch
 from tests.lab.machines.small_machine import Rig, assert_clean, assert_quiet
 
@@ -19,7 +19,7 @@ def kernel(request: pytest.FixtureRequest) -> Kernel:
     """The newest of that suite."""
     try:
         return suite_kernel(request.param)
-    except LabUnavailable as e:
+    except HarnessUnavailable as e:
         pytest.skip(f"no kernel of {request.param}: {e}")
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import attrs
 import pytest
 
-from lab.errors import LabUnavailable
+from acrn_dm.testing.guest.errors import HarnessUnavailable
+from acrn_dm.testing.guest.outer.channel import GuestProcess
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.images.bootdisk import boot_disk, unified_image
-from lab.outer.channel import GuestProcess
-from lab.outer.vm import OuterVm
 from tests.lab.hsm.hsm_scene import Hsm, make_hsm
 from tests.lab.machines.small_machine import Rig, Run, assert_clean
 
@@ -103,7 +103,7 @@ def test_firmware_starts_what_is_on_the_disk(machine: Rig) -> None:
         try:
             unified_image(program, kernel=machine.kernel.image, initramfs=initramfs, command_line=command_line)
             boot_disk(disk, program)
-        except LabUnavailable as e:
+        except HarnessUnavailable as e:
             pytest.skip(str(e))
         return ("-s", f"4,virtio-blk,b,{disk}", *FIRMWARE)
 

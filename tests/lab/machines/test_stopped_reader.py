@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.command_line import COMMAND_LINE
-from lab.guest.initramfs import guest_init, guest_initramfs
-from lab.kernels.debian import debian_kernel
-from lab.outer.vm import OuterVm
+from acrn_dm.testing.guest.command_line import COMMAND_LINE
+from acrn_dm.testing.guest.inner.initramfs import guest_init, guest_initramfs
+from acrn_dm.testing.guest.kernels.debian import debian_kernel
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import ROOT
 
 pytestmark = pytest.mark.lab

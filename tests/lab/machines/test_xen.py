@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import qemu
-from lab.errors import LabUnavailable
-from lab.kernels.debian import Kernel
-from lab.kernels.packages import suite_package
-from lab.outer.vm import OuterVm
+from acrn_dm.testing.guest import qemu
+from acrn_dm.testing.guest.errors import HarnessUnavailable
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.kernels.packages import suite_package
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import ROOT, empty_scratch
 
 pytestmark = pytest.mark.lab
@@ -39,7 +39,7 @@ STEPS = (
 def xen(request: pytest.FixtureRequest) -> Path:
     try:
         (packed,) = suite_package("trixie", "xen-hypervisor-4.20-amd64").glob("boot/xen-*.gz")
-    except LabUnavailable as e:
+    except HarnessUnavailable as e:
         pytest.skip(f"no Xen: {e}")
     kernel = empty_scratch("xen", request.node.name) / "xen"
     kernel.write_bytes(gzip.decompress(packed.read_bytes()))

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from lab.errors import LabError, LabTimeout
-from lab.kernels.debian import Kernel
-from lab.outer import vm as vm_module
-from lab.outer.vm import OuterVm
+from acrn_dm.testing.guest.errors import HarnessError, HarnessTimeout
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.outer import vm as vm_module
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import LAB, ROOT
 from tests.lab.vhost.vhost_scene import TRACING
 
@@ -95,12 +95,12 @@ def test_run_passes_megabytes_both_ways(lab: OuterVm) -> None:
 
 
 def test_run_of_a_program_that_is_not_there_raises(lab: OuterVm) -> None:
-    with pytest.raises(LabError, match="No such file"):
+    with pytest.raises(HarnessError, match="No such file"):
         lab.run(["/nonexistent"])
 
 
 def test_run_past_its_time_raises_with_the_output_so_far_and_kills(lab: OuterVm) -> None:
-    with pytest.raises(LabTimeout, match="begun"):
+    with pytest.raises(HarnessTimeout, match="begun"):
         lab.run("echo begun; sleep 1234", timeout=1)
     assert "sleep 1234" not in lab.run("cat /proc/[1-9]*/cmdline | tr '\\0' ' '").stdout
 
@@ -139,7 +139,7 @@ def test_writes_elsewhere_stay_in_the_vm(lab: OuterVm) -> None:
 
 def test_vm_that_is_gone_raises_instead_of_hanging() -> None:
     vm = OuterVm()
-    with pytest.raises(LabError):
+    with pytest.raises(HarnessError):
         vm.run("true")
 
 
@@ -158,7 +158,7 @@ def test_boot_that_hangs_is_given_up_and_tried_once_more(lab_kernel: Kernel, mon
 @pytest.mark.lab
 def test_boot_that_hangs_twice_raises(lab_kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vm_module, "BOOT_LIMITS", (0.1, 0.1))
-    with pytest.raises(LabTimeout, match="did not come up"), OuterVm(name="hanging", memory_mib=1024):
+    with pytest.raises(HarnessTimeout, match="did not come up"), OuterVm(name="hanging", memory_mib=1024):
         pass
 
 
@@ -166,5 +166,5 @@ def test_boot_that_hangs_twice_raises(lab_kernel: Kernel, monkeypatch: pytest.Mo
 def test_vm_closed_under_a_running_command_ends_it_with_an_error(lab_kernel: Kernel) -> None:
     with OuterVm(name="closed", memory_mib=1024) as vm:
         process = vm.spawn(["cat"])
-    with pytest.raises(LabError):
+    with pytest.raises(HarnessError):
         process.wait()

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from lab.errors import LabError
-from lab.outer.vm import OuterVm
+from acrn_dm.testing.guest.errors import HarnessError
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import LAB, ROOT
 
 MODULE = "tests.lab.outer.process_state"
@@ -57,11 +57,11 @@ def test_signal_goes_to_the_forked_process_and_not_to_its_stem(lab: OuterVm) -> 
 
 
 def test_directory_that_is_not_there_is_told(lab: OuterVm) -> None:
-    with pytest.raises(LabError, match="nonexistent"):
+    with pytest.raises(HarnessError, match="nonexistent"):
         lab.spawn(COMMAND, cwd="/nonexistent", stem=STEM).wait()
 
 
 def test_stem_that_lacks_a_module_is_told_and_the_agent_goes_on(lab: OuterVm) -> None:
-    with pytest.raises(LabError, match="its stem has ended"):
+    with pytest.raises(HarnessError, match="its stem has ended"):
         lab.spawn(COMMAND, cwd=ROOT, stem=("no_such_module",)).wait()
     assert lab.run(["true"]).rc == 0

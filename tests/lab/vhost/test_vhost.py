@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lab.kernels.debian import Kernel
-from lab.outer.vm import OuterVm
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from tests.lab.vhost.vhost_scene import Scene, set_up_probes, stage
 
 pytestmark = pytest.mark.lab

@@ -11,13 +11,13 @@ from pathlib import Path
 import attrs
 import pytest
 
+from acrn_dm.testing.guest.inner.shell import GuestShell
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.outer.channel import GuestProcess
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.demo import places, vmm
 from lab.demo.log import Log
 from lab.demo.run import demonstrate
-from lab.guest.shell import GuestShell
-from lab.kernels.debian import Kernel
-from lab.outer.channel import GuestProcess
-from lab.outer.vm import OuterVm
 from lab.paths import LAB, ROOT, empty_scratch
 from tests.lab.vhost.vhost_scene import gauged
 

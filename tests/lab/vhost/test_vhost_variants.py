@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from lab.kernels.debian import Kernel
-from lab.outer.vm import OuterVm
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from tests.lab.vhost.vhost_scene import stage
 
 pytestmark = pytest.mark.lab

@@ -12,9 +12,9 @@ from typing import Any
 
 import attrs
 
-from lab.guest.shell import GuestShell
-from lab.kernels.debian import Kernel
-from lab.outer.vm import OuterVm
+from acrn_dm.testing.guest.inner.shell import GuestShell
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import LAB
 
 TAP, HOST, GUEST = "labvhost0", "198.51.100.5", "198.51.100.6"

@@ -1,0 +1,18 @@
+"""The plugins that are part of this package: their names, as shown to people, and their modules. The names do not
+follow when modules move.
+"""
+
+BUILTINS = {
+    "hypervisors.hsm": "acrn_dm.hypervisors.acrn.hsm",
+    "hypervisors.vhm": "acrn_dm.hypervisors.acrn.vhm",
+    "hypervisors.kvm": "acrn_dm.hypervisors.kvm.plugin",
+    "hypervisors.sim": "acrn_dm.hypervisors.sim.plugin",
+    "virtio.vbs_u": "acrn_dm.backends.vbs_u",
+    "vhost.user": "acrn_dm.backends.user.backend",
+    "devices.hostbridge": "acrn_dm.devices.hostbridge",
+    "devices.i440fx": "acrn_dm.devices.i440fx",
+    "devices.lpc": "acrn_dm.devices.lpc",
+    "devices.virtio_net": "acrn_dm.devices.virtio_net",
+    "devices.virtio_blk": "acrn_dm.devices.virtio_blk",
+    "devices.virtio_console": "acrn_dm.devices.virtio_console",
+}

@@ -1,0 +1,331 @@
+"""The manager of one machine's plugins.
+
+It is made by ``make_plugin_manager``, never at import; core code never touches ``pm.hook``.
+"""
+
+import contextlib
+import importlib
+import importlib.metadata
+import inspect
+import itertools
+import logging
+import re
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import attrs
+import pluggy
+
+from acrn_dm.base.errors import ConfigError, HostError, PluginError
+from acrn_dm.base.irq import IoEventFd, IrqFd
+from acrn_dm.contract import hookspecs
+from acrn_dm.contract.options import did_you_mean
+from acrn_dm.contract.plugins import offers
+from acrn_dm.contract.plugins.builtins import BUILTINS
+from acrn_dm.contract.plugins.entry import Entry, provenance_of
+from acrn_dm.contract.plugins.guard import faulty, told
+from acrn_dm.contract.plugins.offers import Offers, unusable
+from acrn_dm.contract.plugins.selection import Selection
+from acrn_dm.contract.types import BackendType, DeviceType, HypervisorType, Provenance
+
+log = logging.getLogger(__name__)
+
+ADD_OPTIONS = "acrn_dm_add_options"
+
+R = TypeVar("R", DeviceType, BackendType, HypervisorType)
+
+
+class _Pluggy(pluggy.PluginManager):
+    """A manager that looks at attributes with our prefix only: the rest of a plugin is none of our business."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        return super().parse_hookimpl_opts(plugin, name) if name.startswith("acrn_dm_") else None
+
+
+@attrs.define(eq=False)
+class PluginManager:
+    """The loaded plugins of one machine. ``problems`` are plugins that failed to load and were left out."""
+
+    _pm: pluggy.PluginManager = attrs.field(repr=False)
+    _provenance: dict[str, Provenance] = attrs.field(factory=dict)
+    problems: list[PluginError] = attrs.field(factory=list)
+    left_out: list[Provenance] = attrs.field(factory=list)  # by the user's wish
+    _parsers: list[object] = attrs.field(factory=list, repr=False)  # that options were added to
+    _offers: dict[str, Offers[Any]] = attrs.field(factory=dict, repr=False)  # by hook, once they were asked for
+    _providers: dict[int, Provenance] = attrs.field(factory=dict, repr=False)
+
+    def register(self, plugin: object, provenance: Provenance) -> None:
+        """Add *plugin* (a module or an object). Raises PluginError for hooks that do not exist or have wrong
+        arguments.
+        """
+        name = provenance.plugin
+        if self._pm.has_plugin(name):
+            raise PluginError(f"the name is taken by {self._provenance[name]}", provenance=str(provenance))
+        self._provenance[name] = provenance
+        self._offers.clear()
+        try:
+            self._pm.register(plugin, name=name)
+            unknown = [
+                h for h in vars(self._pm.hook) if h.startswith("acrn_dm_") and not getattr(self._pm.hook, h).spec
+            ]
+            if unknown:
+                text = f"there is no hook {unknown[0]!r}; {did_you_mean(unknown[0], hook_names())}"
+                raise PluginError(text.rstrip("; "), provenance=str(provenance), hook=unknown[0])
+            self._add_options(plugin, self._parsers)
+        except BaseException as e:
+            self._forget(plugin, name)
+            raise (_signature(e, provenance) or faulty(e, str(provenance))) from e
+
+    def register_builtins(self, builtins: Mapping[str, str], without: Collection[str] = ()) -> None:
+        """Import and add those of *builtins* (as ``BUILTINS``) that are not there yet, but for *without*. Raises
+        PluginError.
+        """
+        for name, module in builtins.items():
+            origin = Provenance(plugin=name)
+            if name in without:
+                self.left_out.append(origin)
+            elif not self._pm.has_plugin(name):
+                self.register(importlib.import_module(module), origin)
+
+    def load_entry_points(
+        self,
+        only: Collection[str] | None,
+        entries: Iterable[Entry] | None = None,
+        *,
+        selection: Selection | None = None,
+    ) -> None:
+        """Load installed plugins by entry point, each under its own guard; *only*, or *selection*, restricts to some.
+
+        Raises ConfigError for a name that no plugin has.
+        """
+        found = sorted(
+            importlib.metadata.entry_points(group=hookspecs.PROJECT) if entries is None else entries,
+            key=lambda e: e.name,
+        )
+        origins = [provenance_of(entry) for entry in found]
+        chosen = selection or Selection(only=None if only is None else frozenset(only))
+        chosen.check({name for o in origins for name in (o.plugin, o.distribution)}, [e.plugin for e in self.left_out])
+        for entry, origin in zip(found, origins, strict=True):
+            if chosen.takes(origin.plugin, origin.distribution):
+                self._load(entry, origin)
+            else:
+                self.left_out.append(origin)
+
+    @property
+    def loaded(self) -> tuple[tuple[Provenance, object], ...]:
+        """The plugins that were loaded, and the module or object of each."""
+        return tuple((origin, self._pm.get_plugin(name)) for name, origin in self._provenance.items())
+
+    @property
+    def devices(self) -> Offers[DeviceType]:
+        """The kinds of devices that are offered. Raises nothing."""
+        return self._collected("acrn_dm_device_types", "device", DeviceType, offers.device_names)
+
+    @property
+    def backends(self) -> Offers[BackendType]:
+        """The backends that are offered. Raises nothing."""
+        return self._collected("acrn_dm_backend_types", "backend", BackendType, offers.backend_names)
+
+    @property
+    def hypervisors(self) -> Offers[HypervisorType]:
+        """The hypervisors that are offered. Raises nothing."""
+        return self._collected("acrn_dm_hypervisor_types", "hypervisor", HypervisorType, offers.hypervisor_names)
+
+    def faults(self) -> list[PluginError]:
+        """All that was left out and why: plugins that did not load, hooks that failed, records that are wrong."""
+        return [*self.problems, *self.devices.problems, *self.backends.problems, *self.hypervisors.problems]
+
+    def device_types(self) -> dict[str, DeviceType]:
+        """All kinds of devices by name and alias, but for names that two offer."""
+        return self.devices.by_name()
+
+    def device_type(self, name: str) -> DeviceType | None:
+        """The kind of device *name*; None where nobody offers it. Raises ConfigError for a name that two offer,
+        PluginError for one that was refused.
+        """
+        return self.devices.get(name)
+
+    def backend_types(self) -> list[BackendType]:
+        """All backends. One whose name two plugins offer for one kind of device, or which was refused, says so when it
+        is made.
+        """
+        found = self.backends
+        clashes = (name for name, claimed in found.contested().items() if not claimed[0].owner.built_in)
+        contested = [unusable(name, ConfigError(found.contest(name))) for name in clashes]
+        refused = [unusable(f"{name} for *", error) for name, error in found.refused.items()]
+        return [*contested, *(offer.record for offer in found.accepted), *refused]
+
+    def hypervisor_types(self) -> dict[str, HypervisorType]:
+        """All hypervisors by name; of those whose name two offer the first, which is a built-in one if there is one."""
+        return self.hypervisors.first()
+
+    def hypervisor_type(self, name: str) -> HypervisorType | None:
+        """The hypervisor *name*; None and errors as ``device_type``."""
+        return self.hypervisors.get(name)
+
+    def provider(self, record: object) -> Provenance | None:
+        """Who offered *record* (as returned above)."""
+        return self._providers.get(id(record))
+
+    def ioeventfd(self, vm: object, binding: IoEventFd, assign: bool) -> None:
+        """Register or unregister a kick through the hook. Raises HostError, and nothing else, also when no plugin did
+        it; what could not be registered is not left half registered.
+        """
+        self._bind("acrn_dm_vhm_ioeventfd", vm, binding, assign)
+
+    def irqfd(self, vm: object, binding: IrqFd, assign: bool) -> None:
+        """Register or unregister a call through the hook, as ``ioeventfd``."""
+        self._bind("acrn_dm_vhm_irqfd", vm, binding, assign)
+
+    def add_options(self, parser: object) -> None:
+        """Let plugins add command-line options to *parser*, those that are registered later, too.
+
+        One whose hook fails is left out as a whole, its options with it: what else it offers may need them.
+        """
+        self._parsers.append(parser)
+        for name, origin in list(self._provenance.items()):
+            plugin = self._pm.get_plugin(name)
+            try:
+                self._add_options(plugin, [parser])
+            except BaseException as e:
+                self.problems.append(faulty(e, str(origin), ADD_OPTIONS))
+                self._forget(plugin, name)
+                self._offers.clear()
+
+    def add_options_of(self, origin: Provenance, parser: object) -> None:
+        """Let the plugin of *origin* alone add its options to *parser*. Raises PluginError."""
+        try:
+            self._add_options(self._pm.get_plugin(origin.plugin), [parser])
+        except BaseException as e:
+            raise faulty(e, str(origin), ADD_OPTIONS) from e
+
+    def observe(self, hook: str, **arguments: object) -> None:
+        """Call an observer hook, each implementation under its own guard, so that one cannot starve the next."""
+        caller = getattr(self._pm.hook, hook)
+        plugins = list(dict.fromkeys(impl.plugin for impl in caller.get_hookimpls()))
+        for plugin in plugins:
+            others = [p for p in plugins if p is not plugin]
+            try:
+                self._pm.subset_hook_caller(hook, remove_plugins=others)(**arguments)
+            except BaseException as e:
+                log.error("%s", faulty(e, self._who(plugin), hook))
+
+    def _add_options(self, plugin: object, parsers: Iterable[object]) -> None:
+        """Call the hook of *plugin* with each of *parsers*; one that fails has added nothing."""
+        impls = [i for i in getattr(self._pm.hook, ADD_OPTIONS).get_hookimpls() if i.plugin is plugin]
+        for parser, impl in itertools.product(parsers, impls):
+            with getattr(parser, "attempt", contextlib.nullcontext)():
+                impl.function(*(parser for _ in impl.argnames))
+
+    def _collected(self, hook: str, what: str, kind: type[R], names: Callable[[R], Sequence[str]]) -> Offers[R]:
+        known = self._offers.get(hook)
+        if known is None:
+            impls = getattr(self._pm.hook, hook).get_hookimpls()
+            sources = [(self._provenance[impl.plugin_name], impl.function) for impl in impls]
+            known = self._offers[hook] = Offers(what, hook, kind, names)
+            known.collect(sorted(sources, key=lambda source: not source[0].built_in))
+            self._providers.update((id(offer.record), offer.owner) for offer in known.accepted)
+        return known
+
+    def _bind(self, hook: str, vm: object, binding: object, assign: bool) -> None:
+        caller = getattr(self._pm.hook, hook)
+        try:
+            self._ask(caller, vm, binding, assign)
+        except HostError as e:
+            refused = any(not (impl.wrapper or impl.hookwrapper) for impl in self._raised_in(caller, e))
+            if assign and not refused:  # a wrapper may have failed with the hypervisor's work done
+                with contextlib.suppress(HostError):
+                    self._ask(caller, vm, binding, False)
+            raise
+
+    def _ask(self, caller: pluggy.HookCaller, vm: object, binding: object, assign: bool) -> None:
+        try:
+            done = caller(vm=vm, binding=binding, assign=assign)
+        except HostError:
+            raise
+        except (Exception, SystemExit) as e:  # devices go on without the eventfd, as after any HostError
+            raise HostError(f"{caller.name}: {binding}: {self._guilty(caller, e)}: {told(e)}") from e
+        if not done:
+            why = "vetoed by a plugin" if done is False else "no plugin serves this hypervisor"
+            raise HostError(f"{caller.name}: {binding}: {why}")
+
+    def _guilty(self, hook: pluggy.HookCaller, error: BaseException) -> str:
+        return next((str(self._provenance[impl.plugin_name]) for impl in self._raised_in(hook, error)), "a plugin")
+
+    def _raised_in(self, hook: pluggy.HookCaller, error: BaseException) -> Iterator[pluggy.HookImpl]:
+        """Implementations of *hook* that *error* came through: a call of all does not say, but the traceback has their
+        code.
+        """
+        codes = {id(frame.f_code) for frame, _ in traceback.walk_tb(error.__traceback__)}
+        return (i for i in hook.get_hookimpls() if id(getattr(i.function, "__code__", None)) in codes)
+
+    def _load(self, entry: Entry, origin: Provenance) -> None:
+        try:
+            self.register(entry.load(), origin)
+        except BaseException as e:  # a plugin's import may raise anything
+            self.problems.append(faulty(e, str(origin)))
+
+    def watch(self, tell: Callable[[str, dict[str, object], str], None]) -> Callable[[], object]:
+        """Tell of every call of a hook, but for those that collect types: its name, its arguments, and `` raised ...``
+        if it did. Returns what ends that.
+        """
+
+        def after(outcome: "pluggy.Result[object]", name: str, _: object, arguments: Mapping[str, object]) -> None:
+            error = outcome.exception
+            tell(name, dict(arguments), "" if error is None else f" raised {type(error).__name__}: {error}")
+
+        return self._pm.add_hookcall_monitoring(lambda *_: None, after)
+
+    def _forget(self, plugin: object, name: str) -> None:
+        del self._provenance[name]
+        if self._pm.has_plugin(name):
+            self._pm.unregister(plugin)
+        for hook in [h for h in vars(self._pm.hook) if h.startswith("acrn_dm_")]:
+            if not getattr(self._pm.hook, hook).spec:
+                delattr(self._pm.hook, hook)
+
+    def _who(self, plugin: object) -> str:
+        return str(self._provenance[self._pm.get_name(plugin) or "?"])
+
+
+def hook_names() -> list[str]:
+    """The names of all hooks."""
+    return [name for name in vars(hookspecs) if name.startswith("acrn_dm_")]
+
+
+def _signature(error: BaseException, provenance: Provenance) -> PluginError | None:
+    """pluggy's complaint about a hook's arguments, in our words: what is wrong, and what there is."""
+    if not isinstance(error, pluggy.PluginValidationError):
+        return None
+    match = re.search(r"for hook '(\w+)'.*Argument\(s\) {(.*)} are declared", " ".join(str(error).split()))
+    if match is None:
+        return PluginError(" ".join(str(error).split()), provenance=str(provenance))
+    known = ", ".join(inspect.signature(getattr(hookspecs, match[1])).parameters) or "none"
+    text = f"takes {match[2]}, which the hook has not; it has: {known}"
+    return PluginError(text, provenance=str(provenance), hook=match[1])
+
+
+def make_plugin_manager(
+    *,
+    builtins: Mapping[str, str] = BUILTINS,
+    entry_points: bool = True,
+    only: Collection[str] | None = None,
+    selection: Selection | None = None,
+    extra: Iterable[object] = (),
+) -> PluginManager:
+    """Make a manager: built-in modules, then *extra* objects, then installed plugins (``--no-plugins``: none;
+    ``--plugins``: *only* these, or those of *selection*). Raises ConfigError for a name that no plugin has.
+    """
+    pm = _Pluggy(hookspecs.PROJECT)
+    pm.add_hookspecs(hookspecs)
+    manager = PluginManager(pm)
+    chosen = selection or Selection(only=None if only is None else frozenset(only))
+    manager.register_builtins(builtins, chosen.without)
+    for i, plugin in enumerate(extra):
+        manager.register(
+            plugin, Provenance(plugin=getattr(plugin, "__name__", f"extra-{i}"), distribution="given by the caller")
+        )
+    if entry_points:
+        manager.load_entry_points(None, selection=chosen)
+    return manager

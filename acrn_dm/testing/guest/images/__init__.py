@@ -1,0 +1,1 @@
+"""Images that boot: the parts of an initramfs, and archives as the kernel reads them."""

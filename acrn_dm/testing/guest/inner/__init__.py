@@ -1,0 +1,1 @@
+"""The inner guest: its user space, and a shell in it."""

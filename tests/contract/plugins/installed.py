@@ -1,0 +1,50 @@
+"""Distributions with a plugin each, as pip would leave them in a folder, and their entry points."""
+
+import importlib.metadata
+from pathlib import Path
+
+HEAD = """
+from acrn_dm import *
+from acrn_dm import BackendType, DeviceType, HypervisorType, VirtioDevice, hookimpl, option
+import attrs
+
+@attrs.frozen(kw_only=True)
+class Options:
+    size: int = option(default=1, help="A size.")
+
+class Device(VirtioDevice):
+    device_id = 4
+    def __init__(self, config, context):
+        super().__init__(context)
+
+def device(name="odd", **more):
+    return DeviceType(**{"name": name, "summary": "odd", "config": Options, "create": Device, **more})
+
+def backend(name="odd", **more):
+    return BackendType(**{"name": name, "summary": "odd", "kinds": ("*",), "create": lambda device: None, **more})
+
+def hypervisor(name="odd", **more):
+    given = {"name": name, "summary": "odd", "probe": lambda: "not here", "open": lambda options: None}
+    return HypervisorType(**{**given, **more})
+
+hook = hookimpl
+"""
+
+
+def install(
+    folder: Path, name: str, source: str, *, version: str = "4.2", target: str = "", metadata: bool = True
+) -> None:
+    """Put the distribution acrn-dm-*name* with the plugin *name* into *folder*; its module has *source* behind HEAD."""
+    module = f"acrn_dm_{name}"
+    (folder / f"{module}.py").write_text(HEAD + source)
+    info = folder / f"{module}-{version}.dist-info"
+    info.mkdir()
+    if metadata:
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: acrn-dm-{name}\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text(f"[acrn_dm]\n{name} = {target or module}\n")
+
+
+def entries(folder: Path) -> list[importlib.metadata.EntryPoint]:
+    """The plugins of the distributions in *folder*."""
+    found = importlib.metadata.distributions(path=[str(folder)])
+    return [entry for dist in found for entry in dist.entry_points.select(group="acrn_dm")]

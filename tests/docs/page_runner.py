@@ -1,0 +1,147 @@
+"""A page of the documentation, followed as a reader does: files are written, commands typed, output compared.
+
+* A ``{code-block}`` with ``:caption: FILE`` is a file: it is written below the reader's folder.
+* A ``console`` block has commands (``$ ...``, a backslash continues) and what they print; ``...`` is any text.
+  A ``cd`` holds for the rest of the page. Each command must end with 0.
+* ``:class: NEED`` at a block names what it needs beside that: ``in-a-guest``, ``as-root``; who runs the page says what
+  there is, and the others are left out.
+* An HTML comment ``<!-- shown by: FILE -->`` before a block says which test runs it instead.
+"""
+
+import doctest
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).resolve().parents[2]
+FENCE = re.compile(
+    r"(?:<!-- shown by: (?P<shown>\S+) -->\n)?^(?P<fence>`{3,})(?P<head>[^\n]*)\n(?P<body>.*?)^(?P=fence)$", re.M | re.S
+)
+OPTION = re.compile(r":(\w+): *(.*)\n")
+CHECKER = doctest.OutputChecker()
+LOOSE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+QUIET = ("toctree", "eval-rst", "text", "mermaid")  # nothing to run
+
+
+@attrs.frozen(kw_only=True)
+class Block:
+    """One fenced block of a page."""
+
+    language: str
+    text: str
+    caption: str = ""
+    needs: frozenset[str] = frozenset()
+    shown_by: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """One command of a console block, with the output that the page shows."""
+
+    line: str
+    output: str
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """The fenced blocks of the text of a *page*, in order."""
+    for found in FENCE.finditer(page):
+        head = found["head"].strip()
+        language = head.removeprefix("{code-block}").strip() if head.startswith("{code-block}") else head.strip("{}")
+        body, options = found["body"], {}
+        while head.startswith("{") and (option := OPTION.match(body)):
+            options[option[1]] = option[2].strip()
+            body = body[option.end() :]
+        yield Block(
+            language=language,
+            text=body.removeprefix("\n"),
+            caption=options.get("caption", ""),
+            needs=frozenset(options.get("class", "").split()),
+            shown_by=found["shown"] or "",
+        )
+
+
+def commands(block: Block) -> Iterator[Command]:
+    """The commands of a console *block*."""
+    for part in re.split(r"^\$ ", block.text, flags=re.M)[1:]:
+        lines = part.splitlines()
+        first = [lines.pop(0)]
+        while first[-1].endswith("\\"):
+            first.append(lines.pop(0))
+        yield Command(line="\n".join(first), output="\n".join([*lines, ""]))
+
+
+@attrs.define(eq=False)
+class Reader:
+    """Somebody who follows a page in a *folder* of their own; *has* says which needs are met."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    has: frozenset[str] = frozenset()
+    seconds: float = 120
+
+    def __attrs_post_init__(self) -> None:
+        self.where = self.folder
+
+    where: Path = attrs.field(init=False)
+
+    def follow(self, page: str) -> int:
+        """Do what the text of *page* says; the number of files and commands. AssertionError names what differs."""
+        done = 0
+        for block in blocks(page):
+            if block.shown_by or not block.needs <= self.has:
+                continue
+            if block.caption:
+                self.write(block)
+                done += 1
+            elif block.language == "console":
+                for command in commands(block):
+                    self.type(command)
+                    done += 1
+        return done
+
+    def write(self, block: Block) -> None:
+        """Make the file that *block* shows."""
+        path = self.where / block.caption
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text)
+
+    def type(self, command: Command) -> None:
+        """Run *command* where the last one left off, and compare what it prints."""
+        script = f"{command.line}\nstatus=$?; pwd >&3; exit $status"
+        place = self.folder / ".where"
+        with place.open("w") as file:
+            result = subprocess.run(
+                ["bash", "-c", f"exec 3>&{file.fileno()}; {script}"],
+                cwd=self.where,
+                env=dict(self.environment),
+                pass_fds=[file.fileno()],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                timeout=self.seconds,
+                check=False,
+            )
+        told = f"$ {command.line}\n{result.stdout}"
+        assert result.returncode == 0, f"exit code {result.returncode} of\n{told}"
+        assert not command.output.strip() or CHECKER.check_output(command.output, result.stdout, LOOSE), (
+            f"the page shows\n{command.output}\nand not\n{told}"
+        )
+        self.where = Path(place.read_text().strip() or self.where)
+        place.unlink()
+
+
+def environment(home: Path, *path: Path) -> dict[str, str]:
+    """A reader's environment: *path* first, nothing of the test's own settings of Python or pytest."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "ACRN_DM", "RIG_"))}
+    return {
+        **kept,
+        "HOME": str(home),
+        "PATH": ":".join([*map(str, path), os.environ["PATH"]]),
+        "TERM": "dumb",
+        "COLUMNS": "120",
+    }

@@ -1,0 +1,41 @@
+"""Every page of the documentation, followed from its first line to its last; nothing that it shows is left unrun."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.page_runner import ROOT, Reader, blocks, environment
+
+DOCS = ROOT / "docs"
+PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+SHOWN = ("python", "console", "toml", "sh", "cython", "json", "ini", "yaml", "make")  # what a reader may want to use
+NOTHING_TO_RUN = ("toctree", "eval-rst", "text")
+NEEDS = {"in-a-guest"}  # what some test has that this one has not: tests/lab/test_docs_pages.py
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_that_a_page_shows_is_left_unrun(page: str) -> None:
+    for block in blocks((DOCS / page).read_text()):
+        if block.language in NOTHING_TO_RUN:
+            continue
+        where = f"{page}: the block that begins with {block.text.splitlines()[:1]}"
+        assert block.language in SHOWN, f"{where} is in {block.language or 'no language'}"
+        assert block.needs <= NEEDS, f"{where} needs what no test has"
+        if block.shown_by:
+            assert (ROOT / block.shown_by).is_file(), f"{where}: there is no {block.shown_by}"
+        else:
+            assert block.caption or block.language == "console", f"{where} is neither a file nor a command"
+
+
+def followed(page: str) -> bool:
+    """Whether there is something to do on *page* for somebody who has nothing but the package."""
+    return any(not b.shown_by and not b.needs and b.language in SHOWN for b in blocks((DOCS / page).read_text()))
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("page", [page for page in PAGES if followed(page)])
+def test_page_can_be_followed(page: str, tmp_path: Path) -> None:
+    """In a folder of its own, with the programs of this environment."""
+    reader = Reader(folder=tmp_path, environment=environment(tmp_path, Path(sys.executable).parent))
+    assert reader.follow((DOCS / page).read_text()) > 0

@@ -1,0 +1,1 @@
+"""The documentation's site: Sphinx over the pages of ``docs/`` and a reference generated from the program."""
