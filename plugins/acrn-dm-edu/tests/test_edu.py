@@ -205,7 +205,7 @@ def test_transfer_under_way_can_not_be_changed(card: Card) -> None:
     assert card.machine.memory.read(RAM + 4, 4) == b"data"
 
 
-def test_reset_ends_what_is_under_way(card: Card) -> None:
+def test_reset_ends_what_is_under_way(card: Card, caplog: pytest.LogCaptureFixture) -> None:
     card.write(STATUS, 0x80)
     card.write(FACTORIAL, 5)
     for offset, value in ((SOURCE, BUFFER), (DESTINATION, RAM), (COUNT, 4), (COMMAND, 7)):
@@ -216,6 +216,7 @@ def test_reset_ends_what_is_under_way(card: Card) -> None:
     assert card.machine.memory.read(RAM, 4) == b"keep"
     assert [card.read(at) for at in (FACTORIAL, STATUS, PENDING, COMMAND)] == [0] * 4
     assert not card.line
+    assert not caplog.records
 
 
 def test_latency_lets_the_guest_see_a_job_under_way() -> None:
