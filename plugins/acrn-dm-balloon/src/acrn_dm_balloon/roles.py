@@ -24,6 +24,6 @@ def roles(features: int, enabled: Collection[int]) -> dict[int, Role]:
     """The role of each of the *enabled* queues under a driver that negotiated *features*."""
     needed = {Role.STATS: STATS_VQ, Role.REPORTS: PAGE_REPORTING}
     used = [role for role in Role if role in (Role.INFLATE, Role.DEFLATE) or features & needed.get(role, 0)]
-    if all(role.value in enabled for role in used):
+    if Role.REPORTS.value in enabled or Role.REPORTS not in used:
         return {role.value: role for role in used}
     return {number: role for number, role in enumerate(used) if number in enabled}
