@@ -1,4 +1,4 @@
-"""What can go wrong with what boots guests, and with what they are told to do."""
+"""Failures of what boots guests, and of what guests are told to do."""
 
 
 class HarnessError(Exception):

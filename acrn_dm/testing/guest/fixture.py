@@ -1,4 +1,4 @@
-"""What the pytest fixture ``dm_guest`` gives, without pytest: ``acrn_dm_pytest`` has the fixture itself."""
+"""Guests for a run of pytest, without pytest: ``acrn_dm_pytest`` has the fixture ``dm_guest`` itself."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

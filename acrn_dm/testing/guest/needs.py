@@ -1,4 +1,4 @@
-"""What this host lacks for guests, as one line to skip with."""
+"""A line to skip with: what this host lacks for guests."""
 
 import os
 import platform

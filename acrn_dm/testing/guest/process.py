@@ -11,7 +11,7 @@ Command = str | Sequence[str | Path]  # a shell command line, or a program and i
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """How a process ended."""
+    """The end of a process."""
 
     rc: int  # exit status, or minus the signal's number
     stdout: str
@@ -41,7 +41,7 @@ class Process(Protocol):
 
 
 class Place(Protocol):
-    """Where processes are started."""
+    """A place where processes are started."""
 
     def spawn(
         self, command: Command, *, cwd: str | Path | None = None, env: Mapping[str, str] | None = None
