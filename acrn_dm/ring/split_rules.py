@@ -23,7 +23,7 @@ class SplitRules(RingFields):
     """The ring *inner* with its driver watched; a ``Ring`` itself. One thread at a time uses it."""
 
     def __init__(
-        self, inner: Ring, memory: RingMemory, layout: RingLayout, features: int, *, begin: int, tell: Tell
+        self, inner: Ring, memory: RingMemory, layout: RingLayout, features: int, *, begin: int, tell: Tell, fresh: bool
     ) -> None:
         super().__init__(memory, layout)
         self._inner = inner
@@ -33,7 +33,7 @@ class SplitRules(RingFields):
         self._seen = begin  # the available index up to which chains were looked at
         self._returned = begin
         self._exposed: dict[int, dict[int, bytes]] = {}  # head -> the descriptors of its chain, as they were then
-        if self._get_u16(layout.used_flags_at) and begin == 0:
+        if fresh and self._get_u16(layout.used_flags_at):
             tell("used.flags", "the used ring's flags are not 0 at the start")
 
     def __getattr__(self, name: str) -> Any:

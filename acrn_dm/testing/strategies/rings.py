@@ -75,7 +75,6 @@ def rings(
     features = draw(st.sampled_from(formats)) | draw(st.sampled_from([0, EVENT_IDX]))
     features |= draw(st.sampled_from([0, INDIRECT_DESC]))
     size = draw(st.sampled_from(sizes))
-    start = draw(st.one_of(st.just(0), st.integers(0, 0xFFFF), st.integers(0xFFF8, 0xFFFF)))
     kept: list[tuple[Shape, bool]] = []
     left = size
     for shape in draw(st.lists(chains(), max_size=max_chains)):
@@ -84,4 +83,6 @@ def rings(
         if needed <= left:
             left -= needed
             kept.append((shape, indirect))
+    wraps = st.integers(1, max(1, len(kept))).map(lambda n: 0x10000 - n)  # before the last chain is there
+    start = draw(st.one_of(wraps, st.integers(0, 0xFFFF), st.just(0)))
     return RingCase(features=features, size=size, start=start, chains=tuple(kept))

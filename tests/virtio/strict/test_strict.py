@@ -9,10 +9,11 @@ import pytest
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.testing import SimMachine, VirtioDriver
+from acrn_dm.testing import SimMachine, VirtioDriver, VirtualClock
 from acrn_dm.testing.register_access import ModernRegisters
 from acrn_dm.virtio.strict.clauses import CLAUSES
 from tests.virtio.parts import SLOT, Echo, Holding, machine_with
+from tests.virtio.pause import pause, resume
 from tests.virtio.strict.breaking_drivers import BREAKS
 
 
@@ -71,6 +72,21 @@ def test_legacy_driver_that_accepts_what_it_was_not_offered_is_told() -> None:
         driver.reset()
         driver.registers.accept(1 << 3)
         assert broken(machine) == ["features.offered"]
+
+
+@pytest.mark.parametrize("poll_ns", [None, 500_000])
+def test_pause_between_requests_raises_no_alarm(poll_ns: int | None) -> None:
+    with machine_with(strict=True, poll_ns=poll_ns, clock=VirtualClock()) as machine:
+        driver = machine.driver(SLOT)
+        driver.start()
+        for _ in range(3):
+            pause(machine.bus.functions[0])
+            resume(machine.bus.functions[0])
+            driver.queue(0).send([b"out"], [3])
+            driver.queue(0).kick()
+            machine.advance(0.001)
+            assert len(driver.queue(0).completed()) == 1
+        assert broken(machine) == []
 
 
 class Stuck(Holding):
