@@ -54,7 +54,7 @@ class LetsTheDriverChangeItsAddress(_Card):
         self.write_legacy_config(offset, data)
 
 
-@breaks("net.cfg.max_vq_pairs", "d.cfg.le", how="net pairs")
+@breaks("net.cfg.max_vq_pairs", "d.cfg.le", "d.net.vq.index", how="net pairs")
 class SaysItsPairsBackwards(_Card):
     """Shows the number of pairs in the other byte order."""
 
