@@ -9,7 +9,7 @@ from acrn_dm import DeviceContext
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.conformance import SLOT, Subject
 from tests.testing.conformance.mutants.outsides import Card, Disk, Terminals
-from tests.testing.conformance.mutants.right import Modern, Right
+from tests.testing.conformance.mutants.right import Later, Modern, Right
 from tests.testing.conformance.mutants.right_function import RightFunction, RightMsix
 
 Make = Callable[[DeviceContext], Any]
@@ -58,6 +58,7 @@ def _entropy(options: str, device: type | None) -> Subject:
 WAYS: dict[str, Way] = {
     "sample": _sample(Right),
     "modern": _sample(Modern),
+    "later": _sample(Later),
     "pci": _sample(RightFunction),
     "pci msix": _sample(RightMsix),
     "net": _net(1),
