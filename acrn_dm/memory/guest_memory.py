@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import mmap
 import os
 from collections.abc import Sequence
@@ -33,6 +34,11 @@ class MemoryRange:
 
     gpa: int = attrs.field(repr=hex)
     size: int = attrs.field(repr=hex)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def guest_ranges(size_bytes: int) -> tuple[MemoryRange, ...]:
@@ -63,10 +69,9 @@ class MemoryRegion:
 
     def discard(self, offset: int = 0, length: int | None = None) -> None:
         """Punch *length* bytes of the file out from *offset* on, by default all of it. Raises HostError."""
-        libc = ctypes.CDLL(None, use_errno=True)
         end = self.size if length is None else offset + length
         args = (self.fd, FALLOC_PUNCH_AND_KEEP, ctypes.c_int64(offset), ctypes.c_int64(end - offset))
-        if libc.fallocate(*args) != 0:
+        if _libc().fallocate(*args) != 0:
             raise HostError("clearing guest memory", err=ctypes.get_errno())
 
     def overwrite(self) -> None:
