@@ -39,9 +39,7 @@ class Bench:
         self.watch = watch
         self._threads = threading.active_count()
         self._others: list[Bench] = []
-        self.machine = SimMachine(
-            plugins=subject.plugins, virtio_msi=setup.interrupts == MSI, clock=VirtualClock()
-        )
+        self.machine = SimMachine(plugins=subject.plugins, virtio_msi=setup.interrupts == MSI, clock=VirtualClock())
         try:
             self.built = subject.build(self.machine)
             self.function: GuestFunction = self.machine.function(SLOT)

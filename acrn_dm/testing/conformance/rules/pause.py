@@ -6,10 +6,10 @@ from acrn_dm.testing.conformance.probes import Shape
 from acrn_dm.testing.conformance.rule import rule
 from acrn_dm.testing.driver import NEEDS_RESET, DriverQueue, VirtioDriver
 
-MARK = 0x99
+MARK, UNTOUCHED = 0x99, b"\xee" * 8
 
 
-@rule("dm.pause", over=("pairs",))
+@rule("dm.pause", ring="split", over=("pairs",))
 def pause_loses_and_repeats_nothing(bench: Bench) -> None:
     """Before, during and after: what was under way and what is sent while the device rests is served once, as without
     a pause; what was served before is not served again; what the driver wrote stays.
@@ -29,6 +29,9 @@ def _rest(bench: Bench, driver: VirtioDriver, queue: DriverQueue, shape: Shape) 
     steady = len({laid.written for laid in served}) == 1
     for laid in served:
         _mark(bench, laid)
+    read_by_now = _used_elements(queue) if queue.ring.layout.size >= 2 * len(served) else []
+    for at in read_by_now:
+        bench.machine.memory.write(at, UNTOUCHED)
     under_way = [lay(bench, queue, shape)] if _room(queue, shape) >= 2 else []
     driver.registers.notify(queue.index)
     bench.machine.settle()
@@ -46,7 +49,15 @@ def _rest(bench: Bench, driver: VirtioDriver, queue: DriverQueue, shape: Shape) 
         assert not steady or count == served[0].written, f"queue {queue.index}: {head} came back with {count} bytes"
     for laid in served:
         assert set(laid.data()) <= {MARK}, f"queue {queue.index}: a chain of before is served again after a pause"
+    rewritten = [at for at in read_by_now if bench.machine.memory.read(at, len(UNTOUCHED)) != UNTOUCHED]
+    assert not rewritten, f"queue {queue.index}: what was used before a pause is used again"
     give(bench, queue, shape)
+
+
+def _used_elements(queue: DriverQueue) -> list[int]:
+    """Where the last two used elements are, of a ring that has such."""
+    ring = queue.ring
+    return [ring.layout.used_element_at(ring.used_idx() - n) for n in (1, 2)]
 
 
 def _mark(bench: Bench, laid: Laid) -> None:

@@ -10,7 +10,7 @@ from acrn_dm.testing import SimMachine
 from acrn_dm.testing.conformance import SLOT, Subject
 from tests.testing.conformance.mutants.outsides import Card, Disk, Terminals
 from tests.testing.conformance.mutants.right import Later, Modern, Right
-from tests.testing.conformance.mutants.right_function import RightFunction, RightMsix
+from tests.testing.conformance.mutants.right_function import Driver, RightFunction, RightMsix
 
 Make = Callable[[DeviceContext], Any]
 Way = Callable[[str, type | None], Subject]
@@ -21,15 +21,19 @@ def subject(how: str, options: str, device: type | None) -> Subject:
     return WAYS[how](options, device)
 
 
-def _subject(make: Make) -> Subject:
+def _subject(make: Make, outside: Any = None) -> Subject:
     def build(machine: SimMachine) -> object:
         return machine.add(make, slot=SLOT)
 
-    return Subject(build=build)
+    return Subject(build=build, outside=outside)
 
 
 def _sample(right: type) -> Way:
     return lambda options, device: _subject(device or right)
+
+
+def _function(right: type) -> Way:
+    return lambda options, device: _subject(device or right, Driver())
 
 
 def _net(pairs: int) -> Way:
@@ -59,8 +63,8 @@ WAYS: dict[str, Way] = {
     "sample": _sample(Right),
     "modern": _sample(Modern),
     "later": _sample(Later),
-    "pci": _sample(RightFunction),
-    "pci msix": _sample(RightMsix),
+    "pci": _function(RightFunction),
+    "pci msix": _function(RightMsix),
     "net": _net(1),
     "net pairs": _net(2),
     "blk": _blk,

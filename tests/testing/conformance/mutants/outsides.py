@@ -81,5 +81,3 @@ class Terminals(SocketTerminals):
 
     def _make(self, text: str, what: object, context: DeviceContext) -> Any:
         return self._made(ConsoleConfig.from_string(text), context)
-
-

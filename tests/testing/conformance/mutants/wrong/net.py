@@ -210,7 +210,7 @@ class _OneDescriptor(OwnRing):
         return chains
 
 
-@breaks("framing.no_assumptions", how="net")
+@breaks("framing.no_assumptions", "dm.net.framing", how="net")
 class WantsHeaderAndFrameApart(_Card):
     """Sends frames only whose header has a descriptor of its own."""
 
