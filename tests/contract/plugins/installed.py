@@ -16,6 +16,9 @@ class Device(VirtioDevice):
     device_id = 4
     def __init__(self, config, context):
         super().__init__(context)
+    def handle_queue(self, queue):
+        for chain in queue.pop_batch():
+            queue.push(chain)
 
 def device(name="odd", **more):
     return DeviceType(**{"name": name, "summary": "odd", "config": Options, "create": Device, **more})
