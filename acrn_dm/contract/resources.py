@@ -7,6 +7,7 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.base.bus import Bus
+from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import EventFdRegistry, InterruptSink
 from acrn_dm.memory.guest_memory import GuestMemory
@@ -42,3 +43,4 @@ class Resources:
     # Stops the vCPUs until somebody lets them go on; False where nobody could: then the guest has to be told. Any
     # thread.
     pause_guest: Callable[[HostFault], bool] = _nobody_resumes
+    clock: Clock = REAL  # the one to ask for the time; that of the loops, so that a test can move both

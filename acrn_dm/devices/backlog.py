@@ -6,10 +6,11 @@ serial line: as long as the reader takes ``RATE`` bytes a second, without an end
 again once the reader has taken as much as the line would have meanwhile. Then the oldest bytes are dropped.
 """
 
-import time
 from collections.abc import Callable, Sequence
 
 import attrs
+
+from acrn_dm.base.events.clock import REAL, Clock
 
 KEPT = 256 << 10
 RATE = 11_520  # bytes a second: 115,200 baud
@@ -25,6 +26,7 @@ class Backlog:
     """The bytes of one port that wait for their reader. Not thread-safe."""
 
     limit: int = KEPT
+    clock: Clock = REAL
     _data: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
     _credit: float = attrs.field(default=PATIENCE_S, init=False)  # seconds that the guest may wait
     _since: float | None = attrs.field(default=None, init=False)  # when it began to, or was last looked at
@@ -43,7 +45,7 @@ class Backlog:
         From the first call on the guest waits, until ``took`` or ``append``.
         """
         self._charge()
-        self._since = time.monotonic()
+        self._since = self.clock.monotonic()
         return self._credit
 
     def append(self, data: bytes | memoryview) -> int:
@@ -79,7 +81,7 @@ class Backlog:
     def _charge(self) -> None:
         """Time that the guest has waited is spent."""
         if self._since is not None:
-            self._credit -= time.monotonic() - self._since
+            self._credit -= self.clock.monotonic() - self._since
             self._since = None
         if self._credit < LEAST_S:
             self._credit = 0.0

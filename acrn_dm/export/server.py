@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 
 from acrn_dm.base.errors import ConfigError
@@ -108,7 +107,7 @@ class Server:
             self._loop.remove(peer.fileno())
 
     def _serve(self, peer: socket.socket) -> None:
-        self._since = time.monotonic()
+        self._since = self._loop.clock.monotonic()
         self._client = Client(self._exported, peer, self._client_gone)
 
     def _look_at_client(self) -> None:
@@ -118,7 +117,7 @@ class Server:
             return
         if self._timer is not None:
             self._timer.cancel()
-        left = self._since + OWNER_S - time.monotonic()
+        left = self._since + OWNER_S - self._loop.clock.monotonic()
         if left > 0:
             self._timer = self._loop.call_later(left, self._look_at_client)
         else:

@@ -1,6 +1,7 @@
 """The parts of a machine: made, given their places, and joined. Nothing is opened (``--dry-run`` stops here)."""
 
 from acrn_dm.base.bus import mmio_bus, pio_bus
+from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.base.events.io_loops import IoLoops
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.boot.files import KeptFiles
@@ -17,15 +18,16 @@ from acrn_dm.machine.machine import Machine
 from acrn_dm.machine.power import Power
 from acrn_dm.machine.requests import GuestRequests, PowerButton
 from acrn_dm.machine.resolve import resolve_devices
+from acrn_dm.machine.triple_fault import TripleFaults
 from acrn_dm.management import Standstill
 from acrn_dm.memory.guest_memory import MemoryRange, guest_ranges
 from acrn_dm.pci.bus import PciBus
 
 
-def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True) -> Machine:
+def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True, clock: Clock = REAL) -> Machine:
     """Make all devices, give them addresses and interrupt lines, open nothing. Raises ConfigError, PluginError.
 
-    Without *threads* nothing runs by itself: tests step the loops.
+    Without *threads* nothing runs by itself: tests step the loops. *clock* is the machine's: its loops', its devices'.
     """
     files = KeptFiles()
     config = with_chips(config, files)
@@ -40,7 +42,7 @@ def build(config: MachineConfig, plugins: PluginManager, *, threads: bool = True
     bus.assign()
     hypervisor = find_hypervisor(config, plugins)
     bus.route(hypervisor.type.ioapic_pins if hypervisor.type is not None else 24)
-    machine = assemble(config, plugins, bus, hypervisor, providers=providers, files=files, threads=threads)
+    machine = assemble(config, plugins, bus, hypervisor, providers=providers, files=files, threads=threads, clock=clock)
     plugins.observe("acrn_dm_machine_built", machine=machine)
     return machine
 
@@ -55,16 +57,17 @@ def assemble(
     files: KeptFiles | None = None,
     ranges: tuple[MemoryRange, ...] | None = None,
     threads: bool = True,
+    clock: Clock = REAL,
 ) -> Machine:
     """Join the parts that exist before anything is open. *ranges* is RAM that is laid out as no machine's is."""
     files = files or KeptFiles()
-    loop = IoLoop("main")
+    loop = IoLoop("main", clock)
     power = Power(lambda: loop.call_soon(lambda: None))  # an event ends the main loop's wait
-    guest = GuestRequests(power)
+    guest = GuestRequests(power, TripleFaults(clock.monotonic))
     button = PowerButton(power, loop, config.shutdown_timeout_s)
     firmware = FirmwareSupport(config.firmware, files)
     pit = hypervisor.type is not None and hypervisor.type.needs_pit
-    platform = make_platform(config, firmware, guest, button, pit=pit)
+    platform = make_platform(config, firmware, guest, button, pit=pit, clock=clock)
     platform.pm.on_alarm(power.wake)
     devices = Devices(bus, platform, providers or {})
     return Machine(
@@ -75,7 +78,7 @@ def assemble(
         boot_source=BootSource(config, devices, files, ranges or guest_ranges(config.memory_bytes)),
         firmware=firmware,
         main_loop=loop,
-        io_loops=IoLoops(threads),
+        io_loops=IoLoops(threads, clock),
         power=power,
         guest=guest,
         button=button,
@@ -85,7 +88,13 @@ def assemble(
 
 
 def make_platform(
-    config: MachineConfig, firmware: FirmwareSupport, guest: GuestRequests, button: PowerButton, *, pit: bool
+    config: MachineConfig,
+    firmware: FirmwareSupport,
+    guest: GuestRequests,
+    button: PowerButton,
+    *,
+    pit: bool,
+    clock: Clock = REAL,
 ) -> Platform:
     """Make the chips beside the PCI bus: what they ask for is *guest*'s, and they tell the guest of *button*."""
     platform = Platform(
@@ -94,6 +103,7 @@ def make_platform(
         debugexit=config.debugexit,
         fw_cfg=firmware.fw_cfg,
         pit=pit,
+        clock=clock,
     )
     guest.acpi_enabled = lambda: platform.pm.acpi_enabled
     button.tell_guest = platform.press_power_button

@@ -139,6 +139,7 @@ class Machine:
             interrupts=vm,
             eventfds=EventFdHooks(self.plugins, vm),
             main_loop=loop,
+            clock=loop.clock,
             io_loop=self.io_loops.get,
             # Observers are promised the main thread; devices report from wherever they were.
             device_failed=lambda device, error: loop.call_soon(

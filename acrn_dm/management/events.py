@@ -8,7 +8,6 @@ command.
 import enum
 import errno
 import os
-import time
 from collections.abc import Callable
 
 from acrn_dm.base.events.ioloop import IoLoop, Timer
@@ -32,12 +31,10 @@ class VmEventKind(enum.IntEnum):
 class Events:
     """The sender of events. On the loop's thread, but for what says otherwise."""
 
-    def __init__(
-        self, loop: IoLoop, send: Callable[[Event], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, loop: IoLoop, send: Callable[[Event], None], clock: Callable[[], float] | None = None) -> None:
         self._loop = loop
         self._send = send
-        self._clock = clock
+        self._clock = loop.clock.monotonic if clock is None else clock
         self.standing: list[Event] = []  # why the guest stands still now
         self._last: dict[VmEventKind, float] = {}
         self._before = 0  # the guest's clock before the first of several changes

@@ -2,11 +2,13 @@
 
 from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.layout import RingLayout
+from acrn_dm.testing.clock import VirtualClock
 from acrn_dm.testing.conformance import CHECKS, assert_device_conforms
 from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver
 from acrn_dm.testing.fake_vhost import FakeNode, FakeVhost
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.machine import SimMachine
+from acrn_dm.testing.recorder import Happening, Recorder
 
 __all__ = [
     "CHECKS",
@@ -16,8 +18,11 @@ __all__ = [
     "FakeNode",
     "FakeVhost",
     "GuestFunction",
+    "Happening",
+    "Recorder",
     "RingLayout",
     "SimMachine",
+    "VirtualClock",
     "VirtioDriver",
     "assert_device_conforms",
 ]

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
+from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.plugins import BUILTINS, make_plugin_manager
@@ -35,9 +36,11 @@ from acrn_dm.machine.resolve import ResolvedDevice, resolve_one, wanted
 from acrn_dm.memory.guest_memory import MIB, GuestMemory, MemoryRange
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.testing.clock import VirtualClock, settle
 from acrn_dm.testing.driver import VirtioDriver
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
+from acrn_dm.testing.recorder import Recorder
 from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.pci.transport import VirtioPci
@@ -77,6 +80,8 @@ class SimMachine:
     *memory* is RAM from address 0, in bytes, or the ranges themselves. The first driver, or ``start``, makes it real;
     devices are added before. Leaving the ``with`` block closes everything, and fails if a device let an exception
     escape into a vCPU or still holds guest memory.
+
+    *clock* is the time of loops, timers and chips: with a ``VirtualClock`` it passes in ``advance`` only.
     """
 
     def __init__(
@@ -89,27 +94,14 @@ class SimMachine:
         poll_ns: int | None = None,
         vcpus: int = 1,
         plugin_options: Mapping[str, object] | None = None,
+        clock: Clock = REAL,
     ) -> None:
         self._witness = _Witness()
         config = MachineConfig(name="sim", vcpus=vcpus, hypervisor="sim", plugin_options=plugin_options or {})
         self.plugins = make_plugin_manager(builtins=MINIMAL, entry_points=False, extra=[self._witness, *plugins])
+        self.clock = clock
         self.bus = PciBus()
-        self.machine = assemble(
-            config,
-            self.plugins,
-            self.bus,
-            ChosenHypervisor(type=self.plugins.hypervisor_types()["sim"]),
-            threads=False,
-            ranges=(MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory),
-        )
-        self.machine.open()
-        self.vm = cast(SimVm, self.machine.vm)
-        self.memory = cast(GuestMemory, self.machine.memory)
-        self.dispatch, self.main_loop = self.machine.dispatch, self.machine.main_loop
-        self.io_loops, self.io_loop = self.machine.io_loops.by_name, self.machine.io_loops.get
-        first = self.memory.regions[0]
-        self.heap = GuestHeap(first.gpa + HEAP_BASE, first.gpa + first.size)
-        self.interrupts: Counter[int] = Counter()  # MSIs that arrived, by message data
+        self._open(config, (MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory))
         self.started = False
         self._context = functools.partial(
             DeviceContext,
@@ -119,6 +111,21 @@ class SimMachine:
             vcpus=vcpus,
             plugin_options=config.plugin_options,
         )
+
+    def _open(self, config: MachineConfig, ranges: tuple[MemoryRange, ...]) -> None:
+        """Make the machine's parts, and the virtual machine with its memory."""
+        hypervisor = ChosenHypervisor(type=self.plugins.hypervisor_types()["sim"])
+        self.machine = assemble(
+            config, self.plugins, self.bus, hypervisor, threads=False, clock=self.clock, ranges=ranges
+        )
+        self.machine.open()
+        self.vm = cast(SimVm, self.machine.vm)
+        self.memory = cast(GuestMemory, self.machine.memory)
+        self.dispatch, self.main_loop = self.machine.dispatch, self.machine.main_loop
+        self.io_loops, self.io_loop = self.machine.io_loops.by_name, self.machine.io_loops.get
+        first = self.memory.regions[0]
+        self.heap = GuestHeap(first.gpa + HEAP_BASE, first.gpa + first.size)
+        self.interrupts: Counter[int] = Counter()  # MSIs that arrived, by message data
 
     # Building
 
@@ -203,15 +210,28 @@ class SimMachine:
 
     def settle(self) -> None:
         """Step all loops until none has anything to do; then take the interrupts that arrived."""
-        while sum(loop.run_until_idle() for loop in [self.main_loop, *self.io_loops.values()]):
+        while settle([self.main_loop, *self.io_loops.values()], self.clock):
             pass
         self.take_interrupts()
+
+    def advance(self, seconds: float) -> None:
+        """Let *seconds* pass on the machine's ``VirtualClock``, with every timer that becomes due in its turn; then
+        settle. Raises TypeError with the host's clock.
+        """
+        if not isinstance(self.clock, VirtualClock):
+            raise TypeError("the machine has the host's clock: SimMachine(clock=VirtualClock())")
+        self.clock.advance(seconds)
+        self.settle()
 
     @property
     def failures(self) -> list[tuple[object, Exception]]:
         """Devices that asked for a reset, and why; steps the main loop, which is what tells observers."""
         self.main_loop.run_until_idle()
         return self._witness.failures
+
+    def record(self, level: int = logging.INFO) -> Recorder:
+        """A recorder of this machine, for a ``with`` block; it takes log records from *level* on."""
+        return Recorder(self, level)
 
     def take_interrupts(self) -> None:
         """Count the MSIs that arrived since the last call into ``interrupts``."""

@@ -8,6 +8,7 @@ import acrn_dm
 import acrn_dm.testing
 from acrn_dm.contract import hookspecs
 from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.testing.conformance.table import rows
 from tools.docs.sources import from_root, write
 
 
@@ -36,6 +37,11 @@ def test_every_hook_is_described(pages: Path) -> None:
 def test_every_public_name_is_described_once(pages: Path) -> None:
     described = [name for page in (pages / "interface").glob("*.md") for name in headings(page.read_text())]
     assert sorted(described) == sorted(acrn_dm.__all__)
+
+
+def test_every_row_of_the_suite_is_described_once(pages: Path) -> None:
+    text = "".join(page.read_text() for page in (pages / "conformance").glob("*.md"))
+    assert [row for row in rows() if text.count(f"| `{row}` |") != 1] == []
 
 
 def test_every_name_of_the_kit_is_described(pages: Path) -> None:

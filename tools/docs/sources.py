@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from acrn_dm.contract.plugins import make_plugin_manager
-from tools.docs import interface, tables
+from tools.docs import conformance, interface, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 FROM_ROOT = {
@@ -61,3 +61,4 @@ def reference() -> Iterator[tuple[str, str]]:
     for name, page in simple.items():
         yield name, page()
     yield from interface.interface_pages()
+    yield from conformance.conformance_pages()

@@ -1,6 +1,5 @@
 """The delay before the next try to reach a process that is not there: short at first, then longer and longer."""
 
-import time
 from collections.abc import Callable
 
 from acrn_dm.backends.user.conversation_lock import ConversationLock
@@ -28,7 +27,7 @@ class Backoff:
     def schedule(self) -> None:
         """Try again, unless that is going to happen anyway."""
         if self._timer is None:
-            if self._connected_at is not None and time.monotonic() - self._connected_at >= STABLE_S:
+            if self._connected_at is not None and self._now() - self._connected_at >= STABLE_S:
                 self._delay = FIRST_S
             self._connected_at = None
             self._timer = self._conversations.loop.call_later(
@@ -38,13 +37,16 @@ class Backoff:
 
     def connected(self) -> None:
         """An attempt worked."""
-        self._connected_at = time.monotonic()
+        self._connected_at = self._now()
 
     def cancel(self) -> None:
         """Do not try again."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+
+    def _now(self) -> float:
+        return self._conversations.loop.clock.monotonic()
 
     def _due(self) -> None:
         if self._timer is not None:

@@ -4,6 +4,7 @@ import threading
 
 import attrs
 
+from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.steps import do_all
 
@@ -13,6 +14,7 @@ class IoLoops:
     """Loops that move data. Without *threads* nothing runs by itself: tests step them."""
 
     threads: bool = True
+    clock: Clock = REAL
     by_name: dict[str, IoLoop] = attrs.field(factory=dict, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
@@ -20,7 +22,7 @@ class IoLoops:
         """The loop of that name, made (and its thread started) on first use. Any thread."""
         with self._lock:
             if name not in self.by_name:
-                loop = IoLoop(name)
+                loop = IoLoop(name, self.clock)
                 self.by_name[name] = loop
                 if self.threads:
                     loop.start()

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
+from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.base.events.eventfd import SIGNALLED, drain
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class IoLoop:
     """An epoll descriptor and its handlers. ``add``, ``remove`` and ``call_soon`` may be called from any thread."""
 
     name: str
+    clock: Clock = attrs.field(default=REAL, repr=False)  # of its timers, and of the devices it serves
     _epoll: select.epoll = attrs.field(factory=select.epoll, init=False, repr=False)
     _wake: int = attrs.field(init=False)
     _handlers: dict[int, tuple[Callback, bool]] = attrs.field(factory=dict, init=False)
@@ -65,11 +67,13 @@ class IoLoop:
     _wake_lock: threading.RLock = attrs.field(factory=threading.RLock, init=False, repr=False)
     _timers_full: int = attrs.field(default=MIN_TIMERS, init=False, repr=False)
     _stopping: bool = attrs.field(default=False, init=False)
+    _in_run: bool = attrs.field(default=False, init=False, repr=False)
     in_flight: int = attrs.field(default=0, init=False)  # work given to helper threads that will come back by call_soon
 
     def __attrs_post_init__(self) -> None:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, READ)
+        self.clock.attach(self)
 
     def add(self, fd: int, callback: Callback, *, events: int = READ, eventfd: bool = False) -> None:
         """Call *callback* whenever *fd* is ready. With *eventfd*, once it has been written; its count is read first.
@@ -121,7 +125,7 @@ class IoLoop:
 
     def call_later(self, seconds: float, callback: Callback) -> Timer:
         """Run *callback* on the loop's thread in *seconds* from now, unless the timer is cancelled."""
-        timer = Timer(time.monotonic() + seconds, callback)
+        timer = Timer(self.clock.monotonic() + seconds, callback)
 
         def arm() -> None:
             if timer.callback is not None:
@@ -134,16 +138,33 @@ class IoLoop:
             self.call_soon(arm)
         return timer
 
+    def next_timer(self) -> float | None:
+        """When the next timer is due, on the loop's clock; None without one."""
+        with self.held():
+            while self._timers and self._timers[0][2].callback is None:
+                heapq.heappop(self._timers)
+            return self._timers[0][0] if self._timers else None
+
+    @property
+    def runs_by_itself(self) -> bool:
+        """Some thread is in ``run``; else the loop is stepped by its owner."""
+        return self._in_run
+
     def start(self) -> None:
         """Run the loop on a thread of its own until ``stop``."""
         self._stopping = False
+        self._in_run = True
         self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
         self._thread.start()
 
     def run(self) -> None:
         """Run the loop on this thread until ``stop``."""
-        while not self._stopping:
-            self.step(None)
+        self._in_run = True
+        try:
+            while not self._stopping:
+                self.step(None)
+        finally:
+            self._in_run = False
 
     def stop(self) -> None:
         """End ``run``; from another thread, wait for the loop's own thread to end."""
@@ -156,6 +177,7 @@ class IoLoop:
     def close(self) -> None:
         """Stop, and close what the loop opened (never the fds that were added)."""
         self.stop()
+        self.clock.detach(self)
         with self._wake_lock:
             if self._wake >= 0:
                 self._epoll.close()
@@ -178,15 +200,16 @@ class IoLoop:
                 self._runner = outer
 
     def run_until_idle(self, limit: int = 10_000, patience: float = 10.0) -> int:
-        """Step until nothing is ready and nothing is in flight; for loops without a thread. Raises RuntimeError past
-        the limits.
+        """Step until nothing is ready and nothing is in flight, but for what sleeps on a clock that stands still; for
+        loops without a thread. *patience* is in the host's seconds. Raises RuntimeError past the limits.
         """
         ran = 0
         deadline = time.monotonic() + patience
         for _ in range(limit):
-            done = self.step(0.05 if self.in_flight else 0.0)
+            waits = self.in_flight and not self.clock.asleep
+            done = self.step(0.05 if waits else 0.0)
             ran += done
-            if not done and not self.in_flight and not self._soon:
+            if not done and not waits and not self._soon:
                 return ran
             if time.monotonic() > deadline:
                 break
@@ -211,7 +234,9 @@ class IoLoop:
             return 0.0
         if not self._timers:
             return timeout
-        due = max(0.0, self._timers[0][0] - time.monotonic())
+        due = max(0.0, self._timers[0][0] - self.clock.monotonic())
+        if due and self.clock.stands_still:
+            return timeout  # who moves the clock wakes the loop
         return due if timeout is None else min(timeout, due)
 
     def _dispatch(self, fd: int) -> int:
@@ -242,7 +267,9 @@ class IoLoop:
             self._timers_full = max(MIN_TIMERS, 2 * len(self._timers))
 
     def _run_timers(self) -> int:
-        now = time.monotonic()
+        if not self._timers:
+            return 0
+        now = self.clock.monotonic()
         ran = 0
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]

@@ -269,6 +269,17 @@ class PluginManager:
             self.problems.append(faulty(e, str(origin)))
             self.failed.append(origin)
 
+    def watch(self, tell: Callable[[str, dict[str, object], str], None]) -> Callable[[], object]:
+        """Tell of every call of a hook, but for those that collect types: its name, its arguments, and `` raised ...``
+        if it did. Returns what ends that.
+        """
+
+        def after(outcome: "pluggy.Result[object]", name: str, _: object, arguments: Mapping[str, object]) -> None:
+            error = outcome.exception
+            tell(name, dict(arguments), "" if error is None else f" raised {type(error).__name__}: {error}")
+
+        return self._pm.add_hookcall_monitoring(lambda *_: None, after)
+
     def _forget(self, plugin: object, name: str) -> None:
         del self._provenance[name]
         if self._pm.has_plugin(name):

@@ -1,12 +1,12 @@
 """All platform devices of one machine, put together."""
 
-import time
 from collections.abc import Callable, Sequence
 
 import attrs
 
 from acrn_dm.base import address_map as layout
 from acrn_dm.base.bus import Handler
+from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.contract.config import UartSpec
 from acrn_dm.contract.resources import Resources
 from acrn_dm.devices.platform.debugexit import DebugExit
@@ -53,18 +53,19 @@ class Platform:
         debugexit: bool = False,
         pit: bool = False,
         fw_cfg: FwCfg | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Clock = REAL,
     ) -> None:
-        """*pit*: the timer is not the hypervisor's. *fw_cfg*: what firmware asks. *clock*: seconds since 1970, UTC.
+        """*pit*: the timer is not the hypervisor's. *fw_cfg*: what firmware asks. *clock*: of all chips here.
 
         Raises ConfigError for serial ports that clash.
         """
         self.callbacks = callbacks
         self.lines: dict[int, IrqLine] = {}
         self.uarts = make_ports(uarts, self._line)
-        self.pm = PowerManagement(self._line(layout.SCI_IRQ), callbacks.poweroff, callbacks.suspend)
-        self.rtc = Rtc(self._line(RTC_IRQ), clock, self.pm.rtc_alarm)
-        self.pit = Pit(self._line(layout.PIT_GSI)) if pit else None
+        ticks = clock.monotonic_ns
+        self.pm = PowerManagement(self._line(layout.SCI_IRQ), callbacks.poweroff, callbacks.suspend, ticks)
+        self.rtc = Rtc(self._line(RTC_IRQ), clock.time, self.pm.rtc_alarm)
+        self.pit = Pit(self._line(layout.PIT_GSI), ticks) if pit else None
         self.fw_cfg = fw_cfg
         self.reset_control = ResetControl(callbacks.reset)
         keyboard = None if fw_cfg is None else Ps2Keyboard()

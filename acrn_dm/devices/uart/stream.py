@@ -40,7 +40,7 @@ class Stream:
         self._rx, self._tx = rx, tx
         self._on_end = on_end
         self._wait = wait
-        self._out = Backlog(limit=OUTPUT_LIMIT)
+        self._out = Backlog(limit=OUTPUT_LIMIT, clock=loop.clock)
         self._lock = threading.Lock()
         self._paused = self._ended = self._gone = False
         self._timer: Timer | None = None  # while the UART shows itself busy

@@ -53,6 +53,8 @@ class Port:
     def start(self, rx: Queue | None, tx: Queue | None, *, console: bool) -> None:
         """Take the driver's queues, for the first time or again. *console*: that is what the driver makes of it."""
         self.rx, self.tx = rx, tx
+        if tx is not None:
+            self.backlog.clock = tx.loop.clock
         self._keeps = console if self.config.slow is None else self.config.slow == "drop"
 
     def stop(self) -> None:

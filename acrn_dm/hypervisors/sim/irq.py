@@ -5,7 +5,7 @@ A binding keeps a duplicate of the eventfd, as the kernel keeps a reference: clo
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import attrs
@@ -14,6 +14,8 @@ from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import drain, signal
 from acrn_dm.base.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.hypervisors.kick_index import ANY_LENGTH, KickIndex
+
+Tell = Callable[[object], None]
 
 LENGTHS = (ANY_LENGTH, 1, 2, 4, 8)
 
@@ -51,6 +53,7 @@ def consume(fd: int) -> bool:
 class KickTable:
     """The ioeventfds of a machine."""
 
+    tell: Tell  # of each kick
     _own: dict[IoEventFd, int] = attrs.field(factory=dict, init=False)  # in the order of registration
     _index: KickIndex = attrs.field(factory=KickIndex, init=False)
 
@@ -81,6 +84,7 @@ class KickTable:
         binding = self._index.find(space, addr, size, value)
         if binding is None:
             return False
+        self.tell(binding)
         signal(self._own[binding])
         return True
 
@@ -113,6 +117,7 @@ class InterruptController:
     """
 
     pins: int
+    tell: Tell  # of each MSI and each change of a line
     msis: list[MsiMessage] = attrs.field(factory=list)  # every MSI ever delivered
     changes: list[LineChange] = attrs.field(factory=list)
     # In the order of registration: our fd, our resample fd.
@@ -130,6 +135,7 @@ class InterruptController:
     def deliver(self, message: MsiMessage) -> None:
         """Take an MSI."""
         self.msis.append(message)
+        self.tell(message)
         self._pending.append(message)
 
     def take_msis(self) -> list[MsiMessage]:
@@ -221,7 +227,13 @@ class InterruptController:
 
     def _pulse(self, gsi: int) -> None:
         if not self._level(gsi):
-            self.changes += [LineChange(gsi=gsi, asserted=True), LineChange(gsi=gsi, asserted=False)]
+            self._change(gsi, True)
+            self._change(gsi, False)
+
+    def _change(self, gsi: int, asserted: bool) -> None:
+        change = LineChange(gsi=gsi, asserted=asserted)
+        self.changes.append(change)
+        self.tell(change)
 
     def _level(self, gsi: int) -> bool:
         return gsi in self._set or gsi in self._until_eoi
@@ -232,4 +244,4 @@ class InterruptController:
         before = self._level(gsi)
         yield
         if self._level(gsi) != before:
-            self.changes.append(LineChange(gsi=gsi, asserted=not before))
+            self._change(gsi, not before)

@@ -46,7 +46,9 @@ class SimVm:
     calls: list[Call] = attrs.field(factory=list, init=False, repr=False)
     regions: list[MemoryRegion] = attrs.field(factory=list, init=False)
     boot_registers: BootRegisters | None = attrs.field(default=None, init=False)
-    kicks: KickTable = attrs.field(factory=KickTable, init=False, repr=False)
+    kicks: KickTable = attrs.field(init=False, repr=False)
+    # Told of each Call, of the IoEventFd of each kick, of each MsiMessage that arrives and LineChange, as they happen.
+    watchers: list[Callable[[object], None]] = attrs.field(factory=list, init=False, repr=False)
     interrupts: InterruptController = attrs.field(init=False, repr=False)
     _dispatch: Dispatch = attrs.field(init=False, repr=False)  # set by ``run``
     _life: Lifecycle = attrs.field(factory=Lifecycle, init=False)
@@ -56,13 +58,19 @@ class SimVm:
     _left: threading.Condition = attrs.field(factory=threading.Condition, init=False, repr=False)  # _inside, state
 
     def __attrs_post_init__(self) -> None:
-        self.interrupts = InterruptController(self.ioapic_pins)
+        self.kicks = KickTable(self._tell)
+        self.interrupts = InterruptController(self.ioapic_pins, self._tell)
 
     # What a test may ask for
 
     def fail(self, call: str, err: int, *, after: int = 0) -> None:
         """Let one future *call* fail with errno *err*: the next one, or the one that comes *after* so many others."""
         self._faults.setdefault(call, []).append((after, err))
+
+    def poll(self) -> None:
+        """Look at every irqfd: what was signalled by now has arrived."""
+        with self._lock:
+            self.interrupts.poll()
 
     @property
     def state(self) -> State:
@@ -225,12 +233,18 @@ class SimVm:
 
     def _record(self, name: str, argument: object = None, assign: bool | None = None) -> None:
         """Keep the call, and fail it if a test asked for that."""
-        self.calls.append(Call(name=name, argument=argument, assign=assign))
+        call = Call(name=name, argument=argument, assign=assign)
+        self.calls.append(call)
+        self._tell(call)
         faults = self._faults.pop(name, [])
         due = next((err for after, err in faults if after == 0), None)
         self._faults[name] = [(after - 1, err) for after, err in faults if after]
         if due is not None:
             raise HostError(name, err=due)
+
+    def _tell(self, event: object) -> None:
+        for watcher in tuple(self.watchers):
+            watcher(event)
 
     @contextmanager
     def _access(self) -> Iterator[None]:

@@ -2,11 +2,11 @@
 """Descriptor chains as Python sees them, and what a ring has to be for that."""
 
 cimport cython
-from acrn_dm.ring.native._memory cimport FrSegment, MemoryMap, new_view
+from acrn_dm.ring.native._memory cimport FrSegment, MemoryMap, fr_gpa_of, new_view
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 cdef enum:
@@ -211,6 +211,27 @@ cdef class Chain:
         self.check()
         cdef FrSegment *segments = self.chain.segments + self.chain.n_out
         return self.windows(segments, self.chain.n_in, self.chain.in_bytes, offset, length, False)
+
+    def writable_ranges(self):
+        """Where the writable part lies: (gpa, length) of each stretch, in order, those that touch as one.
+
+        For requests that are about the memory itself, such as a balloon's; data goes by ``write`` and ``writable``.
+        """
+        self.check()
+        cdef FrSegment *segments = self.chain.segments + self.chain.n_out
+        cdef uint64_t start, first = 0, end = 0
+        cdef uint32_t i
+        cdef list ranges = []
+        for i in range(self.chain.n_in):
+            start = fr_gpa_of(&self.ring.memory.memory, segments[i].hva)
+            if start != end and end > first:
+                ranges.append((first, end - first))
+            if start != end or end == first:
+                first = start
+            end = start + segments[i].len
+        if end > first:
+            ranges.append((first, end - first))
+        return ranges
 
     cdef list windows(self, FrSegment *segments, uint32_t n, uint32_t total, object offset, object length, bint ro):
         if offset < 0 or length < -1:

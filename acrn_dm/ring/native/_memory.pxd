@@ -34,6 +34,16 @@ cdef inline void *fr_translate(const FrMemory *memory, uint64_t gpa, uint64_t *r
     room[0] = 0
     return NULL
 
+# The way back: which guest address a pointer of fr_translate's is.
+cdef inline uint64_t fr_gpa_of(const FrMemory *memory, const void *hva) noexcept nogil:
+    cdef uint32_t i
+    cdef size_t offset
+    for i in range(memory.n_regions):
+        offset = <size_t>hva - <size_t>memory.regions[i].hva  # wraps as above
+        if offset < memory.regions[i].size:
+            return memory.regions[i].gpa + offset
+    return 0
+
 # Whether all of a range is RAM, be it in one region or across touching ones.
 cdef bint fr_in_ram(const FrMemory *memory, uint64_t gpa, uint64_t length) noexcept nogil
 # Copy what fr_in_ram has found to be RAM.

@@ -175,6 +175,21 @@ def test_line_that_the_guest_has_no_room_for_is_refused_whole(guest: Guest) -> N
     assert [value for kind, _, value in seen if kind == KEY] == [1, 0] * 200
 
 
+def test_update_that_a_short_queue_never_has_room_for_is_dropped_whole(tmp_path: Path) -> None:
+    with machine() as m:
+        guest = Guest(m, tmp_path / "control", "kind=tablet")
+        guest.driver.negotiate()
+        guest.driver.setup_queue(EVENTS, size=2)
+        guest.driver.driver_ok()
+        guest.give(2)
+        assert guest.say("abs 1 1", "press left", "stat") == [
+            "error: the guest does not take it",
+            "ok",
+            "sent=1 dropped=1",
+        ]
+        assert guest.events() == [(KEY, 0x110, 1), SYN]
+
+
 def test_line_before_the_driver_is_there_says_so(tmp_path: Path) -> None:
     with machine() as m:
         guest = Guest(m, tmp_path / "control")

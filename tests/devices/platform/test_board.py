@@ -11,6 +11,7 @@ from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.contract.config import UartSpec
 from acrn_dm.devices.platform import Platform, PlatformCallbacks
+from acrn_dm.testing import VirtualClock
 
 
 class Interrupts:
@@ -33,7 +34,8 @@ class Rig:
             debug_exit=lambda code: self.asked.append(("exit", code)),
             quit=lambda: self.asked.append("quit"),
         )
-        self.platform = Platform(callbacks, uarts=uarts, debugexit=debugexit, clock=lambda: 0.0)
+        self.clock = VirtualClock(0.0)
+        self.platform = Platform(callbacks, uarts=uarts, debugexit=debugexit, clock=self.clock)
         self.interrupts = Interrupts()
         self.pio: Bus = pio_bus()
         self.loop = IoLoop("main")
@@ -108,7 +110,9 @@ def test_rtc_tells_memory_size(rig: Rig) -> None:
 
 def test_pm_timer_counts(rig: Rig) -> None:
     assert rig.platform.pm_timer_port == 0x408
-    assert rig.pio.read(0x408, 4) != rig.pio.read(0x408, 4)
+    before = rig.pio.read(0x408, 4)
+    rig.clock.advance(0.001)
+    assert rig.pio.read(0x408, 4) == before + 3579
 
 
 @pytest.mark.parametrize("port", [0x80, 0x84])

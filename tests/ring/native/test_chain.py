@@ -161,3 +161,19 @@ def test_push_while_a_view_is_in_use_raises_buffer_error_and_pushes_nothing() ->
 def test_chain_made_by_hand_is_dead() -> None:
     with pytest.raises(ValueError, match="no longer in flight"):
         Chain().read()
+
+
+def test_chain_says_where_its_writable_part_lies() -> None:
+    rig = Rig()
+    rig.offer([(DATA, 16)], [(HIGH + 8, 4), (DATA + 64, 8), (DATA + 72, 2)])
+    assert rig.pop().writable_ranges() == [(HIGH + 8, 4), (DATA + 64, 10)]
+
+
+def test_chain_without_writable_part_lies_nowhere() -> None:
+    rig = Rig()
+    rig.offer([(DATA, 16)], [])
+    chain = rig.pop()
+    assert chain.writable_ranges() == []
+    rig.ring.push(chain)
+    with pytest.raises(ValueError):
+        chain.writable_ranges()
