@@ -25,10 +25,10 @@ EXIT_FAILURE, EXIT_INTERNAL, EXIT_USAGE, EXIT_CONFIG = 1, 2, 64, 78
 
 EXAMPLES = """\
 examples:
-  acrn-dm-plugin new edu --kind pci           a package in ./acrn-dm-edu, with tests that pass
-  cd acrn-dm-edu && pip install -e '.[test]' && pytest
+  acrn-dm-plugin new filler --kind pci           a package in ./acrn-dm-filler, with tests that pass
+  cd acrn-dm-filler && pip install -e '.[test]' && pytest
   acrn-dm-plugin list                         what is installed, what it offers, what was refused and why
-  acrn-dm-plugin check edu                    one line for each finding; exit code 1 if one is wrong
+  acrn-dm-plugin check filler                    one line for each finding; exit code 1 if one is wrong
 """
 
 
@@ -145,7 +145,7 @@ def _check(args: argparse.Namespace) -> int:
 def _device_options(text: str) -> tuple[str, str]:
     device, colon, options = text.partition(":")
     if not device or not colon:
-        raise ConfigError("expected DEVICE:TEXT, as in edu:fill=1", option="--options", value=text, usage=True)
+        raise ConfigError("expected DEVICE:TEXT, as in filler:fill=1", option="--options", value=text, usage=True)
     return device, options
 
 

@@ -9,9 +9,9 @@ from acrn_dm.author.cli import main
 
 
 def test_new_says_what_it_made_and_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["new", "edu", "--kind", "pci", "--into", str(tmp_path)]) == 0
+    assert main(["new", "filler", "--kind", "pci", "--into", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    folder = tmp_path / "acrn-dm-edu"
+    folder = tmp_path / "acrn-dm-filler"
     assert lines[0] == f"made {folder}: a PCI device with registers, an interrupt and DMA"
     assert all((folder / line.strip()).is_file() for line in lines[1:-1])
     assert lines[-1] == f"next: cd {folder} && pip install -e '.[test]' && pytest"
@@ -30,7 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([], 64, "the following arguments are required: COMMAND; see acrn-dm-plugin --help"),
         (["new"], 64, "the following arguments are required: NAME; see acrn-dm-plugin new --help"),
         (["new", "Edu"], 64, "new: 'Edu': a name is"),
-        (["new", "edu", "--kind", "pcy"], 64, "--kind: 'pcy': no such kind; did you mean 'pci'?"),
+        (["new", "filler", "--kind", "pcy"], 64, "--kind: 'pcy': no such kind; did you mean 'pci'?"),
         (
             ["new", "virtio-blk"],
             78,
@@ -39,7 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["new", "kvm", "--kind", "hypervisor"], 78, "offers a hypervisor of this name"),
         (["new", "vhost-user", "--kind", "backend"], 78, "offers a backend of this name"),
         (["check", "no_such_module"], 78, "check: 'no_such_module': no plugin, distribution or module of this name"),
-        (["check", "x", "--options", "y"], 64, "--options: 'y': expected DEVICE:TEXT, as in edu:fill=1"),
+        (["check", "x", "--options", "y"], 64, "--options: 'y': expected DEVICE:TEXT, as in filler:fill=1"),
         (["lst"], 64, "invalid choice: 'lst'"),
     ],
 )
@@ -60,7 +60,7 @@ def test_what_can_not_be_done_is_one_line(
 
 def test_folder_that_can_not_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    assert main(["new", "edu", "--into", str(tmp_path / "file")]) == 1
+    assert main(["new", "filler", "--into", str(tmp_path / "file")]) == 1
     assert "Not a directory" in capsys.readouterr().err
 
 
