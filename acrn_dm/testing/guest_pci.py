@@ -1,5 +1,7 @@
 """A PCI function as a guest finds it: configuration by 0xCF8/0xCFC, BARs by sizing, capabilities by walking."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Protocol
 
 import attrs
@@ -59,7 +61,7 @@ class GuestFunction:
         if self.read(0, 2) == 0xFFFF:
             raise LookupError(f"nothing answers in slot {slot}")
         self.bars = self.find_bars()
-        self.capabilities = self.walk_capabilities()
+        self.capabilities = list(itertools.islice(self._capability_list(), MAX_CAPABILITIES))
 
     # Configuration space
 
@@ -99,14 +101,10 @@ class GuestFunction:
         self.bars[index] = attrs.evolve(self.bars[index], base=base)
 
     def walk_capabilities(self) -> list[Capability]:
-        """The capability list, in order."""
-        found: list[Capability] = []
-        at = self.read(CAPABILITIES, 1)
-        while at:
-            found.append(Capability(id=self.read(at, 1), at=at))
-            if len(found) > MAX_CAPABILITIES:
-                raise ValueError("the capability list does not end")
-            at = self.read(at + 1, 1)
+        """The capability list, in order. Raises ValueError when it does not end; ``capabilities`` has its beginning."""
+        found = list(itertools.islice(self._capability_list(), MAX_CAPABILITIES + 1))
+        if len(found) > MAX_CAPABILITIES:
+            raise ValueError("the capability list does not end")
         return found
 
     def capability(self, cap_id: int) -> Capability | None:
@@ -203,6 +201,12 @@ class GuestFunction:
     def interrupt_status(self) -> bool:
         """The Interrupt Status bit of the PCI Status register."""
         return bool(self.read(STATUS, 2) & 8)
+
+    def _capability_list(self) -> Iterator[Capability]:
+        at = self.read(CAPABILITIES, 1)
+        while at:
+            yield Capability(id=self.read(at, 1), at=at)
+            at = self.read(at + 1, 1)
 
     def _write_entry(self, vector: int, offset: int, value: int) -> None:
         cap = self.capability(CAP_MSIX)

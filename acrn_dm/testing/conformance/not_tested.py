@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from acrn_dm.testing.conformance.kinds import unjudged
 from acrn_dm.testing.conformance.report import Outcome, Verdict
 from acrn_dm.testing.conformance.table import Row
 
@@ -32,6 +33,7 @@ NOT_IMPLEMENTED: Mapping[str, str] = {
     "rsvd.order_platform.*": "ORDER_PLATFORM is not offered",
     "rsvd.sriov.offer": "no function has an SR-IOV capability",
     "legacy.feat.notify_on_empty": "NOTIFY_ON_EMPTY is not offered",
+    **unjudged.NOT_IMPLEMENTED,
 }
 # What can't be seen from here, or what no device can break.
 NOT_TESTABLE: Mapping[str, str] = {
@@ -53,6 +55,7 @@ NOT_TESTABLE: Mapping[str, str] = {
     "split.used.len_before_idx": "the order of two writes shows only to a second processor that looks in between",
     "pci.cap.order": "which of several structures is the best one does not show; there is one of each",
     "pci.msix.table_size_hint": "which size serves performance does not show",
+    **unjudged.NOT_TESTABLE,
 }
 
 
