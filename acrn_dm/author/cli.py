@@ -25,10 +25,10 @@ EXIT_FAILURE, EXIT_INTERNAL, EXIT_USAGE, EXIT_CONFIG = 1, 2, 64, 78
 
 EXAMPLES = """\
 examples:
-  acrn-dm-plugin new filler --kind pci           a package in ./acrn-dm-filler, with tests that pass
+  acrn-dm-plugin new filler --kind pci        a package in ./acrn-dm-filler, with tests that pass
   cd acrn-dm-filler && pip install -e '.[test]' && pytest
-  acrn-dm-plugin list                         what is installed, what it offers, what was refused and why
-  acrn-dm-plugin check filler                    one line for each finding; exit code 1 if one is wrong
+  acrn-dm-plugin list                      what is installed, what it offers, what was refused and why
+  acrn-dm-plugin check filler                 one line for each finding; exit code 1 if one is wrong
 """
 
 

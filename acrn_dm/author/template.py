@@ -80,7 +80,7 @@ def plain_name(name: str) -> str:
     """*name* without the prefix that distributions have. Raises ConfigError for what is no name."""
     plain = name.removeprefix(PREFIX)
     if not _NAME.match(plain) or len(plain) > MAX_NAME:
-        text = f"a name is 1 to {MAX_NAME} lower-case letters and digits, perhaps with '-' between, as in filler or my-disk"
+        text = f"a name is 1 to {MAX_NAME} lower-case letters and digits, perhaps with '-' between, as in my-disk"
         raise ConfigError(text, option="new", value=name, usage=True)
     return plain
 
