@@ -1,5 +1,6 @@
 """acrn_dm.author.check: what is said of a plugin that is right, and of one that is wrong."""
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 from acrn_dm.author.check import Level, check
 from acrn_dm.author.cli import main
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.testing.conformance import RULES, conform
 from tests.contract.plugins.installed import install
 
+FEW = [rule for rule in RULES if "dm.lost_chain" in rule.ids]  # all of them take seconds
 OFFER = "@hook\ndef acrn_dm_device_types():\n    return [{}]\n"
 
 
@@ -19,6 +22,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder whose distributions are installed."""
     known = set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("acrn_dm.author.check.conform", functools.partial(conform, rules=FEW))
     yield tmp_path
     for name in set(sys.modules) - known:
         if name.startswith("acrn_dm_"):
@@ -115,3 +119,13 @@ def test_exit_code_says_whether_something_is_wrong(
     install(place, "odd", source)
     assert main(["check", "odd"]) == code
     assert capsys.readouterr().out.splitlines()[0].split()[0] == ("ok" if code == 0 else "wrong")
+
+
+@pytest.mark.stress
+def test_plugin_is_held_to_all_rules(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(place, "odd", OFFER.format("device()"))
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(place)
+    (line,) = (f for f in check("odd", {}) if f.subject == "odd conformance")
+    assert line.level is Level.GOOD
+    assert int(line.text.partition(" passed")[0].split()[-1]) > 50

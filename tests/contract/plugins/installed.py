@@ -13,7 +13,7 @@ class Options:
     size: int = option(default=1, help="A size.")
 
 class Device(VirtioDevice):
-    device_id = 4
+    device_id = 63
     def __init__(self, config, context):
         super().__init__(context)
     def handle_queue(self, queue):
