@@ -10,6 +10,7 @@ each row can be a test of its own::
 *build* puts the device into ``SLOT`` of the machine it is given.
 """
 
+from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.checks import CHECKS, Check, assert_device_conforms
 from acrn_dm.testing.conformance.report import Outcome, Report, Verdict, junit, write_json
 from acrn_dm.testing.conformance.rule import NotApplicable, Rule, rule
@@ -23,6 +24,7 @@ __all__ = (
     "HOSTILE",
     "RULES",
     "SLOT",
+    "Bench",
     "Build",
     "Check",
     "NotApplicable",

@@ -114,8 +114,8 @@ def padding_is_zero(bench: Bench) -> None:
 @rule("gpio.cfg.names0", kinds=GPIO)
 def names_size_is_zero_without_names(bench: Bench) -> None:
     lines = _lines(bench)
-    status, _ = lines.ask(GET_LINE_NAMES, 0, room=1)
     size = int.from_bytes(lines.driver.read_config(4, 4), "little")
+    status, _ = lines.ask(GET_LINE_NAMES, 0, room=max(size, 1))
     if status == OK and size:
         raise NotApplicable("the lines have names")
     assert size == 0, f"gpio_names_size is {size}, GET_LINE_NAMES gets status {status}"

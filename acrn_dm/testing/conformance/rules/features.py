@@ -28,13 +28,14 @@ def offers_no_bit_that_nobody_defined(bench: Bench) -> None:
 
 @rule("feat.accept_valid_subset", over=("pairs",))
 def starts_with_every_valid_subset(bench: Bench) -> None:
-    """2.2.1: none, all, each bit alone, all but each; what a bit requires comes with it."""
+    """2.2.1: none, all, each bit alone, all but each; what a bit requires, and what is mandatory, comes with it."""
     offered = bench.offered
+    least = features.MANDATORY.get(bench.device_id, 0)
     bits = [1 << bit for bit in range(offered.bit_length()) if offered >> bit & 1]
     alone = {_closed(bench.device_id, bit, offered) for bit in bits}
     without = {features.prune(bench.device_id, offered & ~bit) for bit in bits}
     driver = bench.driver()
-    for subset in [0, offered, *sorted(alone | without), 0, offered]:
+    for subset in [least, offered, *sorted({it | least for it in alone | without}), least, offered]:
         said = features.names(bench.device_id, subset)
         assert driver.negotiate(subset), f"refuses {said}"
         bench.restart(driver, subset)

@@ -135,17 +135,25 @@ def pause_loses_and_repeats_nothing(bench: Bench) -> None:
 @rule("dm.instance_state")
 def two_instances_share_nothing(bench: Bench) -> None:
     """Not what their drivers wrote, not whether they run, not their queues."""
-    one, other = bench.start(), bench.another()
+    one, first = bench.start(), bench.config
+    other = bench.another()
     two = other.start()
-    before = other.config
-    for at in range(bench.config_size):
-        one.registers.write_config(at, 1, one.registers.read_config(at, 1) ^ 0xFF)
-    assert other.config == before, "what one driver writes into its configuration the other one reads"
+    assert bench.config == first, "the configuration changed when a second instance was made"
+    _write_and_compare(one, two, bench.config_size)
+    _write_and_compare(two, one, bench.config_size)
     for index in bench.answers:
         _interleave(bench, other, one, two, index)
     one.reset()
     assert two.status & FEATURES_OK, "one driver's reset resets the other's device"
     other.exchange_all(two)
+
+
+def _write_and_compare(writer: VirtioDriver, reader: VirtioDriver, size: int) -> None:
+    before = [reader.registers.read_config(at, 1) for at in range(size)]
+    for at in range(size):
+        writer.registers.write_config(at, 1, writer.registers.read_config(at, 1) ^ 0xFF)
+    after = [reader.registers.read_config(at, 1) for at in range(size)]
+    assert after == before, "what one driver writes into its configuration the other one reads"
 
 
 def _interleave(bench: Bench, other: Bench, one: VirtioDriver, two: VirtioDriver, index: int) -> None:
