@@ -141,12 +141,14 @@ class Channel:
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
+        stem: Sequence[str] = (),
     ) -> GuestProcess:
         """Start a program (sequence) or a shell command line (string) in its own session, and return at once."""
         argv = ["/bin/sh", "-c", command] if isinstance(command, str) else [str(part) for part in command]
         number = next(self._numbers)
         process = self._processes[number] = GuestProcess(self, number, on_output)
-        self.send({"op": "start", "id": number, "argv": argv, "cwd": str(cwd) if cwd else None, "env": dict(env or {})})
+        place = {"cwd": str(cwd) if cwd else None, "env": dict(env or {})}
+        self.send({"op": "start", "id": number, "argv": argv, **place, "stem": list(stem)})
         return process
 
     def send(self, order: Mapping[str, object]) -> None:

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -120,11 +120,17 @@ class OuterVm:
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
+        stem: Sequence[str] = (),
     ) -> GuestProcess:
-        """Start a program (sequence) or a shell command line (string) in its own session, and return at once."""
+        """Start a program (sequence) or a shell command line (string) in its own session, and return at once.
+
+        *stem*: modules. The command, ``python -m NAME ...``, is then forked by a process that has imported them, which
+        the first such command makes: see ``stem``.
+        """
         if self._channel is None:
             raise HarnessError("the outer VM is not up")
-        return self._channel.spawn(command, cwd=cwd, env={**BYTE_CODE, **(env or {})}, on_output=on_output)
+        environment = {**BYTE_CODE, **(env or {})}
+        return self._channel.spawn(command, cwd=cwd, env=environment, on_output=on_output, stem=stem)
 
     def _boot(self, image: Path, initramfs: Path) -> None:
         started = time.monotonic()
