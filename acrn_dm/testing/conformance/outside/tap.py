@@ -5,7 +5,7 @@ import os
 import socket
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.virtio_net.backend import PacketFile
@@ -16,23 +16,21 @@ from acrn_dm.testing.conformance.subject import SLOT
 from acrn_dm.testing.machine import SimMachine
 
 HEADER = 10  # what a packet header has at least; its length is the card's to choose
-KEPT = 4096  # frames that nobody asks for are dropped beyond that
+MAX_SENT = 1024  # frames that are remembered while nobody looks
 
 
 class _Queue(PacketFile):
-    """A queue of the tap: frames for the card come through a socket pair, whose other end is *peer*; those of the card
-    go to *sent*, at once.
-    """
+    """A queue of the tap: the card's end of a socket pair, *peer* is the network's."""
 
-    def __init__(self, *, headers: bool, sent: Callable[["_Queue", bytes], None]) -> None:
+    def __init__(self, *, headers: bool) -> None:
         near, self.peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         for end in (near, self.peer):
             end.setblocking(False)
         super().__init__(near.detach(), headers)
         self.header_bytes = HEADER
         self.attached = True
-        self._sent = sent
         self.gone = False
+        self.sent: deque[bytes] = deque(maxlen=MAX_SENT)
 
     def configure(self, *, header_bytes: int, offloads: int) -> None:
         self.header_bytes = header_bytes
@@ -40,14 +38,14 @@ class _Queue(PacketFile):
     def attach(self, attached: bool) -> None:
         self.attached = attached
 
+    def write(self, parts: Sequence[bytes | memoryview]) -> bool:
+        self.sent.append(b"".join(parts))  # a network takes what it is given, at any rate
+        return True
+
     def read(self, buffer: memoryview) -> int | None:
         if self.gone:
             raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
         return super().read(buffer)
-
-    def write(self, parts: Sequence[bytes | memoryview]) -> bool:
-        self._sent(self, b"".join(parts))
-        return True
 
     def close(self) -> None:
         super().close()
@@ -67,7 +65,7 @@ class TapNetwork(Network):
         self._headers = headers
         self._queues: list[_Queue] = []
         self._flows: dict[bytes, _Queue] = {}  # what was sent where, by the answer's addresses
-        self._seen: deque[Frame] = deque(maxlen=KEPT)
+        self._seen: deque[Frame] = deque()
 
     def build(self, machine: SimMachine) -> NetDevice:
         """Put the card into its slot; its network is this from now on."""
@@ -75,7 +73,7 @@ class TapNetwork(Network):
         self._seen.clear()
 
         def open_queue(name: str) -> _Queue:
-            self._queues.append(_Queue(headers=self._headers, sent=self._take))
+            self._queues.append(_Queue(headers=self._headers))
             return self._queues[-1]
 
         def create(context: DeviceContext) -> NetDevice:
@@ -95,7 +93,8 @@ class TapNetwork(Network):
         self._put(header, frame)
 
     def seen(self) -> Sequence[Frame]:
-        """The last ones, in order."""
+        """In the order of the queues."""
+        self._collect()
         found = list(self._seen)
         self._seen.clear()
         return found
@@ -109,6 +108,7 @@ class TapNetwork(Network):
             queue.peer.send(bytes(60))
 
     def _put(self, header: bytes, frame: bytes) -> None:
+        self._collect()
         attached = [queue for queue in self._queues if queue.attached]
         key = _addresses(frame)
         queue = self._flows.get(key)
@@ -116,11 +116,14 @@ class TapNetwork(Network):
             queue = attached[zlib.crc32(key) % len(attached)]
         queue.peer.send((header.ljust(queue.header_bytes, b"\0") if self._headers else b"") + frame)
 
-    def _take(self, queue: _Queue, packet: bytes) -> None:
-        size = queue.header_bytes if self._headers else 0
-        frame = Frame(packet[size:], packet[:HEADER] if size else b"")
-        self._flows[_addresses(frame.data, back=True)] = queue
-        self._seen.append(frame)
+    def _collect(self) -> None:
+        for queue in self._queues:
+            while queue.sent:
+                packet = queue.sent.popleft()
+                size = queue.header_bytes if self._headers else 0
+                frame = Frame(packet[size:], packet[:HEADER] if size else b"")
+                self._flows[_addresses(frame.data, back=True)] = queue
+                self._seen.append(frame)
 
 
 def _addresses(frame: bytes, *, back: bool = False) -> bytes:

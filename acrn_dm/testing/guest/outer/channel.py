@@ -11,24 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from acrn_dm.testing.guest.errors import HarnessError, HarnessTimeout
+from acrn_dm.testing.guest.process import Command, Result
 
 _INPUT_CHUNK = 49152
-
-Command = str | Sequence[str | Path]
 GONE = "the outer VM is gone"
-
-
-@attrs.frozen(kw_only=True)
-class Result:
-    """The end of a command in the outer VM."""
-
-    rc: int  # exit status, or minus the signal's number
-    stdout: str
-    stderr: str
-    seconds: float
 
 
 class GuestProcess:
