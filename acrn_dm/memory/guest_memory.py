@@ -57,6 +57,7 @@ class MemoryRegion:
     size: int = attrs.field(repr=hex)
     fd: int
     mapping: mmap.mmap = attrs.field(repr=False)
+    owned: bool = False  # a device's: no RAM, and its content is the device's to keep
 
     @property
     def hva(self) -> int:
@@ -188,6 +189,8 @@ class GuestMemory:
             return 0
         given = 0
         for region, start, end in pieces:
+            if region.owned:
+                continue
             first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
             if first < last:
                 region.discard(first - region.gpa, last - first)
@@ -205,16 +208,28 @@ class GuestMemory:
         return pieces
 
     def clear(self, *, in_place: bool = False) -> None:
-        """RAM reads as zero again, as after power-on.
+        """RAM reads as zero again, as after power-on; what devices own is theirs to clear.
 
         Every page is given back to the host, unless somebody has pinned it: *in_place*, those that were ever used are
         overwritten.
         """
         for region in self.regions:
+            if region.owned:
+                continue
             if in_place:
                 region.overwrite()
             else:
                 region.discard()
+
+    def add(self, region: MemoryRegion) -> None:
+        """Have *region* as well, and close it with the others. Before anybody uses ``map``. Raises HostError."""
+        regions = (*self.regions, region)
+        try:
+            map_ = MemoryMap([(r.gpa, r.mapping) for r in regions])
+        except ValueError as e:
+            raise HostError(f"adding memory: {e}") from e
+        before, self.map, self.regions = self.map, map_, regions
+        before.close()
 
     def abandon(self) -> None:
         """Instead of ``close``: the host's kernel is still at work on the memory, which stays mapped until the process

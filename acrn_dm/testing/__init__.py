@@ -6,6 +6,7 @@ from acrn_dm.testing.clock import VirtualClock
 from acrn_dm.testing.conformance import CHECKS, assert_device_conforms
 from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver
 from acrn_dm.testing.fake_vhost import FakeNode, FakeVhost
+from acrn_dm.testing.faults import Fault, Faults
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.machine import SimMachine
 from acrn_dm.testing.recorder import Happening, Recorder
@@ -22,6 +23,8 @@ __all__ = [
     "DriverRing",
     "FakeNode",
     "FakeVhost",
+    "Fault",
+    "Faults",
     "GuestFunction",
     "Happening",
     "Recorder",

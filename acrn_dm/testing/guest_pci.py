@@ -6,6 +6,8 @@ from typing import Protocol
 
 import attrs
 
+from acrn_dm.base.irq import MsiMessage
+
 CONFIG_ADDRESS, CONFIG_DATA = 0xCF8, 0xCFC
 COMMAND, STATUS, HEADER_BARS, CAPABILITIES, INTERRUPT_PIN = 0x04, 0x06, 0x10, 0x34, 0x3D
 DECODE = 0x3  # I/O and memory
@@ -48,6 +50,15 @@ class Capability:
 
     id: int
     at: int = attrs.field(repr=hex)
+
+
+def message_name(message: MsiMessage) -> str:
+    """The function and vector of an MSI, by the data that ``GuestFunction`` gives: ``3.0 vector 1``, ``3.0 msi``."""
+    if message.addr != MSI_ADDRESS:
+        return f"to {message.addr:#x}"
+    number, vector = message.data >> 16, message.data & 0xFFFF
+    place = number or vector  # MSI has 16 bits, which are the function's number
+    return f"{place >> 3 & 31}.{place & 7} {f'vector {vector}' if number else 'msi'}"
 
 
 class GuestFunction:

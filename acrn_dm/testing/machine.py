@@ -38,6 +38,7 @@ from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.testing.clock import VirtualClock, settle
 from acrn_dm.testing.driver import VirtioDriver
+from acrn_dm.testing.faults import Faults
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.recorder import Recorder
@@ -242,6 +243,11 @@ class SimMachine:
         """A recorder of this machine, for a ``with`` block; it takes log records from *level* on."""
         return Recorder(self, level)
 
+    @functools.cached_property
+    def faults(self) -> Faults:
+        """Calls of the host that fail, are late or short, and interrupts that get lost, as a test arms them."""
+        return Faults(self)
+
     def take_violations(self) -> list[Violation]:
         """What drivers broke since the last call, of devices that check them."""
         taken = list(self._violations)
@@ -260,7 +266,10 @@ class SimMachine:
 
     def close(self) -> None:
         """Close everything. Raises AssertionError if an exception of a device escaped into a guest's access."""
-        self.machine.close()
+        try:
+            self.machine.close()
+        finally:
+            self.faults.clear()
         if self.dispatch.errors:
             raise AssertionError(f"{self.dispatch.errors} accesses of the guest raised in a device; see the log")
         if self._violations:

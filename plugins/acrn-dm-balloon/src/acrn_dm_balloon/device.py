@@ -210,7 +210,7 @@ class BalloonDevice(VirtioDevice):
     def _check_size(self, size: int) -> None:
         """Whether the guest has so much. Raises ConfigError."""
         assert self.pages is not None
-        ram = sum(region.size for region in self.pages.memory.regions)
+        ram = sum(region.size for region in self.pages.memory.regions if not region.owned)
         if size >= ram:
             raise ConfigError(f"the guest has {ram} bytes in all", option="size", value=size)
 
