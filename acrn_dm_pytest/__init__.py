@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from acrn_dm.contract.plugins import PluginManager
     from acrn_dm.testing.clock import VirtualClock
     from acrn_dm.testing.conformance import Build
+    from acrn_dm.testing.guest import Guests
     from acrn_dm.testing.pytest_plugin import Drivers, GuardedMachine
 
 
@@ -108,3 +109,21 @@ def dm_plugin_manager() -> "Callable[..., PluginManager]":
     from acrn_dm.testing.pytest_plugin import plugin_manager  # noqa: PLC0415
 
     return plugin_manager
+
+
+@pytest.fixture(scope="session")
+def dm_guest(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Guests]":
+    """Call it to boot a stock Debian kernel with devices of acrn-dm and of the plugins that are installed here::
+
+        def test_my_device_in_a_guest(dm_guest):
+            with dm_guest(devices=["virtio-dice,sides=6"]) as guest:
+                assert "virtio" in guest.run("ls /sys/bus/virtio/devices")
+
+    On KVM where that is fit for guests, else in software emulation, where a boot takes half a minute: tests share a
+    guest by a fixture of scope "module" that has such a ``with`` and yields. Files below ``tmp_path`` are the same for
+    the device. Skips with the line that names what is missing. See ``acrn_dm.testing.guest.Guests`` and ``Guest``.
+    """
+    from acrn_dm.testing.guest import fixture  # noqa: PLC0415
+
+    shares = [tmp_path_factory.getbasetemp()]
+    yield from fixture.guests(pytestconfig, shares, pytest.skip)

@@ -13,6 +13,7 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.contract.config import DeviceSpec
+from acrn_dm.contract.option_text import split_raw, unquoted
 from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import BackendType, DeviceContext
@@ -56,8 +57,8 @@ def _take(spec: DeviceSpec, config: type, key: str) -> tuple[DeviceSpec, object]
         values: list[object] = [value for name, value in spec.table.items() if name == key]
         rest = attrs.evolve(spec, table={name: value for name, value in spec.table.items() if name != key} or None)
     else:
-        tokens = spec.text.split(",")
-        values = [token.removeprefix(f"{key}=") for token in tokens if token.startswith(f"{key}=")]
+        tokens = split_raw(spec.text)  # what is left has to stay as it was written: identifiers are derived from it
+        values = [unquoted(token.removeprefix(f"{key}=")) for token in tokens if token.startswith(f"{key}=")]
         rest = attrs.evolve(spec, text=",".join(token for token in tokens if not token.startswith(f"{key}=")))
     if len(values) > 1:
         raise ConfigError(f"option {key!r} is given twice", option=_where(spec))

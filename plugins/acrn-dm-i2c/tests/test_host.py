@@ -11,7 +11,7 @@ import acrn_dm_i2c
 import pytest
 from acrn_dm_i2c.host import FUNC_I2C, I2C_FUNCS, I2C_RDWR, HostBus, I2cMsg
 
-from acrn_dm import HostError
+from acrn_dm import ConfigError, HostError
 from acrn_dm.testing import SimMachine
 
 FAIL_NEXT, READ = 1, 2
@@ -129,6 +129,15 @@ def test_check_names_a_missing_bus() -> None:
     with SimMachine(plugins=[acrn_dm_i2c]) as m:
         lines = m.add("virtio-i2c", "bus=/nosuch,allow=1", slot=3).check()
     assert lines == ["virtio-i2c-3:0: bus /nosuch can't be read and written"]
+
+
+def test_original_grammar_says_the_same_as_options() -> None:
+    config = acrn_dm_i2c.I2cConfig.from_string("1:50:3c")
+    assert (str(config.bus), config.allow) == ("/dev/i2c-1", (0x50, 0x3C))
+    with pytest.raises(ConfigError, match="no ACPI nodes"):
+        acrn_dm_i2c.I2cConfig.from_string("1:50@cam1")
+    with pytest.raises(ConfigError, match="unknown option"):
+        acrn_dm_i2c.I2cConfig.from_string("1:50,2:51")
 
 
 def test_one_address_is_one_guest_s(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from acrn_dm.testing.driver import Completion, VirtioDriver
 
 BALLOON = ("balloon",)
 MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM, FREE_PAGE_HINT, PAGE_POISON, PAGE_REPORTING = (1 << bit for bit in range(6))
-INFLATE, DEFLATE, STATS = 0, 1, 2
+INFLATE, DEFLATE, STATS, HINTS, REPORTS = range(5)  # queues, 5.5.2
 NUM_PAGES_AT, ACTUAL_AT, CMD_ID_AT, POISON_AT = 0, 4, 8, 12
 STOP, DONE = 0, 1  # free_page_hint_cmd_id
 PAGE = 4096
@@ -51,11 +51,6 @@ class Balloon:
     def field(self, at: int) -> int:
         """le32 of the configuration space."""
         return int.from_bytes(self.driver.read_config(at, 4), "little")
-
-    @property
-    def reporting(self) -> int:
-        """Number of the queue for free page reports (5.5.2): those that are there before it count."""
-        return STATS + bool(self.driver.features & STATS_VQ) + bool(self.driver.features & FREE_PAGE_HINT)
 
     def statistics(self, *entries: tuple[int, int]) -> None:
         """Give the statistics buffer, as an answer to what was asked."""
@@ -224,17 +219,16 @@ def hints_are_off_at_first(bench: Bench) -> None:
 def hints_of_another_command_are_ignored(bench: Bench) -> None:
     b = _balloon(bench, want=FREE_PAGE_HINT)
     memory, pages = bench.machine.memory, b.spare()
-    queue = b.driver.queue(STATS + bool(b.driver.features & STATS_VQ))
-    queue.send([struct.pack("<I", b.field(CMD_ID_AT) + 77)])
-    _lend(b, queue.index, pages)
+    b.driver.queue(HINTS).send([struct.pack("<I", b.field(CMD_ID_AT) + 77)])
+    _lend(b, HINTS, pages)
     bench.machine.settle()
     for gpa in pages:
         assert memory.read(gpa, PAGE) == FILL * PAGE, "a page that was hinted at under another command changes"
 
 
 def _report(b: Balloon, pages: Sequence[int]) -> None:
-    _lend(b, b.reporting, pages)
-    done = list(b.driver.queue(b.reporting).ring.used())
+    _lend(b, REPORTS, pages)
+    done = list(b.driver.queue(REPORTS).ring.used())
     assert len(done) == 1, f"a report of free pages comes back {len(done)} times"
 
 

@@ -9,7 +9,7 @@ from acrn_dm.testing.conformance.kinds.demand import started, world
 from acrn_dm.testing.conformance.outside.world import I2cBus
 from acrn_dm.testing.conformance.probes import Shape
 from acrn_dm.testing.conformance.rule import rule
-from acrn_dm.testing.driver import POISON, Completion, VirtioDriver
+from acrn_dm.testing.driver import Completion, VirtioDriver
 
 I2C = ("i2c",)
 ZERO_LENGTH = 1 << 0
@@ -192,5 +192,5 @@ def direction_that_does_not_fit_is_an_error(bench: Bench) -> None:
     for shape in wrong:
         done = bench.exchange(queue, shape)
         assert done.data[-1] == ERR, f"a request whose buffer has the wrong direction gets status {done.data[-1]}"
-        assert done.data[:-1] == bytes([POISON]) * (len(done.data) - 1), "it is done nevertheless"
+        assert not adapter.bus.transfers(), "it is done nevertheless"
     adapter.write(b"\0")

@@ -19,7 +19,7 @@ SYN, KEY, REL, ABS, LED = 0, 1, 2, 3, 0x11  # event types of Linux
 REPORT = (SYN, 0, 0)
 EVENT = struct.Struct("<HHi")
 UNION = 128
-PLENTY = 64
+PLENTY = 32  # buffers, of the 64 that any event queue has
 
 Event = tuple[int, int, int]
 

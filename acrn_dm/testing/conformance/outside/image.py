@@ -12,7 +12,7 @@ from acrn_dm.testing.conformance.outside.world import Medium
 from acrn_dm.testing.conformance.subject import SLOT
 from acrn_dm.testing.machine import SimMachine
 
-SIZE = 1 << 20
+SIZE = 256 << 10
 
 
 class _Watched:

@@ -1,12 +1,15 @@
-"""Options of virtio-i2c."""
+"""Options of virtio-i2c, and the original's way to write them."""
 
+import re
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 
-from acrn_dm import option
+from acrn_dm import ConfigError, option, parse_options
 
 MOST_7_BIT, MOST_10_BIT = 0x7F, 0x3FF
+ORIGINAL = re.compile(r"(\d{1,4})((?::[0-9a-fA-F]{1,3}(?:@\w+)?)+)")  # the bus in decimal, addresses in hexadecimal
 
 
 @attrs.frozen
@@ -54,6 +57,8 @@ def _allow(instance: object, attribute: "attrs.Attribute[tuple[int, ...]]", valu
 class I2cConfig:
     """Options."""
 
+    GRAMMAR: ClassVar[str] = "BUS:ADDRESS[:ADDRESS]... or options"
+
     device: tuple[str, ...] = option(
         default=(),
         validator=_devices,
@@ -77,3 +82,15 @@ class I2cConfig:
             raise ValueError(f"which addresses of {self.bus} may the guest reach? Give allow=ADDRESS for each")
         if self.bus is None and self.allow:
             raise ValueError("allow is for a bus of the host")
+
+    @classmethod
+    def from_string(cls, text: str) -> "I2cConfig":
+        """Options, or the original's BUS:ADDRESS[:ADDRESS]..., for one bus, with options behind."""
+        first, _, rest = text.partition(",")
+        found = ORIGINAL.fullmatch(first)
+        if found is None:
+            return parse_options(cls, text, "virtio-i2c")
+        if "@" in first:
+            raise ConfigError("there are no ACPI nodes (@...) for I2C devices here", option="virtio-i2c", value=first)
+        allow = "".join(f",allow=0x{address}" for address in found[2].split(":")[1:])
+        return parse_options(cls, f"bus=/dev/i2c-{found[1]}{allow},{rest}", "virtio-i2c")

@@ -30,12 +30,11 @@ class Paper:
 class PaperDevice(VirtioDevice):
     """The device."""
 
-    transitional = True
-
     def __init__(self, context: DeviceContext, paper: Paper) -> None:
         super().__init__(context)
         self.paper = paper
         self.device_id = paper.kind  # type: ignore[misc]
+        self.transitional = paper.kind <= 5  # type: ignore[misc]
 
     @property
     def features(self) -> int:

@@ -2,6 +2,7 @@
 
 import functools
 import struct
+from collections import deque
 from typing import Any
 
 import attrs
@@ -22,7 +23,6 @@ GUEST_PORT, HOST_PORT, CLOSED_PORT = 3000, 1234, 4321
 HEADER = struct.Struct("<QQIIIHHIII")
 ROOM = 256 << 10  # bytes that the driver has for each connection
 BUFFER = 4096 + HEADER.size
-TURNS = 200
 
 
 @attrs.frozen(kw_only=True)
@@ -63,7 +63,7 @@ class Sockets:
 
     bench: Bench
     driver: VirtioDriver
-    buffers: int = attrs.field(default=32)
+    _inbox: deque[Packet] = attrs.field(factory=deque, init=False, repr=False)
 
     @functools.cached_property
     def host(self) -> HostSockets:
@@ -91,17 +91,26 @@ class Sockets:
         assert [c.token for c in done] == [token], "a transmit buffer does not come back"
 
     def received(self, count: int = 1) -> list[Packet]:
-        """Packets since the last call: so many, or what there are; the buffers are given again."""
-        found: list[Packet] = []
-        for _ in range(TURNS if count else 1):
-            done = self.bench.collect(self.driver.queue(RX), 0)
-            for chain in done:
-                found.append(parse(chain.data[: chain.written]))
-            if done:
-                self.post(len(done))
-            if len(found) >= count:
-                break
+        """Packets since the last call: so many at least, unless no more come; the buffers are given again."""
+        while self._fetch() and len(self._inbox) < count:
+            pass
+        found = list(self._inbox)
+        self._inbox.clear()
         return found
+
+    def next(self) -> Packet | None:
+        """The next packet; None where there is none."""
+        if not self._inbox:
+            self._fetch()
+        return self._inbox.popleft() if self._inbox else None
+
+    def _fetch(self) -> bool:
+        """Take what has come, and give its buffers again; whether there was any."""
+        done = self.bench.collect(self.driver.queue(RX), 0)
+        self._inbox += (parse(chain.data[: chain.written]) for chain in done)
+        if done:
+            self.post(len(done))
+        return bool(done)
 
     def connection(self, port: int = HOST_PORT, *, kind: int = STREAM, room: int = ROOM) -> "Connection":
         """An unconnected end; *room* is the buf_alloc that it tells."""
@@ -141,16 +150,11 @@ class Connection:
 
     def answer(self, op: int) -> Packet:
         """Wait for a packet of that kind on this connection, past others that are allowed at any time."""
-        seen = []
-        for _ in range(TURNS):
-            for packet in self.sockets.received():
-                assert self.owns(packet), f"a packet of another connection: {packet}"
-                if packet.op == op:
-                    return packet
-                seen.append(packet.op)
-                assert packet.op in (CREDIT_UPDATE, CREDIT_REQUEST), f"op {packet.op} where {op} was to come"
-            if not seen:
-                break
+        while (packet := self.sockets.next()) is not None:
+            assert self.owns(packet), f"a packet of another connection: {packet}"
+            if packet.op == op:
+                return packet
+            assert packet.op in (CREDIT_UPDATE, CREDIT_REQUEST), f"op {packet.op} where {op} was to come"
         raise AssertionError(f"no packet with op {op} comes")
 
     def owns(self, packet: Packet) -> bool:
