@@ -1,6 +1,9 @@
 """For every test run: the last line is a plain count that a script can read."""
 
+from pathlib import Path
 from typing import Any
+
+PLUGINS = Path(__file__).resolve().parent / "plugins"
 
 
 def pytest_unconfigure(config: Any) -> None:
@@ -10,3 +13,10 @@ def pytest_unconfigure(config: Any) -> None:
         return
     passed, failed, errors, skipped = (len(reporter.stats.get(k, ())) for k in ("passed", "failed", "error", "skipped"))
     print(f"{passed} passed, {failed + errors} failed, {skipped} skipped")
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """The whole conformance suite takes seconds for each package in ``plugins/``: not in the fast part."""
+    for item in items:
+        if item.name == "test_device_conforms" and item.path.is_relative_to(PLUGINS):
+            item.add_marker("stress")

@@ -11,7 +11,7 @@ from acrn_dm.base.errors import AcrnDmError
 from acrn_dm.base.events.ioloop import IoLoop, Timer
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.types import BackendType
-from acrn_dm.ring.factory import make_ring
+from acrn_dm.ring.factory import make_ring, watch_ring
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
@@ -146,7 +146,11 @@ class VbsU(Backend):
         self._servers.clear()
 
     def _open(self, session: Session, queue: SessionQueue) -> Queue:
-        ring = make_ring(session.features, queue, session.resources.memory.map)
+        memory = session.resources.memory.map
+        ring = make_ring(session.features, queue, memory)
+        broke = session.driver_broke
+        if broke is not None:
+            ring = watch_ring(session.features, ring, queue, memory, lambda what, how: broke(what, how, queue.index))
         name = self.device.loop_name(queue.index) if isinstance(self.device, LoopChoice) else SHARED_LOOP
         loop: IoLoop = session.resources.io_loop(name)
         return Queue(queue.index, ring, loop, queue.call.signal)

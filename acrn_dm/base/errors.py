@@ -65,7 +65,7 @@ class PluginError(AcrnDmError):
         super().__init__(message)
         self.provenance = provenance
         self.hook = hook
-        self.reason = message
+        self.reason = message  # without them
 
     def __str__(self) -> str:
         where = self.provenance if self.hook is None else f"{self.provenance}: {self.hook}"

@@ -14,6 +14,9 @@ from acrn_dm.contract.types import BackendType, DeviceType
 from acrn_dm.machine.hypervisor import unusable
 from acrn_dm.machine.resolve import ORIGINAL_DEVICES
 
+REPEATED = ", may be repeated"
+VALUES = "Values; on the command line a comma in a value is written twice: path=/a,,b is /a,b"
+
 WIDTH = 100
 INDENT = 30
 
@@ -137,7 +140,15 @@ def render_device(name: str, plugins: PluginManager) -> str:
     entries = [_entry(_option_usage(o), f"{o.text} [{o.default}]") for o in lines]
     heading = "Options; in a configuration file they are keys"
     parts.append("\n".join([heading, *entries]) if entries else "It has no options.")
+    if entries:
+        parts.append("\n".join([VALUES, *_values(lines)]))
     return "\n\n".join(parts)
+
+
+def _values(lines: Sequence[options.OptionHelp]) -> list[str]:
+    """What the words for values mean that stand in *lines*."""
+    meant = {line.metavar.removesuffix(REPEATED): line.values for line in lines if line.values}
+    return [_entry(word, text) for word, text in meant.items()]
 
 
 def render_hypervisors(plugins: PluginManager) -> str:

@@ -12,6 +12,7 @@ from acrn_dm.base.decimal_text import decimal
 from acrn_dm.cli.values import path
 from acrn_dm.contract.config import Firmware
 from acrn_dm.contract.interrupt_monitor import InterruptMonitor
+from acrn_dm.contract.option_text import split_options
 
 U32 = (1 << 32) - 1
 MAX_SSRAM = 8 * MIB
@@ -27,7 +28,7 @@ def ovmf(text: str) -> Firmware:
     image: Path | None = None
     split: dict[str, Path] = {}
     writeback = False
-    for token in text.split(","):
+    for token in split_options(text):
         key, eq, value = token.partition("=")
         if token == "w":
             writeback = True

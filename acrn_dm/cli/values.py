@@ -15,6 +15,7 @@ from acrn_dm.base.address_map import MIB
 from acrn_dm.base.decimal_text import decimal
 from acrn_dm.base.sockets.unix_listener import path_problem
 from acrn_dm.contract.config import DeviceSpec, UartSpec
+from acrn_dm.contract.option_text import split_options, split_raw
 from acrn_dm.pci.place import parse_bdf
 
 _NUMBER = r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}"
@@ -153,14 +154,17 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def pci_slot(text: str) -> DeviceSpec:
-    """Read ``-s BDF,DEVICE[,b][,OPTIONS]``: all behind the device's name, commas included, belongs to the device."""
+    """Read ``-s BDF,DEVICE[,b][,OPTIONS]``: all behind the device's name, commas included, belongs to the device.
+
+    There a comma of a value is written twice.
+    """
     place, comma, rest = text.partition(",")
     if not comma:
         raise ValueError("expected SLOT,DEVICE[,OPTIONS], as in 3,virtio-blk,/disk.img; '-s help' lists the devices")
     where = parse_bdf(place)
     kind, _, config = rest.partition(",")
     device_name(kind)
-    bootable = config.startswith("b,")
+    bootable = split_raw(config)[0] == "b" and config != "b"  # "b,,x" is the value "b,x"
     return DeviceSpec(
         bdf=where, kind=kind, text=config[2:] if bootable else config, bootable=bootable, origin=f"-s {text}"
     )
@@ -181,7 +185,7 @@ def lpc_uart(text: str) -> UartSpec:
     rest = rest.removesuffix(",wait")
     if number < 5:  # the rest of the string, commas included, is the backend
         return UartSpec(number=number, backend=uart_backend(rest), wait=wait)
-    parts = rest.split(",")
+    parts = split_options(rest)
     if len(parts) not in (1, 3):
         raise ValueError("expected com5,BACKEND or com5,BACKEND,IOBASE,IRQ, perhaps with ,wait behind it")
     backend = uart_backend(parts[0])

@@ -40,10 +40,13 @@ MAX_DIGITS = 66  # 0b and 64 digits; longer numbers could not even be printed
 
 @attrs.frozen
 class OptionValue:
-    """A type's way to read a value. *metavar* stands for the value in the help; *many*: given several times."""
+    """A type's way to read a value. *metavar* stands for the value in the help, *about* says what it may be; *many*:
+    given several times.
+    """
 
     metavar: str
     read: Read
+    about: str
     many: bool = False
 
 
@@ -141,12 +144,12 @@ def _needs_value(read: Read) -> Read:
 
 
 _SCALARS: dict[object, OptionValue] = {
-    bool: OptionValue("on|off", parse_bool),
-    int: OptionValue("N", _needs_value(parse_int)),
-    float: OptionValue("NUMBER", _needs_value(parse_float)),
-    ByteSize: OptionValue("BYTES", _needs_value(parse_size)),
-    str: OptionValue("TEXT", _needs_value(parse_text)),
-    Path: OptionValue("PATH", _needs_value(_path)),
+    bool: OptionValue("on|off", parse_bool, "a switch: bare it is on; also true, false, yes, no, 1, 0"),
+    int: OptionValue("N", _needs_value(parse_int), "a whole number: 12, 0xc, 0o14 or 0b1100"),
+    float: OptionValue("NUMBER", _needs_value(parse_float), "a number: 2, 0.5 or 1e-3"),
+    ByteSize: OptionValue("BYTES", _needs_value(parse_size), "a number of bytes: 4096, or with k, M, G or T behind it"),
+    str: OptionValue("TEXT", _needs_value(parse_text), "text"),
+    Path: OptionValue("PATH", _needs_value(_path), "a path; ~ is the home directory"),
 }
 
 
@@ -157,7 +160,7 @@ def _one_of(choices: dict[str, object]) -> OptionValue:
                 return choice
         raise ConfigError(f"expected one of {', '.join(choices)}", option=what, value=value)
 
-    return OptionValue("|".join(choices), _needs_value(read))
+    return OptionValue("|".join(choices), _needs_value(read), "one of these words")
 
 
 def _many(hint: object) -> OptionValue:
@@ -172,7 +175,7 @@ def _many(hint: object) -> OptionValue:
         given = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         return (list if origin is list else tuple)(one.read(item, what) for item in given)
 
-    return OptionValue(f"{one.metavar}, may be repeated", read, many=True)
+    return OptionValue(f"{one.metavar}, may be repeated", read, one.about, many=True)
 
 
 def _name(hint: object) -> str:

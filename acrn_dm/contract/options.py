@@ -1,14 +1,14 @@
 """Option classes: attrs classes whose fields are the options of a device, with the help text beside each.
 
 ``option`` declares one, ``parse_options`` reads the common ``key=value,flag`` form into such a class,
-``from_mapping`` a TOML table, ``describe`` makes the help; ``option_types`` has the types that a field may have. A
+``from_mapping`` a TOML table, ``describe`` makes the help; ``option_types`` has the types that a field may have,
+``option_text`` how values with commas are written. A
 class with a grammar of its own (the original's ``virtio-blk``) brings a classmethod ``from_string`` and a ClassVar
 ``GRAMMAR``, one line of text for the help; everything else is the same for it.
 """
 
-import difflib
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,11 +16,22 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.sockets.unix_listener import path_problem
+from acrn_dm.contract.option_text import did_you_mean, option_meant, split_options
 from acrn_dm.contract.option_types import OptionValue, option_value
 
-C = TypeVar("C")
+__all__ = [
+    "OptionHelp",
+    "construct",
+    "describe",
+    "did_you_mean",
+    "from_mapping",
+    "option",
+    "parse_options",
+    "vhost_user_option",
+    "check_types",
+]
 
-MAX_WORD = 64  # longer words are not compared with known ones: the comparison is quadratic
+C = TypeVar("C")
 
 
 def option(
@@ -37,6 +48,23 @@ def option(
     The field's type says how its value is read: bool, int, float, ``ByteSize`` (4096, 4k, 1G), str, Path, an Enum, a
     Literal, and ``list[T]`` or ``tuple[T, ...]`` of these, for which the option may be given several times; each with
     ``| None``. With a *converter* it may be any. A kind of device with another type is refused when it is offered.
+
+    ========================  ======================================================================  ================
+    type                      what the user writes                                                    in the help
+    ========================  ======================================================================  ================
+    ``bool``                  the bare name; ``=on``, ``off``, ``true``, ``false``, ``yes``, ``no``   the name
+    ``int``                   ``12``, ``0xc``, ``0o14``, ``0b1100``                                   ``N``
+    ``float``                 ``0.5``, ``1e-3``; finite                                               ``NUMBER``
+    ``ByteSize``              ``4096``, ``4k``, ``1G``                                                ``BYTES``
+    ``str``                   any text                                                                ``TEXT``
+    ``Path``                  a path; ``~`` is the home directory                                     ``PATH``
+    an Enum, a Literal        one of its words                                                        ``one|two``
+    ``list``, ``tuple``       the option several times; in TOML an array                              as the element
+    ========================  ======================================================================  ================
+
+    On a command line a comma ends the value; ``,,`` is a comma in it. An error names the option and shows the value; a
+    *validator* or *converter* says what is wrong by ValueError. A name that other programs have for the option
+    (``readonly``, ``ifname``) is answered with ours.
     """
     metadata = {"help": help, "metavar": metavar, "hidden": hidden}
     return attrs.field(default=default, validator=validator, converter=converter, metadata=metadata)
@@ -57,6 +85,7 @@ class OptionHelp:
     metavar: str
     default: str
     text: str
+    values: str = ""  # what the type of the option allows, in words; empty where the option has a way of its own
 
 
 def describe(config: type) -> tuple[OptionHelp, ...]:
@@ -69,7 +98,10 @@ def describe(config: type) -> tuple[OptionHelp, ...]:
         default = "required" if field.default is attrs.NOTHING else _show(field.default)
         metavar = field.metadata.get("metavar") or _metavar(hints[field.name])
         text = str(field.metadata.get("help") or "")
-        lines.append(OptionHelp(name=field.name, metavar=metavar, default=default, text=text))
+        own = field.converter is not None or bool(field.metadata.get("metavar"))
+        kind = None if own else _value_of(hints[field.name])
+        values = kind.about if kind is not None else ""
+        lines.append(OptionHelp(name=field.name, metavar=metavar, default=default, text=text, values=values))
     return tuple(lines)
 
 
@@ -77,7 +109,7 @@ def parse_options(config: type[C], text: str, what: str) -> C:
     """Read ``key=value,flag`` into *config*; *what* names the device in errors. Raises ConfigError."""
     repeated = _repeated(config)
     values: dict[str, object] = {}
-    for token in filter(None, text.split(",")):
+    for token in filter(None, split_options(text)):
         key, eq, value = token.partition("=")
         if key.replace("-", "_") in repeated:
             values[key] = (*typing.cast("tuple[object, ...]", values.get(key, ())), value if eq else True)
@@ -97,7 +129,7 @@ def from_mapping(config: type[C], values: Mapping[str, object], what: str) -> C:
         name = key.replace("-", "_")
         if name not in fields:
             known = f"known: {', '.join(fields) or 'none'}"
-            raise ConfigError(f"unknown option {key!r}; {did_you_mean(name, fields)}{known}", option=what)
+            raise ConfigError(f"unknown option {key!r}; {option_meant(name, fields)}{known}", option=what)
         if name in arguments:
             raise ConfigError(f"option {key!r} is given twice", option=what)
         kind = None if fields[name].converter is not None else _value_of(hints[name])
@@ -126,13 +158,26 @@ def construct(config: Callable[..., C], arguments: Mapping[str, object], what: s
     try:
         return config(**arguments)
     except (ValueError, TypeError) as e:
-        raise ConfigError(str(e.args[0]) if e.args else str(e), option=what) from e
+        text = str(e.args[0]) if e.args else str(e)
+        name = _refused(config, arguments, text)
+        if name is None or str(arguments[name]) in text or "'" in text:  # it shows a value
+            raise ConfigError(text, option=what) from e
+        raise ConfigError(text, option=f"{what} {name}", value=arguments[name]) from e
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'? `` for the known word nearest to *word*, or nothing."""
-    near = difflib.get_close_matches(word[:MAX_WORD], list(known), n=1)
-    return f"did you mean {near[0]!r}? " if near else ""
+def _refused(config: Callable[..., object], arguments: Mapping[str, object], text: str) -> str | None:
+    """The option whose converter or validator says *text* of its value; None where it is not one's alone."""
+    fields = attrs.fields_dict(config) if isinstance(config, type) and attrs.has(config) else {}
+    for name in arguments.keys() & fields.keys():
+        converter, validator = fields[name].converter, fields[name].validator
+        try:
+            value = converter(arguments[name]) if callable(converter) else arguments[name]
+            if validator is not None:
+                validator(None, fields[name], value)
+        except Exception as e:
+            if e.args and str(e.args[0]) == text:
+                return name
+    return None
 
 
 def _socket_path(instance: object, attribute: "attrs.Attribute[Path | None]", value: Path | None) -> None:

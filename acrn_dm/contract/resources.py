@@ -7,6 +7,7 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.base.bus import Bus
+from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import EventFdRegistry, InterruptSink
@@ -27,6 +28,10 @@ def _nobody_resumes(fault: HostFault) -> bool:
     return False
 
 
+def _no_place_for_memory(fd: int, size: int) -> int:
+    raise HostError("memory can't be added to this guest")
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Resources:
     """The machine as a device sees it: handed to ``realize``, lives as long as the machine."""
@@ -39,6 +44,10 @@ class Resources:
     main_loop: IoLoop  # control: timers, signals, error reports
     io_loop: Callable[[str], IoLoop]  # data: the loop of that name, made and started on first use; "io" is shared
     device_failed: Callable[[object, Exception], None]  # tells observers; never raises
+    # Maps so many bytes, a multiple of 2 MiB, of a file (its descriptor) into the guest, beside RAM, for as long as the
+    # machine lives, and returns their gpa. For ``realize`` only; raises HostError. The descriptor may be closed then;
+    # the file must not become shorter. Devices and back-ends reach it as they do RAM; a reboot leaves it as it is.
+    add_memory: Callable[[int, int], int] = _no_place_for_memory
     quit: Callable[[], None] = lambda: None  # whoever sits at this process's terminal wants the guest off; any thread
     # Stops the vCPUs until somebody lets them go on; False where nobody could: then the guest has to be told. Any
     # thread.

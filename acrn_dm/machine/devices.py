@@ -34,6 +34,8 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
                 option=device.name,
                 value=f"backend={resolved.context.backend}",
             )
+        if resolved.strict:
+            raise ConfigError("no virtio device, so no driver of one is checked", option=device.name, value="strict=on")
         return device
     raise ConfigError(
         f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"

@@ -6,6 +6,7 @@ What its parts are, and how they are joined, is in ``machine.build``.
 """
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ from acrn_dm.contract.resources import Resources
 from acrn_dm.machine.boot_source import BootSource
 from acrn_dm.machine.check import check_machine
 from acrn_dm.machine.describe import describe, log_unchosen_backends
+from acrn_dm.machine.device_memory import add_memory
 from acrn_dm.machine.devices import Devices
 from acrn_dm.machine.dispatch import MachineDispatch
 from acrn_dm.machine.firmware import FirmwareSupport
@@ -145,6 +147,7 @@ class Machine:
             device_failed=lambda device, error: loop.call_soon(
                 lambda: self.plugins.observe("acrn_dm_device_failed", device=device, error=error)
             ),
+            add_memory=functools.partial(add_memory, vm, self.opened.memory, dumped=self.config.dump_guest_core),
             quit=self.press_power_button,
             pause_guest=self.standstill.pause_guest,
         )

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import mmap
 import os
 from collections.abc import Sequence
@@ -35,6 +36,11 @@ class MemoryRange:
     size: int = attrs.field(repr=hex)
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def guest_ranges(size_bytes: int) -> tuple[MemoryRange, ...]:
     """Lay *size_bytes* of RAM out: below 2 GiB, the rest from 4 GiB on."""
     low = MemoryRange(gpa=0, size=min(size_bytes, LOWMEM_LIMIT))
@@ -51,6 +57,7 @@ class MemoryRegion:
     size: int = attrs.field(repr=hex)
     fd: int
     mapping: mmap.mmap = attrs.field(repr=False)
+    owned: bool = False  # a device's: no RAM, and its content is the device's to keep
 
     @property
     def hva(self) -> int:
@@ -63,10 +70,9 @@ class MemoryRegion:
 
     def discard(self, offset: int = 0, length: int | None = None) -> None:
         """Punch *length* bytes of the file out from *offset* on, by default all of it. Raises HostError."""
-        libc = ctypes.CDLL(None, use_errno=True)
         end = self.size if length is None else offset + length
         args = (self.fd, FALLOC_PUNCH_AND_KEEP, ctypes.c_int64(offset), ctypes.c_int64(end - offset))
-        if libc.fallocate(*args) != 0:
+        if _libc().fallocate(*args) != 0:
             raise HostError("clearing guest memory", err=ctypes.get_errno())
 
     def overwrite(self) -> None:
@@ -183,6 +189,8 @@ class GuestMemory:
             return 0
         given = 0
         for region, start, end in pieces:
+            if region.owned:
+                continue
             first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
             if first < last:
                 region.discard(first - region.gpa, last - first)
@@ -200,16 +208,28 @@ class GuestMemory:
         return pieces
 
     def clear(self, *, in_place: bool = False) -> None:
-        """RAM reads as zero again, as after power-on.
+        """RAM reads as zero again, as after power-on; what devices own is theirs to clear.
 
         Every page is given back to the host, unless somebody has pinned it: *in_place*, those that were ever used are
         overwritten.
         """
         for region in self.regions:
+            if region.owned:
+                continue
             if in_place:
                 region.overwrite()
             else:
                 region.discard()
+
+    def add(self, region: MemoryRegion) -> None:
+        """Have *region* as well, and close it with the others. Before anybody uses ``map``. Raises HostError."""
+        regions = (*self.regions, region)
+        try:
+            map_ = MemoryMap([(r.gpa, r.mapping) for r in regions])
+        except ValueError as e:
+            raise HostError(f"adding memory: {e}") from e
+        before, self.map, self.regions = self.map, map_, regions
+        before.close()
 
     def abandon(self) -> None:
         """Instead of ``close``: the host's kernel is still at work on the memory, which stays mapped until the process

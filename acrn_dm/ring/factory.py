@@ -8,7 +8,7 @@ from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.features import PACKED
 from acrn_dm.ring.layout import RingLayout, RingMemory
 from acrn_dm.ring.position import RingPosition
-from acrn_dm.ring.ring import Ring, RingFormat
+from acrn_dm.ring.ring import Ring, RingFormat, Tell
 from acrn_dm.ring.split import SPLIT
 
 
@@ -34,6 +34,11 @@ def ring_format(features: int) -> RingFormat:
 def make_ring(features: int, queue: PlacedQueue, memory: MemoryMap) -> Ring:
     """The device side of *queue*, of the format that was negotiated. Raises GuestError for a ring that can't be."""
     return ring_format(features).make_ring(features, memory, queue.layout, queue.position)
+
+
+def watch_ring(features: int, ring: Ring, queue: PlacedQueue, memory: MemoryMap, tell: Tell) -> Ring:
+    """*ring* with its driver held to the rules of its format: *tell* gets the id of each that it breaks, and how."""
+    return ring_format(features).watch(ring, features, memory, layout=queue.layout, position=queue.position, tell=tell)
 
 
 def make_driver_ring(features: int, layout: RingLayout, memory: RingMemory, *, start: int = 0) -> DriverRing:

@@ -1,6 +1,6 @@
 """Rings, of whatever format: a device side that can be served, and facts for those who only hand rings on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from acrn_dm._fastring import Chain, MemoryMap
@@ -56,6 +56,9 @@ class Ring(Protocol):
         """Let go of guest memory."""
 
 
+Tell = Callable[[str, str], object]
+
+
 class RingFormat(Protocol):
     """A ring format, as ``factory.ring_format`` chooses it by what was negotiated."""
 
@@ -63,6 +66,11 @@ class RingFormat(Protocol):
 
     def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Ring:
         """The device side. Raises GuestError for what is wrong with *layout*."""
+
+    def watch(
+        self, ring: Ring, features: int, memory: MemoryMap, *, layout: RingLayout, position: RingPosition, tell: Tell
+    ) -> Ring:
+        """*ring* with its driver held to the rules; *tell* gets the id of each that it breaks, and what was seen."""
 
     def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
         """Where a driver puts the parts of a queue that has room from *gpa* on."""

@@ -6,7 +6,8 @@ from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
 from acrn_dm.ring.position import RingPosition
-from acrn_dm.ring.ring import Ring
+from acrn_dm.ring.ring import Ring, Tell
+from acrn_dm.ring.split_rules import SplitRules
 
 
 class SplitFormat:
@@ -26,6 +27,12 @@ class SplitFormat:
             indirect=bool(features & INDIRECT_DESC),
             next_avail=position.base,
         )
+
+    def watch(
+        self, ring: Ring, features: int, memory: MemoryMap, *, layout: RingLayout, position: RingPosition, tell: Tell
+    ) -> Ring:
+        """Rules before the ring."""
+        return SplitRules(ring, memory, layout, features, begin=position.base, tell=tell)
 
     def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
         """One after the other, the used ring at a multiple of *align*."""

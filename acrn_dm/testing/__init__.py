@@ -6,23 +6,32 @@ from acrn_dm.testing.clock import VirtualClock
 from acrn_dm.testing.conformance import CHECKS, assert_device_conforms
 from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver
 from acrn_dm.testing.fake_vhost import FakeNode, FakeVhost
+from acrn_dm.testing.faults import Fault, Faults
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.machine import SimMachine
 from acrn_dm.testing.recorder import Happening, Recorder
+from acrn_dm.virtio.strict.clauses import CLAUSES as DRIVER_CLAUSES
+from acrn_dm.virtio.strict.clauses import Clause
+from acrn_dm.virtio.strict.report import Violation
 
 __all__ = [
     "CHECKS",
+    "Clause",
     "Completion",
+    "DRIVER_CLAUSES",
     "DriverQueue",
     "DriverRing",
     "FakeNode",
     "FakeVhost",
+    "Fault",
+    "Faults",
     "GuestFunction",
     "Happening",
     "Recorder",
     "RingLayout",
     "SimMachine",
     "VirtualClock",
+    "Violation",
     "VirtioDriver",
     "assert_device_conforms",
 ]

@@ -14,6 +14,7 @@ from acrn_dm.ring.factory import make_driver_ring, ring_format
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import NO_VECTOR, Registers
+from acrn_dm.virtio.features import MANDATORY
 
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
 INDIRECT_DESC, EVENT_IDX, VERSION_1 = 1 << 28, 1 << 29, 1 << 32
@@ -215,9 +216,9 @@ class VirtioDriver:
     def start(self, features: int | None = None, *, queues: Iterable[int] | None = None) -> int:
         """The whole of 3.1.1, with all *queues* the device has unless told; returns the accepted features.
 
-        Raises AssertionError if the device refuses.
+        What drivers of this device type must accept is added. Raises AssertionError if the device refuses.
         """
-        accepted = self.negotiate(features)
+        accepted = self.negotiate(None if features is None else features | self._mandatory)
         assert accepted or self.registers.legacy, "the device refused the features"
         self.registers.map_vector(None, CONFIG_VECTOR)
         for index in self.all_queues() if queues is None else queues:
@@ -225,6 +226,11 @@ class VirtioDriver:
         self.driver_ok()
         self.machine.settle()
         return accepted
+
+    @property
+    def _mandatory(self) -> int:
+        """Features that a driver of this device type can't leave out."""
+        return MANDATORY.get(self.function.read(0x02, 2) - 0x1040, 0)
 
     def driver_ok(self) -> None:
         """Set DRIVER_OK."""

@@ -1,8 +1,12 @@
 """A PCI function as a guest finds it: configuration by 0xCF8/0xCFC, BARs by sizing, capabilities by walking."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Protocol
 
 import attrs
+
+from acrn_dm.base.irq import MsiMessage
 
 CONFIG_ADDRESS, CONFIG_DATA = 0xCF8, 0xCFC
 COMMAND, STATUS, HEADER_BARS, CAPABILITIES, INTERRUPT_PIN = 0x04, 0x06, 0x10, 0x34, 0x3D
@@ -48,6 +52,15 @@ class Capability:
     at: int = attrs.field(repr=hex)
 
 
+def message_name(message: MsiMessage) -> str:
+    """The function and vector of an MSI, by the data that ``GuestFunction`` gives: ``3.0 vector 1``, ``3.0 msi``."""
+    if message.addr != MSI_ADDRESS:
+        return f"to {message.addr:#x}"
+    number, vector = message.data >> 16, message.data & 0xFFFF
+    place = number or vector  # MSI has 16 bits, which are the function's number
+    return f"{place >> 3 & 31}.{place & 7} {f'vector {vector}' if number else 'msi'}"
+
+
 class GuestFunction:
     """The function in one slot. ``bars`` is what the guest believes; after moving one, call ``find_bars`` again."""
 
@@ -59,7 +72,7 @@ class GuestFunction:
         if self.read(0, 2) == 0xFFFF:
             raise LookupError(f"nothing answers in slot {slot}")
         self.bars = self.find_bars()
-        self.capabilities = self.walk_capabilities()
+        self.capabilities = list(itertools.islice(self._capability_list(), MAX_CAPABILITIES))
 
     # Configuration space
 
@@ -99,14 +112,10 @@ class GuestFunction:
         self.bars[index] = attrs.evolve(self.bars[index], base=base)
 
     def walk_capabilities(self) -> list[Capability]:
-        """The capability list, in order."""
-        found: list[Capability] = []
-        at = self.read(CAPABILITIES, 1)
-        while at:
-            found.append(Capability(id=self.read(at, 1), at=at))
-            if len(found) > MAX_CAPABILITIES:
-                raise ValueError("the capability list does not end")
-            at = self.read(at + 1, 1)
+        """The capability list, in order. Raises ValueError when it does not end; ``capabilities`` has its beginning."""
+        found = list(itertools.islice(self._capability_list(), MAX_CAPABILITIES + 1))
+        if len(found) > MAX_CAPABILITIES:
+            raise ValueError("the capability list does not end")
         return found
 
     def capability(self, cap_id: int) -> Capability | None:
@@ -203,6 +212,12 @@ class GuestFunction:
     def interrupt_status(self) -> bool:
         """The Interrupt Status bit of the PCI Status register."""
         return bool(self.read(STATUS, 2) & 8)
+
+    def _capability_list(self) -> Iterator[Capability]:
+        at = self.read(CAPABILITIES, 1)
+        while at:
+            yield Capability(id=self.read(at, 1), at=at)
+            at = self.read(at + 1, 1)
 
     def _write_entry(self, vector: int, offset: int, value: int) -> None:
         cap = self.capability(CAP_MSIX)

@@ -38,12 +38,14 @@ from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.testing.clock import VirtualClock, settle
 from acrn_dm.testing.driver import VirtioDriver
+from acrn_dm.testing.faults import Faults
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.recorder import Recorder
 from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.pci.transport import VirtioPci
+from acrn_dm.virtio.strict.report import Violation
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,9 @@ class SimMachine:
     escape into a vCPU or still holds guest memory.
 
     *clock* is the time of loops, timers and chips: with a ``VirtualClock`` it passes in ``advance`` only.
+
+    With *strict* the driver of every virtio device is held to the driver requirements of the specification: what it
+    breaks is in ``take_violations``, and fails at the end if nobody took it. ``strict=on`` does so for one device.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class SimMachine:
         vcpus: int = 1,
         plugin_options: Mapping[str, object] | None = None,
         clock: Clock = REAL,
+        strict: bool = False,
     ) -> None:
         self._witness = _Witness()
         config = MachineConfig(name="sim", vcpus=vcpus, hypervisor="sim", plugin_options=plugin_options or {})
@@ -103,12 +109,14 @@ class SimMachine:
         self.bus = PciBus()
         self._open(config, (MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory))
         self.started = False
+        self._violations: list[Violation] = []
         self._context = functools.partial(
             DeviceContext,
             windows=windows,
             virtio_msi=virtio_msi,
             poll_ns=poll_ns,
             vcpus=vcpus,
+            strict=strict,
             plugin_options=config.plugin_options,
         )
 
@@ -161,6 +169,8 @@ class SimMachine:
             resolved = ResolvedDevice(spec=spec, type=_type_of(kind), options=None, context=context)
         function = make_function(resolved, self.plugins)
         self.bus.add(function)
+        if isinstance(function, VirtioPci) and function.strict is not None:
+            function.strict.listener = self._violations.append
         return function
 
     def _kind(self, spec: DeviceSpec) -> DeviceType:
@@ -233,6 +243,17 @@ class SimMachine:
         """A recorder of this machine, for a ``with`` block; it takes log records from *level* on."""
         return Recorder(self, level)
 
+    @functools.cached_property
+    def faults(self) -> Faults:
+        """Calls of the host that fail, are late or short, and interrupts that get lost, as a test arms them."""
+        return Faults(self)
+
+    def take_violations(self) -> list[Violation]:
+        """What drivers broke since the last call, of devices that check them."""
+        taken = list(self._violations)
+        self._violations.clear()
+        return taken
+
     def take_interrupts(self) -> None:
         """Count the MSIs that arrived since the last call into ``interrupts``."""
         for message in self.vm.take_msis():
@@ -245,9 +266,14 @@ class SimMachine:
 
     def close(self) -> None:
         """Close everything. Raises AssertionError if an exception of a device escaped into a guest's access."""
-        self.machine.close()
+        try:
+            self.machine.close()
+        finally:
+            self.faults.clear()
         if self.dispatch.errors:
             raise AssertionError(f"{self.dispatch.errors} accesses of the guest raised in a device; see the log")
+        if self._violations:
+            raise AssertionError("drivers broke the specification:\n" + "\n".join(map(str, self._violations)))
 
     def __enter__(self) -> Self:
         return self

@@ -26,7 +26,7 @@ from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.hypervisors.sim.irq import LineChange
 from acrn_dm.hypervisors.sim.vm import Call, SimVm
 from acrn_dm.pci.bus import PciBus
-from acrn_dm.testing.guest_pci import MSI_ADDRESS
+from acrn_dm.testing.guest_pci import message_name
 from acrn_dm.virtio.pci import modern
 from acrn_dm.virtio.pci.transport import MODERN_BAR, VirtioPci
 
@@ -157,7 +157,7 @@ class Recorder(logging.Handler):
 
     def _happened(self, event: object) -> None:
         if isinstance(event, MsiMessage):
-            self._note("interrupt", self._message(event), event)
+            self._note("interrupt", message_name(event), event)
         elif isinstance(event, LineChange):
             self._note("interrupt", f"line {event.gsi} {'up' if event.asserted else 'down'}", event)
         elif isinstance(event, IoEventFd):
@@ -176,15 +176,7 @@ class Recorder(logging.Handler):
         if isinstance(binding, IoEventFd):
             return f"kick {self._queue(binding)}"
         target = binding.target
-        return f"call line {target.gsi}" if isinstance(target, IntxLine) else f"call {self._message(target)}"
-
-    def _message(self, message: MsiMessage) -> str:
-        """An MSI by the data that ``GuestFunction`` gives: function and vector."""
-        number, vector = message.data >> 16, message.data & 0xFFFF
-        if message.addr != MSI_ADDRESS:
-            return f"to {message.addr:#x}"
-        place = number or vector  # MSI has 16 bits, which are the function's number
-        return f"{place >> 3 & 31}.{place & 7} {f'vector {vector}' if number else 'msi'}"
+        return f"call line {target.gsi}" if isinstance(target, IntxLine) else f"call {message_name(target)}"
 
     def _queue(self, kick: IoEventFd) -> str:
         for function in self._machine.bus.functions:

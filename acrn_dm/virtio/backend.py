@@ -76,6 +76,8 @@ class Session:
     queues: tuple[SessionQueue, ...]
     resources: Resources = attrs.field(repr=False)
     poll_ns: int | None = None  # look at the queues this often instead of being kicked
+    # ``strict=on``: whoever walks rings in this process tells which clause the driver broke, how, and in which queue.
+    driver_broke: Callable[[str, str, int], object] | None = attrs.field(default=None, repr=False)
 
     @property
     def event_idx(self) -> bool:

@@ -13,6 +13,7 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.contract.config import DeviceSpec
+from acrn_dm.contract.option_text import split_raw, unquoted
 from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import BackendType, DeviceContext
@@ -23,29 +24,49 @@ from acrn_dm.virtio.placement import Placement
 log = logging.getLogger(__name__)
 
 KEY = "backend"
+STRICT_KEY = "strict"
 
 BackendFactory = Callable[[VirtioDevice], object]
 
 
 def take_option(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, str | None]:
     """Return *spec* without ``backend=NAME``, and NAME; *config* is the option class. Raises ConfigError."""
-    if attrs.has(config) and any(field.name == KEY for field in attrs.fields(config)):
+    rest, name = _take(spec, config, KEY)
+    if rest is spec:
+        return spec, None
+    if not isinstance(name, str) or not name:
+        raise ConfigError("expected the name of a backend", option=f"{_where(spec)} {KEY}", value=name or None)
+    return rest, name
+
+
+def take_strict(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, bool]:
+    """Return *spec* without ``strict=on|off``, and whether the driver is to be checked. Raises ConfigError."""
+    rest, value = _take(spec, config, STRICT_KEY)
+    if rest is spec:
+        return spec, False
+    if value not in ("on", "off", True, False):
+        raise ConfigError("expected on or off", option=f"{_where(spec)} {STRICT_KEY}", value=value)
+    return rest, value in ("on", True)
+
+
+def _take(spec: DeviceSpec, config: type, key: str) -> tuple[DeviceSpec, object]:
+    """Return *spec* without the option *key*, and its value; *spec* itself without one, or where it is the device's."""
+    if attrs.has(config) and any(field.name == key for field in attrs.fields(config)):
         return spec, None
     if spec.table is not None:
-        values: list[object] = [value for key, value in spec.table.items() if key == KEY]
-        rest = attrs.evolve(spec, table={key: value for key, value in spec.table.items() if key != KEY} or None)
+        values: list[object] = [value for name, value in spec.table.items() if name == key]
+        rest = attrs.evolve(spec, table={name: value for name, value in spec.table.items() if name != key} or None)
     else:
-        tokens = spec.text.split(",")
-        values = [token.removeprefix(f"{KEY}=") for token in tokens if token.startswith(f"{KEY}=")]
-        rest = attrs.evolve(spec, text=",".join(token for token in tokens if not token.startswith(f"{KEY}=")))
-    if not values:
-        return spec, None
-    name, where = values[0], spec.origin or f"-s {spec.bdf},{spec.kind}"
+        tokens = split_raw(spec.text)  # what is left has to stay as it was written: identifiers are derived from it
+        values = [unquoted(token.removeprefix(f"{key}=")) for token in tokens if token.startswith(f"{key}=")]
+        rest = attrs.evolve(spec, text=",".join(token for token in tokens if not token.startswith(f"{key}=")))
     if len(values) > 1:
-        raise ConfigError(f"option {KEY!r} is given twice", option=where)
-    if not isinstance(name, str) or not name:
-        raise ConfigError("expected the name of a backend", option=f"{where} {KEY}", value=name or None)
-    return rest, name
+        raise ConfigError(f"option {key!r} is given twice", option=_where(spec))
+    return (rest, values[0]) if values else (spec, None)
+
+
+def _where(spec: DeviceSpec) -> str:
+    return spec.origin or f"-s {spec.bdf},{spec.kind}"
 
 
 def chosen(own: Placement, name: str | None, device: str) -> Placement:

@@ -37,11 +37,21 @@ class _Events:
 class DataPlane:
     """The eventfds and the backend of one device. From ``start`` to ``stop`` the queues belong to the backend."""
 
-    def __init__(self, name: str, backend: Backend, *, poll_ns: int | None, without_msix: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        *,
+        poll_ns: int | None,
+        without_msix: Callable[[], None],
+        driver_broke: Callable[[str, str, int], object] | None = None,
+    ) -> None:
+        """*driver_broke*: told of clauses that the driver breaks, see ``Session``."""
         self.backend = backend
         self._name = name
         self._poll_ns = poll_ns
         self._without_msix = without_msix
+        self._driver_broke = driver_broke
         self._events: dict[int, _Events] = {}
         self._session: Session | None = None
         self._started = False
@@ -64,7 +74,13 @@ class DataPlane:
         self._started = True
         begin = ring_format(negotiated).start
         session_queues = tuple(self._open(resources, msix, queue, address, begin) for queue in queues)
-        self._session = Session(features=negotiated, queues=session_queues, resources=resources, poll_ns=self._poll_ns)
+        self._session = Session(
+            features=negotiated,
+            queues=session_queues,
+            resources=resources,
+            poll_ns=self._poll_ns,
+            driver_broke=self._driver_broke,
+        )
         self.backend.start(self._session)
 
     def join(

@@ -159,6 +159,8 @@ DEVICE_TABLES: dict[int, tuple[Feature, ...]] = {
     defs.GPIO: GPIO,
 }
 
+MANDATORY = {defs.I2C: 1 << 0}  # 5.16.6.4: the device must reject a driver without it
+
 DEVICE_BITS = ((1 << 24) - 1) | (1 << 41 | 1 << 42) | (((1 << 128) - 1) >> 50 << 50)  # 2.2: bits of the device type
 LOW_WORD = 0xFFFF_FFFF  # all that a legacy driver can see or acknowledge (4.1.4.8)
 
@@ -196,8 +198,8 @@ def refusal(device_id: int, offered: int, accepted: int) -> str | None:
     """Why FEATURES_OK must stay clear for a modern driver that accepted *accepted*; None when it may be set (3.1.1 step
     5).
 
-    Refused are bits that were not offered, broken dependencies, and a driver without VERSION_1 (6.2 allows that
-    refusal; such a driver uses the legacy interface).
+    Refused are bits that were not offered, broken dependencies, a driver without what is mandatory for the device type,
+    and one without VERSION_1 (6.2 allows that refusal; such a driver uses the legacy interface).
     """
     if accepted & ~offered:
         return f"not offered: {', '.join(names(device_id, accepted & ~offered))}"
@@ -205,6 +207,8 @@ def refusal(device_id: int, offered: int, accepted: int) -> str | None:
         return "VERSION_1 is not accepted"
     if broken := unmet(device_id, accepted):
         return f"prerequisites missing for {', '.join(feature.name for feature in broken)}"
+    if missing := MANDATORY.get(device_id, 0) & ~accepted:
+        return f"mandatory, and not accepted: {', '.join(names(device_id, missing))}"
     return None
 
 
@@ -214,6 +218,8 @@ def offer_problem(device_id: int, features: int) -> str | None:
         return f"{', '.join(names(device_id, features & ~DEVICE_BITS))} is not a bit of the device type"
     if broken := unmet(device_id, features):
         return f"offers {broken[0].name} without its prerequisites"
+    if missing := MANDATORY.get(device_id, 0) & ~features:
+        return f"does not offer {', '.join(names(device_id, missing))}, which is mandatory"
     return None
 
 

@@ -1,23 +1,37 @@
 """The environment in which a program finds the emulated HSM, and what the outer VM's clock needs for it."""
 
+import hashlib
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from acrn_dm.testing.guest.outer.vm import OuterVm
+from acrn_dm.testing.guest.places import exclusive
 from lab.hsm.build import library
+from lab.paths import LAB
 
-LIBRARY = "librig.so"
+LIBRARIES = LAB / "rig"
 
 
 def environment(scratch: Path, **settings: str) -> dict[str, str]:
     """What preloads the rig, which writes what it sees to rig-report, rig-trace and rig-stats in *scratch*; *settings*
     are the rig's own (see rig.h). Raises RigUnavailable.
     """
-    preload = shutil.copy(library(), scratch / LIBRARY)
     files = {f"RIG_{name.upper()}": str(scratch / f"rig-{name}") for name in ("report", "trace", "stats")}
-    return {"LD_PRELOAD": str(preload), **files, **settings}
+    return {"LD_PRELOAD": str(shared_library()), **files, **settings}
+
+
+def shared_library() -> Path:
+    """The library where the outer VM sees it as it is now; its name is made from its content."""
+    content = library().read_bytes()
+    path = LIBRARIES / f"librig-{hashlib.sha256(content).hexdigest()[:16]}.so"
+    with exclusive():
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".part")
+            partial.write_bytes(content)
+            partial.rename(path)
+    return path
 
 
 def assignments(environment: Mapping[str, str]) -> list[str]:

@@ -60,6 +60,8 @@ def test_device_help_has_options_with_defaults_and_grammar(cli: Cli) -> None:
     assert "Usage: -s SLOT,toy,OPTION[=VALUE]..." in out
     assert "  size=N                      How much of it. [4]" in out.splitlines()
     assert "  loud                        Say so. [off]" in out.splitlines()
+    assert "Values; on the command line a comma in a value is written twice: path=/a,,b is /a,b" in out.splitlines()
+    assert "  N                           a whole number: 12, 0xc, 0o14 or 0b1100" in out.splitlines()
 
 
 def test_device_help_of_the_disk_has_all_its_options(cli: Cli) -> None:

@@ -69,3 +69,16 @@ def test_unknown_device_type_has_only_the_rings_rules() -> None:
 
 def test_bit_41_belongs_to_the_net_device_where_it_is_not_in_the_ring_table() -> None:
     assert features.names(defs.ENTROPY, 1 << 41) == ["ADMIN_VQ"]
+
+
+def test_refusal_of_a_driver_without_what_is_mandatory() -> None:
+    """i2c.feat.reject."""
+    offered = VERSION_1 | 1
+    assert "ZERO_LENGTH_REQUEST" in str(features.refusal(defs.I2C, offered, VERSION_1))
+    assert features.refusal(defs.I2C, offered, offered) is None
+
+
+def test_device_that_does_not_offer_what_is_mandatory_is_none() -> None:
+    """i2c.feat.offer."""
+    assert "mandatory" in str(features.offer_problem(defs.I2C, 0))
+    assert features.offer_problem(defs.I2C, 1) is None

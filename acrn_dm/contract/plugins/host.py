@@ -50,6 +50,7 @@ class PluginManager:
     _pm: pluggy.PluginManager = attrs.field(repr=False)
     _provenance: dict[str, Provenance] = attrs.field(factory=dict)
     problems: list[PluginError] = attrs.field(factory=list)
+    failed: list[Provenance] = attrs.field(factory=list)  # those that ``problems`` are about
     left_out: list[Provenance] = attrs.field(factory=list)  # by the user's wish
     _parsers: list[object] = attrs.field(factory=list, repr=False)  # that options were added to
     _offers: dict[str, Offers[Any]] = attrs.field(factory=dict, repr=False)  # by hook, once they were asked for
@@ -190,6 +191,7 @@ class PluginManager:
                 self._add_options(plugin, [parser])
             except BaseException as e:
                 self.problems.append(faulty(e, str(origin), ADD_OPTIONS))
+                self.failed.append(origin)
                 self._forget(plugin, name)
                 self._offers.clear()
 
@@ -265,6 +267,7 @@ class PluginManager:
             self.register(entry.load(), origin)
         except BaseException as e:  # a plugin's import may raise anything
             self.problems.append(faulty(e, str(origin)))
+            self.failed.append(origin)
 
     def watch(self, tell: Callable[[str, dict[str, object], str], None]) -> Callable[[], object]:
         """Tell of every call of a hook, but for those that collect types: its name, its arguments, and `` raised ...``

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import attrs
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 
 WHAT = "virtio-blk"
@@ -213,7 +214,7 @@ class BlkConfig:
     @classmethod
     def from_string(cls, text: str) -> "BlkConfig":
         """Read the original's grammar. Raises ConfigError."""
-        tokens = text.split(",")
+        tokens = split_options(text)
         values: dict[str, Any] = {}
         while tokens and tokens[0].partition("=")[0] in ("iothread", "mq", "vhost-user", "vhost_user"):
             key, eq, value = tokens.pop(0).partition("=")

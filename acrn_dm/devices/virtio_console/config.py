@@ -10,6 +10,7 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.sockets.unix_listener import path_problem
+from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 
 WHAT = "virtio-console"
@@ -96,7 +97,7 @@ def _ports(value: Any) -> tuple[PortConfig, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
-        value = value.split(",")
+        value = split_options(value)
     if not isinstance(value, Sequence) or not value:
         raise ValueError("at least one port is needed: [@]TYPE:PORTNAME[=PATH][:server|client][:drop|wait]")
     return tuple(_port(item) for item in value)
@@ -163,13 +164,13 @@ class ConsoleConfig:
     @classmethod
     def from_string(cls, text: str) -> "ConsoleConfig":
         """Read the original's grammar. Raises ConfigError."""
-        items = text.split(",")
+        items = split_options(text)
         limits = [item for item in items if item.partition("=")[0] in ("max_ports", "max-ports")]
         if len(limits) > 1:
             raise ConfigError("option 'max_ports' is given twice", option=WHAT, value=text)
         values: dict[str, Any] = {"max_ports": limits[0].partition("=")[2]} if limits else {}
-        rest = ",".join(item for item in items if item not in limits)
-        key, eq, socket = rest.partition("=")
+        rest = [item for item in items if item not in limits]
+        key, eq, socket = ",".join(rest).partition("=")
         if key in ("vhost-user", "vhost_user"):
             return from_mapping(cls, {key: socket if eq else True, **values}, WHAT)
         return from_mapping(cls, {"ports": rest, **values} if rest or not limits else values, WHAT)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import attrs
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.option_types import FALSE_WORDS, TRUE_WORDS
 from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 from acrn_dm.contract.types import Bdf
@@ -18,8 +19,12 @@ MAX_PAIRS = 128  # queue pairs; with the control queue, notify registers fit the
 OUI = bytes((0x00, 0x16, 0x3E))  # of generated addresses, as in the original
 
 
+def _is_interface(name: str) -> bool:
+    return 0 < len(name) < 16 and name not in (".", "..") and not re.search(r"[\s/:]", name)
+
+
 def _interface(instance: object, attribute: "attrs.Attribute[str | None]", value: str | None) -> None:
-    if value is not None and (not 0 < len(value) < 16 or value in (".", "..") or re.search(r"[\s/:]", value)):
+    if value is not None and not _is_interface(value):
         raise ValueError(f"tap {value!r} is no interface name: 1 to 15 characters without '/', ':' and blanks")
 
 
@@ -87,16 +92,14 @@ class NetConfig:
     def from_string(cls, text: str) -> "NetConfig":
         """Read the original's grammar; a seed may stand anywhere. Raises ConfigError."""
         values: dict[str, Any] = {}
-        for token in filter(None, text.split(",")):
+        for token in filter(None, split_options(text)):
             key, eq, value = token.partition("=")
             if key in values:
                 raise ConfigError(f"option {key!r} is given twice", option=WHAT, value=text)
             if not eq and key != "vhost":
-                raise ConfigError(
-                    f"{token!r}: expected tap=NAME, vhost[=auto], vhost-user=SOCKET, mq=N, mac=... or mac_seed=...",
-                    option=WHAT,
-                    value=text,
-                )
+                meant = f"did you mean 'tap={token}'? " if _is_interface(token) and "tap" not in values else ""
+                known = "tap=NAME, vhost[=auto], vhost-user=SOCKET, mq=N, mac=... or mac_seed=..."
+                raise ConfigError(f"{token!r}: {meant}expected {known}", option=WHAT, value=text)
             values[key] = value if eq else True
         return from_mapping(cls, values, WHAT)
 

@@ -118,6 +118,7 @@ class InterruptController:
 
     pins: int
     tell: Tell  # of each MSI and each change of a line
+    pass_on: Callable[[MsiMessage], list[MsiMessage]] = lambda message: [message]
     msis: list[MsiMessage] = attrs.field(factory=list)  # every MSI ever delivered
     changes: list[LineChange] = attrs.field(factory=list)
     # In the order of registration: our fd, our resample fd.
@@ -133,7 +134,12 @@ class InterruptController:
         return list(self._own)
 
     def deliver(self, message: MsiMessage) -> None:
-        """Take an MSI."""
+        """Take an MSI, or what a test lets arrive in its place."""
+        for arrived in self.pass_on(message):
+            self.arrive(arrived)
+
+    def arrive(self, message: MsiMessage) -> None:
+        """An MSI is there."""
         self.msis.append(message)
         self.tell(message)
         self._pending.append(message)

@@ -10,9 +10,11 @@ each row can be a test of its own::
 *build* puts the device into ``SLOT`` of the machine it is given.
 """
 
-from acrn_dm.testing.conformance.old import CHECKS, HOSTILE, Check, assert_device_conforms
+from acrn_dm.testing.conformance.bench import Bench
+from acrn_dm.testing.conformance.checks import CHECKS, Check, assert_device_conforms
 from acrn_dm.testing.conformance.report import Outcome, Report, Verdict, junit, write_json
 from acrn_dm.testing.conformance.rule import NotApplicable, Rule, rule
+from acrn_dm.testing.conformance.rules.hostile import HOSTILE
 from acrn_dm.testing.conformance.run import RULES, conform
 from acrn_dm.testing.conformance.setup import Setup
 from acrn_dm.testing.conformance.subject import SLOT, Build, Subject
@@ -22,6 +24,7 @@ __all__ = (
     "HOSTILE",
     "RULES",
     "SLOT",
+    "Bench",
     "Build",
     "Check",
     "NotApplicable",

@@ -4,12 +4,12 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.testing.conformance.probes import Shape, probes
-from acrn_dm.testing.conformance.setup import INTX, MSI, MSIX, Setup
+from acrn_dm.testing.conformance.setup import INTX, LEGACY, MSI, MSIX, Setup
 from acrn_dm.testing.conformance.subject import SLOT, Subject, virtio_id
 from acrn_dm.testing.conformance.table import PCI, NotApplicable
 from acrn_dm.testing.conformance.watch import Watch
@@ -93,6 +93,11 @@ class Bench:
         return self.driver().registers.offered()
 
     @property
+    def legacy(self) -> bool:
+        """Whether the device has a legacy interface."""
+        return LEGACY in self.subject.axes["transport"]
+
+    @property
     def features(self) -> int:
         """What the setup's driver accepts: all, but MQ where it uses one pair of queues."""
         wanted = self.offered
@@ -166,18 +171,26 @@ class Bench:
 
     def answering(self, driver: VirtioDriver) -> list[tuple[DriverQueue, Shape]]:
         """Queues of *driver* that return a chain of that shape at once. Raises NotApplicable if none does."""
-        found = [(queue, self.answers[i]) for i, queue in driver.queues.items() if i in self.answers]
+        answers = self.answers
+        found = [(queue, answers[i]) for i, queue in driver.queues.items() if i in answers]
         if not found:
             raise NotApplicable("no queue returns a chain by itself")
         return found
 
+    def exchange_all(self, driver: VirtioDriver) -> None:
+        """See that the device still works: a chain on each queue that returns any."""
+        for index, queue in driver.queues.items():
+            if index in self.answers:
+                self.exchange(queue, self.answers[index])
+
     @property
     def answers(self) -> dict[int, Shape]:
-        """Queue -> the chain that it returns by itself, found out once for each subject."""
-        if self.subject.answers is None:
-            with Bench(self.subject, Setup(interrupts=self.setup.interrupts), self.watch) as other:
-                self.subject.answers = other.probe()
-        return dict(self.subject.answers)
+        """Queue -> the chain that it returns by itself, found out once for each number of pairs."""
+        pairs = self.setup.pairs
+        if pairs not in self.subject.answers:
+            with Bench(self.subject, Setup(interrupts=self.setup.interrupts, pairs=pairs), self.watch) as other:
+                self.subject.answers[pairs] = other.probe()
+        return self.subject.answers[pairs]
 
     def probe(self) -> dict[int, Shape]:
         """Send one chain of each shape to each queue, each to a driver of its own; see which come back."""
@@ -201,15 +214,29 @@ class Bench:
         """Let the device work until it has returned *count* chains; then what it returned. Less when it takes longer
         than a helper thread would, *limit_s*.
         """
-        until = time.monotonic() + (limit_s if self._has_threads else min(limit_s, PROBE_S))
+        done: list[Completion] = []
+
+        def look() -> bool:
+            done.extend(queue.completed())
+            return len(done) >= count
+
+        self.wait(look, limit_s)
+        look()
+        return done
+
+    def wait(self, true: Callable[[], bool], limit_s: float = LATE_S) -> bool:
+        """Let the device work until *true*, and then until it is idle; for *limit_s* at most, and no longer than its
+        loops have work if nobody but they could do any.
+        """
         self.machine.settle()
-        done = queue.completed()
-        while len(done) < count and time.monotonic() < until and self._may_come:
+        until = time.monotonic() + limit_s
+        while not true():
+            if threading.active_count() <= self._threads or time.monotonic() > until:
+                return False
             time.sleep(0.0005)
             self.machine.settle()
-            done += queue.completed()
         self.machine.settle()
-        return done + queue.completed()
+        return True
 
     def exchange(self, queue: DriverQueue, shape: Shape, *, indirect: bool = False) -> Completion:
         """Send one chain, kick, and return its completion. Raises AssertionError unless exactly that came back."""
@@ -219,14 +246,6 @@ class Bench:
         came = [c.token for c in done]
         assert came == [token], f"queue {queue.index}: sent chain {token} ({shape}), got back {came}"
         return done[0]
-
-    @property
-    def _has_threads(self) -> bool:
-        return threading.active_count() > self._threads
-
-    @property
-    def _may_come(self) -> bool:
-        return self._has_threads
 
     # Interrupts
 

@@ -1,6 +1,6 @@
 """The device under test as every rule knows it: how it is built, what it is, and which queues answer unasked."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -33,8 +33,7 @@ class Subject:
     reasons: dict[str, str] = attrs.field(factory=dict)
     kind: str = attrs.field(default="", init=False)
     axes: Axes = attrs.field(factory=dict, init=False)
-    answers: Mapping[int, Shape] | None = attrs.field(default=None, init=False)  # queue -> what it returns at once
-    threads: bool = attrs.field(default=False, init=False)  # helper threads finish its work
+    answers: dict[int, dict[int, Shape]] = attrs.field(factory=dict, init=False)  # pairs -> queue -> what it returns
 
     def look(self) -> None:
         """Find out what it is. Raises what building and starting it raises."""

@@ -38,7 +38,7 @@ class Row:
     def kind(self) -> str:
         """The kind of device that it is about, ``pci`` for functions that are no virtio devices, or nothing."""
         parts = self.id.split(".")
-        return AREAS.get(parts[1] if parts[0] == "d" else parts[0], "")
+        return AREAS.get(parts[1] if parts[0] in ("d", "dm") else parts[0], "")
 
     @property
     def strict(self) -> bool:

@@ -31,13 +31,19 @@ class Watch(logging.Handler):
             self.note(record.exc_info[1])
 
     def __enter__(self) -> Self:
-        logging.getLogger("acrn_dm").addHandler(self)
+        log = logging.getLogger("acrn_dm")
+        self._level = log.level
+        if log.getEffectiveLevel() > logging.ERROR:  # silence asked for is no deafness
+            log.setLevel(logging.ERROR)
+        log.addHandler(self)
         self._hook, threading.excepthook = threading.excepthook, self._thread_died
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         threading.excepthook = self._hook
-        logging.getLogger("acrn_dm").removeHandler(self)
+        log = logging.getLogger("acrn_dm")
+        log.removeHandler(self)
+        log.setLevel(self._level)
 
     def _thread_died(self, args: Any) -> None:
         self.note(args.exc_value)

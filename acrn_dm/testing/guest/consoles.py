@@ -25,3 +25,9 @@ def console_tails(prefix: str = "", *, lines: int = 40, since: float = 0.0) -> d
             if worth_showing:
                 tails[path.stem] = "\n".join(worth_showing[-lines:])
     return tails
+
+
+def remove_logs(prefix: str) -> None:
+    """Remove the logs of those consoles."""
+    for path in consoles().glob(f"{prefix}*.log"):
+        path.unlink(missing_ok=True)

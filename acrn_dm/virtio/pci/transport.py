@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
+from acrn_dm.base.bus import Handler
 from acrn_dm.base.errors import AcrnDmError, PluginError
 from acrn_dm.base.irq import Space
 from acrn_dm.contract.resources import Resources
@@ -34,6 +35,9 @@ from acrn_dm.virtio.pci.interrupts import Interrupts
 from acrn_dm.virtio.pci.legacy import LegacyBar
 from acrn_dm.virtio.pci.modern import ModernBar
 from acrn_dm.virtio.placement import USERSPACE, Placement
+from acrn_dm.virtio.strict.bars import StrictLegacyBar, StrictModernBar
+from acrn_dm.virtio.strict.registers import RegisterRules
+from acrn_dm.virtio.strict.report import StrictReport
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ class VirtioPci(PciFunction, Generic[D]):
         super().__init__(context, **identity(device, context))
         self.device = device
         self.failures = 0
+        self.strict = StrictReport(self.name) if context.strict else None
         self._next_report = 0.0
         self._closed = False
         self._unlocked = threading.Condition(self.lock)  # to let go of the lock, however often it was taken
@@ -74,6 +79,7 @@ class VirtioPci(PciFunction, Generic[D]):
             choice.make(self.backend_type, device),
             poll_ns=context.poll_ns,
             without_msix=self.interrupts.queue_without_msix,
+            driver_broke=None if self.strict is None else self.strict.broken,
         )
         self._lay_out()
         device.transport = self
@@ -81,16 +87,24 @@ class VirtioPci(PciFunction, Generic[D]):
     def _lay_out(self) -> None:
         config = DeviceConfig(self.device.config_size, lambda: self.data_plane.backend, self.core)
         if self.device.transitional:
-            handler = LegacyBar(self.core, config, lambda: self.interrupts.msix_enabled)
-            self.add_bar(LEGACY_BAR, legacy.bar_size(config.size), BarKind.IO, handler)
+            old = LegacyBar(self.core, config, lambda: self.interrupts.msix_enabled)
+            self.add_bar(LEGACY_BAR, legacy.bar_size(config.size), BarKind.IO, self._watched(old, legacy=True))
         if self.context.virtio_msi:
             self.add_msi()
         else:
             self.add_msix(MSIX_BAR, len(self.core.queues) + 1)
-        self.add_bar(MODERN_BAR, modern.BAR_SIZE, BarKind.MEM64, ModernBar(self.core, config))
+        new = self._watched(ModernBar(self.core, config), legacy=False)
+        self.add_bar(MODERN_BAR, modern.BAR_SIZE, BarKind.MEM64, new)
         pci_caps.add_structures(self, MODERN_BAR, queues=len(self.core.queues), config_size=config.size)
         self._window = pci_caps.ConfigWindow(self)
         self.use_intx()
+
+    def _watched(self, bar: Handler, *, legacy: bool) -> Handler:
+        """*bar*, behind the rules where the driver is checked."""
+        if self.strict is None:
+            return bar
+        rules = RegisterRules(self.core, self.strict, lambda: self.interrupts.msix_enabled, legacy=legacy)
+        return StrictLegacyBar(bar, rules) if legacy else StrictModernBar(bar, rules)
 
     @property
     def placement(self) -> Placement:

@@ -7,7 +7,7 @@ import acrn_dm_edu
 import pytest
 
 from acrn_dm import ConfigError
-from acrn_dm.testing import GuestFunction, SimMachine
+from acrn_dm.testing import GuestFunction, SimMachine, assert_device_conforms
 
 IDENT, LIVENESS, FACTORIAL, STATUS, PENDING, RAISE, ACKNOWLEDGE = 0x00, 0x04, 0x08, 0x20, 0x24, 0x60, 0x64
 SOURCE, DESTINATION, COUNT, COMMAND = 0x80, 0x88, 0x90, 0x98
@@ -52,6 +52,11 @@ class Card:
 def card() -> Iterator[Card]:
     with SimMachine(plugins=[acrn_dm_edu]) as m:
         yield Card(m)
+
+
+def test_device_conforms() -> None:
+    kind = next(iter(acrn_dm_edu.acrn_dm_device_types()))
+    assert_device_conforms(lambda machine: machine.add(kind, slot=3))
 
 
 def test_card_is_the_one_that_drivers_look_for(card: Card) -> None:
@@ -205,7 +210,7 @@ def test_transfer_under_way_can_not_be_changed(card: Card) -> None:
     assert card.machine.memory.read(RAM + 4, 4) == b"data"
 
 
-def test_reset_ends_what_is_under_way(card: Card) -> None:
+def test_reset_ends_what_is_under_way(card: Card, caplog: pytest.LogCaptureFixture) -> None:
     card.write(STATUS, 0x80)
     card.write(FACTORIAL, 5)
     for offset, value in ((SOURCE, BUFFER), (DESTINATION, RAM), (COUNT, 4), (COMMAND, 7)):
@@ -216,6 +221,7 @@ def test_reset_ends_what_is_under_way(card: Card) -> None:
     assert card.machine.memory.read(RAM, 4) == b"keep"
     assert [card.read(at) for at in (FACTORIAL, STATUS, PENDING, COMMAND)] == [0] * 4
     assert not card.line
+    assert not caplog.records
 
 
 def test_latency_lets_the_guest_see_a_job_under_way() -> None:

@@ -194,6 +194,13 @@ def test_file_that_is_no_chip_is_named(tmp_path: Path) -> None:
             m.start()
 
 
+def test_original_grammar_says_the_same_as_options() -> None:
+    config = acrn_dm_gpio.GpioConfig.from_string("@gpiochip0{17=led:RESET},irq=off")
+    assert (str(config.chip), config.line, config.irq) == ("/dev/gpiochip0", ("17=led", "RESET"), False)
+    with pytest.raises(ConfigError, match="unknown option"):
+        acrn_dm_gpio.GpioConfig.from_string("@gpiochip0{1}@gpiochip1{2}")
+
+
 def test_check_names_a_missing_chip() -> None:
     with SimMachine(plugins=[acrn_dm_gpio]) as m:
         lines = m.add("virtio-gpio", "chip=/nosuch", slot=3).check()

@@ -13,9 +13,12 @@ class Options:
     size: int = option(default=1, help="A size.")
 
 class Device(VirtioDevice):
-    device_id = 4
+    device_id = 63
     def __init__(self, config, context):
         super().__init__(context)
+    def handle_queue(self, queue):
+        for chain in queue.pop_batch():
+            queue.push(chain)
 
 def device(name="odd", **more):
     return DeviceType(**{"name": name, "summary": "odd", "config": Options, "create": Device, **more})

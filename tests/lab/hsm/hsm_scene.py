@@ -32,8 +32,8 @@ class Preloading:
     vm: OuterVm
     environment: Mapping[str, str]
 
-    def spawn(self, argv: Sequence[str | Path], *, cwd: Path) -> GuestProcess:
-        return self.vm.spawn(argv, cwd=cwd, env=self.environment)
+    def spawn(self, argv: Sequence[str | Path], *, cwd: Path, stem: Sequence[str] = ()) -> GuestProcess:
+        return self.vm.spawn(argv, cwd=cwd, env=self.environment, stem=stem)
 
     def alive(self) -> bool:
         return self.vm.alive()
@@ -68,8 +68,7 @@ class Hsm:
                 raise
         self.rig.vm.restart()
         for old in self.scratch.iterdir():
-            if old.name != preload.LIBRARY:
-                old.unlink()
+            old.unlink()
         return self.rig.finish(self.start(*arguments, **how), timeout)
 
     def assert_clean(self, run: Run, devices: int = 2) -> None:

@@ -1,6 +1,7 @@
 """A small machine in the lab: acrn-dm with disk and report port boots a stock kernel, and what is left of the run."""
 
 import hashlib
+import importlib.metadata
 import json
 import random
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import attrs
 
+from acrn_dm.contract.plugins import BUILTINS
 from acrn_dm.testing.guest.command_line import COMMAND_LINE
 from acrn_dm.testing.guest.errors import HarnessError
 from acrn_dm.testing.guest.inner.initramfs import GUEST_MODULES, guest_init, guest_initramfs
@@ -23,6 +25,14 @@ from lab.paths import ROOT
 GUEST = Path(__file__).resolve().with_name("machine.sh")
 DISK_KIB = 1024
 LIMIT = 150.0
+
+
+def stem() -> list[str]:
+    """What acrn-dm has imported when it boots a machine. It is executed, not forked, where its start is the subject: in
+    the demonstration, by launch scripts and by the tests of vhost.
+    """
+    installed = [entry.module for entry in importlib.metadata.entry_points(group="acrn_dm")]
+    return ["acrn_dm.cli.app", "acrn_dm.machine.build", *BUILTINS.values(), *installed]
 
 
 @attrs.frozen(kw_only=True)
@@ -92,7 +102,7 @@ class Rig:
             *(direct if boot is None else boot(initramfs, command_line)),
             *(*arguments, "lab"),
         ]
-        return self.vm.spawn(argv, cwd=ROOT)
+        return self.vm.spawn(argv, cwd=ROOT, stem=stem())
 
     def _observed(self, disk: str) -> list[str]:
         """The program, which tells what it did, and the devices of each machine."""

@@ -1,6 +1,6 @@
 """Debian's firmware for virtual machines starts the stock kernel, on KVM and on the emulated HSM."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ class Unhurried:
 
     vm: Any
 
-    def spawn(self, argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str] | None = None) -> GuestProcess:
+    def spawn(self, argv: Sequence[str | Path], **how: Any) -> GuestProcess:
         set_tick(self.vm, SLOW_TICK_US)
-        return self.vm.spawn(argv, cwd=cwd, env=env)
+        return self.vm.spawn(argv, **how)
 
     def run(self, *arguments: Any, **how: Any) -> Any:
         return self.vm.run(*arguments, **how)

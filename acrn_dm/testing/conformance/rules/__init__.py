@@ -1,6 +1,19 @@
 """Rules of any virtio device: what sections 2 to 4 of the specification say, and what a device owes besides."""
 
 from acrn_dm.testing.conformance.rule import rules_of
-from acrn_dm.testing.conformance.rules import features, life
+from acrn_dm.testing.conformance.rules import (
+    capabilities,
+    chains,
+    common,
+    config,
+    features,
+    hostile,
+    isr,
+    life,
+    msix,
+    notify,
+    ring,
+    status,
+)
 
-RULES = rules_of(features, life)
+RULES = rules_of(status, features, config, chains, ring, notify, hostile, capabilities, common, msix, isr, life)

@@ -20,12 +20,14 @@ def guest_initramfs(
     files: Mapping[str, bytes] | None = None,
     programs: Sequence[str] = (),
     lspci: bool = False,
+    behind: bytes = b"",
 ) -> Path:
     """A guest's whole user space: busybox, these modules, and ``init`` as a busybox shell script.
 
     The script finds busybox's commands in /bin, the modules in /modules with the order to load them in /lab/modules,
     ``settings`` as shell assignments in /lab/settings and ``files`` by their path; ``programs`` of this host in
-    /bin, and with ``lspci`` that one. The same arguments give the same file, made once.
+    /bin, and with ``lspci`` that one; ``behind`` is another archive with further files. The same arguments give the
+    same file, made once.
     """
     entries = [
         *initramfs.base(init),
@@ -35,7 +37,7 @@ def guest_initramfs(
         *initramfs.programs([*programs, *(["lspci"] if lspci else [])]),
         *(initramfs.pci_names() if lspci else []),
     ]
-    return initramfs.store("guest", entries)
+    return initramfs.store("guest", entries, behind=behind)
 
 
 def guest_init(script: Path | None = None) -> str:

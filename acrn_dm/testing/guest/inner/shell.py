@@ -1,110 +1,107 @@
 """A guest that does what it is told over its virtio console: the other end of shell.sh."""
 
-import re
+import contextlib
+import shlex
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from acrn_dm.testing.guest.command_line import COMMAND_LINE
+from acrn_dm.testing.guest.errors import HarnessError
+from acrn_dm.testing.guest.images.initramfs import busybox
+from acrn_dm.testing.guest.inner.dialogue import Dialogue
 from acrn_dm.testing.guest.inner.initramfs import GUEST_MODULES, SHELL, guest_init, guest_initramfs
 from acrn_dm.testing.guest.kernels.debian import Kernel
-from acrn_dm.testing.guest.outer.channel import GuestProcess
-from acrn_dm.testing.guest.outer.vm import OuterVm
+from acrn_dm.testing.guest.process import Place, Process
 
 PROGRAM = (sys.executable, "-m", "acrn_dm")
 BOOT_LIMIT = 120.0
-SERIAL_PORT = 5555  # in the outer VM
-# Keeps what the kernel says there: a guest that crashes reboots, and that is all that is left of it.
-LISTENER = """
-import socket, sys, time
-while True:
-    try:
-        port = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-        break
-    except ConnectionRefusedError:
-        time.sleep(0.1)
-with open(sys.argv[2], "ab", buffering=0) as log:
-    while data := port.recv(65536):
-        log.write(data)
-"""
+SERIAL_PORT = 5555  # where acrn-dm runs
+CONSOLE_SLOT = 2
 
 
 class GuestShell:
-    """acrn-dm in the outer VM, started as *program*, with *arguments* added; its standard input and output are the
-    port."""
+    """acrn-dm at *place*, started as *program* with *arguments* added; its standard input and output are the port.
+
+    What the guest's kernel says goes to the file serial in *scratch*, which *place* sees at the same path: it is all
+    that is left of a guest that crashes. Entering is booting: raises HarnessError, with the console's end.
+    """
 
     def __init__(
         self,
-        vm: OuterVm,
+        place: Place,
         kernel: Kernel,
         scratch: Path,
         arguments: Sequence[str],
         *,
+        initramfs: Path | None = None,
         modules: Sequence[str] = (),
         programs: Sequence[str] = (),
         append: str = "",
         program: Sequence[str] = PROGRAM,
+        env: Mapping[str, str] | None = None,
+        port: int = SERIAL_PORT,
+        timeout: float = BOOT_LIMIT,
     ) -> None:
-        initramfs = guest_initramfs(
+        initramfs = initramfs or guest_initramfs(
             kernel, init=guest_init(SHELL), modules=[*GUEST_MODULES, *modules], programs=programs
         )
         argv = [
-            *(
-                *program,
-                "--hypervisor",
-                "kvm",
-                "--logger_setting",
-                "console,level=4",
-                "-s",
-                "0:0,hostbridge",
-                "-s",
-                "1:0,lpc",
-            ),
-            *("-l", f"com1,tcp:{SERIAL_PORT}"),
-            *("-s", "2,virtio-console,stdio:shell", "-k", str(kernel.image), "-r", str(initramfs)),
-            *("-B", f"{COMMAND_LINE} {append}".strip(), *arguments, "lab"),
+            *(*program, "--hypervisor", "kvm", "--logger_setting", "console,level=4", "--manager-directory", "none"),
+            *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", f"com1,tcp:{port}"),
+            *("-s", f"{CONSOLE_SLOT},virtio-console,stdio:shell", "-k", str(kernel.image), "-r", str(initramfs)),
+            *("-B", f"{COMMAND_LINE} {append}".strip(), *arguments, "guest"),
         ]
         self._serial = scratch / "serial"
         self._serial.unlink(missing_ok=True)
-        self.process: GuestProcess = vm.spawn(argv, cwd=Path.cwd())
-        vm.spawn([sys.executable, "-c", LISTENER, str(SERIAL_PORT), self._serial])
-        self._number = 0
-        self._read = 0  # characters of the output that belong to earlier commands
-        self._answer(BOOT_LIMIT)
+        self.process = place.spawn(argv, cwd=Path.cwd(), env=env)
+        self._listener = place.spawn(_listen(port, self._serial))
+        self._dialogue = Dialogue(self.process, self._last_words)
+        try:
+            self._dialogue.wait_up(timeout)
+        except BaseException:
+            self.kill()
+            raise
 
-    def run(self, command: str, timeout: float = 60.0) -> str:
-        """Run a shell command line in the guest; its output. Raises AssertionError if it fails."""
-        self._number += 1
-        self.process.write(command.encode() + b"\n")
-        output, status = self._answer(timeout)
-        assert status == 0, f"{command!r} in the guest ended with {status}: {output[-2000:]}"
-        return output
+    def run(self, command: str, timeout: float = 60.0, shown: str = "") -> str:
+        """Run a shell command line in the guest, called *shown* in messages; its output. Raises CommandFailed,
+        HarnessTimeout, HarnessError.
+        """
+        return self._dialogue.run(command, timeout, shown)
 
-    def reboot(self) -> None:
+    def reboot(self, timeout: float = BOOT_LIMIT) -> None:
         """Reset the machine and wait until the guest is there again."""
-        self._number = 0
-        self.process.write(b"reboot -f\n")
-        self._answer(BOOT_LIMIT)
+        self._dialogue.reboot(timeout)
 
     def power_off(self, timeout: float = 30.0) -> int:
         """End the guest; acrn-dm's exit status."""
         self.process.write(b"poweroff -f\n")
-        return self.process.wait(timeout).rc
+        try:
+            return self.process.wait(timeout).rc
+        finally:
+            _end(self._listener)
 
-    def _answer(self, timeout: float) -> tuple[str, int]:
-        end = re.compile(rf"^END {self._number} (\d+)\r?\n", re.MULTILINE)
-        deadline = time.monotonic() + timeout
-        while not (found := end.search(text := self.process.stdout, self._read)):
-            assert time.monotonic() < deadline, (
-                f"no answer from the guest: {text[self._read :][-2000:]}{self._last_words()}"
-            )
-            assert self.process.returncode is None, f"acrn-dm has ended: {self.process.stderr[-2000:]}"
-            time.sleep(0.02)
-        output = text[self._read : found.start()]
-        self._read = found.end()
-        return output.strip(), int(found[1])
+    def kill(self) -> None:
+        """End acrn-dm at once."""
+        _end(self.process)
+        _end(self._listener)
+
+    def console(self) -> str:
+        """What the guest's kernel has printed on its serial console."""
+        return self._serial.read_text(errors="replace").replace("\r\n", "\n") if self._serial.exists() else ""
 
     def _last_words(self) -> str:
-        serial = self._serial.read_text(errors="replace") if self._serial.exists() else ""
-        return f"\nits kernel: ...{serial[-4000:]}\nacrn-dm: ...{self.process.stderr[-2000:]}"
+        said = self.console()[-4000:] or "(nothing)"
+        return f"\nits kernel said last: {said}\nacrn-dm said last: {self.process.stderr[-2000:] or '(nothing)'}"
+
+
+def _end(process: Process) -> None:
+    with contextlib.suppress(HarnessError):  # the outer VM may be gone, and it with that
+        process.signal(9)
+        process.wait(5.0)
+
+
+def _listen(port: int, log: Path) -> str:
+    """A shell command line that appends what comes from a TCP port of its own host to *log*."""
+    netcat = f"{shlex.quote(str(busybox()))} nc 127.0.0.1 {port}"
+    return f"until {netcat} >> {shlex.quote(str(log))} 2> /dev/null; do sleep 0.1; done"

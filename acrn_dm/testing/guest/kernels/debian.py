@@ -13,8 +13,10 @@ from pathlib import Path
 
 import attrs
 
+from acrn_dm.testing.guest import progress
 from acrn_dm.testing.guest.errors import HarnessUnavailable
-from acrn_dm.testing.guest.kernels.packages import STAMP, Apt, run_tool, suite_apt, suites, system_tool
+from acrn_dm.testing.guest.kernels import sums
+from acrn_dm.testing.guest.kernels.packages import STAMP, Apt, fresh_apt, run_tool, suite_apt, suites, system_tool
 from acrn_dm.testing.guest.places import exclusive, home
 
 META_PACKAGE = "linux-image-amd64"
@@ -28,6 +30,10 @@ class Kernel:
 
     version: str  # as in uname -r, for example 6.1.0-40-amd64
     tree: Path  # holds boot/ and lib/modules/, with modules.dep made
+
+    def read(self, path: Path) -> bytes:
+        """The content of a file of it. Raises HarnessError when that is not what was unpacked."""
+        return sums.read(self.tree, path)
 
     @property
     def image(self) -> Path:
@@ -49,7 +55,7 @@ def debian_kernel() -> Kernel:
     kernels = home() / "kernel"
     with exclusive():
         kernel = _newest_unpacked(kernels)
-        return kernel if kernel is not None else _fetch(kernels, Apt(), _image_package())
+        return kernel if kernel is not None else _fetch(kernels, *_image_package())
 
 
 def suite_kernel(suite: str) -> Kernel:
@@ -68,9 +74,11 @@ def suite_kernel(suite: str) -> Kernel:
 
 def _newest_unpacked(kernels: Path) -> Kernel | None:
     stamps = sorted(kernels.glob(f"*/{STAMP}"), key=lambda path: path.stat().st_mtime)
-    if not stamps:
-        return None
-    return Kernel(version=stamps[-1].read_text().strip(), tree=stamps[-1].parent)
+    for stamp in reversed(stamps):
+        kernel = Kernel(version=stamp.read_text().strip(), tree=stamp.parent)
+        if sums.intact(kernel.tree, [kernel.image, kernel.quick_image]):
+            return kernel
+    return None
 
 
 def _fetch(kernels: Path, apt: Apt, package: str) -> Kernel:
@@ -83,11 +91,14 @@ def _fetch(kernels: Path, apt: Apt, package: str) -> Kernel:
         if re.fullmatch(rf"linux-(base|binary|modules)-{re.escape(version)}", name)
     ]
     for part in (package, *parts):  # from 6.16 on the kernel and its modules are packages of their own
-        apt.unpack(part, tree)
+        with progress.step(f"fetching {part}, into {kernels}"):
+            apt.unpack(part, tree)
     _in_one_place(tree, version)
     run_tool([system_tool("depmod"), "-b", str(tree), version])
     kernel = Kernel(version=version, tree=tree)
-    _unpack_image(kernel)
+    with progress.step(f"unpacking {kernel.image.name}"):
+        _unpack_image(kernel)
+        sums.write(tree, ["boot/*", "lib/modules/**/*.ko*"])
     (tree / STAMP).write_text(version + "\n")
     return kernel
 
@@ -117,15 +128,18 @@ def _unpack_image(kernel: Kernel) -> None:
             subprocess.run(["zstd", "-dcq"], input=payload, stdout=file, check=True)
 
 
-def _image_package() -> str:
-    """The versioned package of this host's release, with the package lists updated if they know none."""
-    package = _versioned(Apt())
+def _image_package() -> tuple[Apt, str]:
+    """The versioned package of this host's release, and the apt that knows it: one with lists of our own where the
+    host's lists know none."""
+    apt = Apt()
+    package = _versioned(apt)
     if package is None:
-        subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
-        package = _versioned(Apt())
+        with progress.step("fetching apt's package lists"):
+            apt = fresh_apt()
+        package = _versioned(apt)
     if package is None:
         raise HarnessUnavailable(f"no Debian kernel: apt knows no package {META_PACKAGE}")
-    return package
+    return apt, package
 
 
 def _versioned(apt: Apt) -> str | None:

@@ -7,6 +7,7 @@ has: the host's own sources stay as they are.
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -62,11 +63,19 @@ def suite_apt(suite: str) -> Apt:
     apt = Apt(options=_private(own))
     if not (own / STAMP).exists():
         signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
-        (own / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-        (own / "cache" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+        _make(own)
         (own / "sources.list").write_text(f"deb {signed}{_mirror()} {suite} main\n")
         apt.update()
         (own / STAMP).touch()
+    return apt
+
+
+def fresh_apt() -> Apt:
+    """apt with this host's sources, and package lists of its own that were fetched now."""
+    own = home() / "apt"
+    _make(own)
+    apt = Apt(options=_options(_storage(own)))
+    apt.update()
     return apt
 
 
@@ -82,17 +91,27 @@ def suite_package(suite: str, package: str) -> Path:
     return tree
 
 
-def _private(own: Path) -> tuple[str, ...]:
-    settings = {
-        "Dir::Etc::SourceList": own / "sources.list",
-        "Dir::Etc::SourceParts": own / "none",
+def _make(own: Path) -> None:
+    (own / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    (own / "cache" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+
+
+def _storage(own: Path) -> dict[str, object]:
+    return {
         "Dir::State::Lists": own / "lists",
         "Dir::Cache": own / "cache",
-        "APT::Architectures": "amd64",
         "APT::Sandbox::User": "root",
         "Acquire::Languages": "none",
         "Acquire::Retries": 2,
     }
+
+
+def _private(own: Path) -> tuple[str, ...]:
+    sources = {"Dir::Etc::SourceList": own / "sources.list", "Dir::Etc::SourceParts": own / "none"}
+    return _options({**sources, **_storage(own), "APT::Architectures": "amd64"})
+
+
+def _options(settings: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(part for name, value in settings.items() for part in ("-o", f"{name}={value}"))
 
 

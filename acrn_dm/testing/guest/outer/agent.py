@@ -1,7 +1,8 @@
 """Process 1 of the outer VM: runs commands for the host, over a virtio-serial port. Talks to channel.py.
 
 One JSON object a line, both ways; bytes as base64. From the host:
-    {"op": "start", "id": N, "argv": [...], "cwd": path or null, "env": {...} added to the agent's own}
+    {"op": "start", "id": N, "argv": [...], "cwd": path or null, "env": {...} added to the agent's own,
+     "stem": modules to import ahead: argv, which is python -m NAME ..., is forked by stem.py that has them; or none}
     {"op": "input", "id": N, "data": base64}      {"op": "close", "id": N}      {"op": "signal", "id": N, "number": N}
 To the host:
     {"ready": true}      {"id": N, "fd": 1 or 2, "data": base64}      {"id": N, "exit": status as in subprocess}
@@ -23,9 +24,14 @@ from functools import partial  # json has it loaded already
 TYPE_CHECKING = False  # as type checkers know it; importing typing would cost a tenth of a second in here
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from socket import socket as Socket
     from typing import Any
 
+    Started = tuple[int, str]  # process, or why there is none
+
 CHUNK = 65536
+EARLY = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC")
+STEM, STEM_FD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stem.py"), 3
 KVM_CREATE_VM, KVM_CREATE_VCPU, KVM_CREATE_IRQCHIP = 0xAE01, 0xAE41, 0xAE60
 
 
@@ -50,6 +56,7 @@ class Agent:
         self.incoming = b""
         self.children: dict[int, Child] = {}  # by the host's number
         self.handlers: dict[int, Callable[[], object]] = {}  # descriptor -> called when it is ready
+        self.stems: dict[str, Socket] = {}  # by what makes them differ
         self.wake = self._wake_on_child_exit()
 
     def _wake_on_child_exit(self) -> int:
@@ -86,7 +93,7 @@ class Agent:
     def obey(self, order: dict[str, Any]) -> None:
         number = order["id"]
         if order["op"] == "start":
-            self.start(number, order["argv"], order["cwd"], order["env"])
+            self.start(number, order["argv"], order["cwd"], order["env"], order["stem"])
             return
         child = self.children.get(number)
         if child is None:
@@ -100,27 +107,71 @@ class Agent:
             child.closing = True
             self.feed(child)
 
-    def start(self, number: int, argv: list[str], cwd: str | None, environment: dict[str, str]) -> None:
+    def start(
+        self, number: int, argv: list[str], cwd: str | None, environment: dict[str, str], stem: list[str]
+    ) -> None:
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
-        failure, failed = os.pipe2(os.O_CLOEXEC)
-        pid = os.fork()
-        if pid == 0:
-            self.become(argv, cwd, environment, [pipes[0][0], pipes[1][1], pipes[2][1]], failed)
-        for fd in (pipes[0][0], pipes[1][1], pipes[2][1], failed):
-            os.close(fd)
-        error = os.read(failure, CHUNK)
-        os.close(failure)
+        theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
         ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
+        fork = partial(self.fork_stem, stem) if stem else self.execute
+        pid, error = fork(argv, cwd, {**os.environ, **environment}, theirs)
+        for fd in theirs:
+            os.close(fd)
         if error:
             for fd in ours:
                 os.close(fd)
-            self.send(id=number, error=error.decode())
+            self.send(id=number, error=error)
             return
         child = self.children[number] = Child(number, pid, ours)
         for fd in ours:
             os.set_blocking(fd, False)
         for fd, name in ((child.stdout, 1), (child.stderr, 2)):
             self.watch(fd, select.POLLIN, partial(self.forward, number, fd, name))
+
+    def execute(self, argv: list[str], cwd: str | None, environment: dict[str, str], files: list[int]) -> Started:
+        failure, failed = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            self.become(argv, cwd, environment, files, failed)
+        os.close(failed)
+        error = os.read(failure, CHUNK)
+        os.close(failure)
+        return pid, error.decode()
+
+    def fork_stem(
+        self, modules: list[str], argv: list[str], cwd: str | None, environment: dict[str, str], files: list[int]
+    ) -> Started:
+        """Have it forked by the stem that has these modules, and all that Python and its loader read when they start
+        and never again.
+        """
+        import socket  # noqa: PLC0415
+
+        early = sorted((name, value) for name, value in environment.items() if name.startswith(EARLY))
+        key = json.dumps([argv[0], cwd, early, modules])
+        stem = self.stems.get(key)
+        if stem is None:
+            stem, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                error = self.start_stem([argv[0], STEM, str(STEM_FD), *modules], cwd, environment, theirs)
+            if error:
+                return 0, error
+            self.stems[key] = stem
+        order = {"argv": argv[2:], "cwd": cwd, "env": environment}
+        try:
+            socket.send_fds(stem, [json.dumps(order).encode()], files)
+            answer = json.loads(stem.recv(CHUNK))
+        except (OSError, ValueError):  # of no answer, too
+            del self.stems[key]
+            return 0, "its stem has ended, see the console"
+        return answer.get("pid", 0), answer.get("error", "")
+
+    def start_stem(self, argv: list[str], cwd: str | None, environment: dict[str, str], control: Socket) -> str:
+        """Its files are pipes, as those of what it forks, so that Python buffers them alike. Why it could not be."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        _, error = self.execute(argv, cwd, environment, [reader, writer, sys.stderr.fileno(), control.fileno()])
+        os.close(reader)
+        os.close(writer)
+        return error
 
     def become(
         self, argv: list[str], cwd: str | None, environment: dict[str, str], files: list[int], failed: int
@@ -133,7 +184,7 @@ class Agent:
             os.chdir(cwd or "/")
             for name in (signal.SIGPIPE, signal.SIGCHLD):
                 signal.signal(name, signal.SIG_DFL)
-            os.execvpe(argv[0], argv, {**os.environ, **environment})
+            os.execvpe(argv[0], argv, environment)
         except BaseException as error:
             os.write(failed, (str(error) or repr(error)).encode())
         os._exit(127)

@@ -11,24 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from acrn_dm.testing.guest.errors import HarnessError, HarnessTimeout
+from acrn_dm.testing.guest.process import Command, Result
 
 _INPUT_CHUNK = 49152
-
-Command = str | Sequence[str | Path]
 GONE = "the outer VM is gone"
-
-
-@attrs.frozen(kw_only=True)
-class Result:
-    """The end of a command in the outer VM."""
-
-    rc: int  # exit status, or minus the signal's number
-    stdout: str
-    stderr: str
-    seconds: float
 
 
 class GuestProcess:
@@ -141,12 +128,14 @@ class Channel:
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
+        stem: Sequence[str] = (),
     ) -> GuestProcess:
         """Start a program (sequence) or a shell command line (string) in its own session, and return at once."""
         argv = ["/bin/sh", "-c", command] if isinstance(command, str) else [str(part) for part in command]
         number = next(self._numbers)
         process = self._processes[number] = GuestProcess(self, number, on_output)
-        self.send({"op": "start", "id": number, "argv": argv, "cwd": str(cwd) if cwd else None, "env": dict(env or {})})
+        place = {"cwd": str(cwd) if cwd else None, "env": dict(env or {})}
+        self.send({"op": "start", "id": number, "argv": argv, **place, "stem": list(stem)})
         return process
 
     def send(self, order: Mapping[str, object]) -> None:

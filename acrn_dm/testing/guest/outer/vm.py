@@ -1,11 +1,12 @@
 """The outer VM: an emulated AMD machine with nested virtualization that runs commands on this host's file tree."""
 
 import contextlib
+import shlex
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,10 +16,11 @@ from acrn_dm.testing.guest.command_line import COMMAND_LINE
 from acrn_dm.testing.guest.consoles import console_log, console_tails
 from acrn_dm.testing.guest.errors import HarnessError, HarnessTimeout
 from acrn_dm.testing.guest.kernels.debian import debian_kernel
-from acrn_dm.testing.guest.outer.channel import Channel, Command, GuestProcess, Result
+from acrn_dm.testing.guest.outer.channel import Channel, GuestProcess
 from acrn_dm.testing.guest.outer.initramfs import AGENT_PORT, outer_initramfs
 from acrn_dm.testing.guest.outer.postmortem import examine
 from acrn_dm.testing.guest.places import home
+from acrn_dm.testing.guest.process import Command, Result
 
 # Seconds for each attempt; an idle machine takes about six. About one boot in twenty hangs early in software emulation,
 # probably by what agent.hold_kvm tells of: the first limit is for those, the second for slow hosts.
@@ -42,11 +44,14 @@ class OuterVm:
     """A context manager; entering boots the VM. Many threads may run commands in it at once.
 
     Inside, every path is as on this host; what is written stays in the VM's memory, except in the guests' home, which
-    is shared and writable, uncached, at its own path (and as /lab-out). What the host changes elsewhere after the boot
-    may or may not be seen.
+    is shared and writable, uncached, at its own path (and as /lab-out), as are the folders *shares*. What the host
+    changes elsewhere after the boot may or may not be seen.
     """
 
-    def __init__(self, *, memory_mib: int = 4096, cpus: int = 2, name: str = "outer") -> None:
+    def __init__(
+        self, *, memory_mib: int = 4096, cpus: int = 2, name: str = "outer", shares: Sequence[Path] = ()
+    ) -> None:
+        self.shares = tuple(path.resolve() for path in shares)
         self.memory_mib = memory_mib
         self.cpus = cpus
         self.name = name
@@ -63,6 +68,7 @@ class OuterVm:
         while True:
             try:
                 self._boot(kernel.quick_image, initramfs)
+                self._mount_shares()
                 return self
             except HarnessTimeout:
                 self.early_hangs += 1
@@ -120,11 +126,17 @@ class OuterVm:
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
+        stem: Sequence[str] = (),
     ) -> GuestProcess:
-        """Start a program (sequence) or a shell command line (string) in its own session, and return at once."""
+        """Start a program (sequence) or a shell command line (string) in its own session, and return at once.
+
+        *stem*: modules. The command, ``python -m NAME ...``, is then forked by a process that has imported them, which
+        the first such command makes: see ``stem``.
+        """
         if self._channel is None:
             raise HarnessError("the outer VM is not up")
-        return self._channel.spawn(command, cwd=cwd, env={**BYTE_CODE, **(env or {})}, on_output=on_output)
+        environment = {**BYTE_CODE, **(env or {})}
+        return self._channel.spawn(command, cwd=cwd, env=environment, on_output=on_output, stem=stem)
 
     def _boot(self, image: Path, initramfs: Path) -> None:
         started = time.monotonic()
@@ -151,6 +163,15 @@ class OuterVm:
             raise HarnessError(f"the outer VM ended while booting; console:\n{self.console()}")
         self.boot_seconds = time.monotonic() - started
 
+    def _mount_shares(self) -> None:
+        options = "trans=virtio,version=9p2000.L,msize=524288,cache=none"
+        for number, path in enumerate(self.shares):
+            make = (
+                f"mkdir -p {shlex.quote(str(path))} && mount -t 9p -o {options} share{number} {shlex.quote(str(path))}"
+            )
+            if (done := self.run(make)).rc:
+                raise HarnessError(f"{path} can't be shared with the outer VM: {done.stderr}")
+
     def _socket_pair(self) -> tuple[socket.socket, socket.socket]:
         """Our end, closed with the VM, and QEMU's."""
         ours, theirs = socket.socketpair()
@@ -166,15 +187,15 @@ class OuterVm:
             console_log(f"{self.name}-hang-{self.early_hangs + self.restarts}").write_text(examine(self._monitor))
 
     def _arguments(self, image: Path, initramfs: Path, channel: int, monitor: int, console: Path) -> list[str]:
-        share = "security_model=none,multidevs=remap"
         return [
             *("-machine", "pc,usb=off,vmport=off", "-accel", "tcg,thread=multi", "-cpu", CPU),
             *("-smp", str(self.cpus), "-m", str(self.memory_mib)),
             *("-kernel", str(image), "-initrd", str(initramfs), "-append", KERNEL_COMMAND_LINE),
             *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
             *("-chardev", f"file,id=serial,path={console}", "-serial", "chardev:serial"),
-            *("-virtfs", f"local,path=/,mount_tag=host,readonly=on,{share}"),
-            *("-virtfs", f"local,path={home()},mount_tag=lab,{share}"),
+            *_share(Path("/"), "host", "readonly=on,"),
+            *_share(home(), "lab"),
+            *(word for number, path in enumerate(self.shares) for word in _share(path, f"share{number}")),
             *("-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,fd={channel}"),
             *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
         ]
@@ -183,3 +204,9 @@ class OuterVm:
     def _end(process: subprocess.Popen[bytes], channel: Channel) -> None:
         process.kill()  # which ends the channel
         channel.join()
+
+
+def _share(path: Path, tag: str, how: str = "") -> tuple[str, str]:
+    """QEMU's option for a folder of this host, to be mounted by that tag. A comma in a value is written twice."""
+    folder = str(path).replace(",", ",,")
+    return "-virtfs", f"local,path={folder},mount_tag={tag},{how}security_model=none,multidevs=remap"

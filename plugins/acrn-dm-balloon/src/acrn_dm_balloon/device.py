@@ -119,7 +119,7 @@ class BalloonDevice(VirtioDevice):
         assert self._loop is not None
         with self._loop.held():
             self._features = features
-            self._roles = roles(features, [queue.index for queue in queues])
+            self._roles = roles(features)
             self._first_stats = not features >> 32 & 1  # 5.5.6.3.2: a legacy driver's first buffer may be anything
             if not self._begun and self.config.script is not None:
                 self._lines.play(self._loop, self.config.script)
@@ -210,7 +210,7 @@ class BalloonDevice(VirtioDevice):
     def _check_size(self, size: int) -> None:
         """Whether the guest has so much. Raises ConfigError."""
         assert self.pages is not None
-        ram = sum(region.size for region in self.pages.memory.regions)
+        ram = sum(region.size for region in self.pages.memory.regions if not region.owned)
         if size >= ram:
             raise ConfigError(f"the guest has {ram} bytes in all", option="size", value=size)
 

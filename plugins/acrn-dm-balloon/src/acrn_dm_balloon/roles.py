@@ -1,11 +1,11 @@
 """The queues' numbers, on which drivers do not agree.
 
 The specification numbers them whatever was negotiated (5.5.2). Linux counts those that it uses, as QEMU does those that
-it offers; so without free page hinting its queue for reports is the one before.
+it offers; so without free page hinting its queue for reports is the one before. Nothing else is there then: both
+are for reports.
 """
 
 import enum
-from collections.abc import Collection
 
 STATS_VQ, DEFLATE_ON_OOM, PAGE_POISON, PAGE_REPORTING = 1 << 1, 1 << 2, 1 << 4, 1 << 5  # 5.5.3
 
@@ -20,10 +20,8 @@ class Role(enum.Enum):
     REPORTS = 4
 
 
-def roles(features: int, enabled: Collection[int]) -> dict[int, Role]:
-    """The role of each of the *enabled* queues under a driver that negotiated *features*."""
+def roles(features: int) -> dict[int, Role]:
+    """The role of each queue under a driver that negotiated *features*."""
     needed = {Role.STATS: STATS_VQ, Role.REPORTS: PAGE_REPORTING}
     used = [role for role in Role if role in (Role.INFLATE, Role.DEFLATE) or features & needed.get(role, 0)]
-    if all(role.value in enabled for role in used):
-        return {role.value: role for role in used}
-    return {number: role for number, role in enumerate(used) if number in enabled}
+    return {**dict(enumerate(used)), **{role.value: role for role in used}}

@@ -1,12 +1,15 @@
-"""Options of virtio-gpio."""
+"""Options of virtio-gpio, and the original's way to write them."""
 
+import re
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 
-from acrn_dm import option
+from acrn_dm import option, parse_options
 
 MOST_LINES = 1024
+ORIGINAL = re.compile(r"@(\w+)\{([^{}]+)\}")
 
 
 def _count(instance: object, attribute: "attrs.Attribute[int | None]", value: int | None) -> None:
@@ -29,6 +32,8 @@ def _names(instance: object, attribute: "attrs.Attribute[tuple[str, ...]]", valu
 class GpioConfig:
     """Options."""
 
+    GRAMMAR: ClassVar[str] = "@CHIP{LINE[=NAME][:LINE[=NAME]]...} or options"
+
     line: tuple[str, ...] = option(
         default=(), validator=_names, metavar="NAME", help="A line's name; with chip: NUMBER or NAME there [=NAME]."
     )
@@ -46,3 +51,13 @@ class GpioConfig:
             raise ValueError("which lines? Give line=NAME for each, or count=N, or chip=/dev/gpiochipN")
         if self.count is not None and self.count < len(self.line):
             raise ValueError(f"count {self.count}: there are {len(self.line)} names")
+
+    @classmethod
+    def from_string(cls, text: str) -> "GpioConfig":
+        """Options, or the original's @CHIP{...}, for one chip, with options behind."""
+        first, _, rest = text.partition(",")
+        found = ORIGINAL.fullmatch(first)
+        if found is None:
+            return parse_options(cls, text, "virtio-gpio")
+        lines = "".join(f",line={line}" for line in found[2].split(":"))
+        return parse_options(cls, f"chip=/dev/{found[1]}{lines},{rest}", "virtio-gpio")

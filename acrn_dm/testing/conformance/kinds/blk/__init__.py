@@ -1,0 +1,1 @@
+"""Rules of disks (virtio 5.2): configuration, requests, ranges, the cache."""

@@ -1,0 +1,1 @@
+"""Rules of consoles (virtio 5.3): bytes, ports, sizes."""

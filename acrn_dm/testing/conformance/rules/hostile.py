@@ -1,0 +1,92 @@
+"""Malformed rings (2.1.2, 2.7.5): what a guest may try on any queue."""
+
+from collections.abc import Callable
+
+from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
+from acrn_dm.testing.conformance.bench import Bench
+from acrn_dm.testing.conformance.rule import NotApplicable, rule
+from acrn_dm.testing.driver import NEEDS_RESET, DriverQueue, VirtioDriver
+
+Poke = Callable[[DriverQueue], None]
+
+
+def _poke(*descriptors: tuple[int, int, int, int], head: int = 0, jump: int = 0) -> Poke:
+    """Put raw (gpa, length, flags, next) *descriptors* into the table and make *head* available."""
+
+    def poke(queue: DriverQueue) -> None:
+        for index, (gpa, length, flags, following) in enumerate(descriptors):
+            queue.ring.write_desc(index, gpa, length, flags, following)
+        queue.ring.make_available(head)
+        queue.ring.publish()
+        if jump:
+            queue.ring.set_avail_idx(queue.ring.published_avail + jump)
+
+    return poke
+
+
+RAM = 0x10_0000
+HARMLESS: dict[str, Poke] = {  # odd, and yet in order
+    "length 0 only": _poke((RAM, 0, 0, 0)),
+    "one byte each way": _poke((RAM, 1, DESC_F_NEXT, 1), (RAM, 1, DESC_F_WRITE, 0)),
+    "nothing but one byte": _poke((RAM, 1, DESC_F_WRITE, 0)),
+}
+MALFORMED: dict[str, Poke] = {
+    "loop": _poke((RAM, 16, DESC_F_NEXT, 1), (RAM, 16, DESC_F_NEXT, 0)),
+    "self-loop of length 0": _poke((RAM, 0, DESC_F_NEXT, 0)),
+    "head outside the table": _poke((RAM, 16, 0, 0), head=0xFFFF),
+    "next outside the table": _poke((RAM, 16, DESC_F_NEXT, 0xFFFF)),
+    "readable after writable": _poke((RAM, 16, DESC_F_NEXT | DESC_F_WRITE, 1), (RAM, 16, 0, 0)),
+    "address outside RAM": _poke((1 << 40, 16, DESC_F_WRITE, 0)),
+    "address wraps": _poke((2**64 - 1, 2, 0, 0)),
+    "length over the end of RAM": _poke((RAM, 0xFFFF_FFFF, 0, 0)),
+    "sum of lengths": _poke((RAM, 0xFFFF_FFFF, DESC_F_NEXT, 1), (RAM, 0xFFFF_FFFF, DESC_F_WRITE, 0)),
+    "indirect of length 0": _poke((RAM, 0, DESC_F_INDIRECT, 0)),
+    "indirect of odd length": _poke((RAM, 17, DESC_F_INDIRECT, 0)),
+    "indirect with next": _poke((RAM, 16, DESC_F_INDIRECT | DESC_F_NEXT, 1), (RAM, 16, 0, 0)),
+    "index jump": _poke((RAM, 16, 0, 0), jump=0x8000),
+    "index backwards": _poke((RAM, 16, 0, 0), jump=-2),
+    "device's own registers": _poke((0x8000_0000, 16, DESC_F_WRITE, 0)),
+}
+HOSTILE = MALFORMED | HARMLESS
+
+
+def _spoil(bench: Bench, driver: VirtioDriver, index: int, poke: Poke) -> None:
+    poke(driver.queue(index))
+    driver.registers.notify(index)
+    bench.wait(lambda: bool(driver.status & NEEDS_RESET), 0.05)
+
+
+@rule("status.needs_reset.set", ring="split")
+def malformed_ring_asks_for_a_reset(bench: Bench) -> None:
+    """2.1.2: on every queue that the device takes chains from at a kick."""
+    driver = bench.start()
+    for index in [queue.index for queue, _ in bench.answering(driver)]:
+        for name, poke in MALFORMED.items():
+            bench.restart(driver)
+            _spoil(bench, driver, index, poke)
+            assert driver.status & NEEDS_RESET, f"queue {index}: no DEVICE_NEEDS_RESET for a malformed ring: {name}"
+
+
+@rule("status.needs_reset.notify", ring="split", over=("interrupts",))
+def driver_hears_that_a_reset_is_needed(bench: Bench) -> None:
+    """2.1.2."""
+    driver = bench.start()
+    for index in [queue.index for queue, _ in bench.answering(driver)]:
+        bench.restart(driver)
+        _spoil(bench, driver, index, MALFORMED["loop"])
+        if not driver.status & NEEDS_RESET:
+            raise NotApplicable("the device asked for no reset")
+        assert bench.notified(driver), "no configuration change notification with DEVICE_NEEDS_RESET"
+
+
+@rule("dm.hostile.recovers", ring="split")
+def malformed_ring_costs_no_more_than_a_reset(bench: Bench) -> None:
+    """Whatever the queue: nothing else breaks, and the device works again."""
+    driver = bench.start()
+    for index in bench.queues(driver):
+        for poke in HOSTILE.values():
+            bench.restart(driver)
+            _spoil(bench, driver, index, poke)
+    bench.restart(driver)
+    assert not driver.status & NEEDS_RESET, "not usable after a reset"
+    bench.exchange_all(driver)

@@ -1,0 +1,179 @@
+"""The packages in ``plugins/`` under the drivers of a stock kernel: one guest that has them all.
+
+Debian's kernels have no drivers for GPIO and I2C (GPIO_VIRTIO, I2C_VIRTIO are not set): of these devices it is seen
+that the bus finds them. acrn-dm runs in the outer VM, and so do those who send its devices lines.
+"""
+
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from acrn_dm.testing.guest.inner.shell import GuestShell
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.outer.vm import OuterVm
+from acrn_dm.testing.guest.places import home
+
+pytestmark = pytest.mark.lab
+
+MIB = 1 << 20
+MODULES = ("virtio_input", "evdev", "virtio_balloon", "uio_pci_generic", "nd_pmem", "virtio_pmem")
+KEYBOARD, BALLOON, FILE = "/tmp/packages-keyboard", "/tmp/packages-balloon", "/tmp/packages-pmem"
+DEVICES = (
+    f"virtio-input,kind=keyboard,control={KEYBOARD}",
+    f"virtio-balloon,control={BALLOON}",
+    "edu",
+    f"virtio-pmem,file={FILE},size=32M",
+    "virtio-gpio,line=button,line=led",
+    "virtio-i2c,device=24c02@0x50,device=lm75@0x48",
+)
+FIRST_SLOT = 3
+SAY = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as control:
+    control.connect(sys.argv[1])
+    for line in sys.argv[2:]:
+        control.sendall(line.encode() + b"\\n")
+        print(control.makefile().readline(), end="")
+"""
+EVENT = struct.Struct("<qqHHi")  # struct input_event on 64-bit machines
+KEY, LED, A, CAPSLOCK = 1, 0x11, 30, 1
+PATIENCE_S = 60.0
+
+
+class Scene:
+    """The guest's shell, and the outer VM around acrn-dm."""
+
+    def __init__(self, vm: OuterVm, shell: GuestShell) -> None:
+        self.vm, self.run = vm, shell.run
+
+    def say(self, control: str, *lines: str) -> list[str]:
+        """What a device answers to *lines*."""
+        done = self.vm.run([sys.executable, "-c", SAY, control, *lines])
+        assert done.rc == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def outside(self, *command: str) -> str:
+        """The output of a command beside acrn-dm."""
+        done = self.vm.run(command)
+        assert done.rc == 0, done.stderr
+        return done.stdout
+
+    def resident(self) -> int:
+        """Bytes of guest memory that acrn-dm has: nobody else there shares so much."""
+        lines = self.outside("sh", "-c", "cat /proc/[0-9]*/status 2> /dev/null; true").splitlines()
+        return max(int(line.split()[1]) for line in lines if line.startswith("RssShmem:")) << 10
+
+    def slot(self, name: str) -> int:
+        """Where the device called *name* is."""
+        return FIRST_SLOT + next(at for at, text in enumerate(DEVICES) if text.startswith(name))
+
+
+@pytest.fixture(scope="module")
+def scene(lab: OuterVm, lab_kernel: Kernel) -> Iterator[Scene]:
+    if not lab.alive():
+        lab.restart()
+    scratch = home() / "packages"
+    scratch.mkdir(parents=True, exist_ok=True)
+    slots = [word for at, text in enumerate(DEVICES, FIRST_SLOT) for word in ("-s", f"{at},{text}")]
+    shell = GuestShell(lab, lab_kernel, scratch, ("-m", "512M", *slots), modules=MODULES)
+    yield Scene(lab, shell)
+    assert shell.power_off() == 0
+
+
+def eventually(what: Callable[[], bool], told: Callable[[], object]) -> None:
+    """Wait for what comes true in a guest that is emulated."""
+    until = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < until, told()
+        time.sleep(0.2)
+
+
+def test_keys_are_read_from_the_guest_s_event_device(scene: Scene) -> None:
+    assert 'N: Name="acrn-dm keyboard"' in scene.run("cat /proc/bus/input/devices")
+    node = scene.run("grep -l 'acrn-dm keyboard' /sys/class/input/event*/device/name").split("/")[4]
+    scene.run(
+        f"head -c 96 /dev/input/{node} > /tmp/events & reader=$!; "
+        f"until ls -l /proc/$reader/fd | grep -q {node}; do usleep 10000; done"
+    )
+    assert scene.say(KEYBOARD, "key a") == ["ok"]
+    data = bytes.fromhex(scene.run("until [ -s /tmp/events ]; do usleep 10000; done; xxd -p -c 96 /tmp/events"))
+    assert [event[2:] for event in EVENT.iter_unpack(data)] == [(KEY, A, 1), (0, 0, 0), (KEY, A, 0), (0, 0, 0)]
+    lit = "".join(f"\\x{byte:02x}" for byte in EVENT.pack(0, 0, LED, CAPSLOCK, 1))
+    scene.run(f"printf '{lit}' > /dev/input/{node}")
+    eventually(lambda: "capslock=1" in scene.say(KEYBOARD, "leds")[0], lambda: scene.say(KEYBOARD, "leds"))
+
+
+def test_balloon_takes_memory_from_the_guest_and_gives_it_to_the_host(scene: Scene) -> None:
+    def total() -> int:
+        return int(scene.run("grep MemTotal /proc/meminfo").split()[1]) << 10
+
+    def counts() -> dict[str, int]:
+        pairs = (word.split("=") for word in scene.say(BALLOON, "info")[0].split())
+        return {name: int(value) for name, value in pairs}
+
+    scene.run("mkdir -p /mnt && mount -t tmpfs none /mnt && dd if=/dev/zero of=/mnt/fill bs=1M count=160 2> /dev/null")
+    before, resident = total(), scene.resident()
+    assert resident > 160 * MIB
+    scene.run("umount /mnt")
+    assert scene.say(BALLOON, "size 128M") == ["ok"]
+    eventually(lambda: counts()["actual"] == 128 * MIB, counts)
+    assert before - total() == 128 * MIB
+    assert counts()["given_back"] >= 128 * MIB
+    eventually(lambda: counts()["reported"] > 0, counts)
+    assert scene.resident() < resident - 100 * MIB
+    eventually(lambda: "available=" in scene.say(BALLOON, "stats")[0], lambda: scene.say(BALLOON, "stats"))
+    scene.say(BALLOON, "size 0")
+    eventually(lambda: total() == before, counts)
+    assert scene.run("dd if=/dev/zero of=/tmp/again bs=1M count=150 2> /dev/null; echo $?; rm /tmp/again") == "0"
+
+
+def test_card_computes_moves_and_interrupts(scene: Scene) -> None:
+    place = f"/sys/bus/pci/devices/0000:00:{scene.slot('edu'):02x}.0"
+    base = int(scene.run(f"head -n 1 {place}/resource").split()[0], 16)
+
+    def read(offset: int) -> int:
+        return int(scene.run(f"devmem {base + offset:#x} 32"), 16)
+
+    def write(offset: int, value: int) -> None:
+        scene.run(f"devmem {base + offset:#x} 32 {value:#x}")
+
+    assert read(0x00) == 0x010000ED
+    write(0x04, 0x1234)
+    assert read(0x04) == 0xFFFFEDCB
+    write(0x08, 10)
+    eventually(lambda: not read(0x20) & 1, lambda: read(0x20))
+    assert read(0x08) == 3628800
+    anchor, spare = 0xF_0000, 0xD_0000  # the SMBIOS anchor, and a page of the legacy hole that nobody uses
+    for source, target, command in ((anchor, 0x4_0000, 1), (0x4_0000, spare, 3)):
+        for offset, value in ((0x80, source), (0x88, target), (0x90, 24), (0x98, command)):
+            write(offset, value)
+        eventually(lambda: not read(0x98) & 1, lambda: read(0x98))
+    first = scene.run(f"devmem {anchor:#x} 32")
+    assert struct.pack("<I", int(first, 16)) == b"_SM3"
+    assert scene.run(f"devmem {spare:#x} 32") == first
+    scene.run("echo 1234 11e8 > /sys/bus/pci/drivers/uio_pci_generic/new_id")
+    scene.run("until [ -c /dev/uio0 ]; do usleep 10000; done")
+    scene.run(
+        "dd if=/dev/uio0 of=/tmp/count bs=4 count=1 2> /dev/null & "
+        "until ls -l /proc/$!/fd | grep -q uio0; do usleep 10000; done"
+    )
+    write(0x60, 0x40)
+    assert scene.run("until [ -s /tmp/count ]; do usleep 10000; done; xxd -p /tmp/count") == "01000000"
+    assert read(0x24) == 0x40
+    write(0x64, 0x40)
+    assert read(0x24) == 0
+
+
+def test_what_the_guest_writes_to_persistent_memory_is_in_the_file(scene: Scene) -> None:
+    scene.run("until [ -b /dev/pmem0 ]; do usleep 10000; done", timeout=PATIENCE_S)
+    assert scene.run("cat /sys/block/pmem0/size") == str(32 * MIB // 512)
+    scene.run("printf 'written by the guest' | dd of=/dev/pmem0 bs=4k seek=8191 conv=fsync 2> /dev/null")
+    assert "written by the guest" in scene.outside("tail", "-c", "4096", FILE)
+
+
+def test_bus_finds_gpio_and_i2c_which_have_no_driver(scene: Scene) -> None:
+    found = scene.run("cat /sys/bus/virtio/devices/*/device").split()
+    assert {"0x0022", "0x0029"} <= set(found)
