@@ -2,7 +2,7 @@
 
 * A ``{code-block}`` with ``:caption: FILE`` is a file: it is written below the reader's folder.
 * A ``console`` block has commands (``$ ...``, a backslash continues) and what they print; ``...`` is any text.
-  A ``cd`` holds for the rest of the page. Each command must end with 0.
+  A ``cd`` holds for the rest of the page. Each command must end with 0; in a block of ``:class: fails`` it must not.
 * ``:class: NEED`` at a block names what it needs beside that: ``in-a-guest``, ``as-root``; who runs the page says what
   there is, and the others are left out.
 * An HTML comment ``<!-- shown by: FILE -->`` before a block says which test runs it instead.
@@ -23,6 +23,7 @@ FENCE = re.compile(
 )
 OPTION = re.compile(r":(\w+): *(.*)\n")
 CHECKER = doctest.OutputChecker()
+FAILS = "fails"
 LOOSE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 QUIET = ("toctree", "eval-rst", "text", "mermaid")  # nothing to run
 
@@ -36,6 +37,7 @@ class Block:
     caption: str = ""
     needs: frozenset[str] = frozenset()
     shown_by: str = ""
+    fails: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -44,6 +46,7 @@ class Command:
 
     line: str
     output: str
+    fails: bool = False
 
 
 def blocks(page: str) -> Iterator[Block]:
@@ -59,7 +62,8 @@ def blocks(page: str) -> Iterator[Block]:
             language=language,
             text=body.removeprefix("\n"),
             caption=options.get("caption", ""),
-            needs=frozenset(options.get("class", "").split()),
+            needs=frozenset(options.get("class", "").split()) - {FAILS},
+            fails=FAILS in options.get("class", "").split(),
             shown_by=found["shown"] or "",
         )
 
@@ -71,7 +75,7 @@ def commands(block: Block) -> Iterator[Command]:
         first = [lines.pop(0)]
         while first[-1].endswith("\\"):
             first.append(lines.pop(0))
-        yield Command(line="\n".join(first), output="\n".join([*lines, ""]))
+        yield Command(line="\n".join(first), output="\n".join([*lines, ""]), fails=block.fails)
 
 
 @attrs.define(eq=False)
@@ -127,7 +131,7 @@ class Reader:
                 check=False,
             )
         told = f"$ {command.line}\n{result.stdout}"
-        assert result.returncode == 0, f"exit code {result.returncode} of\n{told}"
+        assert (result.returncode != 0) == command.fails, f"exit code {result.returncode} of\n{told}"
         assert not command.output.strip() or CHECKER.check_output(command.output, result.stdout, LOOSE), (
             f"the page shows\n{command.output}\nand not\n{told}"
         )
