@@ -22,6 +22,7 @@ TOP_FILES = 4
 FOREIGN = {"attrs", "pluggy"}
 CYTHON_OWN = {"cython", "cpython", "libc", "posix"}
 STUB_OWN = {"typing_extensions"}
+EXTRAS = {"testing/strategies": {"hypothesis"}}  # what only these folders import, for those who have it
 _ROW = re.compile(r"^\| *(?P<cells>.*?) *\|$")
 
 
@@ -138,7 +139,8 @@ def foreign(tree: Tree) -> list[str]:
     found = []
     for source in tree.sources:
         own = CYTHON_OWN if source.path.suffix in CYTHON else STUB_OWN if source.path.suffix == ".pyi" else set()
-        allowed = {tree.package, *sys.stdlib_module_names, *FOREIGN, *own}
+        extra = EXTRAS.get(source.module.rpartition("/")[0], set())
+        allowed = {tree.package, *sys.stdlib_module_names, *FOREIGN, *own, *extra}
         wrong = {i.name.split(".")[0] for i in source.imports()} - allowed
         found += [f"{_where(tree, source)} imports {name or 'relatively'}" for name in sorted(wrong)]
     return found

@@ -150,7 +150,11 @@ class VbsU(Backend):
         ring = make_ring(session.features, queue, memory)
         broke = session.driver_broke
         if broke is not None:
-            ring = watch_ring(session.features, ring, queue, memory, lambda what, how: broke(what, how, queue.index))
+
+            def tell(clause: str, seen: str) -> None:
+                broke(clause, seen, queue.index)
+
+            ring = watch_ring(session.features, ring, queue, memory, tell=tell, fresh=not session.resumed)
         name = self.device.loop_name(queue.index) if isinstance(self.device, LoopChoice) else SHARED_LOOP
         loop: IoLoop = session.resources.io_loop(name)
         return Queue(queue.index, ring, loop, queue.call.signal)

@@ -36,9 +36,15 @@ def make_ring(features: int, queue: PlacedQueue, memory: MemoryMap) -> Ring:
     return ring_format(features).make_ring(features, memory, queue.layout, queue.position)
 
 
-def watch_ring(features: int, ring: Ring, queue: PlacedQueue, memory: MemoryMap, tell: Tell) -> Ring:
-    """*ring* with its driver held to the rules of its format: *tell* gets the id of each that it breaks, and how."""
-    return ring_format(features).watch(ring, features, memory, layout=queue.layout, position=queue.position, tell=tell)
+def watch_ring(
+    features: int, ring: Ring, queue: PlacedQueue, memory: MemoryMap, *, tell: Tell, fresh: bool = True
+) -> Ring:
+    """*ring* with its driver held to the rules of its format: *tell* gets the id of each that it breaks, and how.
+    *fresh*: nobody has served it before.
+    """
+    return ring_format(features).watch(
+        ring, features, memory, layout=queue.layout, position=queue.position, tell=tell, fresh=fresh
+    )
 
 
 def make_driver_ring(features: int, layout: RingLayout, memory: RingMemory, *, start: int = 0) -> DriverRing:

@@ -68,9 +68,19 @@ class RingFormat(Protocol):
         """The device side. Raises GuestError for what is wrong with *layout*."""
 
     def watch(
-        self, ring: Ring, features: int, memory: MemoryMap, *, layout: RingLayout, position: RingPosition, tell: Tell
+        self,
+        ring: Ring,
+        features: int,
+        memory: MemoryMap,
+        *,
+        layout: RingLayout,
+        position: RingPosition,
+        tell: Tell,
+        fresh: bool,
     ) -> Ring:
-        """*ring* with its driver held to the rules; *tell* gets the id of each that it breaks, and what was seen."""
+        """*ring* with its driver held to the rules; *tell* gets the id of each that it breaks, and what was seen.
+        *fresh*: nobody has served it before.
+        """
 
     def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
         """Where a driver puts the parts of a queue that has room from *gpa* on."""

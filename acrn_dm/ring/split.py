@@ -29,10 +29,18 @@ class SplitFormat:
         )
 
     def watch(
-        self, ring: Ring, features: int, memory: MemoryMap, *, layout: RingLayout, position: RingPosition, tell: Tell
+        self,
+        ring: Ring,
+        features: int,
+        memory: MemoryMap,
+        *,
+        layout: RingLayout,
+        position: RingPosition,
+        tell: Tell,
+        fresh: bool,
     ) -> Ring:
         """Rules before the ring."""
-        return SplitRules(ring, memory, layout, features, begin=position.base, tell=tell)
+        return SplitRules(ring, memory, layout, features, begin=position.base, tell=tell, fresh=fresh)
 
     def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
         """One after the other, the used ring at a multiple of *align*."""

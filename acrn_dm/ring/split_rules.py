@@ -23,7 +23,7 @@ class SplitRules(RingFields):
     """The ring *inner* with its driver watched; a ``Ring`` itself. One thread at a time uses it."""
 
     def __init__(
-        self, inner: Ring, memory: RingMemory, layout: RingLayout, features: int, *, begin: int, tell: Tell
+        self, inner: Ring, memory: RingMemory, layout: RingLayout, features: int, *, begin: int, tell: Tell, fresh: bool
     ) -> None:
         super().__init__(memory, layout)
         self._inner = inner
@@ -33,7 +33,8 @@ class SplitRules(RingFields):
         self._seen = begin  # the available index up to which chains were looked at
         self._returned = begin
         self._exposed: dict[int, dict[int, bytes]] = {}  # head -> the descriptors of its chain, as they were then
-        if self._get_u16(layout.used_flags_at) and begin == 0:
+        self._taken: set[int] = set()  # all descriptors of these
+        if fresh and self._get_u16(layout.used_flags_at):
             tell("used.flags", "the used ring's flags are not 0 at the start")
 
     def __getattr__(self, name: str) -> Any:
@@ -46,7 +47,9 @@ class SplitRules(RingFields):
 
     def push(self, chain: Chain, written: int | None = None) -> None:
         """See that the driver has left the chain alone, then return it."""
-        self._unaltered(self._exposed.pop(chain.head, {}))
+        given = self._exposed.pop(chain.head, {})
+        self._taken -= given.keys()
+        self._unaltered(given)
         self._returned = (self._returned + 1) & 0xFFFF
         self._inner.push(chain, written)
 
@@ -81,11 +84,11 @@ class SplitRules(RingFields):
             self._tell("avail.head", f"head {head} of a queue of {self.layout.size}")
             return
         chain = self._walk(head)
-        for others in self._exposed.values():
-            shared = chain.keys() & others.keys()
-            if shared:
-                self._tell("desc.in_flight", f"descriptor {min(shared)} is in a chain that was not returned")
+        shared = chain.keys() & self._taken
+        if shared:
+            self._tell("desc.in_flight", f"descriptor {min(shared)} is in a chain that was not returned")
         self._exposed[head] = chain
+        self._taken |= chain.keys()
 
     def _walk(self, head: int) -> dict[int, bytes]:
         """Judge one chain; returns its descriptors in the queue's own table."""
@@ -105,6 +108,8 @@ class SplitRules(RingFields):
         """The descriptors of a table from *index* on, as far as they follow each other."""
         passed: set[int] = set()
         while index not in passed:
+            if len(passed) > self.layout.size:
+                return  # longer than a chain may be, which is told; a table can be as large as memory
             if index >= entries:
                 self._tell("desc.next", f"next {index} of a table of {entries}")
                 return

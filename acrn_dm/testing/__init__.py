@@ -10,6 +10,7 @@ from acrn_dm.testing.faults import Fault, Faults
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.machine import SimMachine
 from acrn_dm.testing.recorder import Happening, Recorder
+from acrn_dm.testing.sessions import Player, Session, SessionFailed, parse_session, replay
 from acrn_dm.virtio.strict.clauses import CLAUSES as DRIVER_CLAUSES
 from acrn_dm.virtio.strict.clauses import Clause
 from acrn_dm.virtio.strict.report import Violation
@@ -27,11 +28,16 @@ __all__ = [
     "Faults",
     "GuestFunction",
     "Happening",
+    "Player",
     "Recorder",
     "RingLayout",
+    "Session",
+    "SessionFailed",
     "SimMachine",
     "VirtualClock",
     "Violation",
     "VirtioDriver",
     "assert_device_conforms",
+    "parse_session",
+    "replay",
 ]

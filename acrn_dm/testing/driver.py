@@ -13,7 +13,7 @@ from acrn_dm.ring.driver import DriverRing, table_bytes
 from acrn_dm.ring.factory import make_driver_ring, ring_format
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
-from acrn_dm.testing.register_access import NO_VECTOR, Registers
+from acrn_dm.testing.register_access import NO_VECTOR, ModernRegisters, Registers
 from acrn_dm.virtio.features import MANDATORY
 
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
@@ -290,6 +290,12 @@ class VirtioDriver:
         return self.machine.vm.line(routes[self.function.slot, pin])
 
     # Configuration space
+
+    @property
+    def has_config(self) -> bool:
+        """Whether the device shows a configuration structure; a legacy one always has the place for it."""
+        registers = self.registers
+        return not isinstance(registers, ModernRegisters) or registers.config is not None
 
     def read_config(self, offset: int, length: int) -> bytes:
         """Read device configuration byte by byte, again until the generation stood still (4.1.4.3.2)."""

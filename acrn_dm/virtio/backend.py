@@ -78,6 +78,7 @@ class Session:
     poll_ns: int | None = None  # look at the queues this often instead of being kicked
     # ``strict=on``: whoever walks rings in this process tells which clause the driver broke, how, and in which queue.
     driver_broke: Callable[[str, str, int], object] | None = attrs.field(default=None, repr=False)
+    resumed: bool = False  # rings go on after a pause: somebody has served them before
 
     @property
     def event_idx(self) -> bool:

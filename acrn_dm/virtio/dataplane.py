@@ -180,7 +180,7 @@ class DataPlane:
         queues = tuple(
             attrs.evolve(queue, position=positions.get(queue.index, queue.position)) for queue in self._session.queues
         )
-        self.backend.start(attrs.evolve(self._session, queues=queues))
+        self.backend.start(attrs.evolve(self._session, queues=queues, resumed=True))
 
     def bind_kicks(self, address: NotifyAddress) -> None:
         """Follow the notify registers: *address* tells where that of each queue is."""

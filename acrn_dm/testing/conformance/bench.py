@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from acrn_dm.base.errors import HostError
+from acrn_dm.testing.clock import VirtualClock
 from acrn_dm.testing.conformance.probes import Shape, probes
 from acrn_dm.testing.conformance.setup import INTX, LEGACY, MSI, MSIX, Setup
 from acrn_dm.testing.conformance.subject import SLOT, Subject, virtio_id
@@ -22,6 +23,7 @@ from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.pci.transport import VirtioPci
 
 LATE_S = 2.0  # what a helper thread takes at most for a small request, on a busy machine
+TICK_S = 0.0005
 PROBE_S = 0.05  # how long a queue that nothing is known of is given
 MQ = {"net": 1 << 22, "blk": 1 << 12}
 
@@ -37,7 +39,7 @@ class Bench:
         self.watch = watch
         self._threads = threading.active_count()
         self._others: list[Bench] = []
-        self.machine = SimMachine(plugins=subject.plugins, virtio_msi=setup.interrupts == MSI)
+        self.machine = SimMachine(plugins=subject.plugins, virtio_msi=setup.interrupts == MSI, clock=VirtualClock())
         try:
             self.built = subject.build(self.machine)
             self.function: GuestFunction = self.machine.function(SLOT)
@@ -225,15 +227,20 @@ class Bench:
         return done
 
     def wait(self, true: Callable[[], bool], limit_s: float = LATE_S) -> bool:
-        """Let the device work until *true*, and then until it is idle; for *limit_s* at most, and no longer than its
-        loops have work if nobody but they could do any.
+        """Let the device work until *true*, and then until it is idle; for *limit_s* at most, of its timers' time and,
+        where it has helper threads, of the host's as well.
         """
         self.machine.settle()
-        until = time.monotonic() + limit_s
+        until, step, passed = time.monotonic() + limit_s, TICK_S, 0.0
         while not true():
-            if threading.active_count() <= self._threads or time.monotonic() > until:
+            helped = threading.active_count() > self._threads and time.monotonic() < until
+            if passed < limit_s:
+                self.machine.advance(step)
+                passed, step = passed + step, 2 * step
+            elif not helped:
                 return False
-            time.sleep(0.0005)
+            if helped:
+                time.sleep(TICK_S)
             self.machine.settle()
         self.machine.settle()
         return True
@@ -295,6 +302,8 @@ class Bench:
         except AssertionError as e:  # exceptions escaped into accesses; the log has each, at a bounded rate
             if not self.watch.found:
                 self.watch.note(e)
+        except Exception as e:  # a device's own, closing
+            self.watch.note(e)
 
     def __enter__(self) -> "Bench":
         return self

@@ -1,6 +1,7 @@
 """The device under test as every rule knows it: how it is built, what it is, and which queues answer unasked."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -37,7 +38,7 @@ class Subject:
 
     def look(self) -> None:
         """Find out what it is. Raises what building and starting it raises."""
-        with SimMachine(plugins=self.plugins) as machine:
+        with _looked_at(SimMachine(plugins=self.plugins)) as machine:
             self.build(machine)
             function = machine.function(SLOT)
             device = getattr(machine.bus.functions[0], "device", None)
@@ -49,6 +50,16 @@ class Subject:
         registers = machine.driver(SLOT).registers
         offered, mq = registers.offered(), {"net": (22, 8), "blk": (12, 34)}.get(self.kind)
         return registers.read_config(mq[1], 2) if mq is not None and offered >> mq[0] & 1 else 1
+
+
+@contextlib.contextmanager
+def _looked_at(machine: SimMachine) -> Iterator[SimMachine]:
+    """The machine, closed at the end; what a device raises then is for the rules to hear."""
+    try:
+        yield machine
+    finally:
+        with contextlib.suppress(Exception):
+            machine.close()
 
 
 def virtio_id(function: GuestFunction) -> int | None:

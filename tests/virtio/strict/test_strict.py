@@ -2,6 +2,7 @@
 
 import logging
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.testing import SimMachine, VirtioDriver
+from acrn_dm.ring.split_rules import SplitRules
+from acrn_dm.testing import SimMachine, VirtioDriver, VirtualClock
 from acrn_dm.testing.register_access import ModernRegisters
 from acrn_dm.virtio.strict.clauses import CLAUSES
 from tests.virtio.parts import SLOT, Echo, Holding, machine_with
-from tests.virtio.strict.breaking_drivers import BREAKS
+from tests.virtio.pause import pause, resume
+from tests.virtio.strict.breaking_drivers import BREAKS, RAM
 
 
 class Card(Holding):
@@ -71,6 +74,47 @@ def test_legacy_driver_that_accepts_what_it_was_not_offered_is_told() -> None:
         driver.reset()
         driver.registers.accept(1 << 3)
         assert broken(machine) == ["features.offered"]
+
+
+@pytest.mark.parametrize("poll_ns", [None, 500_000])
+def test_pause_between_requests_raises_no_alarm(poll_ns: int | None) -> None:
+    with machine_with(strict=True, poll_ns=poll_ns, clock=VirtualClock()) as machine:
+        driver = machine.driver(SLOT)
+        driver.start(0)  # without event index: the used ring's flags say whether kicks are wanted
+        for _ in range(3):
+            pause(machine.bus.functions[0])
+            resume(machine.bus.functions[0])
+            driver.queue(0).send([b"out"], [3])
+            driver.queue(0).kick()
+            machine.advance(0.001)
+            assert len(driver.queue(0).completed()) == 1
+        assert broken(machine) == []
+
+
+def test_table_as_large_as_memory_costs_no_more_than_a_chain_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    with machine_with(strict=True, memory=16 * MIB) as machine:
+        driver = machine.driver(SLOT)
+        driver.start(1 << 28)
+        row = (RAM).to_bytes(8, "little") + (1).to_bytes(4, "little") + (1).to_bytes(2, "little")
+        at = 8 * MIB
+        machine.memory.write(at, b"".join(row + (n + 1).to_bytes(2, "little") for n in range(4096)))
+        monkeypatch.setattr(SplitRules, "_read", counting(SplitRules._read, reads))
+        driver.queue(0).ring.write_desc(0, at, 4096 * 16, 4, 0)
+        driver.queue(0).ring.make_available(0)
+        driver.queue(0).ring.publish()
+        driver.registers.notify(0)
+        machine.settle()
+        assert broken(machine) == ["indirect.too_long"]
+        assert len(reads) < 4 * 65
+
+
+def counting(read: Callable[..., object], reads: list[int]) -> Callable[..., object]:
+    def counted(*args: object) -> object:
+        reads.append(1)
+        return read(*args)
+
+    return counted
 
 
 class Stuck(Holding):

@@ -12,8 +12,9 @@ from acrn_dm.testing.conformance.rules import (
     life,
     msix,
     notify,
+    pause,
     ring,
     status,
 )
 
-RULES = rules_of(status, features, config, chains, ring, notify, hostile, capabilities, common, msix, isr, life)
+RULES = rules_of(status, features, config, chains, ring, notify, hostile, capabilities, common, msix, isr, life, pause)

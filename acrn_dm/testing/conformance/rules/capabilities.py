@@ -2,9 +2,11 @@
 
 import itertools
 
-from acrn_dm.testing.conformance.bench import Bench
+from acrn_dm.testing.conformance.bench import PROBE_S, Bench
+from acrn_dm.testing.conformance.probes import BOTH
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.conformance.table import KINDS
+from acrn_dm.testing.driver import VirtioDriver
 from acrn_dm.testing.guest_pci import CAP_MSIX, CAPABILITIES, STATUS
 from acrn_dm.testing.register_access import Structure, find_structures
 from acrn_dm.virtio.defs import TRANSITIONAL_PCI_ID, VENDOR_ID
@@ -157,6 +159,8 @@ def notification_structure_has_room_for_every_queue(bench: Bench) -> None:
 def each_queue_is_kicked_at_its_own_place(bench: Bench) -> None:
     """4.1.4.4: cap.offset + queue_notify_off * multiplier, whatever is written there."""
     driver = bench.start()
+    _none_hears_elsewhere(bench, driver)
+    driver = bench.restart(driver)
     for queue, shape in bench.answering(driver):
         token = queue.send(shape.out, shape.in_)
         place = bench.modern.notification
@@ -164,6 +168,20 @@ def each_queue_is_kicked_at_its_own_place(bench: Bench) -> None:
         bench.function.bar_write(place.bar, at, 2, queue.index)
         came = [done.token for done in bench.collect(queue, 1)]
         assert came == [token], f"queue {queue.index}: kicked at {at:#x}, got back {came}"
+
+
+def _none_hears_elsewhere(bench: Bench, driver: VirtioDriver) -> None:
+    """No queue that is deaf at its own place is served when all places are kicked."""
+    place = bench.modern.notification
+    for queue in driver.queues.values():
+        if queue.index in bench.answers or queue.ring.free_descriptors < len(BOTH.out) + len(BOTH.in_):
+            continue
+        queue.send(BOTH.out, BOTH.in_)
+        bench.function.bar_write(place.bar, bench.modern.notify_address(queue.index), 2, queue.index)
+        if not bench.collect(queue, 1, PROBE_S):
+            for at in range(0, place.length, 2):
+                bench.function.bar_write(place.bar, place.offset + at, 2, queue.index)
+            assert not bench.collect(queue, 1, PROBE_S), f"queue {queue.index} hears a kick, but not at its own place"
 
 
 @rule("pci.isr.present")

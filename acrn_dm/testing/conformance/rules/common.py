@@ -8,6 +8,7 @@ from acrn_dm.virtio import features
 
 SELECTS = (0, 1, 2, 3, 4, 0x7FFF_FFFF, 0xFFFF_FFFF)
 WORD = 0xFFFF_FFFF
+RING_REGISTERS = ((0x18, 2), (0x1C, 2), *((at, 4) for at in range(0x20, 0x38, 4)))  # size, enable, addresses
 READ_ONLY = ("device_feature", "num_queues", "config_generation", "queue_notify_off")
 
 
@@ -105,6 +106,27 @@ def queue_sizes_are_powers_of_2(bench: Bench) -> None:
         size = registers.queue_size(index)
         assert 0 < size <= 32768, f"queue {index} has {size} entries"
         assert size & (size - 1) == 0, f"queue {index} has {size} entries"
+        for odd in (3, size - 1, size + 1, 2 * size, 0):
+            registers.write("queue_size", odd)
+            taken = registers.read("queue_size")
+            assert taken in [1 << n for n in range(size.bit_length())], f"queue {index} of {size} entries takes {odd}"
+
+
+@rule("dm.queue_frozen")
+def queue_that_runs_keeps_its_ring(bench: Bench) -> None:
+    """Where a ring is and how long can't be changed under the device, in whatever order a driver tries (CVE-2026-5747
+    of another device model); a queue that is enabled stays so.
+    """
+    driver, registers = bench.start(), bench.modern
+    for index in driver.queues:
+        registers.write("queue_select", index)
+        before = [registers.raw_read(at, size) for at, size in RING_REGISTERS]
+        for at, size in (*RING_REGISTERS, *reversed(RING_REGISTERS)):
+            registers.raw_write(at, size, 0)
+            registers.raw_write(at, size, 0x40)
+        after = [registers.raw_read(at, size) for at, size in RING_REGISTERS]
+        assert after == before, f"queue {index} runs, and its registers were {before}, are {after}"
+    bench.exchange_all(driver)
 
 
 @rule("d.pci.queue_size_reset")

@@ -60,11 +60,25 @@ def refuses_what_it_does_not_offer_and_broken_dependencies(bench: Bench) -> None
         if not bench.offered >> bit & 1:
             assert driver.negotiate(1 << bit) == 0, f"accepts bit {bit}, which it does not offer"
             assert not driver.status & FEATURES_OK
+    for select in (4, 5, 0xFFFF_FFFF):  # words whose bits nobody has defined
+        _accept_beyond(bench, select)
+        assert not driver.status & FEATURES_OK, f"accepts a bit of word {select:#x}"
     for feature in features.table(bench.device_id):
         if feature.requires and bench.offered & feature.mask and feature.bit != 32:
             alone = feature.mask | VERSION_1
             if features.unmet(bench.device_id, alone):
                 assert driver.negotiate(alone) == 0, f"accepts {feature.name} without what it requires"
+
+
+def _accept_beyond(bench: Bench, select: int) -> None:
+    """All that is offered, and a bit more."""
+    driver = bench.driver()
+    driver.reset()
+    driver.status = ACKNOWLEDGE | DRIVER
+    driver.registers.accept(bench.offered)
+    bench.modern.write("driver_feature_select", select)
+    bench.modern.write("driver_feature", 1)
+    driver.status = ACKNOWLEDGE | DRIVER | FEATURES_OK
 
 
 @rule("feat.renegotiate_same")

@@ -1,8 +1,9 @@
 """Interrupts by MSI-X (4.1.5.1.2, 4.1.5.3, 4.1.5.4), and what of them holds for the other ways."""
 
 from acrn_dm.testing.conformance.bench import Bench
+from acrn_dm.testing.conformance.probes import Shape
 from acrn_dm.testing.conformance.rule import rule
-from acrn_dm.testing.driver import CONFIG_VECTOR, VirtioDriver
+from acrn_dm.testing.driver import CONFIG_VECTOR, DriverQueue, VirtioDriver
 from acrn_dm.testing.register_access import NO_VECTOR
 
 
@@ -117,3 +118,17 @@ def masked_interrupts_wait_for_the_unmask(bench: Bench) -> None:
         bench.machine.settle()
         assert driver.config_interrupts == before + 1, "no interrupt at the unmask"
         assert not function.pending(CONFIG_VECTOR), "the pending bit stays set"
+    for queue, shape in bench.answering(driver):
+        _masked_queue(bench, driver, queue, shape)
+
+
+def _masked_queue(bench: Bench, driver: VirtioDriver, queue: DriverQueue, shape: Shape) -> None:
+    vector, function = driver.default_vector(queue.index), bench.function
+    before = driver.interrupts(vector)
+    function.mask(vector)
+    bench.exchange(queue, shape)
+    assert driver.interrupts(vector) == before, f"queue {queue.index}: its vector is masked and fired"
+    assert function.pending(vector), f"queue {queue.index}: an interrupt is lost while its vector is masked"
+    function.mask(vector, False)
+    bench.machine.settle()
+    assert driver.interrupts(vector) == before + 1, f"queue {queue.index}: no interrupt at the unmask"

@@ -87,6 +87,32 @@ class Right(VirtioDevice):
         return registers_of(self, index)
 
 
+class Later(Right):
+    """Answers by a timer, some time after the kick; what it has not answered yet at a pause it does answer then."""
+
+    def __init__(self, context: DeviceContext) -> None:
+        super().__init__(context)
+        self.held: list[tuple[Queue, Chain]] = []
+
+    def handle_queue(self, queue: Queue) -> None:
+        self.held += [(queue, chain) for chain in queue.pop_batch()]
+        queue.loop.call_later(0.002, self.answer_all)
+
+    def answer_all(self) -> None:
+        held, self.held = self.held, []
+        for queue, chain in held:
+            if not queue.closed:
+                self.answer(queue, chain)
+                queue.flush()
+
+    def cancel(self) -> None:
+        self.held = []
+
+    def stop(self) -> None:
+        self.answer_all()
+        super().stop()
+
+
 class Modern(Right):
     """The same without the legacy interface, of a kind (memory) that never had one and has no rules here."""
 

@@ -1,14 +1,17 @@
 """A PCI function that is right and no virtio device: the sibling of the wrong ones in ``wrong.functions``.
 
 Registers of BAR 0, 32 bits each: 0x00 a word to keep, 0x04 a guest address, 0x08 a length, 0x0C 1 fills that much there
-with 0x5A, 0x10 1 interrupts, 0x14 which of it is pending, cleared by writing 1, 0x18 which version it is.
+with 0x5A, 0x10 1 interrupts, 0x14 which of it is pending, cleared by writing 1, 0x18 which version it is, 0x1C the
+high half of the address.
 """
 
 import contextlib
 
 from acrn_dm import BarKind, DeviceContext, GuestError, PciFunction, Resources
+from acrn_dm.testing import GuestFunction
+from acrn_dm.testing.conformance.outside.world import Operation
 
-KEPT, ADDRESS, LENGTH, FILL, RAISE, PENDING, VERSION = range(0, 0x1C, 4)
+KEPT, ADDRESS, LENGTH, FILL, RAISE, PENDING, VERSION, ADDRESS_HIGH = range(0, 0x20, 4)
 SIZE = 0x100
 MAX_LENGTH = 4096
 PATTERN = 0x5A
@@ -40,7 +43,15 @@ class RightFunction(PciFunction):
         """The registers, in whole words; 0 elsewhere."""
         if size != 4 or offset % 4:
             return 0
-        values = {KEPT: self.kept, ADDRESS: self.address, LENGTH: self.length, PENDING: self.pending, VERSION: 1}
+        low, high = self.address & 0xFFFF_FFFF, self.address >> 32
+        values = {
+            KEPT: self.kept,
+            ADDRESS: low,
+            ADDRESS_HIGH: high,
+            LENGTH: self.length,
+            PENDING: self.pending,
+            VERSION: 1,
+        }
         return values.get(offset, 0)
 
     def write(self, offset: int, size: int, value: int) -> None:
@@ -50,7 +61,9 @@ class RightFunction(PciFunction):
         if offset == KEPT:
             self.kept = value
         elif offset == ADDRESS:
-            self.address = value
+            self.address = self.address & ~0xFFFF_FFFF | value
+        elif offset == ADDRESS_HIGH:
+            self.address = self.address & 0xFFFF_FFFF | value << 32
         elif offset == LENGTH:
             self.length = value
         elif offset == FILL and value == 1:
@@ -97,3 +110,20 @@ class RightMsix(RightFunction):
             self.msix.raise_vector(1)
         elif self.intx is not None:
             self.intx.set(True)
+
+
+class Driver(Operation):
+    """How a driver of it makes it work."""
+
+    def interrupt(self, function: GuestFunction) -> None:
+        """By the register for that."""
+        function.bar_write(0, RAISE, 4, 1)
+
+    def acknowledge(self, function: GuestFunction) -> None:
+        """By writing 1."""
+        function.bar_write(0, PENDING, 4, 1)
+
+    def move(self, function: GuestFunction, gpa: int, length: int) -> None:
+        """By three registers."""
+        for register, value in ((ADDRESS, gpa & 0xFFFF_FFFF), (ADDRESS_HIGH, gpa >> 32), (LENGTH, length), (FILL, 1)):
+            function.bar_write(0, register, 4, value)

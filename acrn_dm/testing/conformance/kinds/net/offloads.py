@@ -91,6 +91,9 @@ def no_udp_segmentation_without_its_feature(bench: Bench) -> None:
 @rule("net.rx.gso_none", kinds=NET, over=("transport",))
 def nothing_is_segmented_for_a_driver_without_segmentation(bench: Bench) -> None:
     c = card(bench, without=bits.GUEST_GSO)
+    c.post_enough()
+    plain = c.arrive(packets.frame())
+    assert all(got.gso_type == NONE for got in plain), f"gso_type of a frame is {plain[0].gso_type:#x}"
     for kind in KINDS:
         packet = _of(kind)
         for got in _arrive(c, packet, _header(packet, kind)):

@@ -99,6 +99,10 @@ def flags_are_zero_without_guest_checksums(bench: Bench) -> None:
     for sent in (frame(), data):
         got = _one(c.arrive(sent), sent)
         assert got.flags == 0, f"flags are {got.flags:#x}"
+    for flags in (packets.DATA_VALID, packets.NEEDS_CSUM | packets.DATA_VALID):
+        head = packets.header(flags, start=34, offset=16) if flags & packets.NEEDS_CSUM else packets.header(flags)
+        for got in c.arrive_unfinished(head, data):
+            assert got.flags == 0, f"flags of a frame that the network vouches for are {got.flags:#x}"
 
 
 @rule("net.rx.outer_nh.unused", kinds=NET)

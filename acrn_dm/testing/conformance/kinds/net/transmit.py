@@ -1,5 +1,7 @@
 """Rules of frames that the guest sends (virtio 5.1.6.1, 5.1.6.2.2)."""
 
+import itertools
+
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.kinds.net import bits, packets
 from acrn_dm.testing.conformance.kinds.net.card import MTU_AT, Card, card
@@ -36,6 +38,19 @@ def frame_begins_behind_the_header(bench: Bench) -> None:
         c.post_enough()
         got = c.arrive(frame(b"arrived"))
         assert [r.data for r in got] == [frame(b"arrived")], f"the header is not of {c.header} bytes"
+
+
+@rule("dm.net.framing", kinds=NET, over=BOTH)
+def frame_goes_out_however_it_is_cut(bench: Bench) -> None:
+    """2.7.4.1, and ANY_LAYOUT for legacy drivers: header and frame in one buffer, in two, in single bytes."""
+    c = card(bench)
+    data = bytes(c.header) + frame(b"cut")
+    for cuts in ((), (c.header,), (1,), (c.header - 1,), (c.header + 1,), (1, 2, 3, c.header, c.header + 7)):
+        c.seen()
+        ends = [0, *cuts, len(data)]
+        parts = [data[a:b] for a, b in itertools.pairwise(ends)]
+        c.driver.queue(1).transfer(parts)
+        assert c.seen() == [data[c.header :]], f"a frame cut at {cuts} does not go out as it is"
 
 
 @rule("d.net.hdr.legacy10", kinds=NET, transport="legacy")

@@ -108,7 +108,7 @@ FAULTS = (
         "interrupts of the last driver stay",
         "        self.host.clear_interrupts()\n",
         "",
-        ("reset.no_notify", "pci.isr.read_clears", "d.pci.isr_deassert"),
+        ("dm.reset_interrupts", "reset.no_notify"),
     ),
     fault(
         CORE,
@@ -129,7 +129,7 @@ FAULTS = (
         "queue registers can be written while the queue runs",
         "return None if queue is None or queue.enabled or self._frozen else queue",
         "return queue",
-        ("dm.queue_frozen", "pci.common.queue_size.frozen"),
+        ("dm.queue_frozen",),
     ),
     fault(
         CORE,

@@ -84,7 +84,7 @@ FAULTS = (
         "the capacity is in blocks of 4096",
         "        limits.capacity,\n        0,",
         "        limits.capacity // 8,\n        0,",
-        ("d.blk.capacity",),
+        ("d.blk.capacity", "dm.blk.end"),
         how="blk",
     ),
     fault(
@@ -100,7 +100,7 @@ FAULTS = (
         "the mode of the last driver stays",
         "        self._mode.reset()\n",
         "        pass\n",
-        ("d.blk.wce.rw", "dm.reset_config"),
+        ("d.blk.wce.rw", "dm.restart"),
         how="blk",
     ),
     fault(

@@ -132,7 +132,7 @@ FAULTS = (
         "the device is not told of a reset",
         "            self.device.reset()\n",
         "            pass\n",
-        ("dm.reset_config",),
+        ("dm.restart",),
     ),
     fault(
         TRANSPORT,

@@ -18,7 +18,7 @@ def _operation(chain: Chain) -> tuple[int, int]:
     return kind, sector
 
 
-@breaks("d.blk.capacity", how="blk")
+@breaks("d.blk.capacity", "dm.blk.end", how="blk")
 class CountsItsCapacityInBytes(BlkDevice):
     """Shows its capacity in bytes."""
 
@@ -28,7 +28,7 @@ class CountsItsCapacityInBytes(BlkDevice):
         return (capacity.to_bytes(8, "little") + space[8:])[offset : offset + size]
 
 
-@breaks("d.cfg.le", "d.blk.capacity", how="blk")
+@breaks("d.cfg.le", "d.blk.capacity", "dm.blk.end", how="blk")
 class ShowsItsCapacityBackwards(BlkDevice):
     """Shows its capacity in the other byte order."""
 
@@ -45,7 +45,7 @@ class LeavesRubbishInThePadding(BlkDevice):
         return (super().read_config(0, self.config_size - 3) + b"\1\2\3")[offset : offset + size]
 
 
-@breaks("d.blk.sector512", "d.blk.capacity", how="blk", options="sectorsize=4096")
+@breaks("d.blk.sector512", "d.blk.capacity", "dm.blk.end", how="blk", options="sectorsize=4096")
 class CountsItsCapacityInBlocks(BlkDevice):
     """Shows its capacity in blocks of its own size."""
 
@@ -119,7 +119,7 @@ class _Forgets(BlkDevice):
             super()._transfer(queue, chain, request, image)
 
 
-@breaks("d.blk.req.layout", "blk.stable.flush", how="blk")
+@breaks("d.blk.req.layout", "dm.blk.data", how="blk")
 class ForgetsWrites(_Forgets):
     """Answers writes with OK and writes nothing."""
 
@@ -161,7 +161,7 @@ class _OneSegment(BlkDevice):
         return len(chain.writable(chain.writable_bytes - 1)) == 1 and len(chain.writable()) > 1
 
 
-@breaks("framing.no_assumptions", how="blk")
+@breaks("framing.no_assumptions", "d.blk.req.layout", how="blk")
 class WantsItsStatusApart(_OneSegment):
     """Fails requests whose status byte has no descriptor of its own."""
 
@@ -169,7 +169,7 @@ class WantsItsStatusApart(_OneSegment):
         return len(chain.writable()[-1]) == 1
 
 
-@breaks("framing.no_assumptions", how="blk")
+@breaks("framing.no_assumptions", "d.blk.req.layout", how="blk")
 class WantsItsHeaderWhole(_OneSegment):
     """Fails requests whose header is cut into descriptors."""
 
@@ -241,7 +241,7 @@ class GrowsInSilence(BlkDevice):
         """Nothing."""
 
 
-@breaks("dm.lost_some", "d.blk.num_queues", how="blk", options="mq=2")
+@breaks("dm.lost_some", "d.blk.num_queues", how="blk", options="mq=2,{image}")
 class HasADeadQueue(BlkDevice):
     """Offers two request queues and serves the first."""
 

@@ -7,7 +7,7 @@ from tests.testing.conformance.mutants.own_ring import OnOwnRing, OwnRing
 from tests.testing.conformance.mutants.registry import breaks
 from tests.testing.conformance.mutants.right import Right
 
-WRITE, NEXT = 2, 1
+WRITE, NEXT, INDIRECT = 2, 1, 4
 
 
 @breaks("dm.exception")
@@ -114,33 +114,33 @@ class UsesAChainAfterPush(Right):
 
 
 class _LateRing(OwnRing):
-    """Remembers where the last chain's buffers are, and writes there when nobody gave them to it any more."""
+    """Remembers where the last chain's buffer is, and writes there when nobody gave it to it any more."""
 
-    def pop_batch(self, limit: int = 64) -> list[Chain]:
-        chains: list[Chain] = self.real.pop_batch(limit)
-        self.heads = [chain.head for chain in chains] or getattr(self, "heads", [])
-        return chains
+    last = 0
 
-    def publish(self) -> bool:
-        wants = bool(self.real.publish())
-        for head in getattr(self, "heads", []):
-            at = self.registers.desc + 16 * head
-            gpa, length, flags = self.peek(at, 8), self.peek(at + 8, 4), self.peek(at + 12)
-            if flags & WRITE and length:
-                self.poke(gpa, 0x55, 1)
-        return wants
+    def push(self, chain: Chain, written: int | None = None) -> None:
+        before, self.last = self.last, self.first_writable(chain.head)
+        if before:
+            self.poke(before, 0x55, 1)
+        self.real.push(chain, written)
+
+    def first_writable(self, index: int) -> int:
+        """Address of a chain's first buffer to be written; 0 without one."""
+        while True:
+            at = self.registers.desc + 16 * index
+            flags = self.peek(at + 12)
+            if flags & (WRITE | INDIRECT):
+                return 0 if flags & INDIRECT else self.peek(at, 8)
+            if not flags & NEXT:
+                return 0
+            index = self.peek(at + 14)
 
 
 @breaks("dm.use_after_push")
 class WritesAfterPush(OnOwnRing):
-    """Writes into a buffer after the chain was returned and published."""
+    """Writes into a buffer of the chain that it returned before."""
 
     ring_class = _LateRing
-
-    def handle_queue(self, queue: Queue) -> None:
-        super().handle_queue(queue)
-        queue.flush()
-        queue.loop.call_soon(lambda: None if queue.closed else queue.ring.publish() and None)
 
 
 @breaks("dm.lost_chain")
@@ -180,13 +180,13 @@ class WritesWhatItMayOnlyRead(OnOwnRing):
 class _TableRing(OwnRing):
     def push(self, chain: Chain, written: int | None = None) -> None:
         at = self.registers.desc + 16 * chain.head
-        self.poke(at + 12, self.peek(at + 12) & ~WRITE)
+        self.poke(at + 12, self.peek(at + 12) | 0x8000)
         self.real.push(chain, written)
 
 
 @breaks("split.desc.no_write_table")
 class WritesTheDescriptorTable(OnOwnRing):
-    """Clears a flag in the descriptor of a chain it returns."""
+    """Sets a flag in the descriptor of a chain it returns."""
 
     ring_class = _TableRing
 
@@ -227,7 +227,7 @@ class AnswersInAnotherQueue(Right):
         self.queues[0].push(chain)
 
 
-@breaks("rsvd.in_order")
+@breaks("rsvd.in_order", "feat.no_unsupported_bits")
 class OffersOrderAndReturnsBackwards(Right):
     """Offers IN_ORDER and returns each batch the last one first."""
 

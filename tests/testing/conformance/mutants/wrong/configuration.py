@@ -111,7 +111,7 @@ class AnnouncesAChangeAtStart(Right):
         self.config_changed()
 
 
-@breaks("dm.reset_config")
+@breaks("dm.restart")
 class KeepsWhatTheDriverWrote(Right):
     """Keeps over a reset what a driver wrote into its configuration."""
 

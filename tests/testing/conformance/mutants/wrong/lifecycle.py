@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from acrn_dm import Chain, Queue, Timer
+from acrn_dm import Chain, Queue
 from tests.testing.conformance.mutants.registry import breaks
 from tests.testing.conformance.mutants.right import Right
 
@@ -138,8 +138,11 @@ class WantsTheFeaturesOfTheFirst(Right):
         super().start(features, queues)
 
 
+SOON_S = 0.002
+
+
 class _Keeper(Right):
-    """Answers one turn of its loop later, with what it remembers of the chain's place: by hand, if need be."""
+    """Answers a little later, with what it remembers of the chain's place: by hand, if need be."""
 
     def handle_queue(self, queue: Queue) -> None:
         for chain in queue.pop_batch():
@@ -154,8 +157,6 @@ class _Keeper(Right):
 class WritesAfterReset(_Keeper):
     """Writes into a buffer after the reset."""
 
-    timers: Sequence[Timer] = ()
-
     def keep(self, queue: Queue, chain: Chain, descriptor: bytes) -> None:
         super_answer = super().answer
         gpa = int.from_bytes(descriptor[:8], "little")
@@ -168,7 +169,7 @@ class WritesAfterReset(_Keeper):
             elif self.function.core.epoch != epoch:
                 self.resources.memory.map.write(gpa, b"late")
 
-        queue.loop.call_soon(later)
+        queue.loop.call_later(SOON_S, later)
 
 
 @breaks("reset.no_notify")
@@ -185,7 +186,7 @@ class InterruptsAfterReset(Right):
                 function.msix.raise_vector(0 if vector == 0xFFFF else vector)
                 function.interrupts.queue_without_msix()
 
-        queue.loop.call_soon(later)
+        queue.loop.call_later(SOON_S, later)
 
 
 @breaks("reset.no_notify", "pci.isr.read_clears", "reset.status_zero")
@@ -295,13 +296,13 @@ class ForgetsInAPause(Right):
 
 @breaks("dm.pause")
 class LosesWhatAPauseInterrupts(_Keeper):
-    """Answers one turn later, and at a pause drops what it has, returned empty."""
+    """Answers a little later, and at a pause returns what it has as it is."""
 
     held: "list[tuple[Queue, Chain]]"
 
     def keep(self, queue: Queue, chain: Chain, descriptor: bytes) -> None:
         self.held = [*getattr(self, "held", []), (queue, chain)]
-        queue.loop.call_soon(self._answer)
+        queue.loop.call_later(SOON_S, self._answer)
 
     def _answer(self) -> None:
         held, self.held = self.held, []

@@ -54,7 +54,7 @@ class LetsTheDriverChangeItsAddress(_Card):
         self.write_legacy_config(offset, data)
 
 
-@breaks("net.cfg.max_vq_pairs", "d.cfg.le", how="net pairs")
+@breaks("net.cfg.max_vq_pairs", "d.cfg.le", "d.net.vq.index", how="net pairs")
 class SaysItsPairsBackwards(_Card):
     """Shows the number of pairs in the other byte order."""
 
@@ -210,7 +210,7 @@ class _OneDescriptor(OwnRing):
         return chains
 
 
-@breaks("framing.no_assumptions", how="net")
+@breaks("framing.no_assumptions", "dm.net.framing", how="net")
 class WantsHeaderAndFrameApart(_Card):
     """Sends frames only whose header has a descriptor of its own."""
 

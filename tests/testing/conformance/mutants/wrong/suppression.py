@@ -105,7 +105,7 @@ class _Deaf(OwnRing):
             self.poke(self.registers.used, 1)
 
 
-@breaks("split.avail_notify.flags_advise", "split.avail_notify.avail_event", "dm.lost_some")
+@breaks("split.avail_notify.flags_advise", "split.avail_notify.avail_event", "dm.lost_chain")
 class NeverAsksForKicks(OnOwnRing):
     """Switches kicks off and leaves it at that."""
 
