@@ -5,7 +5,8 @@
   A ``cd`` holds for the rest of the page. Each command must end with 0; in a block of ``:class: fails`` it must not.
 * ``:class: NEED`` at a block names what it needs beside that: ``in-a-guest``, ``as-root``; who runs the page says what
   there is, and the others are left out.
-* An HTML comment ``<!-- shown by: FILE -->`` before a block says which test runs it instead.
+* An HTML comment ``<!-- shown by: FILE -->`` before a block says which test runs it instead, and
+  ``<!-- quoted from: FILE -->`` where its lines stand.
 """
 
 import doctest
@@ -19,7 +20,9 @@ import attrs
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(
-    r"(?:<!-- shown by: (?P<shown>\S+) -->\n)?^(?P<fence>`{3,})(?P<head>[^\n]*)\n(?P<body>.*?)^(?P=fence)$", re.M | re.S
+    r"(?:<!-- (?:shown by: (?P<shown>\S+)|quoted from: (?P<quoted>\S+)) -->\n)?"
+    r"^(?P<fence>`{3,})(?P<head>[^\n]*)\n(?P<body>.*?)^(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
 )
 OPTION = re.compile(r":(\w+): *(.*)\n")
 CHECKER = doctest.OutputChecker()
@@ -37,6 +40,7 @@ class Block:
     caption: str = ""
     needs: frozenset[str] = frozenset()
     shown_by: str = ""
+    quoted_from: str = ""
     fails: bool = False
 
 
@@ -65,6 +69,7 @@ def blocks(page: str) -> Iterator[Block]:
             needs=frozenset(options.get("class", "").split()) - {FAILS},
             fails=FAILS in options.get("class", "").split(),
             shown_by=found["shown"] or "",
+            quoted_from=found["quoted"] or "",
         )
 
 
@@ -96,7 +101,7 @@ class Reader:
         """Do what the text of *page* says; the number of files and commands. AssertionError names what differs."""
         done = 0
         for block in blocks(page):
-            if block.shown_by or not block.needs <= self.has:
+            if block.shown_by or block.quoted_from or not block.needs <= self.has:
                 continue
             if block.caption:
                 self.write(block)
