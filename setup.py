@@ -1,10 +1,15 @@
 """Build the extension modules; everything else about the package stands in pyproject.toml.
 
 Always cythonizes from the .pyx, so that a stale .c is never built. One switch: ACRN_DM_DEBUG=1 builds with -O0 -g,
-bounds checks and Cython's assertions.
+bounds checks and Cython's assertions. Where the compiler or a header is missing, one line names Debian's package.
 """
 
 import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -12,6 +17,14 @@ from setuptools import Extension, setup
 DEBUG = os.environ.get("ACRN_DM_DEBUG") == "1"
 FLAGS = ["-O0", "-g"] if DEBUG else ["-O2", "-g1"]  # -O3 was measured slower on packed rings (performance notes)
 WARNINGS = ["-Wall", "-Wno-unused-function"]
+COMMANDS = {"build", "build_ext", "bdist_wheel", "develop", "editable_wheel", "install"}  # those that compile
+HEADERS = {  # Debian's package of each
+    "stdint.h": "libc6-dev",
+    "linux/vhost.h": "linux-libc-dev",
+    "linux/kvm.h": "linux-libc-dev",
+    "linux/acrn.h": "linux-libc-dev",
+    "Python.h": "python3-dev",
+}
 
 MODULES = (
     "acrn_dm._fastring",
@@ -31,6 +44,27 @@ MODULES = (
     "acrn_dm.ring.native._split",
     "acrn_dm.ring.native._status",
 )
+
+
+def missing() -> "str | None":
+    """What the build lacks here, and the Debian package that has it; None if it lacks nothing."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    if shutil.which(compiler[0]) is None:
+        return f"there is no C compiler ({compiler[0]}); on Debian: apt install gcc"
+    includes = [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
+    flags = shlex.split(os.environ.get("CPPFLAGS", "")) + shlex.split(os.environ.get("CFLAGS", ""))
+    for header, package in HEADERS.items():
+        probe = [*compiler, *flags, *includes, "-E", "-x", "c", "-"]
+        done = subprocess.run(probe, input=f"#include <{header}>\n", capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"the C header {header} is missing; on Debian: apt install {package}"
+    return None
+
+
+if COMMANDS & set(sys.argv):
+    lack = missing()
+    if lack is not None:
+        raise SystemExit(f"acrn-dm can't be built: {lack}")
 
 setup(
     ext_modules=cythonize(

@@ -45,6 +45,7 @@ def test_right_function_with_several_messages_keeps_their_rule() -> None:
     assert (result.failures, result.judged) == ([], 1)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("row", WRONG)
 def test_wrong_function_fails_its_row(row: str) -> None:
     result = judged(build(WRONG[row]), row, outside=RightOperation())

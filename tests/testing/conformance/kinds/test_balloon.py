@@ -17,6 +17,9 @@ Make = Callable[[Any], Any]
 Fault = tuple[type, str, Make]
 
 
+pytestmark = pytest.mark.stress  # a hundred machines
+
+
 @pytest.fixture
 def world() -> Iterator[packages.Host]:
     made = packages.Host()

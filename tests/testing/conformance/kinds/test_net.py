@@ -72,6 +72,7 @@ FILTER_FAULTS = {
 }
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("row", FILTER_FAULTS)
 def test_card_with_filters_that_breaks_a_rule_fails_its_row(row: str) -> None:
     network = FilterNetwork(FILTER_FAULTS[row])

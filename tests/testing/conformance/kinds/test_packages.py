@@ -19,6 +19,8 @@ from tests.testing.conformance.kinds import packages
 from tests.testing.conformance.kinds.judging import judged, rows_of
 from tests.testing.conformance.kinds.paper import Paper
 
+pytestmark = pytest.mark.stress  # a hundred machines
+
 WORLDS = {
     "keyboard": packages.Keyboard,
     "tablet": packages.Tablet,

@@ -35,6 +35,7 @@ def test_device_keeps_every_rule() -> None:
     assert report.failed == [], report.text()
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize(("row", "fault"), [*FAULTS.items(), ("vsock.credit.fields", "no room")])
 def test_device_that_breaks_a_rule_fails_its_row(row: str, fault: str) -> None:
     host = PlayedHost(fault)
