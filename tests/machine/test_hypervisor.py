@@ -135,5 +135,5 @@ def test_auto_passes_over_a_hypervisor_whose_probe_is_broken_and_who_asks_for_it
 def test_name_that_two_hypervisors_have_is_an_error_for_who_asks_and_none_for_auto() -> None:
     plugins = offering(ranked("kvm", None, 1), ranked("kvm", None, 2))
     assert choose_hypervisor(MachineConfig(), plugins).name == "kvm"
-    with pytest.raises(ConfigError, match="--hypervisor: 'kvm': .*offers the hypervisor 'kvm' twice"):
+    with pytest.raises(ConfigError, match=r"--hypervisor: 'kvm': .*offers the hypervisor 'kvm' twice"):
         choose_hypervisor(MachineConfig(hypervisor="kvm"), plugins)
