@@ -35,8 +35,8 @@ class _Replaced:
 class Disk(ImageMedium):
     """A disk of the class *made*, with several queues where the options say so."""
 
-    def __init__(self, made: type | None, options: str) -> None:
-        super().__init__(options)
+    def __init__(self, made: type | None, options: str, *, empty: bool = False) -> None:
+        super().__init__(options, empty=empty)
         self._made = made or BlkDevice
 
     def build(self, machine: SimMachine) -> Any:
@@ -49,7 +49,8 @@ class Disk(ImageMedium):
         return self.options.format(image=self.path) if "{image}" in self.options else super().text
 
     def _make(self, text: str, what: object, context: DeviceContext) -> Any:
-        return self._made(BlkConfig.from_string(f"{text},share=on"), attrs.evolve(context, vcpus=2, text=text))
+        text = text if self._empty else f"{text},share=on"
+        return self._made(BlkConfig.from_string(text), attrs.evolve(context, vcpus=2, text=text))
 
 
 class Card(TapNetwork):

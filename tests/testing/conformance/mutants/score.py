@@ -17,7 +17,18 @@ from tests.testing.conformance.mutants.faults import core, kinds, transport
 from tests.testing.conformance.mutants.faults.fault import ProductFault
 from tests.testing.conformance.mutants.plant import plant
 
-WRONG = ("chains", "suppression", "configuration", "lifecycle", "negotiation", "net", "blk", "console", "functions")
+WRONG = (
+    "chains",
+    "suppression",
+    "configuration",
+    "lifecycle",
+    "negotiation",
+    "net",
+    "blk",
+    "console",
+    "packages",
+    "functions",
+)
 FAULTS = (*core.FAULTS, *transport.FAULTS, *kinds.FAULTS)
 
 

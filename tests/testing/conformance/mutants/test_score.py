@@ -9,12 +9,12 @@ import pytest
 from acrn_dm.testing.conformance import RULES
 from acrn_dm.testing.conformance.table import rows
 from tests.testing.conformance.mutants import score
-from tests.testing.conformance.mutants.builds import WAYS, subject
+from tests.testing.conformance.mutants.builds import JUDGED_AS_A_WHOLE, subject
 from tests.testing.conformance.mutants.trial import judged, trial
 
 ROOT = Path(__file__).resolve().parents[4]
 RIGHT = (
-    *((how, "") for how in WAYS),
+    *((how, "") for how in JUDGED_AS_A_WHOLE),
     *(("blk", options) for options in ("ro", "writeback,discard", "sectorsize=4096", "mq=2,{image}", "writeback,ro")),
 )
 

@@ -38,6 +38,14 @@ FAULTS = (
         how="net",
     ),
     fault(
+        f"{NET}.request",
+        "segments arrive without what belongs to them",
+        "    if gso_type != GSO_NONE and not (flags & NEEDS_CSUM and gso_size):\n",
+        "    if False:\n",
+        ("net.rx.gso.needs_csum", "net.rx.gso.size"),
+        how="net",
+    ),
+    fault(
         f"{NET}.control",
         "commands that nobody knows are acknowledged",
         "        if request is None:\n            self._acknowledge(False)\n",

@@ -233,7 +233,7 @@ class OffersAModeWithoutFlush(BlkDevice):
         return super().features & ~FLUSH
 
 
-@breaks("blk.capacity.notify", "d.cfg.change_notify", how="blk")
+@breaks("blk.capacity.notify", how="blk empty")
 class GrowsInSilence(BlkDevice):
     """Says nothing when its capacity has changed."""
 
