@@ -2,10 +2,11 @@
 
 * A ``{code-block}`` with ``:caption: FILE`` is a file: it is written below the reader's folder.
 * A ``console`` block has commands (``$ ...``, a backslash continues) and what they print; ``...`` is any text.
-  A ``cd`` holds for the rest of the page. Each command must end with 0.
+  A ``cd`` holds for the rest of the page. Each command must end with 0; in a block of ``:class: fails`` it must not.
 * ``:class: NEED`` at a block names what it needs beside that: ``in-a-guest``, ``as-root``; who runs the page says what
   there is, and the others are left out.
-* An HTML comment ``<!-- shown by: FILE -->`` before a block says which test runs it instead.
+* An HTML comment ``<!-- shown by: FILE -->`` before a block says which test runs it instead, and
+  ``<!-- quoted from: FILE -->`` where its lines stand.
 """
 
 import doctest
@@ -19,10 +20,13 @@ import attrs
 
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(
-    r"(?:<!-- shown by: (?P<shown>\S+) -->\n)?^(?P<fence>`{3,})(?P<head>[^\n]*)\n(?P<body>.*?)^(?P=fence)$", re.M | re.S
+    r"(?:<!-- (?:shown by: (?P<shown>\S+)|quoted from: (?P<quoted>\S+)) -->\n)?"
+    r"^(?P<fence>`{3,})(?P<head>[^\n]*)\n(?P<body>.*?)^(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
 )
 OPTION = re.compile(r":(\w+): *(.*)\n")
 CHECKER = doctest.OutputChecker()
+FAILS = "fails"
 LOOSE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 QUIET = ("toctree", "eval-rst", "text", "mermaid")  # nothing to run
 
@@ -36,6 +40,8 @@ class Block:
     caption: str = ""
     needs: frozenset[str] = frozenset()
     shown_by: str = ""
+    quoted_from: str = ""
+    fails: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -44,6 +50,7 @@ class Command:
 
     line: str
     output: str
+    fails: bool = False
 
 
 def blocks(page: str) -> Iterator[Block]:
@@ -59,8 +66,10 @@ def blocks(page: str) -> Iterator[Block]:
             language=language,
             text=body.removeprefix("\n"),
             caption=options.get("caption", ""),
-            needs=frozenset(options.get("class", "").split()),
+            needs=frozenset(options.get("class", "").split()) - {FAILS},
+            fails=FAILS in options.get("class", "").split(),
             shown_by=found["shown"] or "",
+            quoted_from=found["quoted"] or "",
         )
 
 
@@ -71,7 +80,7 @@ def commands(block: Block) -> Iterator[Command]:
         first = [lines.pop(0)]
         while first[-1].endswith("\\"):
             first.append(lines.pop(0))
-        yield Command(line="\n".join(first), output="\n".join([*lines, ""]))
+        yield Command(line="\n".join(first), output="\n".join([*lines, ""]), fails=block.fails)
 
 
 @attrs.define(eq=False)
@@ -92,7 +101,7 @@ class Reader:
         """Do what the text of *page* says; the number of files and commands. AssertionError names what differs."""
         done = 0
         for block in blocks(page):
-            if block.shown_by or not block.needs <= self.has:
+            if block.shown_by or block.quoted_from or not block.needs <= self.has:
                 continue
             if block.caption:
                 self.write(block)
@@ -127,7 +136,7 @@ class Reader:
                 check=False,
             )
         told = f"$ {command.line}\n{result.stdout}"
-        assert result.returncode == 0, f"exit code {result.returncode} of\n{told}"
+        assert (result.returncode != 0) == command.fails, f"exit code {result.returncode} of\n{told}"
         assert not command.output.strip() or CHECKER.check_output(command.output, result.stdout, LOOSE), (
             f"the page shows\n{command.output}\nand not\n{told}"
         )

@@ -42,11 +42,16 @@ def test_command_may_be_continued(reader: Reader) -> None:
         (console("$ false"), "exit code 1"),
         (console("$ echo a", "b"), "the page shows\nb"),
         (console("$ echo a; exit 3", "a"), "exit code 3"),
+        (console("$ true", options=":class: fails\n"), "exit code 0"),
     ],
 )
 def test_untruth_is_told(reader: Reader, page: str, told: str) -> None:
     with pytest.raises(AssertionError, match=told):
         reader.follow(page)
+
+
+def test_command_that_is_to_fail_does(reader: Reader) -> None:
+    assert reader.follow(console("$ echo no; exit 1", "no", options=":class: fails\n")) == 1
 
 
 def test_what_needs_more_than_there_is_is_left_out(reader: Reader) -> None:

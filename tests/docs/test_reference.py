@@ -6,6 +6,7 @@ import pytest
 
 import acrn_dm
 import acrn_dm.testing
+import acrn_dm_pytest
 from acrn_dm.contract import hookspecs
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.testing.conformance.table import rows
@@ -42,6 +43,11 @@ def test_every_public_name_is_described_once(pages: Path) -> None:
 def test_every_row_of_the_suite_is_described_once(pages: Path) -> None:
     text = "".join(page.read_text() for page in (pages / "conformance").glob("*.md"))
     assert [row for row in rows() if text.count(f"| `{row}` |") != 1] == []
+
+
+def test_every_fixture_is_described(pages: Path) -> None:
+    fixtures = [name for name in vars(acrn_dm_pytest) if name.startswith("dm_")]
+    assert headings((pages / "fixtures.md").read_text()) == fixtures
 
 
 def test_every_name_of_the_kit_is_described(pages: Path) -> None:

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import acrn_dm
 import acrn_dm.testing
+import acrn_dm_pytest
 from tools.docs.markdown import rst, slug, toctree
 
 PUBLIC = re.compile(r"from \S+ import (\w+) as \1")
@@ -82,3 +83,17 @@ def module_documentation(cls: type) -> Iterator[str]:
     module = inspect.getmodule(cls)
     for line in (inspect.getdoc(module) or "").splitlines():
         yield f"   {line}".rstrip()
+
+
+def fixtures_page() -> str:
+    """Fixtures of the pytest plugin."""
+    parts = ["# Fixtures for pytest\n", rst(*(inspect.getdoc(acrn_dm_pytest) or "").splitlines())]
+    for name in fixtures():
+        text = inspect.cleandoc(getattr(acrn_dm_pytest, name).__doc__ or "")
+        parts.append(f"## {name}\n\n{rst(*text.splitlines())}")
+    return "\n".join(parts)
+
+
+def fixtures() -> list[str]:
+    """The names of all fixtures that the plugin has."""
+    return [name for name in vars(acrn_dm_pytest) if name.startswith("dm_")]

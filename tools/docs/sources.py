@@ -57,6 +57,7 @@ def reference() -> Iterator[tuple[str, str]]:
         "registers.md": tables.registers_page,
         "command-line.md": tables.command_line_page,
         "testing.md": interface.testing_page,
+        "fixtures.md": interface.fixtures_page,
     }
     for name, page in simple.items():
         yield name, page()
