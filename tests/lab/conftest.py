@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from _pytest.runner import runtestprotocol
 
+import lab.paths
 from acrn_dm.testing.guest.consoles import console_tails
 from acrn_dm.testing.guest.errors import HarnessUnavailable
 from acrn_dm.testing.guest.kernels.debian import Kernel, debian_kernel
