@@ -10,9 +10,12 @@
 """
 
 import doctest
+import importlib.metadata
 import os
 import re
 import subprocess
+import sysconfig
+import venv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -142,6 +145,24 @@ class Reader:
         )
         self.where = Path(place.read_text().strip() or self.where)
         place.unlink()
+
+
+def own_programs(folder: Path) -> Path:
+    """The programs of an environment of the reader's own in *folder*, where everything is that is installed here.
+    What a page installs stays there.
+    """
+    venv.create(folder, symlinks=True, with_pip=False)
+    (site,) = folder.glob("lib/python3*/site-packages")
+    here = sysconfig.get_path("purelib")
+    (site / "here.pth").write_text(f"import site; site.addsitedir({here!r})\n")
+    python = folder / "bin" / "python"
+    for script in importlib.metadata.entry_points(group="console_scripts"):
+        if script.dist is not None and script.dist.name in ("acrn-dm", "pip") and not script.name[-1].isdigit():
+            call = f"import sys; from {script.module} import {script.attr}; sys.exit({script.attr}())"
+            program = python.with_name(script.name)
+            program.write_text(f"#!{python}\n{call}\n")
+            program.chmod(0o755)
+    return python.parent
 
 
 def environment(home: Path, *path: Path) -> dict[str, str]:
