@@ -2,7 +2,8 @@
 
 * A ``{code-block}`` with ``:caption: FILE`` is a file: it is written below the reader's folder.
 * A ``console`` block has commands (``$ ...``, a backslash continues) and what they print; ``...`` is any text.
-  A ``cd`` and an ``export`` hold for the rest of the page. Each command must end with 0; in a block of ``:class: fails`` it must not.
+  A ``cd`` and an ``export`` hold for the rest of the page. Each command must end with 0; with ``:class: fails`` it must
+  not.
 * ``:class: NEED`` at a block names what it needs beside that: ``in-a-guest``, ``as-root``; who runs the page says what
   there is, and the others are left out.
 * An HTML comment ``<!-- shown by: FILE -->`` before a block says which test runs it instead, and
