@@ -160,7 +160,7 @@ def plugin_choice(settings: Sequence[Setting], documents: Sequence[toml.Document
         return {"entry_points": False}
     words = values.get("plugins")
     if words == LIST:
-        return {}
+        words = None  # what the next start would load
     if words is None and os.environ.get(PLUGINS_VARIABLE):
         found = names(os.environ[PLUGINS_VARIABLE])
         return {"selection": Selection.from_words(found, strict=False, origin=PLUGINS_VARIABLE)}

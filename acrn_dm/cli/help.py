@@ -110,7 +110,8 @@ def _backends(plugins: PluginManager) -> list[str]:
     heading = "Backends; 'backend=NAME' among the options of a virtio device chooses who moves its data"
     offered = [(offer.record, offer.owner) for offer in plugins.backends.accepted]
     rows = sorted((t.name, f"{t.summary}; for {_kinds(t)} [{owner}]") for t, owner in offered)
-    return ["", heading, *(_entry(name, text) for name, text in rows)] if rows else []
+    strict = "'strict=on' there checks the device's driver against the specification, and logs what it breaks"
+    return ["", heading, *(_entry(name, text) for name, text in rows), "", strict] if rows else []
 
 
 def _kinds(backend_type: BackendType) -> str:

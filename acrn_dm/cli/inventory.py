@@ -70,7 +70,7 @@ def _options(origin: Provenance, plugins: PluginManager) -> list[str]:
 def render_plugins(plugins: PluginManager) -> str:
     """All plugins as text: a paragraph each, then what was left out."""
     parts = ["\n".join(_lines(report)) for report in reports(plugins)]
-    parts += [f"{origin}: left out by --plugins" for origin in plugins.left_out]
+    parts += [f"{origin}: left out by the user's wish" for origin in plugins.left_out]
     contests = [plugins.devices.contest(name) for name in plugins.devices.contested()]
     faults = [*map(str, plugins.faults()), *contests]
     if faults:

@@ -357,6 +357,7 @@ DEVICES = {
 WORDS = ("rubbish", "=", "on", "off", *(f"{{name}}={value}" for value in VALUES), "{name}")
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("kind", DEVICES)
 def test_any_option_of_a_device_is_judged_alike(both: Both, kind: str) -> None:
     """A pseudo-terminal's path is told at the start only."""
@@ -370,6 +371,7 @@ def test_any_option_of_a_device_is_judged_alike(both: Both, kind: str) -> None:
                 assert (start[0], [line for line in start[1] if "/dev/pts/" not in line]) == dry
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("kind", ["tty", "pty", "file", "socket", "stdio", "rubbish"])
 def test_any_port_of_a_console_is_judged_alike(both: Both, kind: str) -> None:
     for value in VALUES:

@@ -119,6 +119,7 @@ def test_environment_chooses_plugins_where_nothing_else_does(monkeypatch: pytest
     assert plugin_choice([], [], table)["selection"].without == {"slow"}
     assert plugin_choice(understood(["--plugins", "c"], table), [], table) == {"only": ("c",)}
     assert plugin_choice(understood(["--no-plugins"], table), [], table) == {"entry_points": False}
+    assert plugin_choice(understood(["--plugins", "list"], table), [], table)["selection"].without == {"slow"}
 
 
 def test_plugins_to_leave_out_are_told_from_those_to_load() -> None:

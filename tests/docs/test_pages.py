@@ -1,11 +1,10 @@
 """Every page of the documentation, followed from its first line to its last; nothing that it shows is left unrun."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs.page_runner import ROOT, Reader, blocks, environment
+from tests.docs.page_runner import ROOT, Reader, blocks, environment, own_programs
 
 DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
@@ -42,6 +41,8 @@ def followed(page: str) -> bool:
 @pytest.mark.stress
 @pytest.mark.parametrize("page", [page for page in PAGES if followed(page)])
 def test_page_can_be_followed(page: str, tmp_path: Path) -> None:
-    """In a folder of its own, with the programs of this environment."""
-    reader = Reader(folder=tmp_path, environment=environment(tmp_path, Path(sys.executable).parent))
+    """In a folder and an environment of its own, in which everything is that is installed here."""
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    reader = Reader(folder=folder, environment=environment(tmp_path, own_programs(tmp_path / "venv")))
     assert reader.follow((DOCS / page).read_text()) > 0

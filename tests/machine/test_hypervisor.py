@@ -3,9 +3,10 @@
 import logging
 from typing import Any
 
+import attrs
 import pytest
 
-from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.errors import ConfigError, PluginError
 from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.interrupt_monitor import InterruptMonitor
@@ -118,3 +119,21 @@ def test_auto_never_takes_a_hypervisor_of_negative_rank_and_says_why_nothing_is_
 def test_unknown_hypervisor_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'xen'.*known: auto, kvm"):
         choose_hypervisor(MachineConfig(hypervisor="xen"), offering(ranked("kvm", None, 1)))
+
+
+@pytest.mark.parametrize(
+    ("probe", "said"), [(lambda: 1 / 0, "ZeroDivisionError"), (lambda: False, "probe returned bool")]
+)
+def test_auto_passes_over_a_hypervisor_whose_probe_is_broken_and_who_asks_for_it_is_told(probe: Any, said: str) -> None:
+    broken = attrs.evolve(ranked("broken", None, 9), probe=probe)
+    plugins = offering(broken, ranked("good", None, 1))
+    assert choose_hypervisor(MachineConfig(), plugins).name == "good"
+    with pytest.raises(PluginError, match=said):
+        find_hypervisor(MachineConfig(hypervisor="broken"), plugins)
+
+
+def test_name_that_two_hypervisors_have_is_an_error_for_who_asks_and_none_for_auto() -> None:
+    plugins = offering(ranked("kvm", None, 1), ranked("kvm", None, 2))
+    assert choose_hypervisor(MachineConfig(), plugins).name == "kvm"
+    with pytest.raises(ConfigError, match=r"--hypervisor: 'kvm': .*offers the hypervisor 'kvm' twice"):
+        choose_hypervisor(MachineConfig(hypervisor="kvm"), plugins)

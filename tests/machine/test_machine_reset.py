@@ -96,6 +96,7 @@ def memory(machine: Machine) -> list[int]:
     return [zlib.crc32(machine.memory.read(r.gpa, r.size)) for r in machine.memory.regions]
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("what", CONFIGS)
 @pytest.mark.parametrize("change", ["removed", "replaced", "rewritten"])
 def test_guest_that_resets_boots_what_it_has_booted_before(host: Host, what: str, change: str) -> None:

@@ -82,6 +82,7 @@ def reset(disks: int) -> int:
         return instructions(machine.reset)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("cost", [start, dry_run, reset])
 def test_machine_of_four_times_the_disks_costs_four_times_as_much(cost: Callable[[int], int]) -> None:
     assert cost(MANY) <= 1.1 * MANY / FEW * cost(FEW)

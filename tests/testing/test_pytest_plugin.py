@@ -1,4 +1,4 @@
-"""The pytest plugin, as the test runs of plugin authors have it."""
+"""The pytest plugin, as the test runs of plugin authors have it: one run, of which each test here looks at one."""
 
 import subprocess
 import sys
@@ -6,13 +6,10 @@ import textwrap
 
 import pytest
 
-pytest_plugins = ["pytester"]
-
-
-DEVICE = """
-    import logging
+AUTHORS_TESTS = """
+    import attrs
     import pytest
-    from acrn_dm import VirtioDevice
+    from acrn_dm import BarKind, DeviceType, PciFunction, PluginError, VirtioDevice, hookimpl
 
     class Mine(VirtioDevice):
         device_id = 4
@@ -20,12 +17,103 @@ DEVICE = """
             for chain in queue.pop_batch():
                 size = 1 // len(chain.read())
                 queue.push(chain, size)
+
+    def test_driver(dm_driver):
+        assert dm_driver(Mine).queue(0).transfer([b"a"], [1]).written == 1
+
+    def test_untouched(dm_driver):
+        driver = dm_driver(Mine, slot=7, start=False)
+        assert (driver.function.slot, driver.status) == (7, 0)
+
+    @pytest.mark.dm_machine(vcpus=3, virtio_msi=True)
+    class TestMarked:
+        @pytest.mark.dm_machine(vcpus=2)
+        def test_marker(self, dm_machine):
+            device = dm_machine.add(Mine, slot=3).device
+            assert (device.context.vcpus, device.context.virtio_msi) == (2, True)
+
+    def test_clock(dm_machine, dm_clock):
+        ran = []
+        dm_machine.main_loop.call_later(3600, lambda: ran.append(dm_clock.monotonic()))
+        dm_machine.advance(3600)
+        assert ran == [3600.0]
+
+    def test_logged(dm_driver):
+        queue = dm_driver(Mine).queue(0)
+        queue.send([], [1])
+        queue.kick()
+        queue.driver.machine.settle()
+
+    def test_expected(dm_machine, dm_driver):
+        dm_machine.expect(ZeroDivisionError)
+        with pytest.raises(ZeroDivisionError):
+            dm_driver(Mine).queue(0).transfer([], [1])
+
+    class Raises(PciFunction):
+        def __init__(self, context):
+            super().__init__(context, vendor=0x1234, device=1, class_code=0xff0000)
+            self.add_bar(0, 16, BarKind.MEM32, self)
+        def read(self, offset, size):
+            raise KeyError(offset)
+        def write(self, offset, size, value):
+            pass
+
+    def test_access(dm_machine):
+        dm_machine.add(Raises, slot=3)
+        assert dm_machine.function(3).bar_read(0, 4, 4) == 0xffffffff
+
+    machines = []
+
+    def test_fails(dm_machine):
+        machines.append(dm_machine)
+        assert not dm_machine
+
+    def test_after():
+        assert machines[0].vm.state.name == "CLOSED"
+
+    @attrs.frozen
+    class Options:
+        pass
+
+    class Plugin:
+        @hookimpl
+        def acrn_dm_device_types(self):
+            return [DeviceType(name="mine", summary="", config=Options, create=lambda o, c: Mine(c))]
+
+    class Wrong:
+        @hookimpl
+        def acrn_dm_no_such_hook(self):
+            pass
+
+    def test_manager(dm_plugin_manager):
+        assert {"mine", "virtio-blk"} <= dm_plugin_manager(Plugin()).device_types().keys()
+
+    def test_wrong_plugin(dm_plugin_manager):
+        with pytest.raises(PluginError, match="acrn_dm_no_such_hook"):
+            dm_plugin_manager(Wrong())
 """
 
 
-def run(pytester: pytest.Pytester, tests: str, *args: str) -> pytest.RunResult:
-    pytester.makepyfile(textwrap.dedent(DEVICE) + textwrap.dedent(tests))
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *args)
+class Outcomes:
+    """What each test of the author's came to: the phases that failed, with their text."""
+
+    def __init__(self) -> None:
+        self.failed: dict[str, dict[str, str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        failed = self.failed.setdefault(report.nodeid.rpartition("::")[2], {})
+        if report.failed:
+            failed[report.when] = report.longreprtext
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    folder = tmp_path_factory.mktemp("author")
+    (folder / "test_mine.py").write_text(textwrap.dedent(AUTHORS_TESTS))
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = -q --strict-markers -p no:cacheprovider\n")
+    seen = Outcomes()
+    pytest.main([str(folder), "--import-mode=importlib", "-c", str(folder / "pytest.ini")], plugins=[seen])
+    return seen
 
 
 def test_plugin_is_registered_and_imports_nothing_of_the_package() -> None:
@@ -39,125 +127,34 @@ def test_plugin_is_registered_and_imports_nothing_of_the_package() -> None:
     assert found.stdout == "[]\n"
 
 
-def test_driver_of_a_device_is_had_with_one_line(pytester: pytest.Pytester) -> None:
-    tests = """
-        def test_mine(dm_driver):
-            assert dm_driver(Mine).queue(0).transfer([b"a"], [1]).written == 1
-
-        def test_two(dm_driver):
-            first, second = dm_driver(Mine, start=False), dm_driver(Mine)
-            assert (first.function.slot, second.function.slot) == (3, 4)
-            assert (first.status, second.status & 4) == (0, 4)
-    """
-    run(pytester, tests).assert_outcomes(passed=1, failed=1)
-
-
-def test_machine_takes_its_options_from_the_closest_marker(pytester: pytest.Pytester) -> None:
-    tests = """
-        pytestmark = pytest.mark.dm_machine(vcpus=3, virtio_msi=True)
-
-        @pytest.mark.dm_machine(vcpus=2)
-        def test_mine(dm_machine):
-            device = dm_machine.add(Mine, slot=3).device
-            assert (device.context.vcpus, device.context.virtio_msi) == (2, True)
-    """
-    run(pytester, tests, "--strict-markers").assert_outcomes(passed=1)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_driver",
+        "test_untouched",
+        "test_marker",
+        "test_clock",
+        "test_expected",
+        "test_after",
+        "test_manager",
+        "test_wrong_plugin",
+    ],
+)
+def test_test_with_the_fixtures_passes(outcomes: Outcomes, name: str) -> None:
+    assert outcomes.failed[name] == {}
 
 
-def test_machine_is_on_the_clock(pytester: pytest.Pytester) -> None:
-    tests = """
-        def test_mine(dm_machine, dm_clock):
-            ran = []
-            dm_machine.main_loop.call_later(3600, lambda: ran.append(dm_clock.monotonic()))
-            dm_machine.advance(3600)
-            assert ran == [3600.0]
-    """
-    run(pytester, tests).assert_outcomes(passed=1)
+def test_exception_that_was_logged_fails_the_test_at_its_end(outcomes: Outcomes) -> None:
+    assert outcomes.failed["test_logged"].keys() == {"teardown"}
+    text = outcomes.failed["test_logged"]["teardown"]
+    assert "nobody asked for it:" in text
+    assert "queue 0 failed: ZeroDivisionError: " in text
 
 
-def test_exception_that_was_logged_fails_the_test_at_its_end(pytester: pytest.Pytester) -> None:
-    tests = """
-        def test_mine(dm_driver):
-            queue = dm_driver(Mine).queue(0)
-            queue.send([], [1])
-            queue.kick()
-            queue.driver.machine.settle()
-    """
-    result = run(pytester, tests)
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*nobody asked for it:*", "*queue 0 failed: ZeroDivisionError: *"])
+def test_access_that_raised_fails_the_test_once(outcomes: Outcomes) -> None:
+    assert outcomes.failed["test_access"].keys() == {"teardown"}
+    assert "KeyError: 4" in outcomes.failed["test_access"]["teardown"]
 
 
-def test_exception_that_the_test_expects_does_not(pytester: pytest.Pytester) -> None:
-    tests = """
-        def test_mine(dm_machine, dm_driver):
-            dm_machine.expect(ZeroDivisionError)
-            with pytest.raises(ZeroDivisionError):
-                dm_driver(Mine).queue(0).transfer([], [1])
-    """
-    run(pytester, tests).assert_outcomes(passed=1)
-
-
-def test_access_that_raised_fails_the_test_once(pytester: pytest.Pytester) -> None:
-    tests = """
-        from acrn_dm import BarKind, PciFunction
-
-        class Raises(PciFunction):
-            def __init__(self, context):
-                super().__init__(context, vendor=0x1234, device=1, class_code=0xff0000)
-                self.add_bar(0, 16, BarKind.MEM32, self)
-            def read(self, offset, size):
-                raise KeyError(offset)
-            def write(self, offset, size, value):
-                pass
-
-        def test_mine(dm_machine):
-            dm_machine.add(Raises, slot=3)
-            assert dm_machine.function(3).bar_read(0, 4, 4) == 0xffffffff
-    """
-    result = run(pytester, tests)
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*nobody asked for it:*", "*KeyError: 4*"])
-
-
-def test_machine_is_closed_after_a_test_that_failed(pytester: pytest.Pytester) -> None:
-    tests = """
-        machines = []
-
-        def test_fails(dm_machine):
-            machines.append(dm_machine)
-            assert not dm_machine
-
-        def test_after():
-            assert machines[0].vm.state.name == "CLOSED"
-    """
-    run(pytester, tests).assert_outcomes(passed=1, failed=1)
-
-
-def test_plugin_manager_has_the_given_plugins_beside_the_built_in_ones(pytester: pytest.Pytester) -> None:
-    tests = """
-        import attrs
-        from acrn_dm import DeviceType, PluginError, hookimpl
-
-        @attrs.frozen
-        class Options:
-            pass
-
-        class Plugin:
-            @hookimpl
-            def acrn_dm_device_types(self):
-                return [DeviceType(name="mine", summary="", config=Options, create=lambda o, c: Mine(c))]
-
-        class Wrong:
-            @hookimpl
-            def acrn_dm_no_such_hook(self):
-                pass
-
-        def test_mine(dm_plugin_manager):
-            assert {"mine", "virtio-blk"} <= dm_plugin_manager(Plugin()).device_types().keys()
-
-        def test_wrong(dm_plugin_manager):
-            with pytest.raises(PluginError, match="acrn_dm_no_such_hook"):
-                dm_plugin_manager(Wrong())
-    """
-    run(pytester, tests).assert_outcomes(passed=2)
+def test_test_that_fails_says_why_and_nothing_else(outcomes: Outcomes) -> None:
+    assert outcomes.failed["test_fails"].keys() == {"call"}

@@ -106,7 +106,7 @@ class PluginManager:
         )
         origins = [provenance_of(entry) for entry in found]
         chosen = selection or Selection(only=None if only is None else frozenset(only))
-        chosen.check({name for o in origins for name in (o.plugin, o.distribution)}, [e.plugin for e in self.left_out])
+        chosen.check({o.plugin: o.distribution for o in origins}, [o.plugin for o in self.left_out])
         for entry, origin in zip(found, origins, strict=True):
             if chosen.takes(origin.plugin, origin.distribution):
                 self._load(entry, origin)

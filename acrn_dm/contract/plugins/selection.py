@@ -1,6 +1,6 @@
 """The selection of plugins: what ``--plugins`` and ``ACRN_DM_PLUGINS`` say."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import attrs
 
@@ -41,11 +41,12 @@ class Selection:
         wanted = self.only is None or not self.only.isdisjoint(names)
         return wanted and self.without.isdisjoint(names)
 
-    def check(self, installed: Collection[str], builtins: Collection[str]) -> None:
-        """Raise ConfigError for a name that no plugin has."""
+    def check(self, installed: Mapping[str, str], builtins: Collection[str]) -> None:
+        """Raise ConfigError for a name that no plugin has. *installed* are plugins, each with its distribution."""
         if not self.strict:
             return
-        for wanted, known in ((self.only or (), set(installed)), (self.without, {*installed, *builtins})):
+        either = {*installed.keys(), *installed.values()}
+        for wanted, known in ((self.only or (), either), (self.without, {*either, *builtins})):
             for absent in sorted(set(wanted) - known):
                 names = ", ".join(sorted(installed)) or "none"
                 text = f"no such plugin is installed; {did_you_mean(absent, sorted(known))}installed: {names}"

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from acrn_dm.base.errors import HostError
+from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.testing.clock import VirtualClock
+from acrn_dm.testing.conformance.outside import Outside
 from acrn_dm.testing.conformance.probes import Shape, probes
 from acrn_dm.testing.conformance.setup import INTX, LEGACY, MSI, MSIX, Setup
 from acrn_dm.testing.conformance.subject import SLOT, Subject, virtio_id
@@ -39,6 +40,7 @@ class Bench:
         self.watch = watch
         self._threads = threading.active_count()
         self._others: list[Bench] = []
+        self._closed = False
         self.machine = SimMachine(plugins=subject.plugins, virtio_msi=setup.interrupts == MSI, clock=VirtualClock())
         try:
             self.built = subject.build(self.machine)
@@ -164,8 +166,13 @@ class Bench:
         return there
 
     def another(self, setup: Setup | None = None) -> "Bench":
-        """A second instance in a machine of its own, closed with this one."""
-        made = Bench(self.subject, setup or self.setup, self.watch)
+        """A second instance in a machine of its own, closed with this one. Raises NotApplicable where what is behind
+        the device is for one only.
+        """
+        try:
+            made = Bench(self.subject, setup or self.setup, self.watch)
+        except (ConfigError, HostError) as e:
+            raise NotApplicable(f"a second one can't be made beside the first: {e}") from e
         self._others.append(made)
         return made
 
@@ -187,12 +194,8 @@ class Bench:
 
     @property
     def answers(self) -> dict[int, Shape]:
-        """Queue -> the chain that it returns by itself, found out once for each number of pairs."""
-        pairs = self.setup.pairs
-        if pairs not in self.subject.answers:
-            with Bench(self.subject, Setup(interrupts=self.setup.interrupts, pairs=pairs), self.watch) as other:
-                self.subject.answers[pairs] = other.probe()
-        return self.subject.answers[pairs]
+        """Queue -> the chain that it returns by itself."""
+        return self.subject.answers[self.setup.pairs]
 
     def probe(self) -> dict[int, Shape]:
         """Send one chain of each shape to each queue, each to a driver of its own; see which come back."""
@@ -233,6 +236,9 @@ class Bench:
         self.machine.settle()
         until, step, passed = time.monotonic() + limit_s, TICK_S, 0.0
         while not true():
+            if isinstance(self.subject.outside, Outside) and self.subject.outside.make_room():
+                self.machine.settle()
+                continue
             helped = threading.active_count() > self._threads and time.monotonic() < until
             if passed < limit_s:
                 self.machine.advance(step)
@@ -291,7 +297,10 @@ class Bench:
     # The end
 
     def close(self) -> None:
-        """Close the machine; what the device raises meanwhile is the watch's."""
+        """Close the machine; what the device raises meanwhile is the watch's. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         for other in self._others:
             other.close()
         with contextlib.suppress(HostError):
@@ -314,9 +323,19 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(subject: Subject, setup: Setup) -> Iterator[Bench]:
-    """A watched bench, closed at the end."""
-    with Watch() as watch, Bench(subject, setup, watch) as made:
-        yield made
+    """A watched bench, closed at the end. The first one for so many pairs finds out which queues answer: before, as
+    what stands behind a device may be for one only.
+    """
+    with Watch() as watch:
+        if subject.kind != PCI and setup.pairs not in subject.answers:
+            with Bench(subject, Setup(interrupts=_first(subject, "interrupts"), pairs=setup.pairs), watch) as other:
+                subject.answers[setup.pairs] = other.probe()
+        with Bench(subject, setup, watch) as made:
+            yield made
+
+
+def _first(subject: Subject, axis: str) -> str:
+    return str(subject.axes[axis][0])
 
 
 __all__ = ("Bench", "VERSION_1", "bench")

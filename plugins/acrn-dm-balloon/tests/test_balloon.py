@@ -78,6 +78,7 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
         yield it
 
 
+@pytest.mark.stress
 def test_device_conforms() -> None:
     kind = next(iter(acrn_dm_balloon.acrn_dm_device_types()))
     assert_device_conforms(lambda machine: machine.add(kind, slot=3))

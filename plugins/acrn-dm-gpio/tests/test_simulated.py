@@ -62,6 +62,7 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
         yield Guest(m, tmp_path)
 
 
+@pytest.mark.stress
 def test_device_conforms() -> None:
     kind = next(iter(acrn_dm_gpio.acrn_dm_device_types()))
     assert_device_conforms(lambda machine: machine.add(kind, "count=4,line=led", slot=3))

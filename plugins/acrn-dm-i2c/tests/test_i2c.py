@@ -66,6 +66,7 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
         yield Guest(m, tmp_path)
 
 
+@pytest.mark.stress
 def test_device_conforms() -> None:
     kind = next(iter(acrn_dm_i2c.acrn_dm_device_types()))
     assert_device_conforms(lambda machine: machine.add(kind, "device=24c02@0x50", slot=3))

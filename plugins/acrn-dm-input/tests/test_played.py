@@ -74,6 +74,7 @@ def select(driver: VirtioDriver, select: int, subsel: int = 0) -> bytes:
     return driver.read_config(8, size)
 
 
+@pytest.mark.stress
 def test_device_conforms() -> None:
     device = next(iter(acrn_dm_input.acrn_dm_device_types()))
     assert_device_conforms(lambda machine: machine.add(device, "kind=tablet", slot=3))

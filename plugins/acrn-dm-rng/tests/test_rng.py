@@ -42,6 +42,7 @@ def slow(tmp_path: Path) -> Iterator[tuple[SimMachine, VirtioDriver, int]]:
         os.close(writer)
 
 
+@pytest.mark.stress
 def test_device_conforms() -> None:
     kind = next(iter(acrn_dm_rng.acrn_dm_device_types()))
     assert_device_conforms(lambda machine: machine.add(kind, slot=3))

@@ -136,7 +136,7 @@ def test_device_list_has_the_backends_and_says_how_to_choose_one(capsys: pytest.
         " Backends; 'backend=NAME' among the options of a virtio device chooses who moves its data far far away" in text
     )
     assert " far far away; for own, virtio-blk, virtio-console [plugin elsewhere (given by the caller)] vbs-u " in text
-    assert " wide everywhere; for all [plugin elsewhere (given by the caller)] Emulations " in text
+    assert " wide everywhere; for all [plugin elsewhere (given by the caller)] 'strict=on' there checks " in text
 
 
 def test_key_that_is_no_text_is_refused(dry_run: DryRun) -> None:

@@ -162,7 +162,7 @@ def test_plugin_is_left_out_by_its_name_or_its_distribution_s(word: str) -> None
 
 
 def test_leaving_out_what_is_not_installed_suggests_what_is() -> None:
-    with pytest.raises(ConfigError, match=r"--plugins: 'ringo': .*did you mean 'ring'\?"):
+    with pytest.raises(ConfigError, match=r"--plugins: 'ringo': .*did you mean 'ring'\? installed: ring$"):
         manager().load_entry_points(None, [Entry("ring", offering("a"))], selection=Selection.from_words(["no:ringo"]))
 
 

@@ -73,14 +73,6 @@ def test_one_msi_vector_is_enough(rig: Rig) -> None:
     assert_clean(rig.boot("--virtio_msi"), rig.digest)
 
 
-@pytest.mark.parametrize("append", ["", "virtio_pci.force_legacy=1"], ids=["modern", "legacy"])
-def test_drivers_of_the_stock_kernel_break_no_clause_of_the_specification(rig: Rig, append: str) -> None:
-    more = ("-s", f"6,virtio-console,file:more={rig.scratch / 'more'},strict=on")
-    run = rig.boot(*more, disk=f"{rig.make_disk()},strict=on", append=append)
-    assert_clean(run, rig.digest, devices=3)
-    assert [line for line in run.output.splitlines() if "strict" in line] == []
-
-
 def test_compressed_kernel_boots_by_its_32_bit_entry(shape: Shape) -> None:
     rig, run = shape(*PACKED)
     assert rig.kernel.image.read_bytes()[0x202:0x206] == b"HdrS"

@@ -21,7 +21,7 @@ n=0
 while IFS= read -r line; do
     n=$((n + 1))
     case $line in poweroff*) eval "$AT_END"; exit 0 ;; reboot*) n=0; echo END 0 0; continue ;; esac
-    (eval "$line") < /dev/null 2>&1
+    eval "$line" < /dev/null 2>&1
     printf '\\nEND %d %d\\n' $n $?
 done
 """

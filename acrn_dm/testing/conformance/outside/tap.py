@@ -99,6 +99,12 @@ class TapNetwork(Network):
         self._seen.clear()
         return found
 
+    def make_room(self) -> bool:
+        """Read the sockets, whose buffers are small."""
+        before = len(self._seen)
+        self._collect()
+        return len(self._seen) > before
+
     def set_link(self, up: bool) -> None:
         """An interface that is deleted takes the link down; it does not come back, so *up* is not applicable."""
         if up:

@@ -21,6 +21,10 @@ def _left_out(what: str) -> NoReturn:
 class Outside:
     """The base of all kinds."""
 
+    def make_room(self) -> bool:
+        """Take what came out of the device, where more would have to wait; whether anything was there."""
+        return False
+
 
 @attrs.frozen
 class Frame:

@@ -2,7 +2,7 @@
 
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.factory import make_driver_ring
-from acrn_dm.ring.layout import DESC_F_NEXT, DESC_F_WRITE, RingLayout, avail_bytes
+from acrn_dm.ring.layout import DESC_F_NEXT, DESC_F_WRITE, RingLayout
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.chain import place
 from acrn_dm.testing.conformance.probes import Shape
@@ -60,12 +60,9 @@ def finds_rings_at_the_least_alignment(bench: Bench) -> None:
 
 def _odd_queue(bench: Bench, driver: VirtioDriver, index: int, size: int, apart: bool) -> DriverQueue:
     """A queue whose parts are aligned as little as they may be, back to back or on three pages."""
-    take = bench.machine.heap.take
     gap = 4096 if apart else 0
-    desc = take(64 * size + 4 * 4096) + 16
-    avail = desc + 16 * size + gap + (2 if apart else 0)
-    used = -(-(avail + avail_bytes(size) + gap) // 4) * 4
-    layout = RingLayout(size=size, desc=desc, avail=avail, used=used)
+    room = RingLayout.least_aligned(0, size, gap).end
+    layout = RingLayout.least_aligned(bench.machine.heap.take(room + 32), size, gap)
     ring = make_driver_ring(driver.features, layout, bench.machine.memory)
     driver.registers.map_vector(index, driver.default_vector(index))
     driver.registers.place_queue(index, layout)

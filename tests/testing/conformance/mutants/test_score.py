@@ -44,7 +44,11 @@ def test_wrong_device_is_caught_by_its_row_and_its_right_sibling_is_not() -> Non
 @pytest.mark.parametrize(("how", "options"), RIGHT)
 def test_right_device_gives_no_alarm(how: str, options: str) -> None:
     right = subject(how, options, None)
-    report = judged(right)
+    try:
+        report = judged(right)
+    finally:
+        if hasattr(right.outside, "close"):
+            right.outside.close()
     assert report.failed == [], report.text()
 
 

@@ -45,7 +45,7 @@ class Port:
         environment = {"PATH": str(programs), "PORT": os.ttyname(self._slave)}
         argv = [str(busybox()), "sh", "-c", script(scratch)]
         self._shell = subprocess.Popen(
-            argv, env=environment, cwd=scratch, stdin=subprocess.DEVNULL, start_new_session=True
+            argv, env=environment, cwd=scratch, stdin=subprocess.PIPE, start_new_session=True
         )
         self._reader = threading.Thread(target=self._gather, daemon=True)
         self._reader.start()
@@ -71,7 +71,7 @@ class Port:
 
     def close(self) -> None:
         os.killpg(self._shell.pid, signal.SIGKILL)
-        self._shell.wait()
+        self._shell.communicate()
         os.close(self._slave)
         self._reader.join()
         os.close(self._master)
