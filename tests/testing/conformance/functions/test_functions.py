@@ -32,7 +32,8 @@ def test_built_in_function_keeps_every_rule(kind: DeviceType) -> None:
     assert report.failed == [], report.text()
 
 
-@pytest.mark.parametrize("make", [RightFunction, pytest.param(RightMsix, marks=pytest.mark.stress)])
+@pytest.mark.stress
+@pytest.mark.parametrize("make", [RightFunction, RightMsix])
 def test_right_function_keeps_every_rule(make: type[RightFunction]) -> None:
     report = conform(build(make), outside=RightOperation(), rules=RULES)
     assert report.failed == [], report.text()

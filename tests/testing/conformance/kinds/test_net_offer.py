@@ -7,6 +7,7 @@ from acrn_dm.virtio import features
 from tests.testing.conformance.kinds.judging import judged
 from tests.testing.conformance.kinds.paper import Paper
 
+pytestmark = pytest.mark.stress  # two or three machines each
 NET, SIZE = 1, 28
 MQ, RSS = bits.MQ | bits.CTRL_VQ, bits.RSS | bits.CTRL_VQ
 TSO = bits.CSUM | bits.HOST_TSO4 | bits.HOST_TSO6
@@ -70,7 +71,6 @@ DEPENDENCIES = {
 }
 
 
-@pytest.mark.stress
 @pytest.mark.parametrize("row", DEPENDENCIES)
 def test_features_that_need_one_another(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device offers all of them, then all but one group; the transport accepts whatever a driver asks for."""
