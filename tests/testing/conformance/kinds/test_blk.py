@@ -42,11 +42,8 @@ def medium(request: pytest.FixtureRequest) -> Iterator[ImageMedium]:
     made.close()
 
 
-@pytest.mark.parametrize(
-    "medium",
-    [*list(WORLDS)[:1], *(pytest.param(name, marks=pytest.mark.stress) for name in list(WORLDS)[1:])],
-    indirect=True,
-)
+@pytest.mark.stress
+@pytest.mark.parametrize("medium", WORLDS, indirect=True)
 def test_disk_keeps_every_rule(medium: ImageMedium) -> None:
     report = conform(medium.build, outside=medium, rules=kinds.RULES)
     assert report.failed == [], report.text()
@@ -213,6 +210,7 @@ FAULTS: dict[str, Patch] = {
 }
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("row", FAULTS)
 def test_disk_that_breaks_a_rule_fails_its_row(row: str, medium: ImageMedium, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[row](monkeypatch)

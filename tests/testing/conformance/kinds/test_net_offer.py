@@ -43,14 +43,14 @@ def test_wrong_value_in_the_configuration_fails_its_row(
         assert result.broken == broken
 
 
-@pytest.mark.parametrize(
-    ("row", "alone", "with_it"),
-    [
-        ("net.feat.ipsec_out_net_header", bits.IPSEC, bits.OUT_NET_HEADER),
-        ("net.feat.hash_report_needs_cvq", bits.HASH_REPORT, bits.CTRL_VQ),
-        ("net.feat.rx_extra_needs_cvq", bits.CTRL_RX_EXTRA, bits.CTRL_VQ),
-    ],
-)
+COMPANIONS = [
+    ("net.feat.ipsec_out_net_header", bits.IPSEC, bits.OUT_NET_HEADER),
+    ("net.feat.hash_report_needs_cvq", bits.HASH_REPORT, bits.CTRL_VQ),
+    ("net.feat.rx_extra_needs_cvq", bits.CTRL_RX_EXTRA, bits.CTRL_VQ),
+]
+
+
+@pytest.mark.parametrize(("row", "alone", "with_it"), COMPANIONS)
 def test_feature_without_its_companion_fails_its_row(row: str, alone: int, with_it: int) -> None:
     assert judged(Paper(kind=NET, features=alone, size=SIZE).build, row).broken
     assert not judged(Paper(kind=NET, features=alone | with_it, size=SIZE).build, row).broken
@@ -70,6 +70,7 @@ DEPENDENCIES = {
 }
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("row", DEPENDENCIES)
 def test_features_that_need_one_another(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device offers all of them, then all but one group; the transport accepts whatever a driver asks for."""
