@@ -10,7 +10,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 SHOWN = ("python", "console", "toml", "sh", "cython", "json", "ini", "yaml", "make")  # what a reader may want to use
 NOTHING_TO_RUN = ("toctree", "eval-rst", "text")
-NEEDS = {"in-a-guest"}  # what some test has that this one has not: tests/lab/test_docs_pages.py
+NEEDS = {"in-a-guest"}  # what some test has that this one has not: tests/lab/guest/test_pages.py
+TUTORIAL = "tutorial.md"  # tests/packaging/test_packages.py follows it beside the wheel alone
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -39,7 +40,7 @@ def followed(page: str) -> bool:
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("page", [page for page in PAGES if followed(page)])
+@pytest.mark.parametrize("page", [page for page in PAGES if followed(page) and page != TUTORIAL])
 def test_page_can_be_followed(page: str, tmp_path: Path) -> None:
     """In a folder and an environment of its own, in which everything is that is installed here."""
     folder = tmp_path / "reader"
