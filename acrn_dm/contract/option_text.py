@@ -80,11 +80,6 @@ def unquoted(raw: str) -> str:
     return raw.replace(",,", ",")
 
 
-def quoted(value: str) -> str:
-    """*value* as it has to be written behind ``=``."""
-    return value.replace(",", ",,")
-
-
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'? `` for the known word nearest to *word*, or nothing."""
     near = difflib.get_close_matches(word[:MAX_WORD], list(known), n=1)

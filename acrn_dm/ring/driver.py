@@ -71,6 +71,11 @@ class DriverRing(RingFields):
         """Descriptors that no chain uses."""
         return len(self._free)
 
+    def used_elements(self, count: int) -> list[tuple[int, int]]:
+        """Where the device wrote the last *count* used elements: (gpa, length) of each, the latest first."""
+        latest = self.used_idx()
+        return [(self.layout.used_element_at(latest - n), USED_ELEMENT.size) for n in range(1, count + 1)]
+
     def add_chain(
         self,
         out: Sequence[tuple[int, int]] = (),

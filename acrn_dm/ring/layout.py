@@ -61,6 +61,16 @@ class RingLayout:
         avail = gpa + DESC.size * size
         return cls(size=size, desc=gpa, avail=avail, used=align_up(avail + avail_bytes(size), align))
 
+    @classmethod
+    def least_aligned(cls, gpa: int, size: int, gap: int = 0) -> "RingLayout":
+        """Each part from *gpa* on at an address that is a multiple of what 2.7 asks of it and of no more, *gap* bytes
+        between them.
+        """
+        desc = align_up(gpa, 32) + 16
+        avail = desc + DESC.size * size + gap + 2
+        used = align_up(avail + avail_bytes(size) + gap, 8) + 4
+        return cls(size=size, desc=desc, avail=avail, used=used)
+
     @property
     def end(self) -> int:
         """First address after the used ring."""

@@ -8,7 +8,7 @@
         machine.add(lambda context: MyDevice(context), slot=3)  # whose backend opens nodes by vhost.open
 
 A node serves its rings itself, on a loop that the machine's ``settle`` steps: every chain comes back with its readable
-bytes reversed.
+bytes reversed. A ring that it can't use it tells by the error eventfd, as the kernel does.
 """
 
 import errno
@@ -18,7 +18,7 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm._fastring import MemoryMap
-from acrn_dm.base.errors import HostError
+from acrn_dm.base.errors import GuestError, HostError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.contract.hookspecs import hookimpl
@@ -186,7 +186,8 @@ class FakeNode:
 
     def net_set_backend(self, index: int, fd: int) -> None:
         self._ioctl(f"NET_SET_BACKEND {index}{' -1' if fd < 0 else ''}")
-        self._switch(index, fd)
+        self._check_set_up(self._ring(index))
+        self._switch(self._ring(index), fd)
 
     def vsock_set_guest_cid(self, cid: int) -> None:
         self._vhost.call(f"VSOCK_SET_GUEST_CID {cid}")
@@ -196,12 +197,16 @@ class FakeNode:
 
     def vsock_set_running(self, running: bool) -> None:
         self._ioctl(f"VSOCK_SET_RUNNING {int(running)}")
-        for index in (0, 1):
-            self._switch(index, 0 if running else -1)
+        both = [self._ring(index) for index in (0, 1)]
+        if running:  # both, or none; stopping asks nothing of them
+            for ring in both:
+                self._check_set_up(ring)
+        for ring in both:
+            self._switch(ring, 0 if running else -1)
 
     def break_ring(self, index: int) -> None:
         """Find something that can't be used in the ring."""
-        os.eventfd_write(self._ring(index).fds["err"], 1)
+        self._complain(self._ring(index))
 
     # The kernel's rules
 
@@ -225,22 +230,23 @@ class FakeNode:
             ring.fds[what] = os.dup(fd)
         self._watch(ring)
 
-    def _switch(self, index: int, backend: int) -> None:
-        ring = self._ring(index)
+    def _check_set_up(self, ring: _Ring) -> None:
         if ring.addresses is None or self.memory is None or not ring.num:
             raise HostError("the ring is not set up", err=errno.EFAULT)
+
+    def _switch(self, ring: _Ring, backend: int) -> None:
         if ring.live is not None:
             ring.base = ring.live.position.base
             ring.live.close()
             ring.live = None
         ring.backend = backend
-        if backend >= 0:
+        if backend >= 0 and self.memory is not None:
             ring.live = make_ring(self.acked, ring, self.memory)
 
     def _forget(self) -> None:
-        for index, ring in self.rings.items():
+        for ring in self.rings.values():
             if ring.live is not None:
-                self._switch(index, -1)
+                self._switch(ring, -1)
             for what in list(ring.fds):
                 self._unwatch(ring, what)
         self.rings.clear()
@@ -263,15 +269,26 @@ class FakeNode:
 
     def _server(self, ring: _Ring) -> Callable[[], None]:
         def serve() -> None:
-            if ring.live is None:
-                return
-            while True:
-                for chain in ring.live.pop_batch():
-                    chain.write(chain.read()[::-1])
-                    ring.live.push(chain)
-                if ring.live.publish() and "call" in ring.fds:
-                    os.eventfd_write(ring.fds["call"], 1)
-                if not ring.live.enable_kicks():
-                    return
+            try:
+                while ring.live is not None:
+                    self._serve(ring, ring.live)
+                    if ring.live.publish() and "call" in ring.fds:
+                        os.eventfd_write(ring.fds["call"], 1)
+                    if not ring.live.enable_kicks():
+                        break
+            except GuestError:
+                self._complain(ring)
 
         return serve
+
+    def _serve(self, ring: _Ring, live: Ring) -> None:
+        """What the driver of this node does at a kick. Raises GuestError for a ring that can't be used."""
+        while chains := live.pop_batch():
+            for chain in chains:
+                chain.write(chain.read()[::-1])
+                live.push(chain)
+
+    def _complain(self, ring: _Ring) -> None:
+        """The kernel's ``vq_err``: no more than the eventfd, if there is one; it tries again at the next kick."""
+        if "err" in ring.fds:
+            os.eventfd_write(ring.fds["err"], 1)

@@ -10,7 +10,7 @@ from acrn_dm.base.errors import ConfigError
 from acrn_dm.cli.platform import ovmf
 from acrn_dm.cli.values import lpc_uart, pci_slot
 from acrn_dm.contract.config import DeviceSpec
-from acrn_dm.contract.option_text import ELSEWHERE, option_meant, quoted, split_options, split_raw
+from acrn_dm.contract.option_text import ELSEWHERE, option_meant, split_options, split_raw
 from acrn_dm.contract.options import from_mapping, option, parse_options
 from acrn_dm.contract.types import Bdf
 from acrn_dm.devices.virtio_blk.config import BlkConfig
@@ -46,7 +46,7 @@ def test_two_commas_are_one_of_the_value(text: str, options: list[str]) -> None:
 
 @pytest.mark.parametrize("value", ["a,b", ",", ",,", "a,", ",a", "plain", ""])
 def test_what_is_quoted_comes_back(value: str) -> None:
-    assert split_options(f"x={quoted(value)},y") == [f"x={value}", "y"]
+    assert split_options(f"x={value.replace(',', ',,')},y") == [f"x={value}", "y"]
 
 
 def test_common_grammar_takes_quoted_commas() -> None:

@@ -2,7 +2,8 @@
 
 * A ``{code-block}`` with ``:caption: FILE`` is a file: it is written below the reader's folder.
 * A ``console`` block has commands (``$ ...``, a backslash continues) and what they print; ``...`` is any text.
-  A ``cd`` holds for the rest of the page. Each command must end with 0; in a block of ``:class: fails`` it must not.
+  A ``cd`` and an ``export`` hold for the rest of the page. Each command must end with 0; with ``:class: fails`` it must
+  not.
 * ``:class: NEED`` at a block names what it needs beside that: ``in-a-guest``, ``as-root``; who runs the page says what
   there is, and the others are left out.
 * An HTML comment ``<!-- shown by: FILE -->`` before a block says which test runs it instead, and
@@ -10,10 +11,14 @@
 """
 
 import doctest
+import importlib.metadata
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+import sysconfig
+import tempfile
+import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -88,14 +93,9 @@ class Reader:
     """Somebody who follows a page in a *folder* of their own; *has* says which needs are met."""
 
     folder: Path
-    environment: Mapping[str, str]
+    environment: dict[str, str]
     has: frozenset[str] = frozenset()
     seconds: float = 120
-
-    def __attrs_post_init__(self) -> None:
-        self.where = self.folder
-
-    where: Path = attrs.field(init=False)
 
     def follow(self, page: str) -> int:
         """Do what the text of *page* says; the number of files and commands. AssertionError names what differs."""
@@ -114,20 +114,18 @@ class Reader:
 
     def write(self, block: Block) -> None:
         """Make the file that *block* shows."""
-        path = self.where / block.caption
+        path = Path(self.environment.get("PWD", self.folder)) / block.caption
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block.text)
 
     def type(self, command: Command) -> None:
         """Run *command* where the last one left off, and compare what it prints."""
-        script = f"{command.line}\nstatus=$?; pwd >&3; exit $status"
-        place = self.folder / ".where"
-        with place.open("w") as file:
+        with tempfile.TemporaryFile("w+") as state:
             result = subprocess.run(
-                ["bash", "-c", f"exec 3>&{file.fileno()}; {script}"],
-                cwd=self.where,
-                env=dict(self.environment),
-                pass_fds=[file.fileno()],
+                ["bash", "-c", f"{command.line}\nstatus=$?; env -0 >&{state.fileno()}; exit $status"],
+                cwd=self.environment.get("PWD", self.folder),
+                env=self.environment,
+                pass_fds=[state.fileno()],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -135,18 +133,36 @@ class Reader:
                 timeout=self.seconds,
                 check=False,
             )
+            state.seek(0)
+            self.environment = dict(line.split("=", 1) for line in state.read().split("\0") if "=" in line)
         told = f"$ {command.line}\n{result.stdout}"
         assert (result.returncode != 0) == command.fails, f"exit code {result.returncode} of\n{told}"
         assert not command.output.strip() or CHECKER.check_output(command.output, result.stdout, LOOSE), (
             f"the page shows\n{command.output}\nand not\n{told}"
         )
-        self.where = Path(place.read_text().strip() or self.where)
-        place.unlink()
+
+
+def own_programs(folder: Path) -> Path:
+    """The programs of an environment of the reader's own in *folder*, where everything is that is installed here.
+    What a page installs stays there.
+    """
+    venv.create(folder, symlinks=True, with_pip=False)
+    (site,) = folder.glob("lib/python3*/site-packages")
+    here = sysconfig.get_path("purelib")
+    (site / "here.pth").write_text(f"import site; site.addsitedir({here!r})\n")
+    python = folder / "bin" / "python"
+    for script in importlib.metadata.entry_points(group="console_scripts"):
+        if script.dist is not None and script.dist.name in ("acrn-dm", "pip") and not script.name[-1].isdigit():
+            call = f"import sys; from {script.module} import {script.attr}; sys.exit({script.attr}())"
+            program = python.with_name(script.name)
+            program.write_text(f"#!{python}\n{call}\n")
+            program.chmod(0o755)
+    return python.parent
 
 
 def environment(home: Path, *path: Path) -> dict[str, str]:
     """A reader's environment: *path* first, nothing of the test's own settings of Python or pytest."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "ACRN_DM", "RIG_"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "ACRN_DM", "RIG_", "PWD"))}
     return {
         **kept,
         "HOME": str(home),

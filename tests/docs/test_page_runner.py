@@ -32,6 +32,10 @@ def test_directory_holds_for_the_next_command(reader: Reader, tmp_path: Path) ->
     assert (tmp_path / "sub" / "greet.sh").exists()
 
 
+def test_exported_variable_holds_for_the_next_command(reader: Reader) -> None:
+    reader.follow(console("$ export A='b c'") + console("$ echo $A", "b c"))
+
+
 def test_command_may_be_continued(reader: Reader) -> None:
     reader.follow(console("$ echo a \\", "    b", "a b"))
 

@@ -1,17 +1,17 @@
 """Every page of the documentation, followed from its first line to its last; nothing that it shows is left unrun."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs.page_runner import ROOT, Reader, blocks, environment
+from tests.docs.page_runner import ROOT, Reader, blocks, environment, own_programs
 
 DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 SHOWN = ("python", "console", "toml", "sh", "cython", "json", "ini", "yaml", "make")  # what a reader may want to use
 NOTHING_TO_RUN = ("toctree", "eval-rst", "text")
-NEEDS = {"in-a-guest"}  # what some test has that this one has not: tests/lab/test_docs_pages.py
+NEEDS = {"in-a-guest"}  # what some test has that this one has not: tests/lab/guest/test_pages.py
+TUTORIAL = "tutorial.md"  # tests/packaging/test_packages.py follows it beside the wheel alone
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -40,8 +40,10 @@ def followed(page: str) -> bool:
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("page", [page for page in PAGES if followed(page)])
+@pytest.mark.parametrize("page", [page for page in PAGES if followed(page) and page != TUTORIAL])
 def test_page_can_be_followed(page: str, tmp_path: Path) -> None:
-    """In a folder of its own, with the programs of this environment."""
-    reader = Reader(folder=tmp_path, environment=environment(tmp_path, Path(sys.executable).parent))
+    """In a folder and an environment of its own, in which everything is that is installed here."""
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    reader = Reader(folder=folder, environment=environment(tmp_path, own_programs(tmp_path / "venv")))
     assert reader.follow((DOCS / page).read_text()) > 0

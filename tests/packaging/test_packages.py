@@ -18,6 +18,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from tests.docs.page_runner import Reader
+from tests.docs.page_runner import environment as reader_environment
 from tests.packaging.environments import GENERATED, link, run, with_dependencies
 
 pytestmark = pytest.mark.process  # it compiles the extension modules: a minute
@@ -96,10 +98,13 @@ def environment(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Envir
     made.add(built.wheel)
     dependencies = folder / "dependencies"
     dependencies.mkdir()
-    for name in with_dependencies(["pluggy", "attrs", "pytest"]):
+    for name in with_dependencies(["pluggy", "attrs", "pytest", "pip", "setuptools"]):
         link(name, dependencies)
     (packages,) = made.folder.glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text(f"{dependencies}\n")
+    pip = made.python.with_name("pip")
+    pip.write_text(f"#!{made.python}\nimport sys; from pip._internal.cli.main import main; sys.exit(main())\n")
+    pip.chmod(0o755)
     return made
 
 
@@ -144,6 +149,12 @@ def test_new_plugin_is_green_where_only_the_wheel_is(environment: Environment, t
     environment.install(folder)
     lines = run(program, "check", "green", folder=tmp_path).splitlines()
     assert lines[0].startswith("ok    loading: plugin green (acrn-dm-green 0.1.0) from ")
+
+
+def test_tutorial_can_be_followed_where_only_the_wheel_is(environment: Environment, tmp_path: Path) -> None:
+    """From its first command to a device that conforms."""
+    reader = Reader(folder=tmp_path, environment=reader_environment(tmp_path, environment.python.parent))
+    assert reader.follow((ROOT / "docs" / "tutorial.md").read_text()) > 10
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)

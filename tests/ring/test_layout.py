@@ -60,3 +60,14 @@ def test_ring_is_idle_when_all_that_was_available_was_returned(avail: int, used:
     memory.write(0x3002, used.to_bytes(2, "little"))
     assert idle(memory, LAYOUT) is expected
     assert used_position(memory, LAYOUT) == RingPosition(used)
+
+
+@pytest.mark.parametrize("gap", [0, 4096])
+def test_least_aligned_parts_have_the_alignment_they_need_and_no_more(gap: int) -> None:
+    layout = RingLayout.least_aligned(0x1000, 8, gap)
+    for part in layout.parts():
+        assert part.gpa % part.alignment == 0
+        assert part.gpa % (2 * part.alignment) != 0
+    desc, avail, used = layout.parts()
+    assert avail.gpa - (desc.gpa + desc.length) >= gap
+    assert used.gpa - (avail.gpa + avail.length) >= gap

@@ -12,6 +12,12 @@ import acrn_dm_pytest
 from tools.docs.markdown import rst, slug, toctree
 
 PUBLIC = re.compile(r"from \S+ import (\w+) as \1")
+VALUES = {  # what a name stands for that is neither class nor function
+    "READ": "Of ``IoLoop.add``: there is something to read.",
+    "WRITE": "Of ``IoLoop.add``: there is room to write.",
+    "CHECKS": "The rules of the conformance suite as callables, each called by its rows; see *Conformance*.",
+    "DRIVER_CLAUSES": "What the strict check asks of drivers, each ``Clause`` by its id; see *Driver clauses*.",
+}
 MEMBERS = ("   :members:", "   :undoc-members:", "   :inherited-members: object")
 
 
@@ -64,7 +70,9 @@ def directive(module: ModuleType, name: str) -> Iterator[str]:
     elif callable(value) and not isinstance(value, Mapping) and hasattr(value, "__name__"):
         yield f".. autofunction:: {what}"
     elif isinstance(value, int):
-        yield from (f".. py:data:: {what}", f"   :value: {value}")
+        yield from (f".. py:data:: {what}", f"   :value: {value}", "", f"   {VALUES[name]}")
+    elif name in VALUES:
+        yield from (f".. py:data:: {what}", f"   :type: {type(value).__name__}", "", f"   {VALUES[name]}")
     else:
         yield from (f".. autodata:: {what}", "   :no-value:")
 

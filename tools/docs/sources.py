@@ -7,6 +7,7 @@ from pathlib import Path
 
 from acrn_dm.contract.plugins import make_plugin_manager
 from tools.docs import conformance, interface, tables
+from tools.docs.markdown import toctree
 
 ROOT = Path(__file__).resolve().parents[2]
 FROM_ROOT = {
@@ -57,9 +58,20 @@ def reference() -> Iterator[tuple[str, str]]:
         "registers.md": tables.registers_page,
         "command-line.md": tables.command_line_page,
         "testing.md": interface.testing_page,
+        "driver-clauses.md": tables.clauses_page,
         "fixtures.md": interface.fixtures_page,
     }
     for name, page in simple.items():
         yield name, page()
     yield from interface.interface_pages()
     yield from conformance.conformance_pages()
+    yield from packages()
+
+
+def packages() -> Iterator[tuple[str, str]]:
+    """The read-me files of the packages in ``plugins/``, and a list of them."""
+    files = sorted((ROOT / "plugins").glob("*/README.md"))
+    yield "packages/index.md", "# Packages\n\n" + toctree([file.parent.name for file in files])
+    for file in files:
+        page = f"packages/{file.parent.name}.md"
+        yield page, from_root(file.read_text(), f"reference/{page}")

@@ -9,6 +9,7 @@ from acrn_dm.cli.app import main as acrn_dm_main
 from acrn_dm.contract import hookspecs
 from acrn_dm.contract.options import describe
 from acrn_dm.contract.plugins import PluginManager
+from acrn_dm.testing import DRIVER_CLAUSES
 from acrn_dm.virtio import features
 from acrn_dm.virtio.pci import legacy, modern
 from tools.docs.markdown import rst, table
@@ -63,3 +64,10 @@ def command_line_page() -> str:
     with contextlib.redirect_stdout(text):
         acrn_dm_main(["--help"])
     return f"# Command line\n\n```text\n{text.getvalue().rstrip()}\n```\n"
+
+
+def clauses_page() -> str:
+    """What ``strict=on`` asks of drivers."""
+    rows = [(f"`{c.id}`", c.section, c.level, c.text) for c in DRIVER_CLAUSES.values()]
+    head = "# Driver clauses\n\nWhat `strict=on` holds a driver to; sections are those of virtio 1.4.\n"
+    return f"{head}\n{table(('clause', 'section', 'level', 'the driver'), rows)}"

@@ -1,6 +1,6 @@
 """The suite as callables: a check for each rule, and one assertion for all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -36,9 +36,9 @@ class RuleCheck:
 CHECKS: tuple[RuleCheck, ...] = tuple(RuleCheck(rule) for rule in RULES)
 
 
-def assert_device_conforms(build: Build) -> None:
-    """Run the whole suite on what *build* puts into ``SLOT``. Raises AssertionError with each row that the device
-    breaks, its requirement and what was seen; and what building or starting the device raises.
+def assert_device_conforms(build: Build, *, plugins: Sequence[object] = ()) -> None:
+    """Run the whole suite on what *build* puts into ``SLOT`` of a machine with *plugins*. Raises AssertionError with
+    each row that the device breaks, its requirement and what was seen; and what building or starting the device raises.
     """
-    report = conform(build)
+    report = conform(build, plugins=plugins)
     assert not report.failed, "\n".join(str(verdict) for verdict in report.having(Outcome.FAILED))

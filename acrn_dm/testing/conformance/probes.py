@@ -39,6 +39,7 @@ KIND_PROBES: dict[str, tuple[Shape, ...]] = {
     "balloon": (Shape(out=(bytes(4),)),),
     "input": (Shape(out=(bytes(8),)),),
     "i2c": (Shape(out=(bytes(8),), in_=(1, 1)),),
+    "vsock": (Shape(out=(bytes(44),)),),  # from nobody's address: ignored
     "gpio": (Shape(out=(struct.pack("<HHI", 2, 0, 0),), in_=(2,)),),
 }
 

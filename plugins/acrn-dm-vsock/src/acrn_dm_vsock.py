@@ -14,6 +14,7 @@ from acrn_dm import (
     Claim,
     DeviceContext,
     DeviceType,
+    GuestError,
     KernelVhost,
     Queue,
     VhostNode,
@@ -109,7 +110,10 @@ class VsockVhost(KernelVhost):
         node.vsock_set_guest_cid(cast(VsockDevice, self.device).config.cid)
 
     def run(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
-        """Both queues at once."""
+        """Both queues at once; a driver that set up one of them has to do it again."""
+        if len(queues) < EVENT_QUEUE:
+            ready = ", ".join(str(queue.index) for queue in queues)
+            raise GuestError(f"the kernel serves queues 0 and 1 together, and the driver enabled only {ready}")
         node.vsock_set_running(True)
 
     def halt(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:

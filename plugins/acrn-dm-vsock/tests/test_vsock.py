@@ -9,7 +9,7 @@ import acrn_dm_vsock
 import pytest
 
 from acrn_dm import BackendType, Claim, ConfigError, HostError, hookimpl
-from acrn_dm.testing import FakeVhost, SimMachine, VirtioDriver
+from acrn_dm.testing import FakeNode, FakeVhost, SimMachine, VirtioDriver, assert_device_conforms
 
 NEEDS_RESET = 64
 # What vhost-vsock says on Linux 6.1: NOTIFY_ON_EMPTY, LOG_ALL, ANY_LAYOUT, INDIRECT, EVENT_IDX, VERSION_1, SEQPACKET.
@@ -184,6 +184,44 @@ def test_old_kernel_without_sequenced_packets() -> None:
         kernel.join(m)
         m.add("vhost-vsock", "cid=42", slot=3)
         assert not m.driver(3).registers.offered() & acrn_dm_vsock.SEQPACKET
+
+
+@pytest.mark.parametrize("queue", [0, 1])
+def test_driver_that_enables_one_of_the_kernels_queues_has_to_reset(
+    driver: VirtioDriver, kernel: Kernel, caplog: pytest.LogCaptureFixture, queue: int
+) -> None:
+    """The kernel runs both or none (vhost_vsock_start)."""
+    driver.start(queues=[queue, 2])
+    assert driver.status & NEEDS_RESET
+    (line,) = [record for record in caplog.records if record.levelname != "DEBUG"]
+    assert f"the driver enabled only {queue}" in line.getMessage()
+    assert line.exc_info is None
+    driver.start()
+    assert echo(driver) == b"ba"
+    assert not driver.status & NEEDS_RESET
+
+
+def test_driver_without_the_event_queue_is_served(driver: VirtioDriver) -> None:
+    driver.start(queues=[0, 1])
+    assert echo(driver) == b"ba"
+
+
+class Kernels(Kernel):
+    """A new kernel for each machine."""
+
+    def build(self, machine: SimMachine) -> None:
+        self.kernel = FakeVhost(features=FEATURES, resets_owner=False)
+        self.kernel.join(machine)
+        machine.add("vhost-vsock", "cid=42", slot=3)
+
+    def open(self, path: str) -> FakeNode:
+        return self.kernel.open(path)
+
+
+def test_device_conforms() -> None:
+    """To everything but sockets, of which this kernel knows nothing."""
+    kernels = Kernels(features=FEATURES, resets_owner=False)
+    assert_device_conforms(kernels.build, plugins=[DEVICE, kernels])
 
 
 def test_event_buffers_wait_in_this_process(machine: SimMachine, driver: VirtioDriver) -> None:

@@ -168,6 +168,20 @@ def test_ring_error_of_the_kernel_asks_for_a_reset_and_the_reset_heals() -> None
         assert card.echo() == b"ba"
 
 
+def test_malformed_ring_is_told_by_the_kernel_and_the_reset_heals() -> None:
+    with vhost_card() as card:
+        card.driver.start()
+        queue = card.driver.queue(1)
+        queue.ring.write_desc(0, 0x10_0000, 16, 1, 0)  # its own successor
+        queue.ring.make_available(0)
+        queue.ring.publish()
+        queue.kick()
+        card.machine.settle()
+        assert "queue 1: the kernel reports a malformed ring" in str(card.machine.failures[-1][1])
+        card.driver.start()
+        assert card.echo() == b"ba"
+
+
 @pytest.mark.parametrize("where", [0xFEE0_0000, (16 << 20) - 16, 0x10_0001])
 def test_ring_outside_ram_never_reaches_the_kernel(where: int) -> None:
     with vhost_card() as card:

@@ -56,6 +56,7 @@ def test_each_row_is_a_test_called_by_its_id(plugin: pytest.Pytester) -> None:
     assert "mine_plugin:mine: 2 passed, 1 not applicable, 1 not implemented in" in text
 
 
+@pytest.mark.stress
 def test_row_that_fails_says_its_requirement_and_what_was_seen(plugin: pytest.Pytester) -> None:
     ran = run(plugin, "--acrn-dm-conform", "mine_plugin:mine,lost", "-k", "dm.lost_chain")
     ran.assert_outcomes(failed=1, deselected=ran.parseoutcomes()["deselected"])
@@ -64,6 +65,7 @@ def test_row_that_fails_says_its_requirement_and_what_was_seen(plugin: pytest.Py
     assert "Traceback" not in text
 
 
+@pytest.mark.stress
 def test_report_has_what_each_row_came_to_by_device_and_section(plugin: pytest.Pytester) -> None:
     target = "mine_plugin:mine,lost"
     run(plugin, "--acrn-dm-conform", target, "-k", ROWS, "--acrn-dm-conform-report=build/c.json")
@@ -74,6 +76,7 @@ def test_report_has_what_each_row_came_to_by_device_and_section(plugin: pytest.P
     assert devices[target]["texts"]["packed.start_order"] == "no packed rings"
 
 
+@pytest.mark.stress
 def test_report_is_junit_where_its_name_says_so(plugin: pytest.Pytester) -> None:
     run(plugin, "--acrn-dm-conform", "mine_plugin:mine,lost", "-k", ROWS, "--acrn-dm-conform-report=c.xml")
     suite = ElementTree.parse(plugin.path / "c.xml").getroot()[0]
@@ -86,8 +89,8 @@ def test_report_is_junit_where_its_name_says_so(plugin: pytest.Pytester) -> None
     ("target", "line"),
     [
         ("mine_plugin", "not PACKAGE:DEVICE"),
-        ("mine_plugin:other", "mine_plugin has no device 'other'; it has mine"),
-        ("mine_plugin:mine,thrice=1", "unknown option 'thrice'"),
+        pytest.param("mine_plugin:other", "mine_plugin has no device 'other'; it has mine", marks=pytest.mark.stress),
+        pytest.param("mine_plugin:mine,thrice=1", "unknown option 'thrice'", marks=pytest.mark.stress),
         ("no_such_module:mine", "no_such_module can't be imported: ModuleNotFoundError"),
     ],
 )
@@ -97,6 +100,7 @@ def test_device_that_is_not_there_is_one_line(plugin: pytest.Pytester, target: s
     assert line in ran.stderr.str()
 
 
+@pytest.mark.stress
 def test_test_files_are_left_aside_unless_they_are_named(plugin: pytest.Pytester) -> None:
     plugin.makepyfile(test_own="def test_own(): pass")
     rows = ("--acrn-dm-conform", "mine_plugin:mine", "-k", "pci.id.vendor or test_own")
@@ -104,6 +108,7 @@ def test_test_files_are_left_aside_unless_they_are_named(plugin: pytest.Pytester
     assert run(plugin, *rows, "test_own.py").parseoutcomes()["passed"] == 2
 
 
+@pytest.mark.stress
 def test_author_makes_the_rows_tests_of_a_file(plugin: pytest.Pytester) -> None:
     plugin.makepyfile(
         test_mine="""

@@ -6,7 +6,7 @@ from acrn_dm.testing.conformance.probes import Shape
 from acrn_dm.testing.conformance.rule import rule
 from acrn_dm.testing.driver import NEEDS_RESET, DriverQueue, VirtioDriver
 
-MARK, UNTOUCHED = 0x99, b"\xee" * 8
+MARK, UNTOUCHED = 0x99, b"\xee"
 
 
 @rule("dm.pause", ring="split", over=("pairs",))
@@ -29,9 +29,9 @@ def _rest(bench: Bench, driver: VirtioDriver, queue: DriverQueue, shape: Shape) 
     steady = len({laid.written for laid in served}) == 1
     for laid in served:
         _mark(bench, laid)
-    read_by_now = _used_elements(queue) if queue.ring.layout.size >= 2 * len(served) else []
-    for at in read_by_now:
-        bench.machine.memory.write(at, UNTOUCHED)
+    read_by_now = queue.ring.used_elements(2) if queue.ring.layout.size >= 2 * len(served) else []
+    for at, length in read_by_now:
+        bench.machine.memory.write(at, UNTOUCHED * length)
     under_way = [lay(bench, queue, shape)] if _room(queue, shape) >= 2 else []
     driver.registers.notify(queue.index)
     bench.machine.settle()
@@ -49,15 +49,9 @@ def _rest(bench: Bench, driver: VirtioDriver, queue: DriverQueue, shape: Shape) 
         assert not steady or count == served[0].written, f"queue {queue.index}: {head} came back with {count} bytes"
     for laid in served:
         assert set(laid.data()) <= {MARK}, f"queue {queue.index}: a chain of before is served again after a pause"
-    rewritten = [at for at in read_by_now if bench.machine.memory.read(at, len(UNTOUCHED)) != UNTOUCHED]
+    rewritten = [at for at, n in read_by_now if bench.machine.memory.read(at, n) != UNTOUCHED * n]
     assert not rewritten, f"queue {queue.index}: what was used before a pause is used again"
     give(bench, queue, shape)
-
-
-def _used_elements(queue: DriverQueue) -> list[int]:
-    """Where the last two used elements are, of a ring that has such."""
-    ring = queue.ring
-    return [ring.layout.used_element_at(ring.used_idx() - n) for n in (1, 2)]
 
 
 def _mark(bench: Bench, laid: Laid) -> None:

@@ -25,12 +25,14 @@ def nothing_leaked() -> Iterator[None]:
         os.close(leaked.pop())
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("kind", [k for k in BUILT_IN if k.name != "piix4-pm"], ids=lambda kind: kind.name)
 def test_built_in_function_keeps_every_rule(kind: DeviceType) -> None:
     report = conform(lambda machine: machine.add(kind, slot=SLOT), rules=RULES)
     assert report.failed == [], report.text()
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("make", [RightFunction, RightMsix])
 def test_right_function_keeps_every_rule(make: type[RightFunction]) -> None:
     report = conform(build(make), outside=RightOperation(), rules=RULES)

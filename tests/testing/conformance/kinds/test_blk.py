@@ -42,11 +42,8 @@ def medium(request: pytest.FixtureRequest) -> Iterator[ImageMedium]:
     made.close()
 
 
-@pytest.mark.parametrize(
-    "medium",
-    [*list(WORLDS)[:1], *(pytest.param(name, marks=pytest.mark.stress) for name in list(WORLDS)[1:])],
-    indirect=True,
-)
+@pytest.mark.stress
+@pytest.mark.parametrize("medium", WORLDS, indirect=True)
 def test_disk_keeps_every_rule(medium: ImageMedium) -> None:
     report = conform(medium.build, outside=medium, rules=kinds.RULES)
     assert report.failed == [], report.text()
@@ -213,6 +210,7 @@ FAULTS: dict[str, Patch] = {
 }
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("row", FAULTS)
 def test_disk_that_breaks_a_rule_fails_its_row(row: str, medium: ImageMedium, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[row](monkeypatch)
@@ -228,6 +226,7 @@ def _writes_anyway(medium: ImageMedium) -> Patch:
     return _answers(write)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("medium", ["read-only"], indirect=True)
 @pytest.mark.parametrize("row", ["d.blk.ro", "blk.ro.no_write"])
 def test_read_only_disk_that_is_written_fails_its_row(
@@ -237,6 +236,7 @@ def test_read_only_disk_that_is_written_fails_its_row(
     assert judged(medium.build, row, outside=medium).failures
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("medium", ["empty"], indirect=True)
 def test_disk_that_is_silent_about_its_capacity_fails_its_row(
     medium: ImageMedium, monkeypatch: pytest.MonkeyPatch
@@ -281,6 +281,7 @@ PAPERS = {
 }
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("row", PAPERS)
 def test_disk_that_shows_the_wrong_thing_fails_its_row(row: str) -> None:
     assert judged(PAPERS[row].build, row).failures

@@ -25,6 +25,7 @@ def terminals() -> Iterator[SocketTerminals]:
     made.close()
 
 
+@pytest.mark.stress
 def test_console_keeps_every_rule(terminals: SocketTerminals) -> None:
     report = conform(terminals.build, outside=terminals, rules=kinds.RULES)
     assert report.failed == [], report.text()
@@ -148,6 +149,7 @@ FAULTS: dict[str, Patch] = {
 }
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("row", FAULTS)
 def test_console_that_breaks_a_rule_fails_its_row(
     row: str, terminals: SocketTerminals, monkeypatch: pytest.MonkeyPatch

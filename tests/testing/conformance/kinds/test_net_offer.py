@@ -7,6 +7,7 @@ from acrn_dm.virtio import features
 from tests.testing.conformance.kinds.judging import judged
 from tests.testing.conformance.kinds.paper import Paper
 
+pytestmark = pytest.mark.stress  # two or three machines each
 NET, SIZE = 1, 28
 MQ, RSS = bits.MQ | bits.CTRL_VQ, bits.RSS | bits.CTRL_VQ
 TSO = bits.CSUM | bits.HOST_TSO4 | bits.HOST_TSO6
@@ -43,14 +44,14 @@ def test_wrong_value_in_the_configuration_fails_its_row(
         assert result.broken == broken
 
 
-@pytest.mark.parametrize(
-    ("row", "alone", "with_it"),
-    [
-        ("net.feat.ipsec_out_net_header", bits.IPSEC, bits.OUT_NET_HEADER),
-        ("net.feat.hash_report_needs_cvq", bits.HASH_REPORT, bits.CTRL_VQ),
-        ("net.feat.rx_extra_needs_cvq", bits.CTRL_RX_EXTRA, bits.CTRL_VQ),
-    ],
-)
+COMPANIONS = [
+    ("net.feat.ipsec_out_net_header", bits.IPSEC, bits.OUT_NET_HEADER),
+    ("net.feat.hash_report_needs_cvq", bits.HASH_REPORT, bits.CTRL_VQ),
+    ("net.feat.rx_extra_needs_cvq", bits.CTRL_RX_EXTRA, bits.CTRL_VQ),
+]
+
+
+@pytest.mark.parametrize(("row", "alone", "with_it"), COMPANIONS)
 def test_feature_without_its_companion_fails_its_row(row: str, alone: int, with_it: int) -> None:
     assert judged(Paper(kind=NET, features=alone, size=SIZE).build, row).broken
     assert not judged(Paper(kind=NET, features=alone | with_it, size=SIZE).build, row).broken
