@@ -37,8 +37,14 @@ def results(answers: bytes) -> list[tuple[int, int]]:
 
 
 @pytest.fixture
-def server(loop: IoLoop, tmp_path: Path, machine: FakeMachine) -> Iterator[ManagerSocket]:
-    made = ManagerSocket(loop, tmp_path / "acrn" / "mngr", "vm1", machine.controls())
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not the test's own: a socket's path has 107 bytes, and the name of a test may take 30 of them."""
+    return tmp_path_factory.mktemp("m")
+
+
+@pytest.fixture
+def server(loop: IoLoop, folder: Path, machine: FakeMachine) -> Iterator[ManagerSocket]:
+    made = ManagerSocket(loop, folder / "acrn" / "mngr", "vm1", machine.controls())
     yield made
     made.close()
 
@@ -48,8 +54,8 @@ def peer(server: ManagerSocket, connect: Connect) -> Peer:
     return connect(server.path)
 
 
-def test_tools_find_the_socket_by_name_and_process(server: ManagerSocket, tmp_path: Path) -> None:
-    assert server.path == tmp_path / "acrn" / "mngr" / f"vm1.monitor.{os.getpid()}.socket"
+def test_tools_find_the_socket_by_name_and_process(server: ManagerSocket, folder: Path) -> None:
+    assert server.path == folder / "acrn" / "mngr" / f"vm1.monitor.{os.getpid()}.socket"
     assert server.path.is_socket()
     server.close()
     assert not server.path.exists()
@@ -71,9 +77,9 @@ def test_stop_presses_the_button_or_forces(
     assert machine.done == [done]
 
 
-def test_resume_wakes_a_guest_that_sleeps(loop: IoLoop, tmp_path: Path, connect: Connect) -> None:
+def test_resume_wakes_a_guest_that_sleeps(loop: IoLoop, folder: Path, connect: Connect) -> None:
     machine = FakeMachine(asleep=True)
-    server = ManagerSocket(loop, tmp_path, "vm1", machine.controls())
+    server = ManagerSocket(loop, folder, "vm1", machine.controls())
     peer = connect(server.path)
     peer.send(message(RESUME) + message(RESUME))
     assert results(peer.receive()) == [(RESUME, 0), (RESUME, -1)]
@@ -125,18 +131,16 @@ def test_half_a_message_is_waited_for(peer: Peer) -> None:
     assert peer.silent
 
 
-def test_directory_that_can_not_be_made_is_a_host_error(loop: IoLoop, tmp_path: Path, machine: FakeMachine) -> None:
-    (tmp_path / "file").write_text("")
+def test_directory_that_can_not_be_made_is_a_host_error(loop: IoLoop, folder: Path, machine: FakeMachine) -> None:
+    (folder / "file").write_text("")
     with pytest.raises(HostError, match="making"):
-        ManagerSocket(loop, tmp_path / "file" / "mngr", "vm1", machine.controls())
+        ManagerSocket(loop, folder / "file" / "mngr", "vm1", machine.controls())
 
 
-def test_directory_that_is_made_is_private_whatever_the_umask(
-    loop: IoLoop, tmp_path: Path, machine: FakeMachine
-) -> None:
+def test_directory_that_is_made_is_private_whatever_the_umask(loop: IoLoop, folder: Path, machine: FakeMachine) -> None:
     before = os.umask(0)
     try:
-        ManagerSocket(loop, tmp_path / "a" / "mngr", "vm1", machine.controls()).close()
+        ManagerSocket(loop, folder / "a" / "mngr", "vm1", machine.controls()).close()
     finally:
         os.umask(before)
-    assert [stat.S_IMODE((tmp_path / p).stat().st_mode) for p in ("a", "a/mngr")] == [0o700, 0o700]
+    assert [stat.S_IMODE((folder / p).stat().st_mode) for p in ("a", "a/mngr")] == [0o700, 0o700]

@@ -12,6 +12,7 @@ from acrn_dm.base.errors import HostError
 from acrn_dm.contract.resources import Resources
 from acrn_dm.testing import SimMachine, VirtioDriver, VirtualClock
 from acrn_dm.virtio.queue import Queue
+from tests.patience import comes_true
 from tests.virtio.parts import SLOT, Echo
 
 TEXT = b"what the file says"
@@ -174,11 +175,16 @@ def test_flush_of_a_disk_is_late_and_the_test_does_not_wait(disk: VirtioDriver) 
 
 
 def test_requests_of_a_disk_are_reordered(disk: VirtioDriver) -> None:
-    disk.machine.faults.reorder("pwritev")  # type: ignore[attr-defined]
-    for sector in (0, 64):
-        disk.queue(0).send([request(OUT, sector), bytes(512)], [1])
+    machine = faults(disk)
+    machine.faults.reorder("pwritev")
+    disk.queue(0).send([request(OUT, 0), bytes(512)], [1])
     disk.queue(0).kick()
-    disk.machine.settle()
+    for loop in machine.io_loops.values():
+        loop.step()
+    assert comes_true(lambda: bool(machine.faults.log))  # a thread of the disk's has made the call, and waits
+    disk.queue(0).send([request(OUT, 64), bytes(512)], [1])
+    disk.queue(0).kick()
+    machine.settle()
     assert [c.token for c in disk.queue(0).completed()] == [1, 0]
 
 
