@@ -171,7 +171,9 @@ class Faults:
     def _vm_called(self, event: object) -> None:
         if isinstance(event, Call):
             fault = self._striking(VM + event.name)
-            if fault is not None:
+            if fault is not None and fault.kind == "delay":
+                self._machine.clock.sleep(fault.seconds)
+            elif fault is not None:
                 raise HostError(event.name, err=fault.errno)
 
     def _interrupt(self, message: MsiMessage) -> list[MsiMessage]:
@@ -192,7 +194,7 @@ def _check(fault: Fault) -> None:
     of_the_host = fault.call != INTERRUPT and not fault.call.startswith((VM, BACKEND))
     allowed = {"fail", "delay", "short", "reorder"} if of_the_host else {"lose", "delay", "reorder"}
     if fault.call.startswith((VM, BACKEND)):
-        allowed = {"fail"}
+        allowed = {"fail", "delay"}  # made one after the other, so none can overtake another
     if fault.kind not in allowed:
         raise ValueError(f"{fault}: what can happen to {fault.call!r} is {', '.join(sorted(allowed))}")
     if fault.path is not None and not of_the_host:

@@ -249,3 +249,15 @@ def test_backend_that_fails_to_start_costs_a_reset_and_the_next_start_works() ->
             driver.queue(0).transfer([b"a"], [1])
         driver.start()
         assert driver.queue(0).transfer([b"ab"], [2]).data == b"ba"
+
+
+@pytest.mark.parametrize("call", ["vm.irqfd", "backend.start"])
+def test_call_to_hypervisor_or_backend_is_late_on_the_machines_clock(call: str) -> None:
+    with SimMachine(clock=VirtualClock()) as machine:
+        machine.add(Echo, slot=SLOT)
+        machine.faults.delay(call, 1.5)
+        driver = machine.driver(SLOT)
+        assert machine.clock.monotonic() == 0
+        driver.start()
+        assert machine.clock.monotonic() == 1.5
+        assert driver.queue(0).transfer([b"ab"], [2]).written == 2

@@ -51,7 +51,7 @@ def test_wrong_line_is_told_with_the_reason(line: str, why: str) -> None:
         ("fail no_such_call", "no function of os"),
         ("lose pread", "what can happen to 'pread' is delay, fail, reorder, short"),
         ("short interrupt bytes=1", "what can happen to 'interrupt' is delay, lose, reorder"),
-        ("delay vm.irqfd seconds=1", "what can happen to 'vm.irqfd' is fail"),
+        ("reorder vm.irqfd", "what can happen to 'vm.irqfd' is delay, fail"),
         ("fail vm.irqfd path=x", "only calls of the host have a path"),
     ],
 )
