@@ -40,10 +40,10 @@ def test_second_process_of_a_stem_has_nothing_of_the_first(lab: OuterVm) -> None
 
 def test_forked_process_has_the_modules_is_process_1s_child_and_its_signal_is_told(lab: OuterVm) -> None:
     (LAB / "stem_probe.py").write_text(LOADED)
-    command = (sys.executable, "-m", "build.lab.stem_probe")
-    result = lab.spawn(command, cwd=ROOT, stem=STEM).wait()
+    command = (sys.executable, "-m", "stem_probe")
+    result = lab.spawn(command, cwd=LAB, stem=STEM).wait()
     assert (result.stdout, result.rc) == ("", -9)
-    assert lab.spawn(command, cwd=ROOT, stem=STEM, env={"PYTHONUNBUFFERED": "1"}).wait().stdout == "True 1\n"
+    assert lab.spawn(command, cwd=LAB, stem=STEM, env={"PYTHONUNBUFFERED": "1"}).wait().stdout == "True 1\n"
 
 
 def test_signal_goes_to_the_forked_process_and_not_to_its_stem(lab: OuterVm) -> None:
