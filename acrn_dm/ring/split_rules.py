@@ -41,9 +41,15 @@ class SplitRules(RingFields):
         return getattr(self._inner, name)
 
     def pop_batch(self, limit: int = 64) -> list[Chain]:
-        """Look at what is new, then take up to *limit* available chains."""
+        """Look at what is new, then take up to *limit* of the chains that were looked at: one that the driver makes
+        available in between could be returned, and its descriptors used again, before it is looked at.
+        """
         self._look()
-        return self._inner.pop_batch(limit)
+        looked_at = (self._seen - self._inner.next_avail) & 0xFFFF
+        if not looked_at:
+            self._inner.waiting()  # raises where the ring is broken; what came since the look is told by enable_kicks
+            return []
+        return self._inner.pop_batch(limit if looked_at > self.layout.size else min(limit, looked_at))
 
     def push(self, chain: Chain, written: int | None = None) -> None:
         """See that the driver has left the chain alone, then return it."""

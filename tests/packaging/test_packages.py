@@ -5,7 +5,6 @@ The environment has the wheels and what they and pytest declare as their depende
 a network.
 """
 
-import os
 import re
 import shutil
 import sys
@@ -169,7 +168,7 @@ def test_package_passes_its_tests_where_only_wheels_are(environment: Environment
     places = run(environment.python, "-I", "-c", where, folder=tmp_path).splitlines()
     assert all(Path(place).is_relative_to(environment.folder) for place in places)
     pytest_ = ("-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-W", "error")
-    report = run(environment.python, *pytest_, "-c", os.devnull, copied / "tests", folder=tmp_path)
+    report = run(environment.python, *pytest_, "-c", copied / "pyproject.toml", copied / "tests", folder=tmp_path)
     assert " passed" in report
     offered = run(environment.python, "-I", "-c", OFFERED, folder=tmp_path)
     assert f"({project['name']} {project['version']})" in offered

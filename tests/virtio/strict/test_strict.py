@@ -43,6 +43,28 @@ def test_clause_that_a_driver_breaks_is_named_and_no_other(clause: str) -> None:
         assert set(broken(machine)) == {clause}
 
 
+def test_chain_that_comes_between_the_look_and_the_taking_raises_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen with a stock kernel: it was returned unseen, and looked at when its descriptors were another chain's."""
+    with machine_with(strict=True) as machine:
+        driver = machine.driver(SLOT)
+        driver.start()
+        queue, look, late = driver.queue(0), SplitRules._look, [1]
+
+        def look_and_let_one_come(rules: SplitRules) -> None:
+            look(rules)
+            if late.pop() if late else False:
+                queue.send([b"late"], [4])
+
+        monkeypatch.setattr(SplitRules, "_look", look_and_let_one_come)
+        queue.send([b"one"], [3])
+        queue.kick()
+        machine.settle()
+        assert [c.data for c in queue.completed()] == [b"eno", b"etal"]
+        for _ in range(3):
+            assert queue.transfer([b"next"], [4]).data == b"txen"
+        assert broken(machine) == []
+
+
 @pytest.mark.parametrize("features", [None, 0, 1 << 28, 1 << 29])
 @pytest.mark.parametrize("msix", [True, False])
 def test_good_driver_raises_no_alarm(features: int | None, msix: bool) -> None:
