@@ -51,6 +51,13 @@ class SplitRules(RingFields):
             return []
         return self._inner.pop_batch(limit if looked_at > self.layout.size else min(limit, looked_at))
 
+    def enable_kicks(self) -> bool:
+        """Ask for a kick at the next chain; True when more came than was looked at. The inner ring tells only of what
+        it has not seen itself, and it may have seen a chain that was not given out here.
+        """
+        arrived = self._inner.enable_kicks()
+        return arrived or self._get_u16(self.layout.avail_idx_at) != self._seen
+
     def push(self, chain: Chain, written: int | None = None) -> None:
         """See that the driver has left the chain alone, then return it."""
         given = self._exposed.pop(chain.head, {})
