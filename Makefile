@@ -3,8 +3,9 @@
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
-# Tests run side by side, one process a CPU. Each reads the byte code that the first run has left in build/.
-SIDE_BY_SIDE := -n auto --dist worksteal
+# Tests run side by side, one process more than there are CPUs: some wait. Each reads the byte code that the first run
+# has left in build/.
+SIDE_BY_SIDE := -n $(shell expr $$(nproc) + 1) --dist worksteal
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/build/bytecode
 SOURCES := $(shell find acrn_dm -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
