@@ -8,7 +8,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError, PluginError
 from acrn_dm.base.files.descriptors import raise_limit
@@ -16,7 +16,7 @@ from acrn_dm.base.log_text import escaped
 from acrn_dm.base.process import privileges
 from acrn_dm.base.process.stderr import say
 from acrn_dm.cli import help as help_texts
-from acrn_dm.cli import report, toml
+from acrn_dm.cli import toml
 from acrn_dm.cli.arguments import Setting, parse_arguments, understood
 from acrn_dm.cli.grammar import Table
 from acrn_dm.cli.inventory import LIST
@@ -29,8 +29,10 @@ from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
 from acrn_dm.contract.plugins.selection import NO, Selection
 from acrn_dm.devices.terminal.signals import signals_to
-from acrn_dm.machine.report import MachineReport
 from acrn_dm.machine.resolve import without_obsolete
+
+if TYPE_CHECKING:
+    from acrn_dm.machine.report import MachineReport
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class Machine(Protocol):
 
     @property
     def detail(self) -> str: ...
-    def describe(self) -> MachineReport: ...
+    def describe(self) -> "MachineReport": ...
     def check(self) -> list[str]: ...
     def realize(self) -> None: ...
     def run(self) -> Any: ...
@@ -186,8 +188,7 @@ def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, 
         stack.enter_context(_closing(machine))
         missing = machine.check()
         if command.dry_run:
-            shown = machine.describe()
-            _show(report.render_json(shown, missing) if command.json else report.render_tables(shown))
+            _show(_report(machine.describe(), missing, json=command.json))
         for line in missing:
             _complain(line)
         if missing:
@@ -196,6 +197,13 @@ def _carry_out(command: Command, config: MachineConfig, plugins: PluginManager, 
             return EXIT_OFF
         _refuse_without_guests(config, plugins)
         return _run(machine)
+
+
+def _report(shown: "MachineReport", missing: Sequence[str], *, json: bool) -> str:
+    """What ``--dry-run`` prints; imported when it is wanted, as ``build`` is."""
+    from acrn_dm.cli import report  # noqa: PLC0415
+
+    return report.render_json(shown, missing) if json else report.render_tables(shown)
 
 
 @contextlib.contextmanager
