@@ -1,17 +1,29 @@
 """The simulation as a plugin: the hypervisor ``sim`` and its hooks."""
 
+import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeGuard
 
 from acrn_dm.base.irq import IoEventFd, IrqFd
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
-from acrn_dm.hypervisors.sim.vm import SimVm
+
+if TYPE_CHECKING:
+    from acrn_dm.hypervisors.sim.vm import SimVm
 
 
-def open_vm(options: HypervisorOptions) -> SimVm:
-    """Make a simulated machine as *options* say."""
+def open_vm(options: HypervisorOptions) -> "SimVm":
+    """Make a simulated machine as *options* say; its module is imported when one is wanted."""
+    from acrn_dm.hypervisors.sim.vm import SimVm  # noqa: PLC0415
+
     return SimVm(name=options.name, vcpus=options.vcpus)
+
+
+def _simulated(vm: Hypervisor) -> "TypeGuard[SimVm]":
+    """Whether *vm* is one of these: none is, as long as nobody has imported their module."""
+    module = sys.modules.get(f"{__package__}.vm")
+    return module is not None and isinstance(vm, module.SimVm)
 
 
 @hookimpl
@@ -25,7 +37,7 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
 @hookimpl
 def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> bool | None:
     """Bind kicks in the simulation."""
-    if not isinstance(vm, SimVm):
+    if not _simulated(vm):
         return None
     vm.ioeventfd(binding, assign)
     return True
@@ -34,7 +46,7 @@ def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> b
 @hookimpl
 def acrn_dm_vhm_irqfd(vm: Hypervisor, binding: IrqFd, assign: bool) -> bool | None:
     """Bind calls in the simulation."""
-    if not isinstance(vm, SimVm):
+    if not _simulated(vm):
         return None
     vm.irqfd(binding, assign)
     return True
