@@ -109,7 +109,7 @@ def _run(bench: Bench, queue: DriverQueue, shape: Shape, count: int) -> None:
     """*count* chains, as many at once as the ring has room for, all of the same buffers: the driver does next to
     nothing. Both tables are written anew each time, so that this can be called again.
     """
-    ring, n_heads = queue.ring, _fill(bench, queue, shape)
+    ring, n_heads = split(queue), _fill(bench, queue, shape)
     left, done = count, ring.used_idx()
     while left:
         batch = min(left, n_heads)
