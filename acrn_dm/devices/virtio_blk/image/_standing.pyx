@@ -1,5 +1,5 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
-"""The standing of an image: what is known of its contents, whether it was cut, whether a flush has failed, what no flush has followed.
+"""The standing of an image: whether it was cut, whether a flush has failed, which changes no flush has followed.
 
 ``trust`` says what follows from it. It is here in C because requests are also executed without the GIL.
 """
