@@ -9,8 +9,9 @@ from acrn_dm.contract.types import Device
 from acrn_dm.hypervisors.sim.vm import SimVm
 from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.pci.bus import PciBus
-from acrn_dm.ring.driver import DriverRing, table_bytes
+from acrn_dm.ring.driver import table_bytes
 from acrn_dm.ring.factory import make_driver_ring, ring_format
+from acrn_dm.ring.ring import DriverSide
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import NO_VECTOR, ModernRegisters, Registers
@@ -54,7 +55,7 @@ class Completion(NamedTuple):
 class DriverQueue:
     """One queue in the driver's hands. ``ring`` is there to be poked."""
 
-    def __init__(self, driver: "VirtioDriver", index: int, ring: DriverRing) -> None:
+    def __init__(self, driver: "VirtioDriver", index: int, ring: DriverSide) -> None:
         self.driver = driver
         self.index = index
         self.ring = ring

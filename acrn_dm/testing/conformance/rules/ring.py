@@ -6,6 +6,7 @@ from acrn_dm.ring.layout import DESC_F_NEXT, DESC_F_WRITE, RingLayout
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.chain import place
 from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET, DriverQueue, VirtioDriver
 
@@ -84,7 +85,7 @@ def fixed_used_event_comes_round_again(bench: Bench) -> None:
     driver = bench.start()
     queue, shape = _cheapest(bench, driver)
     size = queue.ring.layout.size
-    queue.ring.set_used_event(0)
+    split(queue).set_used_event(0)
     seen = [
         _interrupts_of(bench, driver, queue, shape, count) for count in (1, size - 1, AROUND - 2 * size, size, size)
     ]
@@ -108,7 +109,7 @@ def _run(bench: Bench, queue: DriverQueue, shape: Shape, count: int) -> None:
     """*count* chains, as many at once as the ring has room for, all of the same buffers: the driver does next to
     nothing. The table is written anew each time, so that this can be called again.
     """
-    ring, laid = queue.ring, place(bench, shape)
+    ring, laid = split(queue), place(bench, shape)
     buffers = [(gpa, n, 0) for gpa, n in laid.out] + [(gpa, n, DESC_F_WRITE) for gpa, n in laid.in_]
     n_heads = ring.layout.size // len(buffers)
     for head in range(n_heads):
@@ -145,7 +146,7 @@ def event_fields_follow_a_smaller_ring(bench: Bench) -> None:
                 continue
             before = driver.queue_interrupts(index)
             queue.quiet = True
-            queue.ring.set_used_event(1)  # not the first, but the second
+            split(queue).set_used_event(1)  # not the first, but the second
             seen = []
             for _ in range(3):
                 bench.exchange(queue, shape)
