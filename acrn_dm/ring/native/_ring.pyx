@@ -19,7 +19,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, RingLayout, is_queue_size
-from acrn_dm.ring.layout_packed import packed_parts
+from acrn_dm.ring.packed.layout import packed_parts
 from acrn_dm.ring.position import RingPosition
 
 # Slot 0, wrap counter 1 (2.8.1).
