@@ -30,6 +30,7 @@ MODULES = (
     "acrn_dm._fastring",
     "acrn_dm.base._ioctl",
     "acrn_dm.base.events._aio",
+    "acrn_dm.base.events._poll",
     "acrn_dm.backends.kernel._vhost",
     "acrn_dm.devices.terminal._rescue",
     "acrn_dm.hypervisors.acrn.module._hsm",
@@ -45,6 +46,7 @@ MODULES = (
     "acrn_dm.ring.native._status",
     "acrn_dm.ring.native.packed._packed",
     "acrn_dm.ring.native.split._split",
+    "acrn_dm.testing.native._handler",
 )
 
 

@@ -16,8 +16,6 @@ NOT_IMPLEMENTED: Mapping[str, str] = {
     "packed.*": "no packed rings",
     "d.packed.*": "no packed rings",
     "suspend.*": "SUSPEND (1.4) is not offered",
-    "vqreset.*": "RING_RESET is not offered",
-    "pci.common.queue_reset.*": "RING_RESET is not offered",
     "pci.common.admin_queue_*": "no administration virtqueues",
     "pci.notify.nd.*": "NOTIFICATION_DATA is not offered",
     "d.notif.*": "NOTIFICATION_DATA is not offered",
