@@ -1,10 +1,13 @@
-"""Chains laid out by hand: buffers with guards around them, and what a device did to each byte."""
+"""Chains laid out by hand: buffers with guards around them, and what a device did to each byte; rings to poke at."""
 
 import itertools
 import random
 
 import attrs
 
+from acrn_dm.ring.driver import DriverRing
+from acrn_dm.ring.driver_packed import PackedDriverRing
+from acrn_dm.ring.layout import DESC_F_WRITE
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.probes import Shape
 from acrn_dm.testing.driver import DriverQueue
@@ -41,6 +44,11 @@ class Laid:
         """Addresses and lengths of what it may write."""
         return [(b.gpa, len(b.before)) for b in self.writable]
 
+    @property
+    def buffers(self) -> list[tuple[int, int, int]]:
+        """Address, length and flags of each, as descriptors have them."""
+        return [(gpa, n, 0) for gpa, n in self.out] + [(gpa, n, DESC_F_WRITE) for gpa, n in self.in_]
+
     def data(self) -> bytes:
         """What is in the writable buffers now."""
         return b"".join(self.bench.machine.memory.read(b.gpa, len(b.before)) for b in self.writable)
@@ -63,6 +71,18 @@ class Laid:
         """What is in all buffers now."""
         read = self.bench.machine.memory.read
         return b"".join(read(b.gpa, len(b.before)) for b in (*self.readable, *self.writable))
+
+
+def split(queue: DriverQueue) -> DriverRing:
+    """The ring of a queue, for a rule that is pinned to split ones."""
+    assert isinstance(queue.ring, DriverRing), "a rule for split rings got another one"
+    return queue.ring
+
+
+def packed(queue: DriverQueue) -> PackedDriverRing:
+    """The ring of a queue, for a rule that is pinned to packed ones."""
+    assert isinstance(queue.ring, PackedDriverRing), "a rule for packed rings got another one"
+    return queue.ring
 
 
 def place(bench: Bench, shape: Shape, poison: int = POISONS[0]) -> Laid:

@@ -1,17 +1,6 @@
-"""The rings of a queue, for rules that poke at the fields of one format, to which they are pinned."""
+"""Rules of packed rings (virtio 1.4, 2.8). Those of split ones stand in ``rules``, beside what is for both."""
 
-from acrn_dm.ring.driver import DriverRing
-from acrn_dm.ring.driver_packed import PackedDriverRing
-from acrn_dm.testing.driver import DriverQueue
+from acrn_dm.testing.conformance.rings import descriptors, lists, places, suppression, twins
+from acrn_dm.testing.conformance.rule import rules_of
 
-
-def split(queue: DriverQueue) -> DriverRing:
-    """The ring of a queue whose driver uses split ones."""
-    assert isinstance(queue.ring, DriverRing), "a rule for split rings got another one"
-    return queue.ring
-
-
-def packed(queue: DriverQueue) -> PackedDriverRing:
-    """The ring of a queue whose driver uses packed ones."""
-    assert isinstance(queue.ring, PackedDriverRing), "a rule for packed rings got another one"
-    return queue.ring
+RULES = rules_of(places, descriptors, lists, suppression, twins)
