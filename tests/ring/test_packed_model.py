@@ -3,11 +3,11 @@
 import pytest
 
 from acrn_dm.base.errors import GuestError
-from acrn_dm.ring.driver_packed import PackedDriverRing
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
-from acrn_dm.ring.layout_packed import packed_layout
 from acrn_dm.ring.model import ModelMemory
-from acrn_dm.ring.model_packed import ModelPackedRing
+from acrn_dm.ring.packed.driver import PackedDriverRing
+from acrn_dm.ring.packed.layout import packed_layout
+from acrn_dm.ring.packed.model import ModelPackedRing
 
 RING, DATA, TABLE = 0x1000, 0x8000, 0x7000
 AVAIL, USED = 0x80, 0x8000
@@ -288,11 +288,12 @@ def test_chains_given_back_are_taken_again() -> None:
     assert [chain.head for chain in s.ring.pop_batch()] == heads
 
 
-def test_position_has_both_places_and_both_wrap_counters() -> None:
+def test_position_is_where_the_next_used_descriptor_goes_on_both_sides() -> None:
     s = Sides(3)
     assert s.ring.position.base == s.driver.position.base == 0x8000_8000
     s.offer(2)
     s.serve()
     s.offer(1)
     s.ring.pop_batch()
-    assert s.ring.position.base == 2 << 16 | 0x8000_0000  # slot 0 of the next lap, 2 of this one
+    assert s.ring.next_avail == 0  # slot 0 of the next lap
+    assert s.ring.position.base == 0x8002_8002

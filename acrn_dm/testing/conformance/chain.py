@@ -6,8 +6,8 @@ import random
 import attrs
 
 from acrn_dm.ring.driver import DriverRing
-from acrn_dm.ring.driver_packed import PackedDriverRing
 from acrn_dm.ring.layout import DESC_F_WRITE
+from acrn_dm.ring.packed.driver import PackedDriverRing
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.probes import Shape
 from acrn_dm.testing.driver import DriverQueue

@@ -1,7 +1,7 @@
 """Lists of descriptors and indirect tables of packed rings (2.8.5 to 2.8.7)."""
 
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
-from acrn_dm.ring.layout_packed import PACKED_DESC
+from acrn_dm.ring.packed.layout import PACKED_DESC
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.chain import Laid, drain, give, lay, packed, pieces, place, take
 from acrn_dm.testing.conformance.probes import Shape
@@ -15,7 +15,7 @@ TABLE_ID, TABLE_FLAGS = 0xBEEF, DESC_F_NEXT | 1 << 7 | 1 << 15  # mean nothing i
 
 @rule("packed.chain.order", ring="packed")
 def takes_a_list_in_its_order_over_the_end_of_the_ring(bench: Bench) -> None:
-    """2.8.19: the same answer wherever the list begins."""
+    """2.8.18: the same answer wherever the list begins."""
     for queue, shape in sized(bench, 5, 7):
         cut = pieces(shape, 1)
         count = len(cut.out) + len(cut.in_)
@@ -51,7 +51,7 @@ def uses_one_descriptor_of_a_list_and_leaves_the_others(bench: Bench) -> None:
 
 @rule("packed.chain.limit", ring="packed")
 def list_as_long_as_the_ring_costs_a_reset_at_most(bench: Bench) -> None:
-    """2.8.19: a device may limit lists; then it says so, and works again."""
+    """2.8.18: a device may limit lists; then it says so, and works again."""
     for queue, shape in sized(bench, 8, 4):
         cut = _cut_to(shape, queue.ring.layout.size)
         if cut is None:

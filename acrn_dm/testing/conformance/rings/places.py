@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from acrn_dm.ring.factory import make_driver_ring
-from acrn_dm.ring.layout_packed import packed_layout, packed_parts
+from acrn_dm.ring.packed.layout import packed_layout, packed_parts
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.chain import drain, lay, packed, place, take
 from acrn_dm.testing.conformance.probes import Shape
@@ -72,7 +72,7 @@ def goes_round_and_round(bench: Bench) -> None:
 
 @rule("packed.start_order", "packed.desc.avail_change", ring="packed")
 def takes_nothing_behind_a_descriptor_that_is_not_available(bench: Bench) -> None:
-    """2.8.10, 2.8.14: descriptors are taken in the ring's order, each once its AVAIL has changed."""
+    """2.8.12, 2.8.15: descriptors are taken in the ring's order, each once its AVAIL has changed."""
     driver = bench.start()
     for queue, shape in bench.answering(driver):
         if queue.ring.free_descriptors < 3 * (len(shape.out) + len(shape.in_)):
@@ -104,7 +104,7 @@ def serves_once_what_it_may_have_seen_before_the_kick(bench: Bench) -> None:
 
 @rule("packed.desc.no_change_after_used", ring="packed")
 def leaves_a_used_descriptor_alone(bench: Bench) -> None:
-    """2.8.14: it is the driver's again, with all that is around it."""
+    """2.8.15: it is the driver's again, with all that is around it."""
     driver, judged = bench.start(), 0
     for queue, shape in bench.answering(driver):
         ring, count = packed(queue), len(shape.out) + len(shape.in_)

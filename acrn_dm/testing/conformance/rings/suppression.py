@@ -1,6 +1,6 @@
-"""Event suppression of packed rings in both directions (2.8.10, 2.8.15)."""
+"""Event suppression of packed rings in both directions (2.8.10, 2.8.14)."""
 
-from acrn_dm.ring.layout_packed import EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, EVENT_FLAGS
+from acrn_dm.ring.packed.layout import EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, EVENT_FLAGS
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.chain import packed
 from acrn_dm.testing.conformance.probes import Shape
@@ -66,7 +66,7 @@ def _asks_for_the_other_lap(bench: Bench, queue: DriverQueue, shape: Shape) -> N
 
 @rule("d.packed.event_desc_needs_feature", "d.packed.event_reserved0", ring="packed")
 def asks_for_kicks_by_values_that_there_are(bench: Bench) -> None:
-    """2.8.10, 2.8.15: 0 or 1, with EVENT_IDX 2 as well; the other bits are 0, and a descriptor is one of the ring's."""
+    """2.8.10, 2.8.14: 0 or 1, with EVENT_IDX 2 as well; the other bits are 0, and a descriptor is one of the ring's."""
     for event_idx in (False, True):
         for driver, queue, shape in queues(bench, event_idx=event_idx):
             ring, allowed = packed(queue), {EVENT_ENABLE, EVENT_DISABLE}
