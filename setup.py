@@ -41,8 +41,10 @@ MODULES = (
     "acrn_dm.hypervisors.kvm.vcpu._vcpu",
     "acrn_dm.ring.native._chain",
     "acrn_dm.ring.native._memory",
-    "acrn_dm.ring.native._split",
+    "acrn_dm.ring.native._ring",
     "acrn_dm.ring.native._status",
+    "acrn_dm.ring.native.packed._packed",
+    "acrn_dm.ring.native.split._split",
 )
 
 
