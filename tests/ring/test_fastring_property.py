@@ -154,9 +154,30 @@ class Conforming(RuleBasedStateMachine):
     def driver_sets_interrupts(self, on: bool) -> None:
         self.driver_does(lambda d: d.enable_interrupts() if on else d.disable_interrupts())
 
+    @rule(after=st.integers(0, 18))
+    def driver_asks_for_one(self, after: int) -> None:
+        self.driver_does(lambda d: d.interrupt_after(after) if d.event_idx else None)
+
     @rule(gpa=st.integers(DATA, 2 * PAGE - 96), data=RANDOM_BYTES)
     def driver_writes_data(self, gpa: int, data: bytes) -> None:
         self.driver_does(lambda d: d.memory.write(gpa, data))
+
+    @rule(batches=st.lists(st.lists(st.integers(1, 3), max_size=3), min_size=1, max_size=6), event=st.booleans())
+    def go_round(self, batches: list[list[int]], event: bool) -> None:
+        """Batches of chains of so many buffers, there and back: what single steps hardly come to, the next lap."""
+        for lengths in batches:
+            if event:
+                self.driver_sets_interrupts(True)
+                self.set_kicks(True)
+            for n in lengths:
+                if n <= self.drivers[0].free_descriptors:
+                    self.driver_does(lambda d, n=n: d.add_chain([(DATA, 4)] * (n - 1), [(DATA, n)]))
+            self.driver_publishes()
+            self.pop(20)
+            for _ in self.chains[:]:
+                self.push(-1, None, False)
+            self.publish()
+            self.driver_collects()
 
     @rule(limit=st.integers(1, 20))
     def pop(self, limit: int) -> None:
@@ -366,7 +387,7 @@ class ConformingPacked(Conforming):
     fmt = PACKED_RINGS
 
 
-for machine, examples, steps in ((Conforming, 80, 50), (ConformingPacked, 80, 50), (HostileSplit, 170, 40)):
+for machine, examples, steps in ((Conforming, 60, 40), (ConformingPacked, 60, 40), (HostileSplit, 120, 40)):
     machine.TestCase.settings = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
 HostilePacked.TestCase.settings = HostileSplit.TestCase.settings
 TestConformingSplit = Conforming.TestCase

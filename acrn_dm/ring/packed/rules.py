@@ -4,6 +4,7 @@ A ``PackedRules`` is the ring that a device gets in place of its own, as ``split
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 from acrn_dm._fastring import Chain
 from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
@@ -64,7 +65,7 @@ class PackedRules(WatchedRing, PackedFields):
             self._waiting.popleft()
         return taken
 
-    def unpop(self, chains: list[Chain]) -> None:
+    def unpop(self, chains: Sequence[Chain]) -> None:
         """Give the last ones back; they are looked at no more."""
         self._inner.unpop(chains)
         self._waiting.extendleft(self._exposed.get(chain.head, (0, {}))[0] for chain in chains)
