@@ -31,6 +31,7 @@ COMMON = {
     "queue_desc": (0x20, 8),
     "queue_driver": (0x28, 8),
     "queue_device": (0x30, 8),
+    "queue_reset": (0x3A, 2),
 }
 
 LEGACY = {

@@ -36,6 +36,7 @@ ANY_LAYOUT = 1 << 27  # 6.3, legacy: a transitional device MUST offer it
 INDIRECT_DESC = ring.INDIRECT_DESC
 EVENT_IDX = ring.EVENT_IDX
 VERSION_1 = 1 << 32
+RING_RESET = 1 << 40
 
 RING = _table(
     "6",
@@ -166,6 +167,9 @@ LOW_WORD = 0xFFFF_FFFF  # all that a legacy driver can see or acknowledge (4.1.4
 
 RING_BITS = sum(feature.mask for feature in RING)
 OFFERED_BY_TRANSPORT = VERSION_1 | INDIRECT_DESC | EVENT_IDX
+# Features that end at the registers: this process keeps what they promise, whoever moves the data, and a back-end never
+# hears of them.
+OFFERED_BY_PCI = RING_RESET
 
 
 def table(device_id: int) -> tuple[Feature, ...]:

@@ -65,6 +65,11 @@ def used_positions(session: Session) -> dict[int, RingPosition]:
     return {index: position for index, position in found.items() if position is not None}
 
 
+def tells_used(session: Session) -> bool:
+    """Whether the rings say what of them was returned, so that they can be gone on with when nobody tells."""
+    return len(used_positions(session)) == len(session.queues)
+
+
 def idle(session: Session) -> bool:
     """Whether every chain that was made available has been returned."""
     memory, form = session.resources.memory, ring_format(session.features)

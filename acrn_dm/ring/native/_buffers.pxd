@@ -1,5 +1,5 @@
-# What the walks of both ring formats share: descriptors become segments, indirect tables are entered. All inlined, for a
-# batch pays it per descriptor.
+# What the walks of both ring formats share: descriptors become segments, indirect tables are entered. All inlined, for
+# a batch pays it per descriptor.
 #
 # Pops compile this into their own module: a walk called in another one takes 4 to 10 % more instructions a chain, as
 # benchmarks/ring_instructions counts them. The guest writes what is read here meanwhile: each field is loaded exactly
@@ -67,7 +67,9 @@ cdef inline const uint8_t *entry_of(
 
 
 cdef inline int enter_indirect(FrRing *ring, Table *table, uint32_t index, const Descriptor *d) noexcept nogil:
-    """Switch to the table that *d* refers to. WRITE in *d* means nothing (2.7.5.3.2, 2.8.7), alignment is not asked for."""
+    """Switch to the table that *d* refers to. WRITE in *d* means nothing (2.7.5.3.2, 2.8.7), and no alignment is asked
+    for.
+    """
     cdef uint64_t room
     if not ring.indirect:
         return fault(ring, FR_E_INDIRECT_OFF, index, d.flags)

@@ -42,7 +42,7 @@ cdef inline int check(NativeRing self) except -1:
 
 @cython.no_gc
 cdef class NativeRing(RingBase):
-    """What a ring does whatever its format: taking, returning and showing chains, and asking for kicks.
+    """The device side of a virtqueue, whatever its format: chains are taken, returned and shown, kicks asked for.
 
     One thread at a time uses a ring. After the driver broke the protocol the ring stays broken: every call but
     ``close`` raises that GuestError again.
@@ -87,7 +87,7 @@ cdef class NativeRing(RingBase):
 
     @property
     def next_avail(self):
-        """Where in the ring the next chain is taken: an index modulo 2^16, or a slot with its wrap counter in bit 15."""
+        """Where the next chain is taken: an index modulo 2^16, or a slot with its wrap counter in bit 15."""
         return vq_next(&self.queue)
 
     def waiting(self):
@@ -101,7 +101,8 @@ cdef class NativeRing(RingBase):
     def pop_batch(self, limit=64):
         """Take up to *limit* chains, in the order they were made available; [] when there is none.
 
-        Fewer than *limit* does not mean that no more are there: one call takes at most 256. Raises GuestError for a malformed chain or index; the chains before it are returned first.
+        Fewer than *limit* does not mean that no more are there: one call takes at most 256. Raises GuestError for a
+        malformed chain or index; the chains before it are returned first.
         """
         check(self)
         if limit <= 0:

@@ -1,9 +1,9 @@
 """The packed virtqueue of virtio 1.4 (2.8) as a ring format.
 
-Its position has four parts: which descriptor either side comes to next, and both wrap counters. As vhost and vhost-user
-say it (SET_VRING_BASE), bits 0 to 14 are the next available descriptor and bit 15 its wrap counter; the upper half says
-the same of the next used one. Neither stands in the ring: of a list only one descriptor is ever written as used (2.8.6),
-so who finds a ring in memory can't tell what of it was returned.
+Its position has four parts: which descriptor either side comes to next, and both wrap counters. As vhost and
+vhost-user say it (SET_VRING_BASE), bits 0 to 14 are the next available descriptor and bit 15 its wrap counter; the
+upper half says the same of the next used one. Neither stands in the ring: of a list only one descriptor is ever written
+as used (2.8.6), so who finds a ring in memory can't tell what of it was returned.
 """
 
 from acrn_dm._fastring import MemoryMap, PackedRing
@@ -28,7 +28,7 @@ class PackedFormat:
         return 0 < size <= MAX_QUEUE_SIZE
 
     def position_said(self, base: int) -> RingPosition:
-        """Both sides' parts. Some peers say the lower half alone (DPDK): where nothing is in flight both are the same."""
+        """Both parts. Some peers say the lower one alone (DPDK): where nothing is in flight both are the same."""
         position = RingPosition.from_base(base)
         return position if base >> HALF else RingPosition(base | base << HALF)
 

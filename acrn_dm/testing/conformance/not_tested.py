@@ -14,8 +14,6 @@ BIG_ENDIAN = "shows only to a guest whose processor is big-endian"
 NOT_IMPLEMENTED: Mapping[str, str] = {
     "admin.*": "no administration virtqueues",
     "suspend.*": "SUSPEND (1.4) is not offered",
-    "vqreset.*": "RING_RESET is not offered",
-    "pci.common.queue_reset.*": "RING_RESET is not offered",
     "pci.common.admin_queue_*": "no administration virtqueues",
     "pci.notify.nd.*": "NOTIFICATION_DATA is not offered",
     "d.notif.*": "NOTIFICATION_DATA is not offered",

@@ -10,10 +10,11 @@
 
 from collections.abc import Callable
 
-from acrn_dm.virtio.core import QueueConfig, VirtioCore
+from acrn_dm.virtio.core import VirtioCore
 from acrn_dm.virtio.defs import NO_VECTOR
 from acrn_dm.virtio.pci.device_config import DeviceConfig
 from acrn_dm.virtio.pci.registers import Register, RegisterMap, all_ones
+from acrn_dm.virtio.queue_config import QueueConfig
 
 BAR_SIZE = 0x4000
 REGION_SIZE = 0x1000
@@ -75,6 +76,7 @@ COMMON: RegisterMap[VirtioCore] = RegisterMap(
         Register("queue_driver_hi", 0x2C, 4, *_half("avail", high=True)),
         Register("queue_device_lo", 0x30, 4, *_half("used", high=False)),
         Register("queue_device_hi", 0x34, 4, *_half("used", high=True)),
+        Register("queue_reset", 0x3A, 2, lambda c: c.queue_reset, VirtioCore.write_queue_reset),
     )
 )
 

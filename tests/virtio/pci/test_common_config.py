@@ -48,7 +48,7 @@ def test_device_feature_is_zero_where_there_are_no_bits(driver: VirtioDriver, se
 
 
 def test_offered_are_the_devices_bits_and_the_rings_but_not_any_layout(driver: VirtioDriver) -> None:
-    assert driver.registers.offered() == Echo.offers | 1 << 28 | 1 << 29 | 1 << 32
+    assert driver.registers.offered() == Echo.offers | 1 << 28 | 1 << 29 | 1 << 32 | 1 << 40
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations((0, 1, 2, 3))))

@@ -12,6 +12,7 @@ from acrn_dm.testing.driver import (
     FAILED,
     FEATURES_OK,
     INDIRECT_DESC,
+    RING_RESET,
     VERSION_1,
 )
 
@@ -340,3 +341,27 @@ def _(driver: VirtioDriver) -> None:
     rows = [(RAM, 4, DESC_F_NEXT, n + 1) for n in range(64)]
     inner = table(driver, *rows, (RAM, 4, 0, 0))
     expose(driver, (inner, 16 * 65, DESC_F_INDIRECT, 0), features=INDIRECT_DESC)
+
+
+def resettable(driver: VirtioDriver) -> VirtioDriver:
+    started(driver, RING_RESET)
+    driver.registers.write("queue_select", QUEUE)
+    return driver
+
+
+@breaks("queue.reset_0")
+def _(driver: VirtioDriver) -> None:
+    resettable(driver).registers.write("queue_reset", 0)
+
+
+@breaks("queue.reset_feature")
+def _(driver: VirtioDriver) -> None:
+    started(driver, 0)
+    driver.registers.write("queue_select", QUEUE)
+    driver.registers.write("queue_reset", 1)
+
+
+@breaks("queue.reset_wait")
+def _(driver: VirtioDriver) -> None:
+    resettable(driver).registers.write("queue_reset", 1)
+    driver.registers.write("queue_size", 16)

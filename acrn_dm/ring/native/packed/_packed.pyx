@@ -9,7 +9,6 @@ from acrn_dm.ring.native._atomics cimport (
 )
 from acrn_dm.ring.native._buffers cimport settle
 from acrn_dm.ring.native._memory cimport FrSegment
-from acrn_dm.ring.native._records cimport FrRing
 from acrn_dm.ring.native._status cimport FR_E_NOT_LAST, FR_EMPTY
 from acrn_dm.ring.native.packed._layout cimport (
     FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_ENABLE, FR_EVENT_FLAGS, FR_OFF,

@@ -40,6 +40,17 @@ cdef inline int walk_table(
     return FR_OK
 
 
+cdef inline int add_descriptor(
+    FrRing *ring, Parts *parts, uint32_t room, uint32_t slot, uint32_t n, const Descriptor *d,
+) noexcept nogil:
+    """The buffer, or the table of buffers, of a list's descriptor number *n*. Tables stand alone (2.8.5)."""
+    if not d.flags & FR_DESC_F_INDIRECT:
+        return add_buffer(ring, parts, room, slot, d)
+    if fr_unlikely(n != 0):
+        return fault(ring, FR_E_INDIRECT_LIST, slot, d.flags)
+    return walk_table(ring, parts, room, slot, d)
+
+
 cdef inline int walk_list(
     FrPacked *packed, FrChain *chain, Parts *parts, uint32_t room, uint16_t flags, uint16_t *marks,
 ) noexcept nogil:
@@ -64,15 +75,10 @@ cdef inline int walk_list(
         if fr_unlikely(packed.n_taken + n == ring.size):
             return fault(ring, FR_E_OVERRUN, slot, ring.size)
         load_unflagged(at, flags, &d)
-        n += 1
-        if flags & FR_DESC_F_INDIRECT:
-            if fr_unlikely(n != 1):
-                return fault(ring, FR_E_INDIRECT_LIST, slot, flags)
-            status = walk_table(ring, parts, room, slot, &d)
-        else:
-            status = add_buffer(ring, parts, room, slot, &d)
+        status = add_descriptor(ring, parts, room, slot, n, &d)
         if fr_unlikely(status != FR_OK):
             return status
+        n += 1
         slot += 1
         if slot == ring.size:
             slot = 0
