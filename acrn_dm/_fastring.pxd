@@ -12,7 +12,7 @@ from acrn_dm.ring.native._atomics cimport (
 from acrn_dm.ring.native._buffers cimport (
     FR_DESC_F_INDIRECT, FR_DESC_F_NEXT, FR_DESC_F_WRITE, FR_DESC_SIZE, FR_MAX_BATCH, FR_MAX_DESCRIPTORS,
 )
-from acrn_dm.ring.native._chain cimport FR_INLINE_SEGMENTS, Chain, RingBase
+from acrn_dm.ring.native._chain cimport FR_INLINE_SEGMENTS, Chain, RingBase, new_chain
 from acrn_dm.ring.native._memory cimport (
     FR_MAX_REGIONS, FrMemory, FrRegion, FrSegment, MemoryMap, fr_in_ram, fr_translate,
 )

@@ -12,6 +12,9 @@ from acrn_dm.virtio import features
 SWITCHES: Mapping[str, int] = MappingProxyType(
     {
         "queue_reset": features.RING_RESET,
+        "notification_data": features.NOTIFICATION_DATA,
+        "notif_config_data": features.NOTIF_CONFIG_DATA,
+        "access_platform": features.ACCESS_PLATFORM,
     }
 )
 NO_SWITCHES: Mapping[str, bool] = MappingProxyType({})

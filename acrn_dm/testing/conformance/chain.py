@@ -1,13 +1,11 @@
-"""Chains laid out by hand: buffers with guards around them, and what a device did to each byte; rings to poke at."""
+"""Chains laid out by hand: buffers with guards around them, and what a device did to each byte."""
 
 import itertools
 import random
 
 import attrs
 
-from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.layout import DESC_F_WRITE
-from acrn_dm.ring.packed.driver import PackedDriverRing
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.probes import Shape
 from acrn_dm.testing.driver import DriverQueue
@@ -71,18 +69,6 @@ class Laid:
         """What is in all buffers now."""
         read = self.bench.machine.memory.read
         return b"".join(read(b.gpa, len(b.before)) for b in (*self.readable, *self.writable))
-
-
-def split(queue: DriverQueue) -> DriverRing:
-    """The ring of a queue, for a rule that is pinned to split ones."""
-    assert isinstance(queue.ring, DriverRing), "a rule for split rings got another one"
-    return queue.ring
-
-
-def packed(queue: DriverQueue) -> PackedDriverRing:
-    """The ring of a queue, for a rule that is pinned to packed ones."""
-    assert isinstance(queue.ring, PackedDriverRing), "a rule for packed rings got another one"
-    return queue.ring
 
 
 def place(bench: Bench, shape: Shape, poison: int = POISONS[0]) -> Laid:

@@ -6,17 +6,18 @@ from typing import Any
 
 import attrs
 
-from acrn_dm.testing.conformance import functions, kinds, rings, rules
+from acrn_dm.testing.conformance import functions, kinds, rules
 from acrn_dm.testing.conformance.bench import Bench, bench
 from acrn_dm.testing.conformance.not_tested import why_not
 from acrn_dm.testing.conformance.report import Outcome, Report, Verdict
+from acrn_dm.testing.conformance.rings import rules as ring_rules
 from acrn_dm.testing.conformance.rule import NotApplicable, Rule
 from acrn_dm.testing.conformance.setup import FORMATS, Setup, choose
 from acrn_dm.testing.conformance.subject import Build, Subject
 from acrn_dm.testing.conformance.table import Row, rows
 
 EXCEPTION = "dm.exception"
-RULES: tuple[Rule, ...] = (*rules.RULES, *rings.RULES, *kinds.RULES, *functions.RULES)
+RULES: tuple[Rule, ...] = (*rules.RULES, *ring_rules.RULES, *kinds.RULES, *functions.RULES)
 
 
 @attrs.define(eq=False)

@@ -376,15 +376,20 @@ class VirtioPci(PciFunction, Generic[D]):
         resources.main_loop.call_soon(locked)
 
     def _kick_address(self, index: int) -> KickAddress | None:
-        """Where the driver in charge notifies queue *index*: a legacy one by its value, a modern one by its place."""
+        """Where the driver in charge notifies queue *index*: a legacy one by its value, a modern one by its place.
+
+        With NOTIFICATION_DATA it writes four bytes, whatever their value. A binding without a value to match takes them
+        on KVM and on ACRN, which both compare the length; a kick of two bytes is served by the register then.
+        """
         bar = self.bars[LEGACY_BAR if self.core.legacy and LEGACY_BAR in self.bars else MODERN_BAR]
-        if not bar.mapped:
+        if not bar.mapped or self.strict is not None:  # kicks are looked at, too
             return None
         if bar.is_io:
             at = bar.base + legacy.NOTIFY_OFFSET
             return KickAddress(space=Space.PIO, addr=at, len=legacy.NOTIFY_LENGTH, datamatch=index)
         at = bar.base + modern.NOTIFY_OFFSET + modern.NOTIFY_MULTIPLIER * index
-        return KickAddress(space=Space.MMIO, addr=at, len=2)
+        length = 4 if self.core.driver_features & features.NOTIFICATION_DATA else 2
+        return KickAddress(space=Space.MMIO, addr=at, len=length)
 
 
 def layout_problem(device: VirtioDevice) -> str | None:

@@ -50,6 +50,8 @@ _ALL = (
     Clause("queue.reset_wait", _COMMON, "MUST", "see queue_reset read 0 before it sets a queue up again"),
     Clause("queue.alignment", "2.7.1", "MUST", "align descriptor table, available and used ring to 16, 2 and 4 bytes"),
     Clause("notify.early", _INIT, "MUST NOT", "notify the device before DRIVER_OK"),
+    Clause("notify.width", "4.1.5.2", "DESC", "notify by 16 bits, with NOTIFICATION_DATA by 32"),
+    Clause("notify.queue", "4.1.5.2", "DESC", "name the queue that it notifies"),
     Clause("isr.msix", "4.1.4.5.2", "SHOULD NOT", "read the ISR status while MSI-X is enabled"),
     Clause("avail.decrement", "2.7.6.1", "MUST NOT", "decrement the available index"),
     Clause("avail.too_many", "2.7.6", "DESC", "make no more chains available than the queue has descriptors"),

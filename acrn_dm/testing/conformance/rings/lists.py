@@ -3,8 +3,9 @@
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.ring.packed.layout import PACKED_DESC
 from acrn_dm.testing.conformance.bench import Bench
-from acrn_dm.testing.conformance.chain import Laid, drain, give, lay, packed, pieces, place, take
+from acrn_dm.testing.conformance.chain import Laid, drain, give, lay, pieces, place, take
 from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.rings import packed
 from acrn_dm.testing.conformance.rings.places import sized
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.conformance.rules.chains import same

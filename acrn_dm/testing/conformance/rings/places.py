@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from acrn_dm.ring.factory import make_driver_ring
 from acrn_dm.ring.packed.layout import packed_layout, packed_parts
 from acrn_dm.testing.conformance.bench import Bench
-from acrn_dm.testing.conformance.chain import drain, lay, packed, place, take
+from acrn_dm.testing.conformance.chain import drain, lay, place, take
 from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.rings import packed
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.conformance.rules.ring import fits, set_up_the_rest
 from acrn_dm.testing.driver import DriverQueue, VirtioDriver

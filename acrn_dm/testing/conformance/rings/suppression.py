@@ -2,8 +2,8 @@
 
 from acrn_dm.ring.packed.layout import EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, EVENT_FLAGS
 from acrn_dm.testing.conformance.bench import Bench
-from acrn_dm.testing.conformance.chain import packed
 from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.rings import packed
 from acrn_dm.testing.conformance.rule import rule
 from acrn_dm.testing.conformance.rules.notify import kick_as_asked, queues
 from acrn_dm.testing.driver import DriverQueue

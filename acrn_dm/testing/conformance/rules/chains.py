@@ -2,8 +2,9 @@
 
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.testing.conformance.bench import Bench
-from acrn_dm.testing.conformance.chain import POISONS, Laid, drain, give, lay, pieces, place, split, take
+from acrn_dm.testing.conformance.chain import POISONS, Laid, drain, give, lay, pieces, place, take
 from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.driver import DriverQueue
 

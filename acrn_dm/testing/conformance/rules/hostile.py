@@ -7,7 +7,7 @@ import attrs
 from acrn_dm.ring import features
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.testing.conformance.bench import Bench
-from acrn_dm.testing.conformance.chain import split
+from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.conformance.setup import FORMATS, PACKED, SPLIT
 from acrn_dm.testing.driver import NEEDS_RESET, DriverQueue, VirtioDriver

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from acrn_dm.testing.conformance.bench import Bench
-from acrn_dm.testing.conformance.chain import split
 from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import rule
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET, DriverQueue, VirtioDriver
 

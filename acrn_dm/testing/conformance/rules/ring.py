@@ -4,8 +4,9 @@ from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.factory import make_driver_ring
 from acrn_dm.ring.layout import DESC_F_NEXT, RingLayout
 from acrn_dm.testing.conformance.bench import Bench
-from acrn_dm.testing.conformance.chain import place, split
+from acrn_dm.testing.conformance.chain import place
 from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET, DriverQueue, VirtioDriver
 
