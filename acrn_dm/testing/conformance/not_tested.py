@@ -23,11 +23,7 @@ NOT_IMPLEMENTED: Mapping[str, str] = {
     "rsvd.access_platform.offer": "no IOMMU stands before guest memory, so that nothing has to be offered",
     "rsvd.in_order": "IN_ORDER is not offered",
     "d.split.inorder_*": "IN_ORDER is not offered",
-<<<<<<< HEAD
     "d.packed.inorder_batch": "IN_ORDER is not offered",
-    "rsvd.order_platform.*": "ORDER_PLATFORM is not offered",
-=======
->>>>>>> main
     "rsvd.sriov.offer": "no function has an SR-IOV capability",
     "legacy.feat.notify_on_empty": "NOTIFY_ON_EMPTY is not offered",
     **unjudged.NOT_IMPLEMENTED,
@@ -40,11 +36,8 @@ NOT_TESTABLE: Mapping[str, str] = {
             *("split.desc.read_writable_debug", "split.used.may_exceed_len", "split.avail.immediate_access"),
             *("split.avail_notify.may_suppress", "pci.id.transitional_range", "pci.id.subsystem"),
             *("pci.cap.len_padding", "pci.cap.length_padding", "pci.cap.extra", "pci.cap.multiple"),
-<<<<<<< HEAD
-            *("pci.common.driver_feature_invalid", "packed.used_write_reorder"),
-=======
             *("pci.common.driver_feature_invalid", "rsvd.order_platform.required", "rsvd.order_platform.slow"),
->>>>>>> main
+            "packed.used_write_reorder",
         ),
         PERMISSION,
     ),
