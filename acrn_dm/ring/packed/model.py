@@ -51,6 +51,7 @@ class ModelPackedRing(PackedFields):
         self._avail = start  # the next descriptor to take
         self.next_used = start
         self.published_used = start
+        self._seen = start  # up to where descriptors were seen to be available; never before _avail
         self.broken: GuestError | None = None
         self._in_flight: dict[int, int] = {}  # buffer id -> descriptors
         self._hidden: int | None = None  # flags of the used descriptor that publish shows, the others are behind it
@@ -74,7 +75,8 @@ class ModelPackedRing(PackedFields):
     def waiting(self) -> bool:
         """Whether a chain is available that was not taken."""
         self._check()
-        return self._available(self._avail)
+        self._sees_more()
+        return self._seen > self._avail
 
     def pop_batch(self, limit: int = 64) -> list[ModelPackedChain]:
         """Take up to *limit* chains; a malformed one ends the batch, and raises GuestError when it comes first."""
@@ -140,12 +142,19 @@ class ModelPackedRing(PackedFields):
         self._set_event_flags(EVENT_DISABLE)
 
     def enable_kicks(self) -> bool:
-        """Ask for a kick at the next chain; True when one is there already."""
+        """Ask for a kick at the next chain; True when more came since it was last looked what is available."""
         self._check()
         if self.event_idx:
-            self.memory.write(self.layout.used, U16.pack(off_wrap(self._avail, self.layout.size)))
+            self.memory.write(self.layout.used, U16.pack(off_wrap(self._seen, self.layout.size)))
         self._set_event_flags(EVENT_DESC if self.event_idx else EVENT_ENABLE)
-        return self._available(self._avail)
+        return self._sees_more()
+
+    def _sees_more(self) -> bool:
+        """See all that is available; whether that is more than before."""
+        before = self._seen
+        while self._seen < self._avail + self.layout.size and self._available(self._seen):
+            self._seen += 1
+        return self._seen > before
 
     def _set_event_flags(self, flags: int) -> None:
         self.memory.write(self.layout.used + EVENT_FLAGS_AT, U16.pack(flags))
@@ -169,6 +178,7 @@ class ModelPackedRing(PackedFields):
             raise GuestError(f"buffer id {chain.head} is in flight")
         self._in_flight[chain.head] = chain.descriptors
         self._avail += chain.descriptors
+        self._seen = max(self._seen, self._avail)
         return chain
 
     def _descriptor(self, chain: ModelPackedChain) -> tuple[int, int, int, int]:

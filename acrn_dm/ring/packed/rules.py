@@ -118,11 +118,12 @@ class PackedRules(WatchedRing, PackedFields):
                 buffers += self._buffers(gpa, length, flags, alone=not own)
                 own[at % self.layout.size] = PACKED_DESC.pack(gpa, length, buffer_id, flags)
                 at += 1
-        if buffer_id in self._exposed:
+        if own and buffer_id in self._exposed:
             self._tell("packed.id", f"buffer id {buffer_id} is that of a chain that was not returned")
         self._judge(buffers)
-        self._exposed[buffer_id] = (len(own), own)
-        self._waiting.append(len(own))
+        if own:
+            self._exposed[buffer_id] = (len(own), own)
+        self._waiting.append(len(own))  # the ring meets it next, whatever it is
         self._seen = at
         return whole
 

@@ -275,6 +275,23 @@ def test_kick_is_wanted_once_it_is_enabled_and_not_when_disabled(sides: type[Sid
     assert s.driver.wants_kick() is not event_idx  # of the second the device has not asked
 
 
+@pytest.mark.parametrize("event_idx", [False, True])
+def test_chain_that_was_seen_and_left_is_no_news_and_the_next_one_is(sides: type[Sides], event_idx: bool) -> None:
+    """A network card leaves the buffers that it has no frame for: it span, told of them again and again."""
+    s = sides(3, event_idx=event_idx, start=2)
+    for n in range(2):  # the second one on the next lap
+        s.offer()
+        assert s.driver.wants_kick() or n == 0
+        assert s.ring.enable_kicks()
+        assert not s.ring.enable_kicks()
+    s.ring.pop_batch(1)
+    assert not s.ring.enable_kicks()
+    s.offer()
+    assert s.driver.wants_kick()
+    assert len(s.ring.pop_batch()) == 2
+    assert not s.ring.enable_kicks()
+
+
 def test_driver_that_enables_interrupts_sees_what_came_before(sides: type[Sides]) -> None:
     s = sides(4, event_idx=True)
     s.driver.disable_interrupts()
