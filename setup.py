@@ -44,7 +44,10 @@ MODULES = (
     "acrn_dm.ring.native._memory",
     "acrn_dm.ring.native._split",
     "acrn_dm.ring.native._status",
+    "acrn_dm.testing.native._echo_plane",
     "acrn_dm.testing.native._handler",
+    "acrn_dm.virtio.native._counters",
+    "acrn_dm.virtio.native._plane",
 )
 
 

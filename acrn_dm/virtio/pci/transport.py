@@ -24,6 +24,7 @@ from acrn_dm.pci.function import PciFunction
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, is_queue_size
 from acrn_dm.virtio import choice, defs, features
 from acrn_dm.virtio.core import QueueConfig, VirtioCore
+from acrn_dm.virtio.counts import QueueCounts
 from acrn_dm.virtio.dataplane import DataPlane
 from acrn_dm.virtio.defs import Status
 from acrn_dm.virtio.device import VirtioDevice
@@ -175,6 +176,10 @@ class VirtioPci(PciFunction, Generic[D]):
                 self.data_plane.backend.close()
             finally:
                 self.device.close()
+
+    def queue_counts(self, index: int) -> QueueCounts:
+        """What was counted of queue *index* since the device was made. Any thread."""
+        return self.data_plane.counts(index)
 
     def window_changed(self) -> None:
         """Pass it on to the device, if it has a terminal."""
