@@ -16,7 +16,7 @@ from acrn_dm.ring.factory import make_ring, watch_ring
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.optional import Cancellable, InFlight, LoopChoice
+from acrn_dm.virtio.optional import Cancellable, InFlight, LoopChoice, QueueEnabled, QueueInFlight, QueueReset
 from acrn_dm.virtio.queue import Queue
 
 ROUNDS_PER_KICK = 2
@@ -109,10 +109,7 @@ class VbsU(Backend):
         self._device_started = True
         self.device.start(session.features, tuple(self._queues))
         for queue, events in zip(self._queues, session.queues, strict=True):
-            server = self._server(session, queue, events)
-            self._servers.append(server)
-            self._served.append(server)
-            server.start()
+            self._serve(queue, events, session)
 
     def cancel(self) -> None:
         """Kicks end, then the device gives up what it can."""
@@ -124,6 +121,49 @@ class VbsU(Backend):
     def busy(self) -> bool:
         """As the device says."""
         return isinstance(self.device, InFlight) and self.device.busy
+
+    def reset_queue(self, index: int) -> bool:
+        """Where the device has a way to let go of one queue; its late completions are void."""
+        device = self.device
+        if not isinstance(device, QueueReset) or not isinstance(device, QueueEnabled):
+            return False
+        server = next(server for server in self._servers if server.queue.index == index)
+        server.stop()
+        self._servers.remove(server)
+        self._served.remove(server)
+        self._queues.remove(server.queue)
+        try:
+            device.queue_reset(server.queue)
+        finally:
+            server.detach()
+            server.queue.close()
+        return True
+
+    def queue_busy(self, index: int) -> bool:
+        """As the device says."""
+        return isinstance(self.device, QueueInFlight) and self.device.queue_busy(index)
+
+    def enable_queue(self, session: Session, queue: SessionQueue) -> bool:
+        """Where the device can be given one."""
+        device = self.device
+        if not isinstance(device, QueueReset) or not isinstance(device, QueueEnabled):
+            return False
+        opened = self._open(session, queue)
+        self._queues.append(opened)
+        device.queue_enabled(opened)
+        self._serve(opened, queue, session)
+        return True
+
+    def _serve(self, queue: Queue, events: SessionQueue, session: Session) -> None:
+        plane = plane_of(self.device, queue, session)
+        server = (
+            QueueServer(self.device, queue, events, session.poll_ns)
+            if plane is None
+            else PlaneServer(self.device, queue, events, session.poll_ns, plane)
+        )
+        self._servers.append(server)
+        self._served.append(server)
+        server.start()
 
     def stop(self) -> Mapping[int, RingPosition]:
         """Kicks end, then the device, then the rings are closed, which makes late completions void."""
@@ -142,12 +182,6 @@ class VbsU(Backend):
                 queue.close()
             self._queues.clear()
         return positions
-
-    def _server(self, session: Session, queue: Queue, events: SessionQueue) -> QueueServer | PlaneServer:
-        plane = plane_of(self.device, queue, session)
-        if plane is None:
-            return QueueServer(self.device, queue, events, session.poll_ns)
-        return PlaneServer(self.device, queue, events, session.poll_ns, plane)
 
     def _end_kicks(self) -> None:
         for server in self._servers:

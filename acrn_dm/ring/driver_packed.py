@@ -114,6 +114,13 @@ class PackedDriverRing(PackedFields):
         return self.layout.size - sum(self._chains.values())
 
     @property
+    def ahead(self) -> int:
+        """Where the next chain is going to be, as a kick with NOTIFICATION_DATA says it: offset and wrap counter
+        (2.9).
+        """
+        return off_wrap(self.published_avail, self.layout.size)
+
+    @property
     def position(self) -> RingPosition:
         """Where a device side begins that has seen what was returned, and nothing of what was made available since."""
         at = off_wrap(self.last_used, self.layout.size)

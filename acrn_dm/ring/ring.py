@@ -68,6 +68,10 @@ class DriverSide(Protocol):
         """Descriptors that no chain uses."""
 
     @property
+    def ahead(self) -> int:
+        """Where the next chain is going to be, in 16 bits, as a kick with NOTIFICATION_DATA says it (2.9)."""
+
+    @property
     def position(self) -> RingPosition:
         """Where a device side begins that has seen what was returned, and nothing of what was made available since."""
 

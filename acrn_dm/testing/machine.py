@@ -44,6 +44,7 @@ from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.recorder import Recorder
 from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.native.counts import QueueCounts
 from acrn_dm.virtio.pci.transport import VirtioPci
 from acrn_dm.virtio.strict.report import Violation
 
@@ -254,6 +255,13 @@ class SimMachine:
                 with function.lock:
                     function.data_plane.pause()
                     function.data_plane.resume()
+
+    def queue_counts(self, slot: int, index: int, func: int = 0) -> QueueCounts:
+        """What was counted of queue *index* of the virtio device in *slot*. Raises LookupError where there is none."""
+        function = self.bus.find(Bdf(slot=slot, func=func))
+        if not isinstance(function, VirtioPci):
+            raise LookupError(f"there is no virtio device in slot {slot}")
+        return function.queue_counts(index)
 
     def record(self, level: int = logging.INFO) -> Recorder:
         """A recorder of this machine, for a ``with`` block; it takes log records from *level* on."""

@@ -95,7 +95,7 @@ def test_driver_without_msix_is_interrupted_by_its_line() -> None:
 def test_chains_that_were_kept_are_returned_when_they_are_done() -> None:
     with SimMachine() as machine:
         driver, device = started(machine)
-        device.echo.__init__(keeps=True)  # type: ignore[misc]
+        device.echo.keeps = True
         fill(driver, 5)
         assert returned(machine, driver) == []
         with machine.io_loop("io").held():
@@ -106,7 +106,7 @@ def test_chains_that_were_kept_are_returned_when_they_are_done() -> None:
 def test_completion_for_an_earlier_driver_is_dropped_and_counted() -> None:
     with SimMachine() as machine:
         driver, device = started(machine)
-        device.echo.__init__(keeps=True)  # type: ignore[misc]
+        device.echo.keeps = True
         fill(driver, 3)
         returned(machine, driver)
         driver.reset()
@@ -155,12 +155,12 @@ def test_driver_that_breaks_its_ring_is_told_the_same_as_by_the_way_through_pyth
 def test_queue_that_its_device_fails_is_dead_and_counted_until_the_reset() -> None:
     with SimMachine() as machine:
         driver, device = started(machine)
-        device.echo.__init__(fails=-5005)  # type: ignore[misc]
+        device.echo.fails = -5005
         fill(driver, 1)
         assert returned(machine, driver) == []
         assert [str(error) for _, error in machine.failures] == ["[Errno 5005] the host"]
         assert function_of(machine).queue_counts(0).device_errors == 1
-        device.echo.__init__()  # type: ignore[misc]
+        device.echo.fails = 0
         driver.reset()
         driver.start()
         assert driver.queue(0).transfer([b"x"], [1]).data == b"x"
@@ -208,3 +208,31 @@ def test_polled_queue_is_looked_at_by_the_timer_and_asks_for_no_kicks() -> None:
             done = driver.queue(0).completed()
         assert len(done) == 3
         assert device.python.count(0) == 0
+
+
+def test_queue_that_is_reset_alone_is_served_again_and_the_others_never_stopped() -> None:
+    """RING_RESET (2.6.1) of a queue with a plane, which has a chain of the old ring in flight."""
+
+    class Resettable(Native):
+        def queue_reset(self, queue: Queue) -> None:
+            self.calls.append(f"reset {queue.index}")
+
+        def queue_enabled(self, queue: Queue) -> None:
+            self.calls.append(f"enabled {queue.index}")
+
+    with SimMachine() as machine:
+        machine.add(Resettable, slot=SLOT)
+        driver = machine.driver(SLOT)
+        driver.start()
+        device = machine.device(SLOT, Resettable)
+        device.echo.keeps = True
+        fill(driver, 1)
+        assert returned(machine, driver) == []
+        driver.reset_queue(0)
+        device.echo.release()
+        device.echo.keeps = False
+        driver.setup_queue(0)
+        assert driver.queue(0).transfer([b"abc"], [3]).data == b"abc"
+        assert driver.queue(1).transfer([b"abc"], [3]).data == b"cba"
+        assert device.calls == ["start", "reset 0", "enabled 0"]
+        assert machine.failures == []

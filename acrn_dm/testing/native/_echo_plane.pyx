@@ -1,7 +1,6 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
-"""A data plane for tests: it copies what a chain says into what it has room for, now or when it is let."""
+"""A data plane for tests: it copies what a chain says into what that has room for, now or when it is let."""
 
-from acrn_dm.ring.native._memory cimport FrSegment
 from acrn_dm.ring.native._records cimport FrBatch, FrChain
 from acrn_dm.virtio.native._plane cimport Plane
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -34,20 +33,20 @@ cdef uint32_t copy(const FrChain *chain) noexcept nogil:
 
 
 cdef class EchoPlane(Plane):
-    """Returns each chain with what it said. *keeps*: not before ``release``; *most*: that many of a batch are taken, the
-    rest stays in the ring until ``release``; *fails*: the first chain is the end of the queue, with this number.
+    """Returns each chain with what it said. ``keeps``: not before ``release``; ``most``: that many more are taken, the
+    rest stays in the ring until ``release``; ``fails``: the next chain is the end of the queue, with this number.
     """
 
-    cdef readonly bint keeps
-    cdef readonly int fails
+    cdef public bint keeps
+    cdef public int fails
     cdef public int most
     cdef readonly uint32_t n_kept
     cdef uint16_t[MAX_KEPT] _heads
     cdef uint32_t[MAX_KEPT] _written
     cdef uint32_t _kept_by
 
-    def __init__(self, *, bint keeps=False, int most=-1, int fails=0):
-        self.keeps, self.most, self.fails = keeps, most, fails
+    def __cinit__(self):
+        self.most = -1
 
     def release(self):
         """Complete what is kept, of whichever driver. On the loop's thread, or with the loop held."""

@@ -1,10 +1,9 @@
 # A virtqueue that is served in C: the class that data planes derive from, ours and those of plugins.
 #
 # A plane overrides ``handle``, and ``room`` if it may have none. Both run on the loop's thread, without the GIL, from
-# ``start`` to ``stop`` and never at the same time; they must come back soon (``base/events/_poll.pxd``). What it answers at
-# once it answers by ``complete`` in ``handle``; what takes longer it keeps by FrChain.head, and copies the segments,
-# which the next batch reuses. Later, on the same loop or under its run lock, it calls ``complete`` for each, then
-# ``flush`` once.
+# ``start`` to ``stop`` and never at the same time; they must come back soon (``base/events/_poll.pxd``). Who can answer
+# at once calls ``complete`` in ``handle``. Who needs longer keeps FrChain.head, and copies the segments, which the next
+# batch reuses; later, on the same loop or under its run lock, he calls ``complete`` for each, then ``flush`` once.
 
 from acrn_dm.base.events._poll cimport EventPoll
 from acrn_dm.ring.native._chain cimport RingBase

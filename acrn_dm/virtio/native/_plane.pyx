@@ -95,7 +95,7 @@ cdef class Plane:
             self._serve()
 
     def asked(self):
-        """What C handed over: (whether to interrupt the driver, why the queue is dead or None). On the loop's thread."""
+        """What C hands over: (whether to interrupt the driver, why the queue is dead or None). On the loop's thread."""
         cdef bint call = self.call_wanted
         self.call_wanted = False
         return call, self.failure(self.status) if self.status != FR_OK else None

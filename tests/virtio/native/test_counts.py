@@ -1,11 +1,11 @@
-"""acrn_dm.virtio.counts: what is counted of a queue, the same whether C or Python serves it."""
+"""acrn_dm.virtio.native.counts: what is counted of a queue, the same whether C or Python serves it."""
 
 import attrs
 import pytest
 
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.native._echo_plane import EchoPlane
-from acrn_dm.virtio.counts import QueueCounts
+from acrn_dm.virtio.native.counts import QueueCounts
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import SLOT, Echo
 
@@ -82,12 +82,16 @@ def test_queue_that_nobody_has_used_counts_nothing() -> None:
     with SimMachine() as machine:
         function = machine.add(Native, slot=SLOT)
         machine.start()
-        assert function.queue_counts(1).chains == 0
+        assert function.queue_counts(1) == machine.queue_counts(SLOT, 1)
+        assert machine.queue_counts(SLOT, 1).chains == 0
+        with pytest.raises(LookupError, match="slot 9"):
+            machine.queue_counts(9, 0)
 
 
 def test_latency_lasts_from_taken_to_shown_as_used() -> None:
     with SimMachine() as machine:
-        plane = EchoPlane(keeps=True)
+        plane = EchoPlane()
+        plane.keeps = True
 
         class Keeping(Echo):
             def plane(self, features: int, queue: Queue) -> EchoPlane | None:

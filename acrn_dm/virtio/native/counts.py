@@ -1,4 +1,4 @@
-"""What was counted of a virtqueue: a snapshot for those who look."""
+"""Counts of a virtqueue: a snapshot for those who look."""
 
 import attrs
 
