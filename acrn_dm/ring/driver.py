@@ -77,6 +77,11 @@ class DriverRing(RingFields):
         """Where a device side begins that has seen what was returned, and nothing of what was made available since."""
         return RingPosition(self.last_used)
 
+    @property
+    def ahead(self) -> int:
+        """Where the next chain is going to be, as a kick with NOTIFICATION_DATA says it in 16 bits (2.9)."""
+        return self.published_avail
+
     def used_elements(self, count: int) -> list[tuple[int, int]]:
         """Where the device wrote the last *count* used elements: (gpa, length) of each, the latest first."""
         latest = self.used_idx()

@@ -1,6 +1,7 @@
 """The split virtqueue of virtio 1.4 (2.7) as a ring format."""
 
 from acrn_dm._fastring import MemoryMap, SplitRing
+from acrn_dm.base.errors import GuestError
 from acrn_dm.ring import layout as split_layout
 from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
@@ -9,14 +10,28 @@ from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Ring, Tell
 from acrn_dm.ring.split_rules import SplitRules
 
+MAX_INDEX = 0xFFFF  # 2.7: indices run on modulo 2^16
+
 
 class SplitFormat:
     """``RingFormat`` of split rings."""
 
     start = RingPosition()
 
+    def takes_size(self, size: int) -> bool:
+        """A power of two up to 32768 (2.7)."""
+        return split_layout.is_queue_size(size)
+
+    def position_said(self, base: int) -> RingPosition:
+        """The index of the next available entry."""
+        if base > MAX_INDEX:
+            raise ValueError(f"no split ring is at {base}")
+        return RingPosition.from_base(base)
+
     def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Ring:
-        """The device side. Raises GuestError for a bad size, alignment or address."""
+        """The device side. Raises GuestError for a bad size, alignment, address or position."""
+        if position.base > MAX_INDEX:
+            raise GuestError(f"position {position.base:#x} is none of a split ring")
         return SplitRing(
             memory,
             size=layout.size,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from acrn_dm.ring.driver import need_event, table_bytes
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, U16, RingLayout, RingMemory
-from acrn_dm.ring.layout_packed import (
+from acrn_dm.ring.packed.layout import (
     DESC_F_AVAIL,
     DESC_F_USED,
     EVENT_DESC,
@@ -112,6 +112,13 @@ class PackedDriverRing(PackedFields):
     def free_descriptors(self) -> int:
         """Descriptors that no chain uses."""
         return self.layout.size - sum(self._chains.values())
+
+    @property
+    def ahead(self) -> int:
+        """Where the next chain is going to be, as a kick with NOTIFICATION_DATA says it: offset and wrap counter
+        (2.9).
+        """
+        return off_wrap(self.published_avail, self.layout.size)
 
     @property
     def position(self) -> RingPosition:
