@@ -4,7 +4,7 @@ from acrn_dm._fastring import MemoryMap, SplitRing
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring import layout as split_layout
 from acrn_dm.ring.driver import DriverRing
-from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
+from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Ring, Tell
@@ -63,7 +63,13 @@ class SplitFormat:
 
     def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> DriverRing:
         """The driver side; both indices begin at *start*, modulo 2^16."""
-        return DriverRing(memory, layout, event_idx=bool(features & EVENT_IDX), start=start & 0xFFFF)
+        return DriverRing(
+            memory,
+            layout,
+            event_idx=bool(features & EVENT_IDX),
+            in_order=bool(features & IN_ORDER),
+            start=start & 0xFFFF,
+        )
 
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """With both event indices: who is told of a ring may use them."""
