@@ -8,11 +8,13 @@ others of its loop. No driver can keep a loop to itself by adding as fast as it 
 
 from collections.abc import Iterable, Mapping
 
+from acrn_dm.backends.in_order import InOrderRing
 from acrn_dm.backends.plane_server import NS_PER_S, PlaneServer, end_queue, plane_of
 from acrn_dm.base.events.ioloop import IoLoop, Timer
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.types import BackendType
 from acrn_dm.ring.factory import make_ring, watch_ring
+from acrn_dm.ring.features import IN_ORDER
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
@@ -198,6 +200,8 @@ class VbsU(Backend):
                 broke(clause, seen, queue.index)
 
             ring = watch_ring(session.features, ring, queue, memory, tell=tell, fresh=not session.resumed)
+        if session.features & IN_ORDER and not self.device.in_order:
+            ring = InOrderRing(ring)
         name = self.device.loop_name(queue.index) if isinstance(self.device, LoopChoice) else SHARED_LOOP
         loop: IoLoop = session.resources.io_loop(name)
         queue.counters.begin()

@@ -10,7 +10,7 @@ from typing import Any
 from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.driver import RingFields
-from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
+from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import DESC, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, RingLayout, RingMemory
 from acrn_dm.ring.ring import Ring, Tell
 
@@ -34,6 +34,9 @@ class SplitRules(RingFields):
         self._returned = begin
         self._exposed: dict[int, dict[int, bytes]] = {}  # head -> the descriptors of its chain, as they were then
         self._taken: set[int] = set()  # all descriptors of these
+        self._next: int | None = (
+            0 if features & IN_ORDER and fresh else None
+        )  # with IN_ORDER the descriptor to come next
         if fresh and self._get_u16(layout.used_flags_at):
             tell("used.flags", "the used ring's flags are not 0 at the start")
 
@@ -97,11 +100,21 @@ class SplitRules(RingFields):
             self._tell("avail.head", f"head {head} of a queue of {self.layout.size}")
             return
         chain = self._walk(head)
+        self._around(list(chain))
         shared = chain.keys() & self._taken
         if shared:
             self._tell("desc.in_flight", f"descriptor {min(shared)} is in a chain that was not returned")
         self._exposed[head] = chain
         self._taken |= chain.keys()
+
+    def _around(self, descriptors: list[int]) -> None:
+        """With IN_ORDER they come one behind the other, around the table (2.7.9)."""
+        if self._next is None or not descriptors:
+            return
+        wanted = [(self._next + at) % self.layout.size for at in range(len(descriptors))]
+        if descriptors != wanted:
+            self._tell("desc.in_order", f"descriptors {descriptors[:4]} where {wanted[:4]} come next")
+        self._next = (descriptors[-1] + 1) % self.layout.size
 
     def _walk(self, head: int) -> dict[int, bytes]:
         """Judge one chain; returns its descriptors in the queue's own table."""

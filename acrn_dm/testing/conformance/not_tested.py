@@ -23,8 +23,6 @@ NOT_IMPLEMENTED: Mapping[str, str] = {
     "pci.vendor.*": "no vendor data capabilities",
     "pci.nontrans.*": "a device without a legacy interface has no I/O BAR",
     "rsvd.access_platform.offer": "no IOMMU stands before guest memory, so that nothing has to be offered",
-    "rsvd.in_order": "IN_ORDER is not offered",
-    "d.split.inorder_*": "IN_ORDER is not offered",
     "rsvd.sriov.offer": "no function has an SR-IOV capability",
     "legacy.feat.notify_on_empty": "NOTIFY_ON_EMPTY is not offered",
     **unjudged.NOT_IMPLEMENTED,

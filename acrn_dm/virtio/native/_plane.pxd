@@ -6,8 +6,8 @@
 # batch reuses; later, on the same loop or under its run lock, he calls ``complete`` for each, then ``flush`` once.
 
 from acrn_dm.base.events._poll cimport EventPoll
-from acrn_dm.ring.native._chain cimport RingBase
 from acrn_dm.ring.native._records cimport FrBatch, FrVirtqueue
+from acrn_dm.ring.native._ring cimport NativeRing
 from acrn_dm.virtio.native._counters cimport QueueCounters
 from libc.stdint cimport uint16_t, uint32_t
 
@@ -18,9 +18,9 @@ cdef enum:
 
 cdef class Plane:
     cdef FrVirtqueue *vq      # NULL while no driver uses the queue
-    cdef RingBase ring
+    cdef NativeRing ring
     cdef EventPoll poll
-    cdef FrBatch batch
+    cdef FrBatch batch        # its arrays are the ring's
     cdef readonly QueueCounters counters
     cdef readonly uint32_t generation     # counts drivers: what is kept of an earlier one is late
     cdef int kick_fd

@@ -6,15 +6,11 @@ completed. After ``detach`` the ring is somebody else's: completions are late, a
 with the loop held, so both find the plane between two batches.
 """
 
-from acrn_dm.ring.native._records cimport FrChain
-from acrn_dm.ring.native._memory cimport FrSegment
-from acrn_dm.ring.native._split cimport FR_MAX_DESCRIPTORS
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_EMPTY, FR_OK
 from acrn_dm.ring.native._virtqueue cimport (
     vq_disable_kicks, vq_enable_kicks, vq_pop_batch, vq_publish, vq_push, vq_raise, vq_unpop,
 )
 from acrn_dm.virtio.native._counters cimport monotonic_ns
-from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int64_t, uint64_t
 from posix.unistd cimport write as c_write
 
@@ -32,37 +28,24 @@ cdef class Plane:
     def __cinit__(self):
         self.call_fd = self.kick_fd = -1
 
-    def __dealloc__(self):
-        PyMem_Free(self.batch.chains)
-        PyMem_Free(self.batch.segments)
-
     @staticmethod
     def takes(ring):
         """Whether *ring* can be served in C: one of the native rings, with nothing before it."""
-        return isinstance(ring, RingBase)
+        return isinstance(ring, NativeRing)
 
-    def start(self, RingBase ring not None, EventPoll poll not None, QueueCounters counters not None, *, int kick_fd,
+    def start(self, NativeRing ring not None, EventPoll poll not None, QueueCounters counters not None, *, int kick_fd,
               int call_fd=-1, bint timed=False):
         """Serve *ring* on the loop whose set is *poll*: when *kick_fd* is signalled, or with *timed* when ``look`` is
         called. *call_fd* is an eventfd of ours that interrupts; without it ``asked`` says when to. Raises OSError.
         """
-        cdef uint32_t size = ring.size
         if self.vq != NULL:
             raise RuntimeError("the plane serves a queue already")
-        PyMem_Free(self.batch.chains)
-        PyMem_Free(self.batch.segments)
-        self.batch.max_chains = min(size, <uint32_t>PLANE_BATCH)
-        # Each joint of regions can lie within every buffer of a chain.
-        self.batch.max_segments = max(size, <uint32_t>FR_MAX_DESCRIPTORS) * (1 + ring.memory.memory.n_joints)
-        self.batch.chains = <FrChain *>PyMem_Calloc(self.batch.max_chains, sizeof(FrChain))
-        self.batch.segments = <FrSegment *>PyMem_Calloc(self.batch.max_segments, sizeof(FrSegment))
-        if self.batch.chains == NULL or self.batch.segments == NULL:
-            raise MemoryError()
         self.ring, self.poll, self.counters = ring, poll, counters
         self.kick_fd, self.call_fd, self.timed = kick_fd, call_fd, timed
         self.polling = self.call_wanted = False
         self.status = FR_OK
         self.generation += 1
+        self.batch = ring.batch
         self.vq = ring.virtqueue()
         self.running = True
         try:

@@ -40,7 +40,7 @@ from acrn_dm.virtio.queue_config import QueueConfig
 from acrn_dm.virtio.strict.bars import StrictLegacyBar, StrictModernBar
 from acrn_dm.virtio.strict.registers import RegisterRules
 from acrn_dm.virtio.strict.report import StrictReport
-from acrn_dm.virtio.switches import offered_by_pci
+from acrn_dm.virtio.switches import offered_for
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class VirtioPci(PciFunction, Generic[D]):
         self.failures = 0
         self.strict = StrictReport(self.name) if context.strict else None
         self._next_report = 0.0
+        self._ring_features = offered_for(device.in_order, context.switches, device.name)
         self._closed = False
         self._unlocked = threading.Condition(self.lock)  # to let go of the lock, however often it was taken
         backend_types = list(backends)
@@ -138,8 +139,7 @@ class VirtioPci(PciFunction, Generic[D]):
         if problem is not None:
             raise PluginError(problem, provenance=f"device {self.context.kind}")
         self.data_plane.backend = choice.realize(self.data_plane.backend, self._fallback, resources)
-        ours = features.OFFERED_BY_TRANSPORT | offered_by_pci(self.context.switches)
-        self.core.offer(self.data_plane.backend.offer(offered | ours))
+        self.core.offer(self.data_plane.backend.offer(offered | self._ring_features))
 
     def reset(self) -> None:
         """Machine reset: the device's own reset first, then the function's."""

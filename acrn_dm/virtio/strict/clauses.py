@@ -60,6 +60,7 @@ _ALL = (
     Clause("desc.total", "2.7.5.2", "MUST NOT", "make a chain of more than 2^32 bytes"),
     Clause("desc.next", "2.7.5", "DESC", "chain descriptors of the same table"),
     Clause("desc.address", "6.1", "MUST", "give physical addresses of its memory"),
+    Clause("desc.in_order", "2.7.9", "DESC", "use descriptors in the order of the table with IN_ORDER, around it"),
     Clause("desc.in_flight", "3.3.1", "MUST NOT", "use a descriptor of a chain that the device has"),
     Clause("desc.altered", "3.3.1", "MUST NOT", "alter descriptors that the device has"),
     Clause("indirect.negotiated", _INDIRECT, "MUST NOT", "use an indirect table without INDIRECT_DESC"),

@@ -1,7 +1,7 @@
 """The rings of a queue, for rules that poke at the fields of one format, to which they are pinned."""
 
 from acrn_dm.ring.driver import DriverRing
-from acrn_dm.ring.driver_packed import PackedDriverRing
+from acrn_dm.ring.packed.driver import PackedDriverRing
 from acrn_dm.testing.driver import DriverQueue
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from acrn_dm.base.errors import GuestError
-from acrn_dm.ring.driver_packed import PackedDriverRing
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
-from acrn_dm.ring.layout_packed import packed_layout
 from acrn_dm.ring.model import ModelMemory
-from acrn_dm.ring.model_packed import ModelPackedRing
+from acrn_dm.ring.packed.driver import PackedDriverRing
+from acrn_dm.ring.packed.layout import packed_layout
+from acrn_dm.ring.packed.model import ModelPackedRing
 
 RING, DATA, TABLE = 0x1000, 0x8000, 0x7000
 AVAIL, USED = 0x80, 0x8000

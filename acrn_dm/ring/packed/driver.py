@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from acrn_dm.ring.driver import need_event, table_bytes
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, U16, RingLayout, RingMemory
-from acrn_dm.ring.layout_packed import (
+from acrn_dm.ring.packed.layout import (
     DESC_F_AVAIL,
     DESC_F_USED,
     EVENT_DESC,

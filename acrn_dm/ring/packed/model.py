@@ -1,14 +1,15 @@
 """Device side of a packed virtqueue in plain Python, written for clarity from virtio 1.4, 2.8: the oracle.
 
-Positions are counts of descriptors, as in ``driver_packed``.
+Positions are counts of descriptors, as in ``driver``.
 """
 
 from collections.abc import Sequence
 
 from acrn_dm.base.errors import GuestError
-from acrn_dm.ring.driver_packed import PackedFields
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, U16, RingLayout
-from acrn_dm.ring.layout_packed import (
+from acrn_dm.ring.model import MAX_BATCH, MAX_CHAIN_DESCRIPTORS, ModelChain, ModelMemory, add_buffer
+from acrn_dm.ring.packed.driver import PackedFields
+from acrn_dm.ring.packed.layout import (
     DESC_F_AVAIL,
     DESC_F_USED,
     EVENT_DESC,
@@ -21,7 +22,6 @@ from acrn_dm.ring.layout_packed import (
     PACKED_DESC,
     off_wrap,
 )
-from acrn_dm.ring.model import MAX_BATCH, MAX_CHAIN_DESCRIPTORS, ModelChain, ModelMemory, add_buffer
 from acrn_dm.ring.position import RingPosition
 
 
