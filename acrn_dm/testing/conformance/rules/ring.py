@@ -5,7 +5,7 @@ from acrn_dm.ring.factory import make_driver_ring
 from acrn_dm.ring.layout import DESC_F_NEXT, RingLayout
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.chain import place
-from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.probes import LEAST, Shape
 from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET, DriverQueue, VirtioDriver
@@ -102,7 +102,8 @@ def cheapest(bench: Bench, driver: VirtioDriver) -> tuple[DriverQueue, Shape]:
     found = [(queue, shape) for queue, shape in bench.answering(driver) if fits(queue, shape)]
     if not found:
         raise NotApplicable("no queue has room for a request")
-    return min(found, key=lambda pair: pair[0].index)
+    queue, shape = min(found, key=lambda pair: pair[0].index)
+    return queue, LEAST.get(bench.kind, shape)
 
 
 def _run(bench: Bench, queue: DriverQueue, shape: Shape, count: int) -> None:
