@@ -1,4 +1,4 @@
-"""What rules for a driver have in common, whatever the format: guest memory that may be none, buffers of a chain."""
+"""Common parts of the rules for a driver, whatever the format: guest memory that may be none, buffers of a chain."""
 
 from collections.abc import Sequence
 from typing import Any
