@@ -1,4 +1,4 @@
-"""Used descriptors (2.8.1, 2.8.3, 2.8.4) and buffer ids (2.8.6)."""
+"""Descriptors that a device has used (2.8.1, 2.8.3, 2.8.4), and buffer ids (2.8.6)."""
 
 from acrn_dm.ring.layout import DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.testing.conformance.bench import Bench
