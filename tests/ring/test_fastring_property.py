@@ -309,7 +309,7 @@ class Hostile(Conforming):
         self.driver_does(lambda d: d.set_used_event(event))
 
 
-Conforming.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
-Hostile.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+Conforming.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+Hostile.TestCase.settings = settings(max_examples=125, stateful_step_count=40, deadline=None)
 TestConforming = Conforming.TestCase
 TestHostile = Hostile.TestCase
