@@ -54,7 +54,8 @@ class Source:
         return _python(self.text).imports if self.path.suffix in PYTHON else list(_cython_imports(self.text))
 
     def functions(self) -> list[Function]:
-        return _python(self.text).functions if self.path.suffix in PYTHON else list(_cython_functions(self.text))
+        python = self.path.suffix in PYTHON
+        return list(_python_functions(ast.parse(self.text)) if python else _cython_functions(self.text))
 
     def named_modules(self) -> list[str]:
         """Dotted names in strings of a Python file, and names of functions that import by name."""
@@ -111,7 +112,6 @@ class _Python:
     """What a Python file says, read once for all rules that ask for it."""
 
     imports: list[Import]
-    functions: list[Function]
     named: list[str]
 
 
@@ -120,13 +120,17 @@ def _python(text: str) -> _Python:
     nodes = list(ast.walk(ast.parse(text)))
     return _Python(
         imports=[found for node in nodes for found in _python_imports(node)],
-        functions=[
-            Function(node.name, (node.end_lineno or node.lineno) - node.lineno + 1)
-            for node in nodes
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        ],
         named=[name for node in nodes for name in _by_name(node)],
     )
+
+
+def _python_functions(node: ast.AST) -> Iterator[Function]:
+    """Those in the statements below *node*; no expression has any."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield Function(child.name, (child.end_lineno or child.lineno) - child.lineno + 1)
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from _python_functions(child)
 
 
 def _python_imports(node: ast.AST) -> Iterator[Import]:

@@ -1,4 +1,4 @@
-"""The limit on functions, kept by what is around the package, too. The package itself, and all files: ``test_layers``."""
+"""The limit on functions, kept by what is around the package, too. The package, and all files: ``test_layers``."""
 
 from pathlib import Path
 
