@@ -26,6 +26,7 @@ FOR_OTHERS = {
 STANDS = {
     "devices.virtio_blk.config: BlkConfig.no_bst_block": "an option of the original's that changes nothing",
     "machine.power: Power.reboots": "observers tell by it a boot from a reboot",
+    "virtio.pci.transport: VirtioPci.queue_counts": "observers read by it what a queue did, as ``SimMachine`` does",
     "pci.bus: PciBus.config_accesses": "observers count by it what a guest's search for devices costs",
 }
 

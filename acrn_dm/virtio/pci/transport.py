@@ -27,6 +27,7 @@ from acrn_dm.virtio.core import VirtioCore
 from acrn_dm.virtio.dataplane import DataPlane
 from acrn_dm.virtio.defs import Status
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.native.counts import QueueCounts
 from acrn_dm.virtio.optional import FeatureJudge, NegotiationWatcher, SlowToClose, TerminalUser, WindowWatcher
 from acrn_dm.virtio.pci import caps as pci_caps
 from acrn_dm.virtio.pci import legacy, modern
@@ -178,6 +179,10 @@ class VirtioPci(PciFunction, Generic[D]):
                 self.data_plane.backend.close()
             finally:
                 self.device.close()
+
+    def queue_counts(self, index: int) -> QueueCounts:
+        """What was counted of queue *index* since the device was made. Any thread."""
+        return self.data_plane.counts(index)
 
     def window_changed(self) -> None:
         """Pass it on to the device, if it has a terminal."""
