@@ -387,7 +387,7 @@ class ConformingPacked(Conforming):
     fmt = PACKED_RINGS
 
 
-for machine, examples, steps in ((Conforming, 60, 40), (ConformingPacked, 60, 40), (HostileSplit, 120, 40)):
+for machine, examples, steps in ((Conforming, 60, 40), (ConformingPacked, 60, 40), (HostileSplit, 100, 40)):
     machine.TestCase.settings = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
 HostilePacked.TestCase.settings = HostileSplit.TestCase.settings
 TestConformingSplit = Conforming.TestCase

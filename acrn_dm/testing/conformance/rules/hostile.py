@@ -18,7 +18,7 @@ Poke = Callable[[DriverQueue], None]
 
 @attrs.frozen
 class Hostile:
-    """One thing that a guest may try on a queue whose rings are of one of *formats*: what a call with that queue does."""
+    """One thing that a guest may try on a queue with rings of one of *formats*: what a call with that queue does."""
 
     poke: Poke
     formats: tuple[str, ...] = FORMATS
