@@ -34,7 +34,7 @@ def test_device_that_this_process_serves_offers_packed_rings(options: str, there
 
 def test_legacy_driver_sees_nothing_of_them() -> None:
     with machine_with() as machine:
-        driver = machine.driver(SLOT, legacy=True)
+        driver = machine.driver_legacy(SLOT)
         assert not driver.registers.offered() & PACKED
         driver.start()
         assert driver.queue(0).transfer([b"abc"], [3]).data == b"cba"

@@ -87,11 +87,11 @@ def accepts_the_same_features_again(bench: Bench) -> None:
     """2.2.1: after a reset of the device and one of the system."""
     driver = bench.driver()
     for _ in range(3):
-        assert driver.negotiate() == bench.offered, "refuses what it accepted before"
+        assert driver.negotiate(bench.offered) == bench.offered, "refuses what it accepted before"
         driver.reset()
     bench.machine.reset()
     driver = bench.driver()
-    assert driver.negotiate() == bench.offered, "refuses after a system reset what it accepted before"
+    assert driver.negotiate(bench.offered) == bench.offered, "refuses after a system reset what it accepted before"
 
 
 @rule("d.feat.renegotiate_only_by_reset")
