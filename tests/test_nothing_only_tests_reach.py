@@ -1,5 +1,6 @@
 """What the package defines is read by more than tests: by itself, by a tool, or by who uses public names."""
 
+import functools
 import importlib
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def overrides(found: Definition) -> bool:
     return any(name in vars(base) for base in others for name in found.names)
 
 
+@functools.cache
 def dead() -> set[str]:
     found = [d for d in unreached(TREE, TOOLS) if not is_for_others(d)]
     return {str(d) for d in found if not is_public(d) and not overrides(d)}
