@@ -80,9 +80,9 @@ def test_c_handler_that_always_has_work_lets_python_in(loop: IoLoop, event: int,
     os.eventfd_write(event, 1)
     assert comes_true(lambda: handler.left > 10)
     os.eventfd_write(other, 1)
+    assert done.wait(10)
     loop.call_later(0.001, timed.set)
     loop.call_soon(soon.set)
-    assert done.wait(10)
     assert timed.wait(10)
     assert soon.wait(10)
 
