@@ -40,6 +40,8 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
             raise ConfigError(
                 "no virtio device, so it has no such feature", option=device.name, value=resolved.switched[0]
             )
+        if resolved.context.iothread.count or resolved.context.io_poll_us:
+            raise ConfigError("no virtio device, so it has no I/O threads", option=device.name)
         return device
     raise ConfigError(
         f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
