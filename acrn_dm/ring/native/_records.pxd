@@ -45,6 +45,7 @@ cdef struct FrPacked:
     uint16_t *lengths         # by buffer id, of which any is legal: descriptors of its chain in flight, 0 where none is
     uint32_t n_in_flight      # chains popped and neither pushed nor given back
     uint32_t n_taken          # descriptors from the last one shown as used to next_avail; never more than size
+    uint32_t n_seen           # descriptors from next_avail on that were seen to be available; never more than size
     uint32_t n_pushed         # descriptors of chains that were pushed since the last publish
     uint16_t avail_marks      # AVAIL and USED of a descriptor that is available at next_avail, by the wrap counter
     uint16_t used_marks       # ... of one that is used at next_used

@@ -11,6 +11,7 @@ from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, RingLayout, RingMemory, RingPart
 from acrn_dm.ring.packed.driver import PackedDriverRing
 from acrn_dm.ring.packed.layout import WRAP, packed_layout, packed_parts
+from acrn_dm.ring.packed.rules import PackedRules
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Ring, Tell
 
@@ -56,8 +57,8 @@ class PackedFormat:
         tell: Tell,
         fresh: bool,
     ) -> Ring:
-        """*ring* itself: there are no rules for its driver yet."""
-        return ring
+        """Rules before the ring."""
+        return PackedRules(ring, memory, layout, features, begin=position, tell=tell, fresh=fresh)
 
     def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
         """One area after the other, the event suppression structures at multiples of *align*."""

@@ -44,7 +44,7 @@ cdef inline int fp_push(FrPacked *packed, uint16_t head, uint32_t written) noexc
 # Show the driver everything pushed; true when it wants an interrupt for that.
 cdef bint fp_publish(FrPacked *packed) noexcept nogil
 cdef void fp_disable_kicks(FrPacked *packed) noexcept nogil
-# FR_OK when a chain is there already (no kick tells of it: look again), FR_EMPTY when none is.
+# FR_OK when more chains came since the last look (no kick tells of them: look again), FR_EMPTY when none did.
 cdef int fp_enable_kicks(FrPacked *packed) noexcept nogil
 # FR_OK when a chain is there, FR_EMPTY when none is; where the ring is broken its status.
 cdef int fp_look(FrPacked *packed) noexcept nogil

@@ -75,6 +75,7 @@ cdef int fp_unpop(FrPacked *packed, const FrChain *chain) noexcept nogil:
     packed.lengths[chain.head] = 0
     packed.n_in_flight -= 1
     packed.n_taken -= n
+    packed.n_seen += n
     packed.ring.next_avail = end & FR_OFF
     packed.avail_marks = FR_DESC_F_AVAIL if end >> FR_WRAP_SHIFT else FR_DESC_F_USED
     return FR_OK
@@ -120,13 +121,44 @@ cdef void fp_disable_kicks(FrPacked *packed) noexcept nogil:
     fr_store_u16(event_flags(packed.ring.used), FR_EVENT_DISABLE)
 
 
+cdef inline bint sees_more(FrPacked *packed) noexcept nogil:
+    """Whether descriptors are available behind those that were seen to be, which all that are count among from then on.
+
+    A list has its marks in each descriptor, so nothing is walked.
+    """
+    cdef uint32_t slot
+    cdef uint16_t marks
+    cdef bint more = False
+    while packed.n_seen < packed.ring.size:
+        slot = packed.ring.next_avail + packed.n_seen
+        marks = packed.avail_marks
+        if slot >= packed.ring.size:
+            slot -= packed.ring.size
+            marks ^= FR_MARKS
+        # Acquire, as in load_flags: who is told that there is a chain goes on to read it.
+        if fr_load_acquire_u16(desc_flags(<uint8_t *>packed.ring.desc + slot * FR_DESC_SIZE)) & FR_MARKS != marks:
+            break
+        packed.n_seen += 1
+        more = True
+    return more
+
+
+cdef inline uint16_t next_unseen(const FrPacked *packed) noexcept nogil:
+    """The position behind all that were seen to be available."""
+    cdef uint32_t slot = packed.ring.next_avail + packed.n_seen
+    cdef bint wrap = packed.avail_marks == FR_DESC_F_AVAIL
+    if slot >= packed.ring.size:
+        return position_of(slot - packed.ring.size, not wrap)
+    return position_of(slot, wrap)
+
+
 cdef int fp_enable_kicks(FrPacked *packed) noexcept nogil:
     if packed.ring.status != FR_OK:
         return packed.ring.status
     if packed.ring.event_idx:
         # Both fields at once, so that the driver never sees the new flags beside the old position.
         packed.event_flags = FR_EVENT_DESC
-        fr_store_u32(packed.ring.used, event_of(fp_next_avail(packed), FR_EVENT_DESC))
+        fr_store_u32(packed.ring.used, event_of(next_unseen(packed), FR_EVENT_DESC))
     else:
         packed.event_flags = FR_EVENT_ENABLE
         fr_store_u16(event_flags(packed.ring.used), FR_EVENT_ENABLE)
@@ -134,13 +166,15 @@ cdef int fp_enable_kicks(FrPacked *packed) noexcept nogil:
     # fences, reads our wish. Were our load to pass our store, it could read the old wish and send no kick while we see
     # nothing and sleep.
     fr_full_fence()
-    return fp_look(packed)
+    # What was seen before and left, as a card leaves buffers that it has no frame for, is nothing to look at again.
+    return FR_OK if sees_more(packed) else FR_EMPTY
 
 
 cdef int fp_look(FrPacked *packed) noexcept nogil:
     if packed.ring.status != FR_OK:
         return packed.ring.status
-    return FR_OK if is_available(packed, load_flags(packed)) else FR_EMPTY
+    sees_more(packed)
+    return FR_OK if packed.n_seen != 0 else FR_EMPTY
 
 
 cdef bint fp_begin(FrPacked *packed, uint16_t avail, uint16_t used) noexcept nogil:

@@ -112,6 +112,7 @@ cdef inline int walk(
     packed.lengths[chain.head] = <uint16_t>n
     packed.n_in_flight += 1
     packed.n_taken += <uint32_t>n
+    packed.n_seen -= min(packed.n_seen, <uint32_t>n)
     packed.avail_marks = marks
     first += <uint32_t>n
     ring.next_avail = <uint16_t>(first - ring.size if first >= ring.size else first)
