@@ -61,6 +61,7 @@ from acrn_dm.virtio.optional import Cancellable as Cancellable
 from acrn_dm.virtio.optional import FeatureJudge as FeatureJudge
 from acrn_dm.virtio.optional import InFlight as InFlight
 from acrn_dm.virtio.optional import LegacyConfig as LegacyConfig
+from acrn_dm.virtio.optional import LinkSwitch as LinkSwitch
 from acrn_dm.virtio.optional import LocalQueues as LocalQueues
 from acrn_dm.virtio.optional import LoopChoice as LoopChoice
 from acrn_dm.virtio.optional import MediumSlot as MediumSlot
