@@ -20,7 +20,6 @@ SWITCHES: Mapping[str, int] = MappingProxyType(
         "access_platform": features.ACCESS_PLATFORM,
     }
 )
-NO_SWITCHES: Mapping[str, bool] = MappingProxyType({})
 
 
 def packed_offered(by_default: bool, chosen: Mapping[str, bool]) -> int:

@@ -11,8 +11,8 @@ from acrn_dm.ring.native._buffers cimport settle
 from acrn_dm.ring.native._memory cimport FrSegment
 from acrn_dm.ring.native._status cimport FR_E_NOT_LAST, FR_EMPTY
 from acrn_dm.ring.native.packed._layout cimport (
-    FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_ENABLE, FR_EVENT_FLAGS, FR_LENGTH, FR_OFF,
-    FR_WRAP_SHIFT, event_flags, event_of, position_of,
+    FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_ENABLE, FR_EVENT_FLAGS, FR_LENGTH,
+    FR_OFF, FR_WRAP_SHIFT, event_flags, event_of, position_of,
 )
 from acrn_dm.ring.native.packed._walk cimport walk
 from libc.stdint cimport int32_t
