@@ -18,7 +18,6 @@ pytestmark = pytest.mark.lab
 
 IMAGE = Path("/usr/share/ovmf/OVMF.fd")
 CODE, VARIABLES = Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
-FIRMWARE = ("--ovmf", str(IMAGE))
 TICK = "/sys/module/kvm/parameters/min_timer_period_us"
 SLOW_TICK_US, DEFAULT_TICK_US = 50_000, 200
 
@@ -81,38 +80,28 @@ def assert_from_firmware(run: Run) -> None:
     assert {dmi.split()[1] for dmi in run.report["dmi"]} == {"acrn_dm"}
 
 
-def test_firmware_starts_the_kernel_that_it_is_given_and_again_after_a_reboot(machine: Rig) -> None:
-    run = machine.boot(*FIRMWARE, "-k", str(machine.kernel.image), action="reboot", reboots=1)
+def test_firmware_in_two_files_starts_the_kernel_that_it_is_given_on_all_processors_and_again_after_a_reboot(
+    machine: Rig,
+) -> None:
+    firmware = ("--ovmf", f"code={CODE},vars={VARIABLES}", "-k", str(machine.kernel.image))
+    run = machine.boot(*firmware, "--cpus", "2", "-m", "5G", action="reboot", reboots=1)
     assert_clean(run, machine.digest)
+    assert_from_firmware(run)
     assert run.report["boot"] == ["1", "2"]
-    assert_from_firmware(run)
+    assert run.report["cpus"] == ["2", "2"]
+    assert all(4_900_000 < int(memory) <= 5_242_880 for memory in run.report["memory"])
 
 
-def test_firmware_in_two_files_finds_all_processors_and_memory_above_4_gib(machine: Rig) -> None:
-    firmware = ("--ovmf", f"code={CODE},vars={VARIABLES}")
-    run = machine.boot(*firmware, "-k", str(machine.kernel.image), "--cpus", "2", "-m", "5G")
-    assert_clean(run, machine.digest)
-    assert_from_firmware(run)
-    assert run.one("cpus") == "2"
-    assert 4_900_000 < int(run.one("memory")) <= 5_242_880
-
-
-def test_firmware_starts_what_is_on_the_disk(machine: Rig) -> None:
+def test_firmware_in_one_file_starts_what_is_on_the_disk_on_the_hsm(on_hsm: Hsm) -> None:
     def from_disk(initramfs: Path, command_line: str) -> Sequence[str]:
-        program, disk = machine.scratch / "BOOTX64.EFI", machine.scratch / "boot"
+        program, disk = on_hsm.scratch / "BOOTX64.EFI", on_hsm.scratch / "boot"
         try:
-            unified_image(program, kernel=machine.kernel.image, initramfs=initramfs, command_line=command_line)
+            unified_image(program, kernel=on_hsm.rig.kernel.image, initramfs=initramfs, command_line=command_line)
             boot_disk(disk, program)
         except HarnessUnavailable as e:
             pytest.skip(str(e))
-        return ("-s", f"4,virtio-blk,b,{disk}", *FIRMWARE)
+        return ("-s", f"4,virtio-blk,b,{disk}", "--ovmf", str(IMAGE))
 
-    run = machine.boot(boot=from_disk)
-    assert_clean(run, machine.digest, devices=3)
-    assert_from_firmware(run)
-
-
-def test_firmware_starts_the_kernel_on_the_hsm(on_hsm: Hsm) -> None:
-    run = on_hsm.boot(*FIRMWARE, "-k", str(on_hsm.rig.kernel.image))
-    on_hsm.assert_clean(run)
+    run = on_hsm.boot(boot=from_disk)
+    on_hsm.assert_clean(run, devices=3)
     assert_from_firmware(run)

@@ -1,14 +1,15 @@
 """acrn-dm with a gauge: the same command, and one JSON line at each SIGUSR1 about what this process had to do itself.
 
-``python -m tests.lab.vhost.gauge REPORT acrn-dm-arguments...``. A line has the CPU time of each thread in nanoseconds,
-how many kicks came as ordinary accesses, how many interrupts were injected by a call, that is, without an eventfd, and
-how often an eventfd was bound to an interrupt or freed.
+``python -m tests.lab.vhost.gauge REPORT acrn-dm-arguments...``. A line has the process, the CPU time of each thread in
+nanoseconds, how many kicks came as ordinary accesses, how many interrupts were injected by a call, that is, without an
+eventfd, and how often an eventfd was bound to an interrupt or freed.
 """
 
 import functools
 import importlib
 import importlib.metadata
 import json
+import os
 import signal
 import sys
 import threading
@@ -66,7 +67,7 @@ def run(report: Path, argv: list[str]) -> int:
 
     def sample(*_: object) -> None:
         with report.open("a") as file:
-            file.write(json.dumps({"at": time.monotonic(), "threads": cpu_ns(), **counts}) + "\n")
+            file.write(json.dumps({"pid": os.getpid(), "at": time.monotonic(), "threads": cpu_ns(), **counts}) + "\n")
 
     signal.signal(signal.SIGUSR1, sample)
     return main(argv, make_manager=functools.partial(make_plugin_manager, extra=uninstalled_plugins()))
