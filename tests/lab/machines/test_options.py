@@ -17,18 +17,22 @@ Boot = Callable[..., Run]
 
 @pytest.fixture(params=["kvm", "hsm"])
 def boot(lab: OuterVm, request: pytest.FixtureRequest) -> Boot:
-    """Boots the small machine and checks that the guest and, if it is there, the emulated module are content."""
+    """Boots the small machine, on KVM with legacy drivers, and checks that the guest and the emulated module, if it is
+    there, are content.
+    """
     scratch = empty_scratch("options", request.node.name)
     hsm = small_machine(lab, scratch) if request.param == "hsm" else None
     rig = hsm.rig if hsm else Rig(lab, debian_kernel(), scratch)
 
     def run(*options: str) -> Run:
-        done = (hsm or rig).boot(*options, lspci=True, disk=f"{rig.make_disk()},strict=on")
+        append = "" if hsm else "virtio_pci.force_legacy=1"
+        done = (hsm or rig).boot(*options, lspci=True, disk=f"{rig.make_disk()},strict=on", append=append)
         if hsm:
             hsm.assert_clean(done)
             assert "IOEVENTFD" not in hsm.calls()
         else:
             assert_clean(done, rig.digest)
+        assert done.one("modern") == ("0" if append else "2")
         return done
 
     return run
