@@ -66,8 +66,7 @@ def test_reboots_in_one_process_on_acrns_own_kernel_leave_nothing_behind(hsm: Hs
     for what in ("fds", "threads"):
         assert len({row[what] for row in started[1:]}) == 1, (what, started)
     assert hsm.calls().count("START_VM") == REBOOTS + 1
-    (stats,) = hsm.stats()
-    assert stats["spurious"] > 100
+    assert [row["spurious"] > 100 for row in hsm.stats()] == [True] * (REBOOTS + 1)
 
 
 @pytest.mark.parametrize("hsm", [{"RIG_VHM": "1"}], indirect=True, ids=["vhm"])
