@@ -30,8 +30,16 @@ MODULES = (
     "acrn_dm._fastring",
     "acrn_dm.base._ioctl",
     "acrn_dm.base.events._aio",
+    "acrn_dm.base.events._poll",
     "acrn_dm.backends.kernel._vhost",
     "acrn_dm.devices.terminal._rescue",
+    "acrn_dm.devices.virtio_blk.image._standing",
+    "acrn_dm.devices.virtio_blk.native._request",
+    "acrn_dm.devices.virtio_blk.native._service",
+    "acrn_dm.devices.virtio_blk.native._task",
+    "acrn_dm.devices.virtio_blk.native.engines._engine",
+    "acrn_dm.devices.virtio_blk.native.engines._pool",
+    "acrn_dm.devices.virtio_blk.native.engines._uring",
     "acrn_dm.hypervisors.acrn.module._hsm",
     "acrn_dm.hypervisors.acrn.module._request_page",
     "acrn_dm.hypervisors.kvm.module._system",
@@ -43,7 +51,25 @@ MODULES = (
     "acrn_dm.ring.native._memory",
     "acrn_dm.ring.native._split",
     "acrn_dm.ring.native._status",
+    "acrn_dm.testing.native._handler",
 )
+
+
+URING = "acrn_dm.devices.virtio_blk.native.engines._uring"
+URING_TEXT = """#include <liburing.h>
+#ifndef IORING_ASYNC_CANCEL_ANY
+#error too old
+#endif
+"""
+
+
+def compiles(text: str) -> bool:
+    """Whether the C compiler finds everything that *text* includes."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    includes = [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
+    flags = shlex.split(os.environ.get("CPPFLAGS", "")) + shlex.split(os.environ.get("CFLAGS", ""))
+    probe = [*compiler, *flags, *includes, "-E", "-x", "c", "-"]
+    return subprocess.run(probe, input=text, capture_output=True, text=True, check=False).returncode == 0
 
 
 def missing() -> "str | None":
@@ -51,12 +77,8 @@ def missing() -> "str | None":
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     if shutil.which(compiler[0]) is None:
         return f"there is no C compiler ({compiler[0]}); on Debian: apt install gcc"
-    includes = [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
-    flags = shlex.split(os.environ.get("CPPFLAGS", "")) + shlex.split(os.environ.get("CFLAGS", ""))
     for header, package in HEADERS.items():
-        probe = [*compiler, *flags, *includes, "-E", "-x", "c", "-"]
-        done = subprocess.run(probe, input=f"#include <{header}>\n", capture_output=True, text=True, check=False)
-        if done.returncode:
+        if not compiles(f"#include <{header}>\n"):
             return f"the C header {header} is missing; on Debian: apt install {package}"
     return None
 
@@ -66,14 +88,28 @@ if COMMANDS & set(sys.argv):
     if lack is not None:
         raise SystemExit(f"acrn-dm can't be built: {lack}")
 
+# Without liburing disks are served by threads; ``aio=io_uring`` says so.
+has_uring = bool(COMMANDS & set(sys.argv)) and compiles(URING_TEXT)
+if COMMANDS & set(sys.argv) and not has_uring:
+    print("building without io_uring: no liburing 2.2 or later; on Debian: apt install liburing-dev", file=sys.stderr)
+
+
+def extension(name: str) -> Extension:
+    """The extension module *name*."""
+    uring = name == URING and has_uring
+    return Extension(
+        name,
+        [f"{name.replace('.', '/')}.pyx"],
+        extra_compile_args=FLAGS + WARNINGS,
+        include_dirs=["acrn_dm"],
+        libraries=["uring"] if uring else [],
+        define_macros=[("ACRN_DM_LIBURING", "1")] if uring else [],
+    )
+
+
 setup(
     ext_modules=cythonize(
-        [
-            Extension(
-                name, [f"{name.replace('.', '/')}.pyx"], extra_compile_args=FLAGS + WARNINGS, include_dirs=["acrn_dm"]
-            )
-            for name in MODULES
-        ],
+        [extension(name) for name in MODULES],
         compiler_directives={"boundscheck": DEBUG, "wraparound": False, "initializedcheck": DEBUG, "cdivision": True},
         language_level=3,
     ),

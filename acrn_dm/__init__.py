@@ -61,6 +61,9 @@ from acrn_dm.virtio.optional import LocalQueues as LocalQueues
 from acrn_dm.virtio.optional import LoopChoice as LoopChoice
 from acrn_dm.virtio.optional import MediumSlot as MediumSlot
 from acrn_dm.virtio.optional import NegotiationWatcher as NegotiationWatcher
+from acrn_dm.virtio.optional import QueueEnabled as QueueEnabled
+from acrn_dm.virtio.optional import QueueInFlight as QueueInFlight
+from acrn_dm.virtio.optional import QueueReset as QueueReset
 from acrn_dm.virtio.optional import QueueSwitch as QueueSwitch
 from acrn_dm.virtio.optional import SlowToClose as SlowToClose
 from acrn_dm.virtio.optional import TerminalUser as TerminalUser

@@ -12,7 +12,7 @@ import attrs
 from acrn_dm.backends.rings import check_rings
 from acrn_dm.backends.vbs_u import VbsU
 from acrn_dm.ring.position import RingPosition
-from acrn_dm.virtio.backend import Backend, Session
+from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import LocalQueues
 
@@ -23,10 +23,12 @@ class Proxy(Backend):
     def __init__(self, device: VirtioDevice) -> None:
         super().__init__(device)
         self._local = VbsU(device)
+        self._away: frozenset[int] = frozenset()  # queues that the other side has with this driver
 
     def start(self, session: Session) -> None:
         """The device first: it may have to prepare what the other side uses."""
         theirs = self.remote_queues(session.features)
+        self._away = frozenset(theirs)
         away = tuple(queue for queue in session.queues if queue.index in theirs)
         here = tuple(queue for queue in session.queues if queue.index not in theirs)
         elsewhere = attrs.evolve(session, queues=away)
@@ -38,6 +40,25 @@ class Proxy(Backend):
         self.start_remote(elsewhere)
         for queue in away:
             queue.kick.signal()  # drivers may fill rings before DRIVER_OK and need not kick for that
+
+    def reset_queue(self, index: int) -> bool:
+        """Whoever serves it lets go of it."""
+        return self.reset_remote(index) if index in self._away else self._local.reset_queue(index)
+
+    def queue_busy(self, index: int) -> bool:
+        """Of the half here; the other side is done with a queue when ``reset_remote`` returns."""
+        return self._local.queue_busy(index)
+
+    def enable_queue(self, session: Session, queue: SessionQueue) -> bool:
+        """On the side that it belongs to."""
+        if queue.index not in self._away:
+            return self._local.enable_queue(attrs.evolve(session, poll_ns=None), queue)
+        check_rings(attrs.evolve(session, queues=(queue,)))
+        queue.call.forward(session.resources.io_loop("io"))
+        if not self.enable_remote(session, queue):
+            return False
+        queue.kick.signal()
+        return True
 
     def cancel(self) -> None:
         """The half here; the other side stops in ``stop``, within its own bound."""
@@ -61,6 +82,16 @@ class Proxy(Backend):
         """Which of the device's queues are not served here, with a driver that negotiated *features*."""
         kept = self.device.local_queues(features) if isinstance(self.device, LocalQueues) else ()
         return [index for index in range(len(self.device.queue_sizes)) if index not in kept]
+
+    def reset_remote(self, index: int) -> bool:
+        """The other side stops queue *index* alone and is done with it; False where it can't. Raises HostError."""
+        return False
+
+    def enable_remote(self, session: Session, queue: SessionQueue) -> bool:
+        """The other side serves *queue*, one of those of *session*, from its beginning; False where it can't beside the
+        others. Raises HostError.
+        """
+        return False
 
     def start_remote(self, session: Session) -> None:
         """Let the other side serve the queues of *session*. Raises HostError; ``stop_remote`` is called then, too."""

@@ -15,7 +15,7 @@ from acrn_dm.ring.factory import make_ring, watch_ring
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.optional import Cancellable, InFlight, LoopChoice
+from acrn_dm.virtio.optional import Cancellable, InFlight, LoopChoice, QueueEnabled, QueueInFlight, QueueReset
 from acrn_dm.virtio.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -110,9 +110,7 @@ class VbsU(Backend):
         self._device_started = True
         self.device.start(session.features, tuple(self._queues))
         for queue, events in zip(self._queues, session.queues, strict=True):
-            server = QueueServer(self.device, queue, events, session.poll_ns)
-            self._servers.append(server)
-            server.start()
+            self._serve(queue, events, session)
 
     def cancel(self) -> None:
         """Kicks end, then the device gives up what it can."""
@@ -124,6 +122,41 @@ class VbsU(Backend):
     def busy(self) -> bool:
         """As the device says."""
         return isinstance(self.device, InFlight) and self.device.busy
+
+    def reset_queue(self, index: int) -> bool:
+        """Where the device has a way to let go of one queue; its late completions are void."""
+        device = self.device
+        if not isinstance(device, QueueReset) or not isinstance(device, QueueEnabled):
+            return False
+        server = next(server for server in self._servers if server.queue.index == index)
+        server.stop()
+        self._servers.remove(server)
+        self._queues.remove(server.queue)
+        try:
+            device.queue_reset(server.queue)
+        finally:
+            server.queue.close()
+        return True
+
+    def queue_busy(self, index: int) -> bool:
+        """As the device says."""
+        return isinstance(self.device, QueueInFlight) and self.device.queue_busy(index)
+
+    def enable_queue(self, session: Session, queue: SessionQueue) -> bool:
+        """Where the device can be given one."""
+        device = self.device
+        if not isinstance(device, QueueReset) or not isinstance(device, QueueEnabled):
+            return False
+        opened = self._open(session, queue)
+        self._queues.append(opened)
+        device.queue_enabled(opened)
+        self._serve(opened, queue, session)
+        return True
+
+    def _serve(self, queue: Queue, events: SessionQueue, session: Session) -> None:
+        server = QueueServer(self.device, queue, events, session.poll_ns)
+        self._servers.append(server)
+        server.start()
 
     def stop(self) -> Mapping[int, RingPosition]:
         """Kicks end, then the device, then the rings are closed, which makes late completions void."""

@@ -13,6 +13,7 @@ from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.contract.types import BackendType, DeviceType
 from acrn_dm.machine.hypervisor import unusable
 from acrn_dm.machine.resolve import ORIGINAL_DEVICES
+from acrn_dm.virtio.switches import SWITCHES
 
 REPEATED = ", may be repeated"
 VALUES = "Values; on the command line a comma in a value is written twice: path=/a,,b is /a,b"
@@ -111,7 +112,8 @@ def _backends(plugins: PluginManager) -> list[str]:
     offered = [(offer.record, offer.owner) for offer in plugins.backends.accepted]
     rows = sorted((t.name, f"{t.summary}; for {_kinds(t)} [{owner}]") for t, owner in offered)
     strict = "'strict=on' there checks the device's driver against the specification, and logs what it breaks"
-    return ["", heading, *(_entry(name, text) for name, text in rows), "", strict] if rows else []
+    switches = f"'NAME=on|off' there switches a feature of its queues: {', '.join(sorted(SWITCHES))}"
+    return ["", heading, *(_entry(name, text) for name, text in rows), "", strict, switches] if rows else []
 
 
 def _kinds(backend_type: BackendType) -> str:

@@ -45,6 +45,7 @@ class DeviceContext:
     virtio_msi: bool = False  # one MSI vector instead of MSI-X
     poll_ns: int | None = None  # --virtio_poll
     backend: str | None = None  # backend=NAME: who moves the data by the user's wish; None: as the device says
+    switches: Mapping[str, bool] = attrs.field(factory=dict, repr=False)  # queue_reset=off ...: features of its rings
     strict: bool = False  # strict=on: its driver is checked, and what it breaks of the specification is logged
     plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
     provider: str = ""  # the installed plugin that offers the kind, with distribution and version; empty: built in

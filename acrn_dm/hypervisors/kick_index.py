@@ -11,17 +11,19 @@ from acrn_dm.base.irq import IoEventFd, Space
 ANY_LENGTH = 0
 
 _Match = tuple[int, int | None]  # length and value of the write
+_Places = dict[int, dict[_Match, IoEventFd]]  # by address
 
 
 @attrs.define(eq=False)
 class KickIndex:
     """The bindings of one machine. Not locked: the owner is."""
 
-    _places: dict[tuple[Space, int], dict[_Match, IoEventFd]] = attrs.field(factory=dict)
+    _ports: _Places = attrs.field(factory=dict, init=False)
+    _memory: _Places = attrs.field(factory=dict, init=False)
 
     def collides(self, binding: IoEventFd) -> bool:
         """Whether a write could match *binding* and one that is here."""
-        here = self._places.get((binding.space, binding.addr))
+        here = self._places(binding.space).get(binding.addr)
         if here is None:
             return False
         if binding.len == ANY_LENGTH or (ANY_LENGTH, None) in here:
@@ -32,21 +34,27 @@ class KickIndex:
 
     def add(self, binding: IoEventFd) -> None:
         """Take *binding*, which collides with none."""
-        here = self._places.setdefault((binding.space, binding.addr), {})
+        here = self._places(binding.space).setdefault(binding.addr, {})
         here[binding.len, binding.datamatch] = binding
 
     def remove(self, binding: IoEventFd) -> None:
         """Forget *binding*, which is here."""
-        place = (binding.space, binding.addr)
-        del self._places[place][binding.len, binding.datamatch]
-        if not self._places[place]:
-            del self._places[place]
+        places = self._places(binding.space)
+        del places[binding.addr][binding.len, binding.datamatch]
+        if not places[binding.addr]:
+            del places[binding.addr]
 
     def find(self, space: Space, addr: int, size: int, value: int) -> IoEventFd | None:
         """The one that a write of *size* bytes matches."""
-        here = self._places.get((space, addr), {})
+        here = self._places(space).get(addr)
+        if here is None:  # most writes
+            return None
         return here.get((size, value)) or here.get((size, None)) or here.get((ANY_LENGTH, None))
 
     def clear(self) -> None:
         """Forget all."""
-        self._places.clear()
+        self._ports.clear()
+        self._memory.clear()
+
+    def _places(self, space: Space) -> _Places:
+        return self._ports if space is Space.PIO else self._memory

@@ -36,6 +36,10 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
             )
         if resolved.strict:
             raise ConfigError("no virtio device, so no driver of one is checked", option=device.name, value="strict=on")
+        if resolved.switched:
+            raise ConfigError(
+                "no virtio device, so it has no such feature", option=device.name, value=resolved.switched[0]
+            )
         return device
     raise ConfigError(
         f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"

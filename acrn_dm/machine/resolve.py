@@ -12,7 +12,7 @@ from acrn_dm.contract import options
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.types import Device, DeviceContext, DeviceType
-from acrn_dm.virtio.choice import take_option, take_strict
+from acrn_dm.virtio.choice import take_option, take_strict, take_switches
 
 # Emulations of the original device model that are not built in. No distribution is named that would bring them: whoever
 # registers such a name first would be installed.
@@ -37,6 +37,7 @@ class ResolvedDevice:
     options: Any  # an instance of ``type.config``
     context: DeviceContext
     strict: bool = False  # strict=on is among the options
+    switched: tuple[str, ...] = ()  # switches like queue_reset=off that are among the options
 
     def create(self) -> Device:
         """Make it; opens nothing. Raises ConfigError, and whatever a plugin raises."""
@@ -97,7 +98,10 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext) -> R
     """
     spec, backend = take_option(spec, kind.config)
     spec, strict = take_strict(spec, kind.config)
-    context = attrs.evolve(context, text=_text(spec), backend=backend, strict=strict or context.strict)
+    spec, switches = take_switches(spec, kind.config)
+    context = attrs.evolve(
+        context, text=_text(spec), backend=backend, strict=strict or context.strict, switches=switches
+    )
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
     config: Any = kind.config
     try:
@@ -110,7 +114,9 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext) -> R
     except (ConfigError, ValueError, TypeError) as e:
         text = str(e)
         raise ConfigError(text, option=None if text.startswith(where) else where) from e
-    return ResolvedDevice(spec=spec, type=kind, options=chosen, context=context, strict=strict)
+    return ResolvedDevice(
+        spec=spec, type=kind, options=chosen, context=context, strict=strict, switched=tuple(switches)
+    )
 
 
 def _text(spec: DeviceSpec) -> str:

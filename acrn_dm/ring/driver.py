@@ -18,6 +18,7 @@ from acrn_dm.ring.layout import (
     RingLayout,
     RingMemory,
 )
+from acrn_dm.ring.position import RingPosition
 
 
 def need_event(event: int, new: int, old: int) -> bool:
@@ -70,6 +71,16 @@ class DriverRing(RingFields):
     def free_descriptors(self) -> int:
         """Descriptors that no chain uses."""
         return len(self._free)
+
+    @property
+    def position(self) -> RingPosition:
+        """Where a device side begins that has seen what was returned, and nothing of what was made available since."""
+        return RingPosition(self.last_used)
+
+    @property
+    def ahead(self) -> int:
+        """Where the next chain is going to be, as a kick with NOTIFICATION_DATA says it in 16 bits (2.9)."""
+        return self.published_avail
 
     def used_elements(self, count: int) -> list[tuple[int, int]]:
         """Where the device wrote the last *count* used elements: (gpa, length) of each, the latest first."""
@@ -139,6 +150,10 @@ class DriverRing(RingFields):
             self.last_used = (self.last_used + 1) & 0xFFFF
         return returned
 
+    def returned(self) -> int:
+        """How many chains came back since ``used`` was last called."""
+        return (self.used_idx() - self.last_used) & 0xFFFF
+
     def interrupt_due(self, old: int, new: int) -> bool:
         """Whether the device owes an interrupt for moving used.idx from *old* to *new*, by what is in the rings now."""
         if self.event_idx:
@@ -148,7 +163,7 @@ class DriverRing(RingFields):
     def enable_interrupts(self) -> bool:
         """Ask for an interrupt at the next used element. True when one is there already, of which none may tell."""
         if self.event_idx:
-            self.set_used_event(self.last_used)
+            self.interrupt_after(0)
         else:
             self.set_avail_flags(0)
         return self.used_idx() != self.last_used
@@ -159,6 +174,19 @@ class DriverRing(RingFields):
             self.set_used_event(self.last_used - 1)
         else:
             self.set_avail_flags(AVAIL_F_NO_INTERRUPT)
+
+    def interrupt_after(self, chains: int, length: int = 1) -> None:
+        """Ask for an interrupt, by EVENT_IDX, at the chain that is returned after *chains* more. Their *length* in
+        descriptors counts in other formats.
+        """
+        self.set_used_event(self.last_used + chains)
+
+    def poke(self, descriptors: Sequence[tuple[int, int, int, int]], head: int = 0) -> None:
+        """Put raw (gpa, length, flags, next) into the table from its beginning on, and make *head* available."""
+        for index, descriptor in enumerate(descriptors):
+            self.write_desc(index, *descriptor)
+        self.make_available(head)
+        self.publish()
 
     def write_desc(self, index: int, gpa: int, length: int, flags: int = 0, next_: int = 0) -> None:
         """Poke entry *index* of the descriptor table."""

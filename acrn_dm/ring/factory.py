@@ -4,11 +4,10 @@ from typing import Protocol
 
 from acrn_dm._fastring import MemoryMap
 from acrn_dm.base.errors import GuestError
-from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.features import PACKED
 from acrn_dm.ring.layout import RingLayout, RingMemory
 from acrn_dm.ring.position import RingPosition
-from acrn_dm.ring.ring import Ring, RingFormat, Tell
+from acrn_dm.ring.ring import DriverSide, Ring, RingFormat, Tell
 from acrn_dm.ring.split import SPLIT
 
 
@@ -47,6 +46,6 @@ def watch_ring(
     )
 
 
-def make_driver_ring(features: int, layout: RingLayout, memory: RingMemory, *, start: int = 0) -> DriverRing:
+def make_driver_ring(features: int, layout: RingLayout, memory: RingMemory, *, start: int = 0) -> DriverSide:
     """The driver side of a queue, for tests of devices."""
     return ring_format(features).make_driver_ring(features, memory, layout, start)

@@ -106,6 +106,18 @@ class ModelChain:
         self.written = max(self.written, offset + len(data))
 
 
+def add_buffer(chain: ModelChain, gpa: int, length: int, flags: int) -> None:
+    """Append one buffer. Raises GuestError for a wrong order, more than 2^32 - 1 bytes, and what is not RAM."""
+    if length == 0:
+        return
+    if not flags & DESC_F_WRITE and chain.in_:
+        raise GuestError("device-readable after device-writable")
+    if chain.readable_bytes + chain.writable_bytes + length >= 1 << 32:
+        raise GuestError("chain of 2^32 bytes or more")
+    chain.memory.check(gpa, length)
+    (chain.in_ if flags & DESC_F_WRITE else chain.out).append((gpa, length))
+
+
 def _slice(buffers: list[tuple[int, int]], offset: int, length: int) -> list[tuple[int, int]]:
     """Cut *length* bytes from *offset* on out of consecutive (gpa, length) buffers."""
     pieces: list[tuple[int, int]] = []
@@ -225,6 +237,10 @@ class ModelSplitRing(RingFields):
         self.seen_avail = idx
         return idx
 
+    def waiting(self) -> bool:
+        """Whether chains are available that were not taken."""
+        return self.avail_idx() != self.next_avail
+
     def _check(self) -> None:
         if self.broken is not None:
             raise self.broken
@@ -252,7 +268,7 @@ class ModelSplitRing(RingFields):
             if budget == 0:
                 raise GuestError(f"chain goes on after {walked} descriptors")
             budget, walked = budget - 1, walked + 1
-            self._add_buffer(chain, gpa, length, flags)
+            add_buffer(chain, gpa, length, flags)
             if not flags & DESC_F_NEXT:
                 return
             if next_ >= entries:
@@ -265,13 +281,3 @@ class ModelSplitRing(RingFields):
         if flags & DESC_F_NEXT or length == 0 or length % DESC.size:
             raise GuestError(f"indirect with flags {flags:#x}, length {length}")
         self.memory.check(gpa, length)
-
-    def _add_buffer(self, chain: ModelChain, gpa: int, length: int, flags: int) -> None:
-        if length == 0:
-            return
-        if not flags & DESC_F_WRITE and chain.in_:
-            raise GuestError("device-readable after device-writable")
-        if chain.readable_bytes + chain.writable_bytes + length >= 1 << 32:
-            raise GuestError("chain of 2^32 bytes or more")
-        self.memory.check(gpa, length)
-        (chain.in_ if flags & DESC_F_WRITE else chain.out).append((gpa, length))

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from acrn_dm._fastring import Chain, MemoryMap
-from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
 from acrn_dm.ring.position import RingPosition
 
@@ -56,6 +55,64 @@ class Ring(Protocol):
         """Let go of guest memory."""
 
 
+class DriverSide(Protocol):
+    """The driver's side of one virtqueue, of whatever format: what tests have in the place of a guest."""
+
+    memory: RingMemory
+    layout: RingLayout
+    event_idx: bool
+    published_avail: int  # how far the device can see, for ``wants_kick``
+
+    @property
+    def free_descriptors(self) -> int:
+        """Descriptors that no chain uses."""
+
+    @property
+    def ahead(self) -> int:
+        """Where the next chain is going to be, in 16 bits, as a kick with NOTIFICATION_DATA says it (2.9)."""
+
+    @property
+    def position(self) -> RingPosition:
+        """Where a device side begins that has seen what was returned, and nothing of what was made available since."""
+
+    def add_chain(
+        self,
+        out: Sequence[tuple[int, int]] = (),
+        in_: Sequence[tuple[int, int]] = (),
+        indirect_table_gpa: int | None = None,
+    ) -> int:
+        """Describe one chain of (gpa, length) buffers, through a table where there is a place for one; returns what it
+        comes back as. Raises RuntimeError when the ring is full.
+        """
+
+    def publish(self) -> None:
+        """Show the device everything added."""
+
+    def wants_kick(self, since: int | None = None) -> bool:
+        """Whether the device asked to be notified of what the last ``publish`` showed, or of all *since* one."""
+
+    def used(self) -> list[tuple[int, int]]:
+        """(head, written bytes) of each chain the device returned since the last call; frees their descriptors."""
+
+    def returned(self) -> int:
+        """How many chains came back since ``used`` was last called."""
+
+    def used_elements(self, count: int) -> list[tuple[int, int]]:
+        """Where the device wrote that the last *count* chains are used: (gpa, length) of each, the latest first."""
+
+    def enable_interrupts(self) -> bool:
+        """Ask for an interrupt at the next chain returned. True when one is there already, of which none may tell."""
+
+    def disable_interrupts(self) -> None:
+        """Ask for none."""
+
+    def interrupt_after(self, chains: int, length: int = 1) -> None:
+        """Ask for an interrupt, by EVENT_IDX, at the chain returned after *chains* more of *length* descriptors."""
+
+    def poke(self, descriptors: Sequence[tuple[int, int, int, int]], head: int = 0) -> None:
+        """Make raw (gpa, length, flags, next or id) available from *head* on, as no good driver does."""
+
+
 Tell = Callable[[str, str], object]
 
 
@@ -85,7 +142,7 @@ class RingFormat(Protocol):
     def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
         """Where a driver puts the parts of a queue that has room from *gpa* on."""
 
-    def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> DriverRing:
+    def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> DriverSide:
         """The driver side, whose rings are cleared."""
 
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:

@@ -47,8 +47,8 @@ class SplitFormat:
         return RingLayout.at(gpa, size, align)
 
     def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> DriverRing:
-        """The driver side; both indices begin at *start*."""
-        return DriverRing(memory, layout, event_idx=bool(features & EVENT_IDX), start=start)
+        """The driver side; both indices begin at *start*, modulo 2^16."""
+        return DriverRing(memory, layout, event_idx=bool(features & EVENT_IDX), start=start & 0xFFFF)
 
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """With both event indices: who is told of a ring may use them."""

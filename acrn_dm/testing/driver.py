@@ -9,15 +9,17 @@ from acrn_dm.contract.types import Device
 from acrn_dm.hypervisors.sim.vm import SimVm
 from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.pci.bus import PciBus
-from acrn_dm.ring.driver import DriverRing, table_bytes
+from acrn_dm.ring.driver import table_bytes
 from acrn_dm.ring.factory import make_driver_ring, ring_format
+from acrn_dm.ring.ring import DriverSide
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.register_access import NO_VECTOR, ModernRegisters, Registers
 from acrn_dm.virtio.features import MANDATORY
 
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
-INDIRECT_DESC, EVENT_IDX, VERSION_1 = 1 << 28, 1 << 29, 1 << 32
+INDIRECT_DESC, EVENT_IDX, VERSION_1, RING_RESET = 1 << 28, 1 << 29, 1 << 32, 1 << 40
+NOTIFICATION_DATA, NOTIF_CONFIG_DATA = 1 << 38, 1 << 39
 CONFIG_VECTOR = 0
 RESET_S = 10.0  # a device's reset may take until its host is done
 POISON = 0xA5  # fills device-writable buffers before the device gets them
@@ -54,7 +56,7 @@ class Completion(NamedTuple):
 class DriverQueue:
     """One queue in the driver's hands. ``ring`` is there to be poked."""
 
-    def __init__(self, driver: "VirtioDriver", index: int, ring: DriverRing) -> None:
+    def __init__(self, driver: "VirtioDriver", index: int, ring: DriverSide) -> None:
         self.driver = driver
         self.index = index
         self.ring = ring
@@ -69,6 +71,11 @@ class DriverQueue:
     def in_flight(self) -> int:
         """Chains sent and not yet seen completed."""
         return len(self._sent)
+
+    @property
+    def writable_places(self) -> list[tuple[int, int]]:
+        """(gpa, length) of the buffers in flight that the device may fill."""
+        return [place for _, writable, _ in self._sent.values() for place in writable]
 
     def send(self, out: Sequence[bytes] = (), in_: Sequence[int] = (), *, indirect: bool = False) -> int:
         """Make one chain of buffers available; returns its token. *out* are contents, *in_* lengths to be filled in."""
@@ -90,7 +97,7 @@ class DriverQueue:
         old, self._kicked_at = self._kicked_at, self.ring.published_avail
         wanted = self.ring.wants_kick(old)
         if force or wanted:
-            self.driver.registers.notify(self.index)
+            self.driver.notify(self.index, self.ring.ahead)
         return force or wanted
 
     def completed(self) -> list[Completion]:
@@ -121,6 +128,13 @@ class DriverQueue:
             self.driver.raise_failure()
         assert [c.token for c in done] == [token], f"sent chain {token}, got back {done}"
         return done[0]
+
+    def forget(self) -> None:
+        """Take back the buffers of what is in flight: the device is done with them."""
+        for _, _, blocks in self._sent.values():
+            for block in blocks:
+                self._heap.give(block)
+        self._sent.clear()
 
     def _buffer(self, blocks: list[int], data: bytes) -> int:
         gpa = self._heap.take(len(data))
@@ -212,6 +226,34 @@ class VirtioDriver:
         self.registers.place_queue(index, layout)
         self.queues[index] = DriverQueue(self, index, ring)
         return self.queues[index]
+
+    def notify(self, index: int, ahead: int = 0) -> None:
+        """Notify queue *index*, by its index or as the device names it (NOTIF_CONFIG_DATA); with NOTIFICATION_DATA
+        *ahead* goes along, 16 bits that say where the next chain is going to be.
+        """
+        registers = self.registers
+        if not isinstance(registers, ModernRegisters) or not self.features & NOTIFICATION_DATA:
+            registers.notify(index)
+            return
+        named = index
+        if self.features & NOTIF_CONFIG_DATA:
+            registers.write("queue_select", index)
+            named = registers.read("queue_notif_config_data")
+        registers.notify_data(index, named, ahead)
+
+    def reset_queue(self, index: int) -> None:
+        """Reset queue *index* alone (2.6.1, RING_RESET) and wait until that is done; ``setup_queue`` gives it a ring
+        again. What was in flight is forgotten. Raises AssertionError after RESET_S.
+        """
+        self.registers.write("queue_select", index)
+        self.registers.write("queue_reset", 1)
+        until = time.monotonic() + RESET_S
+        while self.registers.read("queue_reset") or self.registers.read("queue_enable"):
+            assert time.monotonic() < until, "after its reset a queue's queue_reset and queue_enable read 0"
+            time.sleep(0.001)
+        queue = self.queues.pop(index, None)
+        if queue is not None:
+            queue.forget()
 
     def start(self, features: int | None = None, *, queues: Iterable[int] | None = None) -> int:
         """The whole of 3.1.1, with all *queues* the device has unless told; returns the accepted features.

@@ -138,6 +138,23 @@ class Backend:
         """
         done()
 
+    def reset_queue(self, index: int) -> bool:
+        """The driver resets queue *index* alone (RING_RESET): stop it without waiting and give up what is in flight;
+        the others go on. Return False where that can't be done: then this backend is stopped and started without the
+        queue. Raises as ``start``.
+        """
+        return False
+
+    def queue_busy(self, index: int) -> bool:
+        """After ``reset_queue``: whether something of the queue's that was given up may still use guest memory."""
+        return False
+
+    def enable_queue(self, session: Session, queue: SessionQueue) -> bool:
+        """The driver has set up *queue* anew, one of those of *session*: serve it, too. Return False where that can't
+        be done beside the others: then this backend is stopped and started with all of them. Raises as ``start``.
+        """
+        return False
+
     def cancel(self) -> None:
         """Nobody waits for what is in flight any more: begin to stop, without waiting. ``stop`` follows."""
 

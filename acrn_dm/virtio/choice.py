@@ -6,7 +6,7 @@ option class has a field ``backend`` keeps that for itself.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 import attrs
@@ -20,6 +20,7 @@ from acrn_dm.contract.types import BackendType, DeviceContext
 from acrn_dm.virtio.backend import Backend
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.placement import Placement
+from acrn_dm.virtio.switches import SWITCHES
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,23 @@ def take_strict(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, bool]:
     rest, value = _take(spec, config, STRICT_KEY)
     if rest is spec:
         return spec, False
+    return rest, _on(value, f"{_where(spec)} {STRICT_KEY}")
+
+
+def take_switches(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, Mapping[str, bool]]:
+    """Return *spec* without options like ``queue_reset=off``, and what they say. Raises ConfigError."""
+    chosen = {}
+    for key in SWITCHES:
+        rest, value = _take(spec, config, key)
+        if rest is not spec:
+            spec, chosen[key] = rest, _on(value, f"{_where(spec)} {key}")
+    return spec, chosen
+
+
+def _on(value: object, option: str) -> bool:
     if value not in ("on", "off", True, False):
-        raise ConfigError("expected on or off", option=f"{_where(spec)} {STRICT_KEY}", value=value)
-    return rest, value in ("on", True)
+        raise ConfigError("expected on or off", option=option, value=value)
+    return value in ("on", True)
 
 
 def _take(spec: DeviceSpec, config: type, key: str) -> tuple[DeviceSpec, object]:

@@ -4,20 +4,19 @@ Register structures (``modern``, ``legacy``) are views of this state. All method
 function's lock, except where said otherwise. Queues and interrupts are the ``CoreHost``'s.
 
 Rules about queue registers: size and addresses can be written until the queue is enabled or the device runs, then only
-a reset frees them. Vectors can be changed at any time: they choose an interrupt and no memory, and drivers do move
-them.
+a reset frees them, the device's or the queue's own (2.6.1). Vectors can be changed at any time: they choose an
+interrupt and no memory, and drivers do move them.
 """
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
-
-import attrs
 
 from acrn_dm.ring.layout import is_queue_size, legacy_ring_addresses
 from acrn_dm.virtio import features
 from acrn_dm.virtio.defs import NO_VECTOR, Status
+from acrn_dm.virtio.queue_config import QueueConfig
 from acrn_dm.virtio.status import next_status
 
 log = logging.getLogger(__name__)
@@ -26,30 +25,6 @@ FEATURE_WORDS = 4  # 2.2: feature bits 0 to 127
 WORD = 0xFFFF_FFFF
 MAX_UNKNOWN_WORDS = 64  # past the last one: as many as are remembered
 TOO_MANY = -1  # stands for the others
-
-
-@attrs.define(eq=False)
-class QueueConfig:
-    """The registers of one queue, as the driver wrote them. Addresses are guest physical; *pfn* is the legacy way to
-    say all three.
-    """
-
-    index: int
-    max_size: int
-    size: int = 0
-    desc: int = 0
-    avail: int = 0
-    used: int = 0
-    pfn: int = 0
-    vector: int = NO_VECTOR
-    enabled: bool = False
-
-    def reset(self) -> None:
-        """Back to power-on; the size is the maximum again (4.1.4.3)."""
-        self.size = self.max_size
-        self.desc = self.avail = self.used = self.pfn = 0
-        self.vector = NO_VECTOR
-        self.enabled = False
 
 
 class CoreHost(Protocol):
@@ -83,6 +58,17 @@ class CoreHost(Protocol):
         """More queues are enabled than run: let those run too, the others go on where they are. Raises what a backend
         raises; then ``stop_queues`` cleans up.
         """
+
+    def reset_queue(self, queue: QueueConfig) -> None:
+        """Stop *queue* alone, without waiting: no kick of its is taken and no interrupt sent from now on, what is in
+        flight is given up. Raises what a backend raises; then ``stop_queues`` cleans up.
+        """
+
+    def queue_busy(self, queue: QueueConfig) -> bool:
+        """Whether something that ``reset_queue`` gave up may still use guest memory."""
+
+    def enable_queue(self, queue: QueueConfig) -> None:
+        """Let *queue*, which was reset alone, run from its beginning. Raises as ``reset_queue``."""
 
     def device_config(self) -> bytes:
         """The whole of the device's configuration space as it is now. Raises what the device raises."""
@@ -119,6 +105,7 @@ class VirtioCore:
         self.epoch = 0  # counts resets: what an earlier driver caused does not reach the next one
         self.early_start = False  # a legacy driver used the device before DRIVER_OK
         self._started: frozenset[int] = frozenset()  # queues that run
+        self._ending: set[int] = set()  # queues whose own reset is not over
         self._generation_lock = threading.Lock()
         self._power_on()
 
@@ -133,6 +120,7 @@ class VirtioCore:
         self._generation = 0
         self._generation_seen = True
         self._shown: bytes | None = None  # configuration space as the driver saw it last
+        self._ending.clear()
         for queue in self.queues:
             queue.reset()
         self.status = 0
@@ -249,9 +237,14 @@ class VirtioCore:
         self.settle()
 
     def settle(self) -> None:
-        """Finish the reset under way once nothing is in flight. Called before each access to the registers."""
+        """Finish the resets under way once nothing is in flight. Called before each access to the registers."""
         if self.resetting and not self.host.queues_busy():
             self._finish_reset()
+        for index in tuple(self._ending):
+            if not self.host.queue_busy(self.queues[index]):
+                self._ending.discard(index)
+                self.queues[index].reset()
+                self.queues[index].renewable = True
 
     def reset(self) -> None:
         """Everything back to power-on, now: what the host does not give back is left behind."""
@@ -328,7 +321,9 @@ class VirtioCore:
     def writable_queue(self) -> QueueConfig | None:
         """The selected queue while its size and addresses may change."""
         queue = self.selected
-        return None if queue is None or queue.enabled or self._frozen else queue
+        if queue is None or queue.enabled or self.resetting or (self._frozen and not queue.renewable):
+            return None
+        return queue
 
     @property
     def _frozen(self) -> bool:
@@ -341,10 +336,42 @@ class VirtioCore:
             queue.size = value
 
     def write_queue_enable(self, value: int) -> None:
-        """Enable the selected queue; only 1 does that, and nothing but a reset undoes it."""
+        """Enable the selected queue; only 1 does that, and nothing but a reset undoes it. Where the device runs, a
+        queue that was reset alone runs at once (2.6.1.2).
+        """
         queue = self.writable_queue()
-        if queue is not None and value == 1:
-            queue.enabled = True
+        if queue is None or value != 1:
+            return
+        queue.enabled, queue.renewable = True, False
+        if self.running:
+            self._started |= {queue.index}
+            self._change_queue(self.host.enable_queue, queue)
+
+    @property
+    def queue_reset(self) -> int:
+        """1 while the selected queue's reset is under way (4.1.4.3.1)."""
+        return int(self.queue_select in self._ending)
+
+    def write_queue_reset(self, value: int) -> None:
+        """Reset the selected queue alone; only 1 does that, and only where RING_RESET was negotiated. It is over when
+        nothing of the queue's is in flight any more; queue_reset and queue_enable read 0 then (4.1.4.3.1).
+        """
+        queue = self.selected
+        negotiated = self.driver_features & features.RING_RESET and self.status & Status.FEATURES_OK
+        if queue is None or value != 1 or not negotiated or self.resetting or queue.index in self._ending:
+            return
+        self._ending.add(queue.index)
+        if self.running and queue.index in self._started:
+            self._started -= {queue.index}
+            self._change_queue(self.host.reset_queue, queue)
+        self.settle()
+
+    def _change_queue(self, change: Callable[[QueueConfig], None], queue: QueueConfig) -> None:
+        try:
+            change(queue)
+        except Exception as e:  # whatever a device or backend raises, the driver's write has to return
+            self.running = False
+            self.needs_reset(e)
 
     def write_queue_pfn(self, value: int) -> None:
         """Legacy: place the selected queue at page *value* and enable it; 0 disables it.

@@ -15,7 +15,7 @@ from acrn_dm.pci.msix import Msix
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
-from acrn_dm.virtio.core import QueueConfig
+from acrn_dm.virtio.queue_config import QueueConfig
 
 log = logging.getLogger(__name__)
 
@@ -90,12 +90,55 @@ class DataPlane:
         if self._session is None:
             return
         self.pause()
-        begin = ring_format(self._session.features).start
-        new = [queue for queue in queues if queue.index not in self._events]
-        more = [self._open(resources, msix, queue, address, begin) for queue in new]
-        all_queues = sorted((*self._session.queues, *more), key=lambda queue: queue.index)
-        self._session = attrs.evolve(self._session, queues=tuple(all_queues))
+        for queue in queues:
+            if queue.index not in self._events:
+                self._admit(self._session, resources, msix, queue, address)
         self.resume()
+
+    def reset_queue(self, index: int) -> None:
+        """Stop queue *index* alone and forget it (2.6.1.1): its eventfds are closed when this returns. A backend that
+        can't let go of one queue stops, and goes on with the others where they were. Raises as ``start``.
+        """
+        events = self._events.get(index)
+        if self._session is None or events is None:
+            return
+        events.kick.bind(None)
+        paused = self._paused is not None
+        alone = paused or self.backend.reset_queue(index)
+        if not alone:
+            self.pause()
+        left = tuple(queue for queue in self._session.queues if queue.index != index)
+        self._session = attrs.evolve(self._session, queues=left)
+        self._events.pop(index).close()
+        if not alone:
+            self.resume()
+
+    def queue_busy(self, index: int) -> bool:
+        """Whether something of queue *index*, which was reset, may still use guest memory."""
+        return self.backend.queue_busy(index)
+
+    def enable_queue(self, resources: Resources, msix: Msix | None, queue: QueueConfig, address: NotifyAddress) -> None:
+        """Let *queue*, which was reset, run from its beginning; the others go on. Raises as ``start``."""
+        if self._session is None:
+            return
+        opened = self._admit(self._session, resources, msix, queue, address)
+        if self._paused is None and not self.backend.enable_queue(self._session, opened):
+            self.pause()
+            self.resume()
+
+    def _admit(
+        self,
+        session: Session,
+        resources: Resources,
+        msix: Msix | None,
+        queue: QueueConfig,
+        address: NotifyAddress,
+    ) -> SessionQueue:
+        """Make *queue*, which begins, one of the session's. Raises HostError."""
+        opened = self._open(resources, msix, queue, address, ring_format(session.features).start)
+        queues = sorted((*session.queues, opened), key=lambda queue: queue.index)
+        self._session = attrs.evolve(session, queues=tuple(queues))
+        return opened
 
     def _open(
         self,

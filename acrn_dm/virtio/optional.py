@@ -7,6 +7,8 @@ others are, on a control thread under the function's lock, unless it says "any t
 from collections.abc import Collection
 from typing import Protocol, runtime_checkable
 
+from acrn_dm.virtio.queue import Queue
+
 
 @runtime_checkable
 class LocalQueues(Protocol):
@@ -81,6 +83,34 @@ class InFlight(Protocol):
 
         Until it is not, the status does not read 0 and nothing starts. Any thread.
         """
+
+
+@runtime_checkable
+class QueueReset(Protocol):
+    """A device that lets go of one queue while it goes on with the others (RING_RESET, 2.6.1). It has ``QueueEnabled``,
+    too; one without both is stopped between two requests, as for a pause, and started with the queues that are left.
+    """
+
+    def queue_reset(self, queue: Queue) -> None:
+        """The driver resets *queue*: no ``handle_queue`` runs for it now or later, and it is closed next. Give up what
+        is in flight there without waiting, as in ``Cancellable.cancel``.
+        """
+
+
+@runtime_checkable
+class QueueEnabled(Protocol):
+    """A device that takes on a queue while it serves others: the way back from ``QueueReset``."""
+
+    def queue_enabled(self, queue: Queue) -> None:
+        """The driver has set up *queue* anew, perhaps with another size; ``handle_queue`` follows."""
+
+
+@runtime_checkable
+class QueueInFlight(Protocol):
+    """A device whose requests may outlast ``QueueReset.queue_reset``."""
+
+    def queue_busy(self, index: int) -> bool:
+        """Whether what was given up in queue *index* is under way in the host all the same. Any thread."""
 
 
 @runtime_checkable

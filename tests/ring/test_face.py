@@ -12,9 +12,10 @@ Chain FR_AVAIL_F_NO_INTERRUPT FR_DESC_F_INDIRECT FR_DESC_F_NEXT FR_DESC_F_WRITE 
 FR_E_AVAIL_JUMP FR_E_HEAD FR_E_INDIRECT_ADDRESS FR_E_INDIRECT_LEN FR_E_INDIRECT_NESTED FR_E_INDIRECT_NEXT
 FR_E_INDIRECT_OFF FR_E_IN_FLIGHT FR_E_NEXT FR_E_NOT_IN_FLIGHT FR_E_NOT_LAST FR_E_ORDER FR_E_ROOM FR_E_TOO_LONG
 FR_E_TOTAL FR_INLINE_SEGMENTS FR_MAX_BATCH FR_MAX_DESCRIPTORS FR_MAX_REGIONS FR_OK FR_USED_F_NO_NOTIFY FrBatch FrChain
-FrMemory FrRegion FrRing FrSegment FrStatus MemoryMap SplitRing fr_disable_kicks fr_enable_kicks fr_full_fence fr_in_ram
-fr_load_acquire_u16 fr_load_avail fr_load_u16 fr_load_u32 fr_load_u64 fr_pop fr_pop_batch fr_publish fr_push fr_raise
-fr_store_release_u16 fr_store_u16 fr_store_u32 fr_translate fr_unlikely fr_unpop
+FrMemory FrRegion FrRing FrSegment FrStatus FrVirtqueue MemoryMap RingBase SplitRing fr_disable_kicks fr_enable_kicks
+fr_full_fence fr_in_ram fr_load_acquire_u16 fr_load_avail fr_load_u16 fr_load_u32 fr_load_u64 fr_pop fr_pop_batch
+fr_publish fr_push fr_raise fr_store_release_u16 fr_store_u16 fr_store_u32 fr_translate fr_unlikely fr_unpop
+vq_disable_kicks vq_enable_kicks vq_pop_batch vq_publish vq_push vq_raise vq_unpop
 """
 
 

@@ -30,7 +30,7 @@ from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.pci.config_space import BAR0, COMMAND
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.testing import SimMachine
-from acrn_dm.virtio.core import QueueConfig
+from acrn_dm.virtio.queue_config import QueueConfig
 from tests.devices.virtio_net.net_rig import FakeTap
 
 SEEDS = range(int(os.environ.get("ACRN_DM_FUZZ", "12")))

@@ -113,6 +113,7 @@ class EchoVhost(KernelVhost):
 
     path = "/dev/vhost-echo"
     resets_owner = True
+    stops_one_queue = True
 
     def run(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         for queue in queues:

@@ -19,7 +19,7 @@ from acrn_dm.base.errors import GuestError, HostError
 from acrn_dm.contract.resources import Resources
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio import features
-from acrn_dm.virtio.backend import Session
+from acrn_dm.virtio.backend import Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
 
 PRIVATE = LOG_ALL | NET_HEADER  # what they mean is between us and the kernel; to a guest, the second is ANY_LAYOUT
@@ -30,6 +30,9 @@ class KernelVhost(Proxy):
 
     path: ClassVar[str]  # of the node
     resets_owner: ClassVar[bool] = False  # its driver knows VHOST_RESET_OWNER; others are closed and opened again
+    stops_one_queue: ClassVar[bool] = (
+        False  # ``halt`` and ``run`` take some of a node's queues, and leave the others alone
+    )
     queues_per_node: ClassVar[int] = 2
     kernel_features: ClassVar[int] = 0  # device features that are the kernel's, beside the ring's
 
@@ -62,6 +65,8 @@ class KernelVhost(Proxy):
 
     def offer(self, offered: int) -> int:
         """What the kernel has to do it must be able to do."""
+        if not self.stops_one_queue:
+            offered &= ~features.RING_RESET
         return offered & (self._kernel | ~self._say) & ~LOG_ALL
 
     def start_remote(self, session: Session) -> None:
@@ -80,6 +85,21 @@ class KernelVhost(Proxy):
             positions |= node.stop()
         return positions
 
+    def reset_remote(self, index: int) -> bool:
+        """The node waits for what is in flight."""
+        if not self.stops_one_queue:
+            return False
+        self._nodes[index // self.queues_per_node].stop_queue(index)
+        return True
+
+    def enable_remote(self, session: Session, queue: SessionQueue) -> bool:
+        """One queue more for its node, which may have had none."""
+        node = self._nodes[index] if (index := queue.index // self.queues_per_node) < len(self._nodes) else None
+        if not self.stops_one_queue or node is None or not node.running:
+            return False
+        node.start_queue(session, queue, index * self.queues_per_node)
+        return True
+
     def close(self) -> None:
         """Close the nodes."""
         for node in self._nodes:
@@ -87,7 +107,7 @@ class KernelVhost(Proxy):
 
     @property
     def _say(self) -> int:
-        return (features.RING_BITS | self.kernel_features) & ~PRIVATE
+        return (features.RING_BITS & ~features.OFFERED_BY_PCI | self.kernel_features) & ~PRIVATE
 
     # Work: to be overridden.
 

@@ -129,6 +129,31 @@ class KernelNode:
         self._ran = True
         self._work.run(node, self._queues)
 
+    @property
+    def running(self) -> bool:
+        """Whether the kernel serves queues."""
+        return self._ran
+
+    def stop_queue(self, index: int) -> None:
+        """Stop the device's queue *index* alone and forget its ring. Raises HostError; then ``stop`` cleans up."""
+        node = self._node
+        assert node is not None
+        queue = next(queue for queue in self._queues if queue.index == index)
+        self._work.halt(node, [queue])
+        for take in (node.set_vring_kick, node.set_vring_call, node.set_vring_err):
+            take(queue.local, -1)
+        self._queues.remove(queue)
+        queue.close()
+
+    def start_queue(self, session: Session, queue: SessionQueue, first: int) -> None:
+        """Hand over *queue* beside those that run; numbers as in ``start``. Raises HostError; then ``stop`` cleans
+        up.
+        """
+        node = self._node
+        assert node is not None
+        self._start_queue(node, session, queue, queue.index - first)
+        self._work.run(node, self._queues[-1:])
+
     def stop(self) -> Mapping[int, RingPosition]:
         """Leave nothing behind; return where each queue was that ran. Idempotent; does not raise."""
         positions: dict[int, RingPosition] = {}

@@ -79,7 +79,7 @@ def protocol(device_id: int) -> ProtocolFeature:
 def offer(device_id: int, wanted: int, peer: int, queues: int) -> int:
     """Features to offer where the device and the ring have *wanted*, the back-end *peer*, with *queues* queues."""
     peer &= ~wire.PROTOCOL_FEATURES
-    offered = wanted & (peer | ANSWERED_HERE.get(device_id, 0)) | peer & _theirs(device_id)
+    offered = wanted & (peer | _here(device_id)) | peer & _theirs(device_id)
     if device_id == defs.BLOCK and queues == 1:
         offered &= ~BLK_MQ
     return features.prune(device_id, offered)
@@ -87,7 +87,7 @@ def offer(device_id: int, wanted: int, peer: int, queues: int) -> int:
 
 def told(device_id: int, negotiated: int) -> int:
     """Those of the *negotiated* features that are the back-end's business."""
-    return negotiated & ~ANSWERED_HERE.get(device_id, 0)
+    return negotiated & ~_here(device_id)
 
 
 def needed_of_peer(device_id: int, negotiated: int) -> int:
@@ -142,6 +142,11 @@ def _with_u16(config: bytes, offset: int, change: Callable[[int], int]) -> bytes
     if len(field) < 2:
         return config
     return config[:offset] + change(int.from_bytes(field, "little")).to_bytes(2, "little") + config[offset + 2 :]
+
+
+def _here(device_id: int) -> int:
+    """What is answered in this process, by the device or by the registers; rings stop one by one in any back-end."""
+    return ANSWERED_HERE.get(device_id, 0) | features.OFFERED_BY_PCI
 
 
 def _theirs(device_id: int) -> int:

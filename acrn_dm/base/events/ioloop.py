@@ -1,10 +1,10 @@
 """An epoll loop on one thread: kick eventfds, backend files, timers and work from other threads.
 
-Handlers run one at a time, on the loop's thread; ``epoll_wait`` runs without the GIL. A loop that has no thread is
-stepped by its owner (``step``), which is how tests drive devices without a thread and without a clock.
+Handlers run one at a time, on the loop's thread. Those in C (``poll``) run without the GIL, which the thread takes only
+when there is something for Python: handlers, timers, ``call_soon``. A loop that has no thread is stepped by its owner
+(``step``), which is how tests drive devices without a thread and without a clock.
 
-``_running`` is held while handlers run. It alone would be unfair: a loop that always has work takes it again before
-whoever waits for it has woken up. So a waiter closes ``_gate`` first, which the loop passes before each round.
+The run lock of ``poll`` is held while handlers run, of either kind.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
+from acrn_dm.base.events._poll import EventPoll
 from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.base.events.eventfd import SIGNALLED, drain
 
@@ -29,8 +30,6 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
 MIN_TIMERS = 64  # fewer are not worth looking through for cancelled ones
-FINE_S = 0.01  # timers sooner than this are waited for in microseconds
-FD_SETSIZE = 1024  # select(2) takes no larger descriptor
 
 Callback = Callable[[], object]
 
@@ -53,16 +52,13 @@ class IoLoop:
 
     name: str
     clock: Clock = attrs.field(default=REAL, repr=False)  # of its timers, and of the devices it serves
-    _epoll: select.epoll = attrs.field(factory=select.epoll, init=False, repr=False)
-    _wake: int = attrs.field(init=False)
+    poll: EventPoll = attrs.field(factory=EventPoll, init=False, repr=False)  # for handlers in C, which cimport it
     _handlers: dict[int, tuple[Callback, bool]] = attrs.field(factory=dict, init=False)
     _soon: deque[Callback] = attrs.field(factory=deque, init=False)
     _timers: list[tuple[float, int, Timer]] = attrs.field(factory=list, init=False)
     _sequence: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False, repr=False)
     _thread: threading.Thread | None = attrs.field(default=None, init=False)
-    _running: threading.RLock = attrs.field(factory=threading.RLock, init=False, repr=False)
-    _runner: int = attrs.field(default=0, init=False, repr=False)  # the thread that runs handlers now
-    _gate: threading.RLock = attrs.field(factory=threading.RLock, init=False, repr=False)
+    _runner: int = attrs.field(default=0, init=False, repr=False)  # the thread that runs Python handlers now
     # Re-entrant: a signal's handler may wake the loop while its thread is doing so.
     _wake_lock: threading.RLock = attrs.field(factory=threading.RLock, init=False, repr=False)
     _timers_full: int = attrs.field(default=MIN_TIMERS, init=False, repr=False)
@@ -71,8 +67,6 @@ class IoLoop:
     in_flight: int = attrs.field(default=0, init=False)  # work given to helper threads that will come back by call_soon
 
     def __attrs_post_init__(self) -> None:
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake, READ)
         self.clock.attach(self)
 
     def add(self, fd: int, callback: Callback, *, events: int = READ, eventfd: bool = False) -> None:
@@ -83,7 +77,7 @@ class IoLoop:
         before = self._handlers.get(fd)
         self._handlers[fd] = (callback, eventfd)  # first: it may be ready at once
         try:
-            self._epoll.register(fd, SIGNALLED if eventfd else events)
+            self.poll.register(fd, SIGNALLED if eventfd else events)
         except BaseException:
             if before is None:
                 del self._handlers[fd]
@@ -91,17 +85,21 @@ class IoLoop:
                 self._handlers[fd] = before
             raise
 
+    def attend(self, fd: int, callback: Callback) -> None:
+        """Call *callback* when the C handler of *fd* asks for Python (``EventPoll.ask``), until ``remove``."""
+        self._handlers[fd] = (callback, False)
+
     def modify(self, fd: int, events: int) -> None:
         """Change what *fd* is watched for; 0 watches for errors only."""
-        self._epoll.modify(fd, events)
+        self.poll.modify(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Forget *fd*; when this returns, its callback is neither running (unless we are in it) nor will it run
-        again.
+        """Forget *fd*; when this returns, its handler, in C or not, is neither running (unless we are in it) nor will
+        it run again.
         """
-        if self._handlers.pop(fd, None) is not None:
+        if self._handlers.pop(fd, None) is not None or self.poll.is_native(fd):
             with contextlib.suppress(OSError):
-                self._epoll.unregister(fd)
+                self.poll.unregister(fd)
         self.barrier()
 
     def barrier(self) -> None:
@@ -112,11 +110,11 @@ class IoLoop:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """No handler runs while the block does (unless the block is in one). Waits for the one that runs now."""
-        if self._runner == threading.get_ident():
-            yield  # the gate may be closed by somebody who waits for us
-        else:
-            with self._gate, self._running:
-                yield
+        self.poll.take()
+        try:
+            yield
+        finally:
+            self.poll.leave()
 
     def call_soon(self, callback: Callback) -> None:
         """Run *callback* on the loop's thread."""
@@ -162,7 +160,7 @@ class IoLoop:
         self._in_run = True
         try:
             while not self._stopping:
-                self.step(None)
+                self._round(None, stay=True)
         finally:
             self._in_run = False
 
@@ -179,25 +177,27 @@ class IoLoop:
         self.stop()
         self.clock.detach(self)
         with self._wake_lock:
-            if self._wake >= 0:
-                self._epoll.close()
-                os.close(self._wake)
-                self._wake = -1
+            self.poll.close()
 
     def step(self, timeout: float | None = 0.0) -> int:
         """Wait up to *timeout* seconds (None: for ever) for something to do, do it once; return how many handlers
         ran.
         """
-        events = self._wait(self._patience(timeout))
-        if self._runner != threading.get_ident():
-            with self._gate:
-                pass  # whoever has closed it comes first
-        with self._running:
-            outer, self._runner = self._runner, threading.get_ident()
-            try:
-                return sum(self._dispatch(fd) for fd, _ in events) + self._run_soon() + self._run_timers()
-            finally:
-                self._runner = outer
+        return self._round(timeout, stay=False)
+
+    def _round(self, timeout: float | None, *, stay: bool) -> int:
+        """*stay*: C handlers alone do not end the wait."""
+        events = self.poll.wait(self._patience(timeout), stay)
+        ran = self.poll.ran
+        if not events and not self._soon and not self._timers:
+            return ran
+        self.poll.take()
+        outer, self._runner = self._runner, threading.get_ident()
+        try:
+            return ran + sum(self._dispatch(fd) for fd, _ in events) + self._run_soon() + self._run_timers()
+        finally:
+            self._runner = outer
+            self.poll.leave()
 
     def run_until_idle(self, limit: int = 10_000, patience: float = 10.0) -> int:
         """Step until nothing is ready and nothing is in flight, but for what sleeps on a clock that stands still; for
@@ -215,19 +215,10 @@ class IoLoop:
                 break
         raise RuntimeError(f"loop {self.name} does not come to rest: {self.in_flight} in flight, {ran} handlers ran")
 
-    def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """epoll_wait, which counts whole milliseconds and rounds up: too long for queues that are polled. select(2)
-        counts microseconds, and an epoll descriptor is readable when something on it is ready.
-        """
-        if timeout and timeout < FINE_S and self._epoll.fileno() < FD_SETSIZE:
-            select.select([self._epoll], [], [], timeout)
-            timeout = 0.0
-        return self._epoll.poll(timeout)
-
     def _poke(self) -> None:
         with self._wake_lock:
-            if self._wake >= 0:  # closed: nobody will run what is added, and the number may be another file's by now
-                os.eventfd_write(self._wake, 1)
+            if self.poll.wake >= 0:  # closed: nobody will run what is added
+                os.eventfd_write(self.poll.wake, 1)
 
     def _patience(self, timeout: float | None) -> float | None:
         if self._soon:
@@ -240,10 +231,6 @@ class IoLoop:
         return due if timeout is None else min(timeout, due)
 
     def _dispatch(self, fd: int) -> int:
-        if fd == self._wake:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(fd)
-            return 0
         entry = self._handlers.get(fd)
         if entry is None:
             return 0

@@ -99,6 +99,7 @@ class BlkDevice(VirtioDevice):
         self._limits = Limits(capacity=0)
         self._pools: dict[int, WorkerPool[Job]] = {}
         self._left: tuple[WorkerPool[Job], ...] = ()  # of the last session
+        self._ending: dict[int, WorkerPool[Job]] = {}  # of queues that were reset alone
         self._flush: LastFlush | None = None
         self._resources: Resources | None = None
         self._retries: RetryQueue[Job] = RetryQueue(self._pause)
@@ -207,11 +208,29 @@ class BlkDevice(VirtioDevice):
         self.errors = 0
         self._mode.driver_ok(features)
         self._retries.open()
-        bdf = self.context.bdf
+        self._ending.clear()
         for queue in queues:
-            name = f"blk-{bdf.slot}:{bdf.func}-{queue.index}"
-            self._pools[queue.index] = WorkerPool(name, queue.loop, self._execute, self._finisher(queue))
-            self._pin(queue)
+            self.queue_enabled(queue)
+
+    def queue_enabled(self, queue: Queue) -> None:
+        """A pool for it."""
+        bdf = self.context.bdf
+        name = f"blk-{bdf.slot}:{bdf.func}-{queue.index}"
+        self._pools[queue.index] = WorkerPool(name, queue.loop, self._execute, self._finisher(queue))
+        self._pin(queue)
+
+    def queue_reset(self, queue: Queue) -> None:
+        """As ``cancel``, for the requests of one queue."""
+        pool = self._pools.pop(queue.index)
+        self._retries.drop(functools.partial(_is_for, pool))
+        pool.cancel()
+        pool.close()
+        self._ending[queue.index] = pool
+        self._left = (*self._left, pool)
+
+    def queue_busy(self, index: int) -> bool:
+        """Whether a thread is in the host's kernel for a request of a queue that was reset alone."""
+        return index in self._ending and self._ending[index].busy
 
     def handle_queue(self, queue: Queue) -> None:
         """Parse what is there; answer at once what needs no waiting, hand the rest to the threads."""

@@ -65,6 +65,8 @@ class NetDevice(VirtioDevice):
         self.pairs: tuple[Pair, ...] = ()
         self._control: Control | None = None
         self._header_bytes = 0  # of the packet headers that were negotiated
+        self._features = 0  # what a driver has negotiated, with its later choice of offloads
+        self._deaf: frozenset[int] = frozenset()  # pairs whose receive queue was reset alone
         self._pairs_used = 1  # 5.1.6.5.5: until the driver asks for more
         self._offloads: int | None = None  # what the driver chose of those it negotiated, if it did
         self._open = open_backend
@@ -156,17 +158,50 @@ class NetDevice(VirtioDevice):
         The queues of the pairs are missing where somebody else moves the frames.
         """
         wanted = features if self._offloads is None else features & ~GUEST_OFFLOADS | self._offloads
+        self._features = wanted
         if self._link and self.taps:
             self._header_bytes = header_bytes(features)
             self._configure(wanted & GUEST_OFFLOADS)
             self._attach(self._pairs_used)
-        count = self._pairs(features)
-        for i, pair in enumerate(self.pairs[:count]):
+        for i, pair in enumerate(self.pairs[: self._pairs(features)]):
             own = [q for q in queues if q.index // 2 == i]
             pair.start(own, wanted, up=bool(self._link), resting=i >= self._pairs_used)
-        control = [q for q in queues if features & CTRL_VQ and q.index == 2 * count]
-        if control:
-            self._control = Control(control[0], features, self.config.mq, self._set_pairs, self._set_offloads)
+        for queue in queues:
+            self._take_control(queue)
+
+    def _take_control(self, queue: Queue) -> None:
+        """Serve commands, if *queue* is where they come."""
+        features = self._features
+        if features & CTRL_VQ and queue.index == 2 * self._pairs(features):
+            self._control = Control(queue, features, self.config.mq, self._set_pairs, self._set_offloads)
+
+    def queue_reset(self, queue: Queue) -> None:
+        """Frames for a receive queue go to others, or nowhere where there is none (5.1.6.5.5.2)."""
+        pair = queue.index // 2
+        if self._control is not None and queue is self._control.queue:
+            self._control.close()
+            self._control = None
+        elif pair < len(self.pairs):
+            self.pairs[pair].release(queue)
+            if queue.index % 2 == 0:
+                self.receives(pair, False)
+
+    def queue_enabled(self, queue: Queue) -> None:
+        """As at DRIVER_OK."""
+        pair = queue.index // 2
+        self._take_control(queue)
+        if pair < min(len(self.pairs), self._pairs(self._features)):
+            self.pairs[pair].take(queue, self._features)
+            if queue.index % 2 == 0:
+                self.receives(pair, True)
+
+    def receives(self, pair: int, able: bool) -> None:
+        """Whether the receive queue of *pair* is there; it is not while the driver resets it alone. A tap with several
+        queues hands no frames to one that is not.
+        """
+        self._deaf = self._deaf - {pair} if able else self._deaf | {pair}
+        if self._link and len(self.taps) > 1:
+            self._told(lambda: self._attach(self._pairs_used))
 
     def handle_queue(self, queue: Queue) -> None:
         """Frames, buffers for them, or commands."""
@@ -182,6 +217,9 @@ class NetDevice(VirtioDevice):
         control, self._control = self._control, None
         if control is not None:
             control.close()
+        if self._deaf and self.taps and self._link:  # the interface's settings can be put back by an attached one only
+            self._told(lambda: self.taps[0].attach(True))
+        self._deaf = frozenset()
 
     def reset(self) -> None:
         """What the driver chose is the driver's."""
@@ -205,7 +243,7 @@ class NetDevice(VirtioDevice):
 
     def _attach(self, pairs: int) -> None:
         for i, tap in enumerate(self.taps):
-            tap.attach(i < pairs)
+            tap.attach(i < pairs and i not in self._deaf)
 
     def _set_pairs(self, pairs: int, done: Done) -> None:
         """The driver's VQ_PAIRS_SET. The interface's queues decide where frames go, whoever moves them; without an
@@ -230,6 +268,7 @@ class NetDevice(VirtioDevice):
         told = self._told(lambda: self._configure(offloads))
         if told:
             self._offloads = offloads
+            self._features = self._features & ~GUEST_OFFLOADS | offloads
             for pair in self.pairs:
                 pair.limit(offloads)
         return told

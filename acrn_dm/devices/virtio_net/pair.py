@@ -9,7 +9,7 @@ from acrn_dm.base.errors import GuestError
 from acrn_dm.base.events.ioloop import READ, WRITE
 from acrn_dm.devices.loopwork import FdWatch
 from acrn_dm.devices.virtio_net.backend import PacketFile
-from acrn_dm.devices.virtio_net.receive import Receiver
+from acrn_dm.devices.virtio_net.receive import BUDGET, Receiver
 from acrn_dm.devices.virtio_net.transmit import Transmitter
 from acrn_dm.virtio.queue import Queue
 
@@ -31,18 +31,37 @@ class Pair:
     tx: Transmitter | None = attrs.field(default=None, init=False)
     up: bool = attrs.field(default=True, init=False)
     resting: bool = attrs.field(default=False, init=False)
+    deaf: bool = attrs.field(default=False, init=False)  # the receive queue was reset alone
     _watch: FdWatch | None = attrs.field(default=None, init=False)
 
     def start(self, queues: Iterable[Queue], features: int, *, up: bool, resting: bool) -> None:
         """Serve those of its two queues that are enabled; the first look at the rings is what watches the tap."""
-        self.up, self.resting = up, resting
+        self.up, self.resting, self.deaf = up, resting, False
         for queue in queues:
+            self.take(queue, features)
+
+    def take(self, queue: Queue, features: int) -> None:
+        """Serve *queue*, one of the two."""
+        if self._watch is None:
+            self._watch = FdWatch(queue.loop, self.tap.fd, self.guard(self._ready))
+        with self._watch.loop.held():
             if queue.index % 2 == 0:
-                self.rx = Receiver(queue, self.tap, features)
+                self.rx, self.deaf = Receiver(queue, self.tap, features), False
             else:
                 self.tx = Transmitter(queue, self.tap, features)
-            if self._watch is None:
-                self._watch = FdWatch(queue.loop, self.tap.fd, self.guard(self._ready))
+
+    def release(self, queue: Queue) -> None:
+        """The driver resets *queue* alone: when this returns nothing of it is used any more. Frames that come while
+        there is no receive queue are dropped (5.1.6.5.5.2).
+        """
+        if self._watch is None:
+            return
+        with self._watch.loop.held():
+            if queue.index % 2 == 0:
+                self.rx, self.deaf = None, True
+            else:
+                self.tx = None
+            self._follow()
 
     def stop(self) -> None:
         """Let go of the queues; frames that wait in the tap are the next driver's."""
@@ -106,13 +125,21 @@ class Pair:
     def _follow(self) -> None:
         """Watch the tap for what the queues wait for."""
         if self._watch is not None:
-            events = READ if self.up and not self.resting and self.rx is not None and self.rx.reads else 0
+            reads = self.deaf or (self.rx is not None and self.rx.reads)
+            events = READ if self.up and not self.resting and reads else 0
             events |= WRITE if self.up and self.tx is not None and self.tx.blocked else 0
             self._watch.want(events)
 
     def _receive(self) -> None:
-        if self.rx is not None and not self.resting:
+        if self.deaf:
+            self._drop()
+        elif self.rx is not None and not self.resting:
             self.rx.pump()
+
+    def _drop(self) -> None:
+        for _ in range(BUDGET):
+            if self.tap.read(memoryview(bytearray(1))) is None:  # the kernel cuts what does not fit
+                return
 
     def _gone(self, error: OSError) -> None:
         self.up = False

@@ -15,6 +15,7 @@ from acrn_dm.backends.kernel.node import VhostNode, VhostQueue
 from acrn_dm.base.errors import HostError
 from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.devices.virtio_net.request import MRG_RXBUF
+from acrn_dm.virtio.backend import Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
 
 
@@ -28,6 +29,7 @@ class NetVhost(KernelVhost):
 
     path = "/dev/vhost-net"
     resets_owner = True
+    stops_one_queue = True
     kernel_features = MRG_RXBUF
 
     def __init__(self, device: VirtioDevice, open_node: Callable[[str], VhostNode] = NodeFile) -> None:
@@ -53,6 +55,20 @@ class NetVhost(KernelVhost):
             for queue in reversed(queues):
                 self._receivers.pop(queue.index, None)
                 stack.callback(node.net_set_backend, queue.local, -1)
+
+    def reset_remote(self, index: int) -> bool:
+        """The tap hands no frames to a pair that has no receive queue."""
+        super().reset_remote(index)
+        if index % 2 == 0:
+            cast(NetDevice, self.device).receives(index // 2, False)
+        return True
+
+    def enable_remote(self, session: Session, queue: SessionQueue) -> bool:
+        """And does so again."""
+        enabled = super().enable_remote(session, queue)
+        if queue.index % 2 == 0:
+            cast(NetDevice, self.device).receives(queue.index // 2, True)
+        return enabled
 
     def queues_changed(self, done: Callable[[], None]) -> None:
         """See the module. What can't be switched any more costs the driver a reset."""

@@ -7,8 +7,7 @@ access takes the same way as on KVM: RAM, then ioeventfds, then the device model
 import errno
 import mmap
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -19,6 +18,7 @@ from acrn_dm.contract.hypervisor import Dispatch, VmEvent
 from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.hypervisors.lifecycle import AT_REST, OPEN, Lifecycle, State
+from acrn_dm.hypervisors.sim.accesses import Accesses
 from acrn_dm.hypervisors.sim.irq import InterruptController, KickTable
 from acrn_dm.memory.guest_memory import MemoryRegion
 
@@ -54,10 +54,10 @@ class SimVm:
     _life: Lifecycle = attrs.field(factory=Lifecycle, init=False)
     _faults: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict, init=False, repr=False)
     _lock: threading.RLock = attrs.field(factory=threading.RLock, init=False, repr=False)  # the lists and tables above
-    _inside: list[int] = attrs.field(factory=list, init=False, repr=False)  # threads that are in an access
-    _left: threading.Condition = attrs.field(factory=threading.Condition, init=False, repr=False)  # _inside, state
+    _access: Accesses = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        self._access = Accesses(self._life)
         self.kicks = KickTable(self._tell)
         self.interrupts = InterruptController(self.ioapic_pins, self._tell)
 
@@ -104,20 +104,20 @@ class SimVm:
     def pio_read(self, port: int, size: int) -> int:
         """IN. Raises RuntimeError unless the vCPUs run, as do all accesses."""
         _check_access(size, (1, 2, 4), port, 1 << 16)
-        with self._access():
+        with self._access:
             return self._dispatch.pio_read(port, size) & _ones(size)
 
     def pio_write(self, port: int, size: int, value: int) -> None:
         """OUT."""
         _check_access(size, (1, 2, 4), port, 1 << 16)
-        with self._access():
+        with self._access:
             if not self._take_kick(Space.PIO, port, size, value & _ones(size)):
                 self._dispatch.pio_write(port, size, value & _ones(size))
 
     def mmio_read(self, gpa: int, size: int) -> int:
         """Load, from RAM or a device."""
         _check_access(size, (1, 2, 4, 8), gpa, 1 << 52)
-        with self._access():
+        with self._access:
             ram = self._ram(gpa, size)
             if ram is not None:
                 mapping, offset = ram
@@ -128,7 +128,7 @@ class SimVm:
         """Store, to RAM or a device."""
         _check_access(size, (1, 2, 4, 8), gpa, 1 << 52)
         value &= _ones(size)
-        with self._access():
+        with self._access:
             ram = self._ram(gpa, size)
             if ram is not None:
                 mapping, offset = ram
@@ -138,7 +138,7 @@ class SimVm:
 
     def vcpu_ends(self, event: VmEvent, detail: str = "") -> None:
         """A vCPU can't go on."""
-        with self._access():
+        with self._access:
             self._dispatch.vm_event(event, detail)
 
     # The contract
@@ -182,9 +182,7 @@ class SimVm:
     def resume(self) -> None:
         """Allow accesses again."""
         self._record("resume")
-        with self._left:
-            if self._life.state is State.PAUSED:
-                self._life.state = State.RUNNING
+        self._access.go_on()
 
     def reset(self, *, full: bool = False) -> None:
         """Back to power-on; no accesses, bindings gone, memory mapped."""
@@ -246,28 +244,11 @@ class SimVm:
         for watcher in tuple(self.watchers):
             watcher(event)
 
-    @contextmanager
-    def _access(self) -> Iterator[None]:
-        me = threading.get_ident()
-        with self._left:
-            self._life.require("an access of the guest", State.RUNNING)
-            self._inside.append(me)
-        try:
-            yield
-        finally:
-            with self._left:
-                self._inside.remove(me)
-                self._left.notify_all()
-
     def _rest(self, call: str, state: State, allowed: tuple[State, ...]) -> None:
         """Go to *state* from one of the *allowed* ones, and wait until no access is under way."""
-        if threading.get_ident() in self._inside:
-            raise RuntimeError(f"{call} waits for the vCPU threads and can't be called on one")
+        self._access.require_outside(call)
         self._record(call)
-        with self._left:
-            if self._life.state in allowed:
-                self._life.state = state
-            self._left.wait_for(lambda: not self._inside)
+        self._access.rest(state, allowed)
 
     def _power_off(self) -> None:
         with self._lock:

@@ -1,25 +1,19 @@
 # A descriptor chain after the walk, whatever ring it came from: segments in C, bytes to Python.
 
 from acrn_dm.ring.native._memory cimport FrSegment, MemoryMap
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from acrn_dm.ring.native._records cimport FrChain, FrVirtqueue
+from libc.stdint cimport uint8_t, uint32_t
 
 cdef enum:
     FR_INLINE_SEGMENTS = 4                  # chains up to this long need no allocation of their own
-
-cdef struct FrChain:
-    FrSegment *segments       # n_out device-readable ones, then n_in device-writable ones
-    uint32_t n_out
-    uint32_t n_in
-    uint32_t out_bytes
-    uint32_t in_bytes
-    uint16_t head             # descriptor index: the chain's name in the used ring
-    uint16_t position         # avail index it was taken at
 
 
 cdef class RingBase:
     cdef MemoryMap memory                   # keeps every pointer of the ring valid
     cdef bint closed
+    cdef FrVirtqueue queue                  # filled in by the format's class
     cdef int open(self, MemoryMap memory) except -1
+    cdef FrVirtqueue *virtqueue(self) noexcept
 
 
 cdef class Chain:

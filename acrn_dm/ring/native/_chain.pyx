@@ -32,6 +32,10 @@ cdef class RingBase:
         self.closed = False
         return 0
 
+    cdef FrVirtqueue *virtqueue(self) noexcept:
+        """The ring in C, for whoever serves it without Python; good until ``close``."""
+        return &self.queue
+
     def close(self):
         """Let go of the memory; again is harmless. Chains not pushed die; their views stay valid until released."""
         if self.closed:

@@ -1,23 +1,16 @@
 # The split virtqueue of virtio 1.4 (2.7), device side: pop, push, publish, kicks; in C and as a Python class.
 
 from acrn_dm.ring.native._atomics cimport fr_store_u32
-from acrn_dm.ring.native._chain cimport FrChain, RingBase
+from acrn_dm.ring.native._chain cimport RingBase
 from acrn_dm.ring.native._layout cimport used_element, used_element_len
 from acrn_dm.ring.native._memory cimport FrSegment
+from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrRing
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_OK
-from acrn_dm.ring.native._walk cimport FrRing
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef enum:
     FR_MAX_BATCH = 256        # chains one fr_pop_batch can return
     FR_MAX_DESCRIPTORS = 1024  # of one chain through an indirect table, where the queue is smaller; QEMU's limit
-
-cdef struct FrBatch:
-    FrChain *chains
-    FrSegment *segments       # shared by all chains of the batch, recycled by the next
-    uint32_t max_chains
-    uint32_t max_segments
-    uint32_t n_chains         # filled in by fr_pop_batch
 
 # Take one chain; *segments* has room for *room* of them. FR_EMPTY, or a negative status, which breaks the ring.
 cdef int fr_pop(FrRing *ring, FrChain *chain, FrSegment *segments, uint32_t room) noexcept nogil

@@ -201,6 +201,7 @@ cdef class SplitRing(RingBase):
         self.batch.segments = <FrSegment *>PyMem_Calloc(self.batch.max_segments, sizeof(FrSegment))
         if ring.in_flight == NULL or self.batch.chains == NULL or self.batch.segments == NULL:
             raise MemoryError()
+        self.queue.split = ring
         self.open(memory)
 
     def __dealloc__(self):

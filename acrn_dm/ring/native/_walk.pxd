@@ -5,34 +5,16 @@
 # once, every loop is bounded by a number of ours. No Python object is touched.
 
 from acrn_dm.ring.native._atomics cimport fr_unlikely
-from acrn_dm.ring.native._chain cimport FrChain
 from acrn_dm.ring.native._layout cimport (
     FR_DESC_F_INDIRECT, FR_DESC_F_NEXT, FR_DESC_F_WRITE, FR_DESC_SIZE, Descriptor, load_fields,
 )
 from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, copy_from_ram, fr_in_ram, fr_translate
+from acrn_dm.ring.native._records cimport FrChain, FrRing
 from acrn_dm.ring.native._status cimport (
     FR_E_ADDRESS, FR_E_INDIRECT_ADDRESS, FR_E_INDIRECT_LEN, FR_E_INDIRECT_NESTED, FR_E_INDIRECT_NEXT, FR_E_INDIRECT_OFF,
     FR_E_NEXT, FR_E_ORDER, FR_E_ROOM, FR_E_TOO_LONG, FR_E_TOTAL, FR_OK,
 )
 from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t, uint64_t
-
-cdef struct FrRing:
-    const FrMemory *memory
-    const uint8_t *desc       # size entries of FR_DESC_SIZE
-    const uint8_t *avail      # le16 flags, le16 idx, le16 ring[size], le16 used_event
-    uint8_t *used             # le16 flags, le16 idx, {le32 id, le32 len} ring[size], le16 avail_event
-    uint8_t *in_flight        # one byte per head: popped and not yet pushed
-    uint32_t size
-    uint32_t max_descriptors  # of one chain
-    uint16_t next_avail       # index of the next available entry to take
-    uint16_t seen_avail       # shadow of avail.idx; next_avail <= seen_avail <= next_avail + size, modulo 2^16
-    uint16_t next_used        # index the next pushed element gets
-    uint16_t published_used   # used.idx as the driver sees it
-    bint event_idx
-    bint indirect
-    int status                # FR_OK, or the fault that broke the ring for good
-    uint32_t fault_index
-    uint64_t fault_value
 
 cdef struct Table:
     const uint8_t *hva    # NULL: an indirect table that lies across touching regions

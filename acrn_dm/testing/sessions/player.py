@@ -120,10 +120,7 @@ class Player:
         queue = self.driver.queues.get(action.queue)
         if queue is None:
             return
-        for index, row in enumerate(action.descriptors[: queue.ring.layout.size]):
-            queue.ring.write_desc(index, *row)
-        queue.ring.make_available(action.head)
-        queue.ring.publish()
+        queue.ring.poke(action.descriptors[: queue.ring.layout.size], action.head)
         self.driver.registers.notify(action.queue)
         self.machine.settle()
         self.driver.reset()

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import attrs
 from hypothesis import strategies as st
 
-from acrn_dm.ring.driver import DriverRing, table_bytes
+from acrn_dm.ring.driver import table_bytes
 from acrn_dm.ring.factory import make_driver_ring, ring_format
 from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, RingMemory
+from acrn_dm.ring.ring import DriverSide
 from acrn_dm.testing.sessions.actions import Descriptor
 
 Shape = tuple[tuple[bytes, ...], tuple[int, ...]]  # contents of readable buffers, lengths of writable ones
@@ -44,7 +45,7 @@ class RingCase:
     start: int
     chains: tuple[tuple[Shape, bool], ...]
 
-    def fill(self, memory: RingMemory, gpa: int) -> DriverRing:
+    def fill(self, memory: RingMemory, gpa: int) -> DriverSide:
         """Lay the ring out in *memory* from *gpa* on, its buffers behind it, and publish all chains."""
         layout = ring_format(self.features).lay_out(gpa, self.size, 4096)
         ring = make_driver_ring(self.features, layout, memory, start=self.start)

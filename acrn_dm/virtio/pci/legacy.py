@@ -5,11 +5,12 @@ Twenty bytes of header, four more with the vectors while MSI-X is enabled, then 
 
 from collections.abc import Callable
 
-from acrn_dm.virtio.core import QueueConfig, VirtioCore
+from acrn_dm.virtio.core import VirtioCore
 from acrn_dm.virtio.defs import NO_VECTOR
 from acrn_dm.virtio.features import LOW_WORD
 from acrn_dm.virtio.pci.device_config import DeviceConfig
 from acrn_dm.virtio.pci.registers import Register, RegisterMap
+from acrn_dm.virtio.queue_config import QueueConfig
 
 HEADER_SIZE = 20
 HEADER_SIZE_MSIX = 24

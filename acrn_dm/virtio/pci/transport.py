@@ -23,7 +23,7 @@ from acrn_dm.pci.eventfds import KickAddress
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, is_queue_size
 from acrn_dm.virtio import choice, defs, features
-from acrn_dm.virtio.core import QueueConfig, VirtioCore
+from acrn_dm.virtio.core import VirtioCore
 from acrn_dm.virtio.dataplane import DataPlane
 from acrn_dm.virtio.defs import Status
 from acrn_dm.virtio.device import VirtioDevice
@@ -35,9 +35,11 @@ from acrn_dm.virtio.pci.interrupts import Interrupts
 from acrn_dm.virtio.pci.legacy import LegacyBar
 from acrn_dm.virtio.pci.modern import ModernBar
 from acrn_dm.virtio.placement import USERSPACE, Placement
+from acrn_dm.virtio.queue_config import QueueConfig
 from acrn_dm.virtio.strict.bars import StrictLegacyBar, StrictModernBar
 from acrn_dm.virtio.strict.registers import RegisterRules
 from acrn_dm.virtio.strict.report import StrictReport
+from acrn_dm.virtio.switches import offered_by_pci
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +137,8 @@ class VirtioPci(PciFunction, Generic[D]):
         if problem is not None:
             raise PluginError(problem, provenance=f"device {self.context.kind}")
         self.data_plane.backend = choice.realize(self.data_plane.backend, self._fallback, resources)
-        self.core.offer(self.data_plane.backend.offer(offered | features.OFFERED_BY_TRANSPORT))
+        ours = features.OFFERED_BY_TRANSPORT | offered_by_pci(self.context.switches)
+        self.core.offer(self.data_plane.backend.offer(offered | ours))
 
     def reset(self) -> None:
         """Machine reset: the device's own reset first, then the function's."""
@@ -250,6 +253,28 @@ class VirtioPci(PciFunction, Generic[D]):
             self.data_plane.stop()
             raise
 
+    def reset_queue(self, queue: QueueConfig) -> None:
+        """The others go on."""
+        try:
+            self.data_plane.reset_queue(queue.index)
+        except Exception:
+            self.data_plane.stop()
+            raise
+
+    def queue_busy(self, queue: QueueConfig) -> bool:
+        """As the backend says."""
+        return self.data_plane.queue_busy(queue.index)
+
+    def enable_queue(self, queue: QueueConfig) -> None:
+        """With eventfds of its own, as at DRIVER_OK."""
+        resources = self._resources
+        assert resources is not None
+        try:
+            self.data_plane.enable_queue(resources, self.msix, queue, self._kick_address)
+        except Exception:
+            self.data_plane.stop()
+            raise
+
     def device_config(self) -> bytes:
         """The device's configuration space, as whoever moves its data knows it."""
         size = self.device.config_size
@@ -351,15 +376,20 @@ class VirtioPci(PciFunction, Generic[D]):
         resources.main_loop.call_soon(locked)
 
     def _kick_address(self, index: int) -> KickAddress | None:
-        """Where the driver in charge notifies queue *index*: a legacy one by its value, a modern one by its place."""
+        """Where the driver in charge notifies queue *index*: a legacy one by its value, a modern one by its place.
+
+        With NOTIFICATION_DATA it writes four bytes, whatever their value. A binding without a value to match takes them
+        on KVM and on ACRN, which both compare the length; a kick of two bytes is served by the register then.
+        """
         bar = self.bars[LEGACY_BAR if self.core.legacy and LEGACY_BAR in self.bars else MODERN_BAR]
-        if not bar.mapped:
+        if not bar.mapped or self.strict is not None:  # kicks are looked at, too
             return None
         if bar.is_io:
             at = bar.base + legacy.NOTIFY_OFFSET
             return KickAddress(space=Space.PIO, addr=at, len=legacy.NOTIFY_LENGTH, datamatch=index)
         at = bar.base + modern.NOTIFY_OFFSET + modern.NOTIFY_MULTIPLIER * index
-        return KickAddress(space=Space.MMIO, addr=at, len=2)
+        length = 4 if self.core.driver_features & features.NOTIFICATION_DATA else 2
+        return KickAddress(space=Space.MMIO, addr=at, len=length)
 
 
 def layout_problem(device: VirtioDevice) -> str | None:

@@ -32,6 +32,7 @@ class RegisterRules:
         self._was_reset = False
         self._awaits_reset = False  # 0 was written, and the status has not read 0 since
         self._unread = False  # FEATURES_OK was written, and the status not read since
+        self._ending: set[int] = set()  # queues whose reset was asked for and has not been seen complete
         self._wide: int | None = None  # the field whose first half was read last
         self._generation_read = False  # by the last access
         self._wants_generation: int | None = None  # the field that was read, and the next access should read it
@@ -43,6 +44,8 @@ class RegisterRules:
         if name == "device_status":
             self._unread = False
             self._awaits_reset &= value != 0
+        elif name == "queue_reset" and not value:
+            self._ending.discard(self._core.queue_select)
         elif name.startswith("isr") and self._msix_enabled():
             self._broken("isr.msix", "reads the ISR status with MSI-X enabled")
         self._follow_generation(name)
@@ -78,8 +81,17 @@ class RegisterRules:
             self._broken("reset.wait", f"writes {name} after a reset that it has not seen complete")
         if name in READ_ONLY:
             self._broken("common.read_only", f"writes {name}")
-        elif name in ("device_status", "driver_feature", "driver_features", "queue_enable", "queue_size"):
+        elif name in (
+            "device_status",
+            "driver_feature",
+            "driver_features",
+            "queue_enable",
+            "queue_size",
+            "queue_reset",
+        ):
             getattr(self, f"_{name}")(value)
+        if name in QUEUE_FIELDS or name == "queue_enable":
+            self._reset_was_seen(name)
         if name in QUEUE_FIELDS:
             self._queue_field(name)
 
@@ -94,14 +106,25 @@ class RegisterRules:
         """The driver accesses *size* bytes at *offset* of the common configuration, where no register is like that."""
         self._broken("config.width", f"accesses {size} bytes at {offset:#x} of the common configuration")
 
-    def notified(self, queue: int) -> None:
-        """The driver notifies *queue* by a register write. Legacy drivers may do so early (3.1.2)."""
-        if not self._legacy and not self._core.status & Status.DRIVER_OK:
+    def notified(self, queue: int, size: int, value: int) -> None:
+        """The driver notifies *queue* by writing *value*, of *size* bytes, to its place. Legacy drivers may do so early
+        (3.1.2), and have another register for it.
+        """
+        core = self._core
+        if not core.status & Status.DRIVER_OK:
             self._broken("notify.early", "notifies before DRIVER_OK", queue)
+        if queue >= len(core.queues) or not core.status & Status.FEATURES_OK:
+            return
+        wanted = 4 if core.driver_features & features.NOTIFICATION_DATA else 2
+        if size != wanted:
+            self._broken("notify.width", f"notifies by {size} bytes instead of {wanted}", queue)
+        elif value & 0xFFFF != queue:
+            self._broken("notify.queue", f"notifies queue {queue} by {value:#x}", queue)
 
     def _device_status(self, value: int) -> None:
         if value == 0:
             self._was_reset, self._awaits_reset, self._unread = True, not self._legacy, False
+            self._ending.clear()
             return
         self._reset_comes_first()
         if self._core.resetting:
@@ -172,7 +195,7 @@ class RegisterRules:
         self._has_read_again("enables a queue")
         if value != 1:
             self._broken("queue.enable_0", f"writes {value} to queue_enable", core.queue_select)
-        if core.status & Status.DRIVER_OK:
+        if core.status & Status.DRIVER_OK and not (queue and queue.renewable):
             self._broken("queue.late", "enables a queue after DRIVER_OK", core.queue_select)
             return
         if queue is None or value != 1:
@@ -183,6 +206,21 @@ class RegisterRules:
         for part in ring_format(core.driver_features).parts(layout):
             if part.gpa % part.alignment:
                 self._broken("queue.alignment", f"puts the {part.name} at {part.gpa:#x}", queue.index)
+
+    def _queue_reset(self, value: int) -> None:
+        core = self._core
+        if value != 1:
+            self._broken("queue.reset_0", f"writes {value} to queue_reset", core.queue_select)
+        elif not core.driver_features & features.RING_RESET:
+            self._broken("queue.reset_feature", "resets a queue without RING_RESET", core.queue_select)
+        else:
+            self._ending.add(core.queue_select)
+
+    def _reset_was_seen(self, name: str) -> None:
+        queue = self._core.queue_select
+        if queue in self._ending:
+            self._ending.discard(queue)
+            self._broken("queue.reset_wait", f"writes {name} after a queue reset not seen complete", queue)
 
     def _queue_size(self, value: int) -> None:
         if not self._legacy and not is_queue_size(value):

@@ -12,6 +12,7 @@ from acrn_dm.devices.virtio_net.request import (
     MQ,
 )
 from acrn_dm.testing.driver import NEEDS_RESET
+from acrn_dm.virtio.features import ACCESS_PLATFORM, OFFERED_BY_PCI
 from tests.backends.kernel.kernel_rig import VhostCard, vhost_card
 from tests.virtio.pause import pause, resume
 
@@ -180,3 +181,60 @@ def test_pairs_work_in_this_process_as_well() -> None:
         for queue in (1, 3):
             done = card.driver.queue(queue).transfer([bytes(12) + bytes(60)])
             assert done.written == 0
+
+
+def test_receive_queue_that_is_reset_has_no_tap_and_no_ring_in_the_kernel() -> None:
+    with vhost_card("tap=t0,vhost,mq=2") as card:
+        card.driver.start()
+        assert command(card, 4, 4, 0, b"\x02\x00") == ACK_OK
+        card.kernel.take_log()
+        card.driver.reset_queue(2)
+        assert [tap.attached for tap in card.taps] == [True, False]
+        assert [call for call in card.kernel.take_log() if "eventfd" not in call and "irqfd" not in call] == [
+            "NET_SET_BACKEND 0 -1",
+            "SET_VRING_KICK 0 -1",
+            "SET_VRING_CALL 0 -1",
+            "SET_VRING_ERR 0 -1",
+        ]
+        for queue in (0, 1, 3):
+            assert card.echo(queue) == b"ba"
+        card.driver.setup_queue(2, size=16)
+        assert [tap.attached for tap in card.taps] == [True, True]
+        for _ in range(40):
+            assert card.echo(2) == b"ba"
+
+
+def test_all_queues_of_a_pair_come_back_and_a_reset_leaves_nothing() -> None:
+    with vhost_card("tap=t0,vhost,mq=2") as card:
+        card.driver.start()
+        for index in (0, 1, 4):
+            card.driver.reset_queue(index)
+        for index in (1, 4, 0):
+            card.driver.setup_queue(index)
+        for index in (0, 1, 3):
+            assert card.echo(index) == b"ba"
+        assert command(card, 4, 4, 0, b"\x02\x00") == ACK_OK
+        card.driver.reset_queue(0)
+        card.driver.reset()
+        assert card.nothing_is_left
+        assert card.taps[0].attached
+
+
+def test_queue_that_the_kernel_does_not_let_go_of_costs_the_driver_a_reset() -> None:
+    with vhost_card() as card:
+        card.driver.start()
+        card.kernel.fail(errno.EBUSY, call="NET_SET_BACKEND")
+        card.driver.registers.write("queue_select", 0)
+        card.driver.registers.write("queue_reset", 1)
+        assert card.driver.status & NEEDS_RESET
+        card.driver.reset()
+        assert card.nothing_is_left
+
+
+def test_kernel_hears_of_no_feature_that_ends_at_the_registers() -> None:
+    """ACCESS_PLATFORM above all: the kernel would ask for translations (VHOST_IOTLB) that nobody gives."""
+    with vhost_card() as card:
+        assert card.driver.start() & OFFERED_BY_PCI == OFFERED_BY_PCI
+        assert card.kernel.features & ACCESS_PLATFORM
+        assert not card.kernel.nodes[0].acked & OFFERED_BY_PCI
+        assert card.echo(0) == b"ba"

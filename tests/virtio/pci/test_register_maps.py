@@ -14,7 +14,7 @@ def test_common_configuration_has_the_offsets_of_the_specification() -> None:
             assert (ours[f"{name}_lo"], ours[f"{name}_hi"]) == ((offset, 4), (offset + 4, 4))
         else:
             assert ours[name] == (offset, size)
-    assert modern.COMMON.size == 0x38
+    assert modern.COMMON.size == 0x3C
 
 
 def test_legacy_header_has_the_offsets_of_the_specification() -> None:

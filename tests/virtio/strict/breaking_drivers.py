@@ -12,6 +12,8 @@ from acrn_dm.testing.driver import (
     FAILED,
     FEATURES_OK,
     INDIRECT_DESC,
+    NOTIFICATION_DATA,
+    RING_RESET,
     VERSION_1,
 )
 
@@ -46,7 +48,7 @@ def expose(driver: VirtioDriver, *descriptors: tuple[int, int, int, int], featur
 
 def look(queue: DriverQueue) -> None:
     queue.ring.publish()
-    queue.driver.registers.notify(queue.index)
+    queue.driver.notify(queue.index)
     queue.driver.machine.settle()
 
 
@@ -196,7 +198,7 @@ def _(driver: VirtioDriver) -> None:
 def _(driver: VirtioDriver) -> None:
     driver.negotiate()
     driver.setup_queue(QUEUE)
-    driver.registers.notify(QUEUE)
+    driver.notify(QUEUE)
 
 
 @breaks("isr.msix")
@@ -210,7 +212,7 @@ def _(driver: VirtioDriver) -> None:
     queue = started(driver)
     queue.transfer([b"a"])
     queue.ring.set_avail_idx(0)
-    driver.registers.notify(QUEUE)
+    driver.notify(QUEUE)
     driver.machine.settle()
 
 
@@ -218,7 +220,7 @@ def _(driver: VirtioDriver) -> None:
 def _(driver: VirtioDriver) -> None:
     queue = started(driver)
     queue.ring.set_avail_idx(queue.ring.layout.size + 1)
-    driver.registers.notify(QUEUE)
+    driver.notify(QUEUE)
     driver.machine.settle()
 
 
@@ -340,3 +342,39 @@ def _(driver: VirtioDriver) -> None:
     rows = [(RAM, 4, DESC_F_NEXT, n + 1) for n in range(64)]
     inner = table(driver, *rows, (RAM, 4, 0, 0))
     expose(driver, (inner, 16 * 65, DESC_F_INDIRECT, 0), features=INDIRECT_DESC)
+
+
+def resettable(driver: VirtioDriver) -> VirtioDriver:
+    started(driver, RING_RESET)
+    driver.registers.write("queue_select", QUEUE)
+    return driver
+
+
+@breaks("queue.reset_0")
+def _(driver: VirtioDriver) -> None:
+    resettable(driver).registers.write("queue_reset", 0)
+
+
+@breaks("queue.reset_feature")
+def _(driver: VirtioDriver) -> None:
+    started(driver, 0)
+    driver.registers.write("queue_select", QUEUE)
+    driver.registers.write("queue_reset", 1)
+
+
+@breaks("queue.reset_wait")
+def _(driver: VirtioDriver) -> None:
+    resettable(driver).registers.write("queue_reset", 1)
+    driver.registers.write("queue_size", 16)
+
+
+@breaks("notify.width")
+def _(driver: VirtioDriver) -> None:
+    started(driver, NOTIFICATION_DATA)
+    driver.registers.notify(QUEUE)
+
+
+@breaks("notify.queue")
+def _(driver: VirtioDriver) -> None:
+    started(driver, NOTIFICATION_DATA)
+    driver.registers.notify_data(QUEUE, QUEUE + 1, 0)  # type: ignore[attr-defined]

@@ -61,7 +61,7 @@ def test_chain_that_comes_between_the_look_and_the_taking_is_served_without_alar
         monkeypatch.setattr(SplitRules, "_look", look_and_let_one_come)
         for text in sent:
             queue.send([text], [4])
-        driver.registers.notify(0)
+        driver.notify(0)
         machine.settle()
         assert [c.data[: c.written] for c in queue.completed()] == [text[::-1] for text in [*sent, b"late"]]
         for _ in range(3):
@@ -129,7 +129,7 @@ def test_table_as_large_as_memory_costs_no_more_than_a_chain_may_have(monkeypatc
         driver.queue(0).ring.write_desc(0, at, 4096 * 16, 4, 0)
         driver.queue(0).ring.make_available(0)
         driver.queue(0).ring.publish()
-        driver.registers.notify(0)
+        driver.notify(0)
         machine.settle()
         assert broken(machine) == ["indirect.too_long"]
         assert len(reads) < 4 * 65
@@ -224,7 +224,7 @@ def test_each_clause_is_logged_once_with_device_queue_and_section(caplog: pytest
         driver.start(0)
         for _ in range(2):
             driver.queue(0).ring.set_avail_idx(65)
-            driver.registers.notify(0)
+            driver.notify(0)
             machine.settle()
             driver.start(0)
         assert broken(machine) == ["avail.too_many"] * 2

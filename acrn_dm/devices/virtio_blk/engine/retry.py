@@ -64,6 +64,12 @@ class RetryQueue(Generic[J]):
                 else:
                     self._going.append(job)
 
+    def drop(self, whose: Callable[[J], bool]) -> None:
+        """Nobody waits any more for the jobs *whose* queue was reset."""
+        with self._lock:
+            self._jobs = [job for job in self._jobs if not whose(job)]
+            self._going = [job for job in self._going if not whose(job)]
+
     def close(self) -> list[J]:
         """The device stops: return what is here, and keep nothing from now on."""
         with self._lock:

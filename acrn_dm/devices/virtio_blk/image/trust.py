@@ -20,6 +20,8 @@ from collections.abc import Iterator
 
 import attrs
 
+from acrn_dm.devices.virtio_blk.image._standing import Standing
+
 BLKGETSIZE64 = 0x80081272  # linux/fs.h
 SIZE = struct.Struct("=Q")
 
@@ -37,24 +39,28 @@ class Trust:
     fd: int
     end: int
     is_block_device: bool = False
-    _cut: bool = attrs.field(default=False, init=False)
-    _lost: str = attrs.field(default="", init=False)  # what the fdatasync that failed said
-    # Counts beginnings and ends of changes that wait for a flush; those up to _stable are on the medium.
-    _changes: int = attrs.field(default=0, init=False)
-    _stable: int = attrs.field(default=0, init=False)
+    standing: Standing = attrs.field(init=False, repr=False)  # what is known, with who executes without the GIL
+    _told: bool = attrs.field(default=False, init=False)
+    _why: str = attrs.field(default="", init=False)  # what the fdatasync that failed said
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
-    _syncing: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+
+    @standing.default
+    def _nothing_known(self) -> Standing:
+        return Standing(self.fd, self.end, self.is_block_device)
 
     def whole(self) -> bool:
         """Whether the file has had its length all the time."""
-        if not self._cut and (size := self._size()) < self.end:
+        known = self.standing.cut
+        if (known and not self._told) or (not known and self._size() < self.end):
             with self._lock:
-                told, self._cut = self._cut, True
+                told, self._told = self._told, True
+                self.standing.cut = True
             if not told:
+                size = self._size()
                 log.error(
                     "an image in use was cut from %d to %d bytes: every request fails from now on", self.end, size
                 )
-        return not self._cut
+        return not self.standing.cut
 
     def _size(self) -> int:
         if self.is_block_device:  # whose lseek waits for a discard under way
@@ -68,24 +74,23 @@ class Trust:
 
     def require_kept(self) -> None:
         """Raise LostError once something that was acknowledged is known to be lost."""
-        if self._lost:
-            raise LostError(errno.EIO, f"an earlier flush failed ({self._lost}); the image has to be opened anew")
+        if self.standing.lost:
+            why = self._why or f"[Errno {self.standing.lost}] {os.strerror(self.standing.lost)}"
+            raise LostError(errno.EIO, f"an earlier flush failed ({why}); the image has to be opened anew")
 
     @property
     def volatile(self) -> bool:
         """Whether changes have been made that no flush has followed yet."""
-        return self._changes != self._stable
+        return self.standing.volatile
 
     @contextlib.contextmanager
     def volatile_change(self) -> Iterator[None]:
         """Around a change that waits for a flush."""
-        with self._lock:
-            self._changes += 1
+        self.standing.change()
         try:
             yield
         finally:
-            with self._lock:
-                self._changes += 1
+            self.standing.change()
 
     @contextlib.contextmanager
     def durable_change(self) -> Iterator[None]:
@@ -96,19 +101,22 @@ class Trust:
         try:
             yield
         except OSError as e:
-            if self.volatile and e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ECANCELED):
-                self._lost = self._lost or str(e)
+            self.standing.durable_failed(e.errno or errno.EIO)
             raise
 
     def sync(self) -> None:
         """Put all changes that are finished on the medium. Raises OSError; LostError once one has failed."""
-        with self._syncing:  # of two at a time the kernel would tell one of an error that concerns both
+        before = self.standing.begin_sync()  # of two at a time the kernel would tell one of an error that concerns both
+        err = errno.ECANCELED
+        try:
             self.require_kept()
-            before = self._changes
-            try:
-                os.fdatasync(self.fd)
-            except OSError as e:
-                self._lost = str(e)
-                raise
-            self._stable = max(self._stable, before)
+            os.fdatasync(self.fd)
+            err = 0
+        except LostError:
+            raise
+        except OSError as e:
+            self._why, err = str(e), e.errno or errno.EIO
+            raise
+        finally:
+            self.standing.end_sync(before, err)
         self.require_whole()

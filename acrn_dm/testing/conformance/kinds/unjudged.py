@@ -49,7 +49,6 @@ NOT_IMPLEMENTED: Mapping[str, str] = {
     "net.rx.rsc.*": "no rules: coalescing information (RSC_EXT) is offered by no device here",
     "net.innerhash.*": "no rules: inner header hashes are offered by no device here",
     "d.net.innerhash.*": "no rules: inner header hashes are offered by no device here",
-    "net.mq.reset_*": "RING_RESET is not offered",
     "net.rss.reset_drop": "RING_RESET is not offered",
     "net.coal.tx_reenable": "RING_RESET is not offered",
     "net.coal.rx_reenable": "RING_RESET is not offered",

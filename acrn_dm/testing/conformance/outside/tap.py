@@ -116,6 +116,8 @@ class TapNetwork(Network):
     def _put(self, header: bytes, frame: bytes) -> None:
         self._collect()
         attached = [queue for queue in self._queues if queue.attached]
+        if not attached:
+            return  # as the kernel's
         key = _addresses(frame)
         queue = self._flows.get(key)
         if queue not in attached:

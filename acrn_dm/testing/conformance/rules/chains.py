@@ -4,6 +4,7 @@ from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.chain import POISONS, Laid, drain, give, lay, pieces, place, take
 from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.driver import DriverQueue
 
@@ -128,7 +129,7 @@ def returns_the_head_whatever_the_order_of_descriptors(bench: Bench) -> None:
         for base in range(0, size, max(1, size // 4)):
             order = [(base - step) % size for step in range(count)]
             _describe(queue, laid, order)
-            queue.ring.make_available(order[0])
+            split(queue).make_available(order[0])
             queue.ring.publish()
             done = [head for head, _ in drain(bench, queue, 1)]
             assert done == [order[0]], f"queue {queue.index}: chain {order} came back as {done}"
@@ -139,7 +140,7 @@ def _describe(queue: DriverQueue, laid: Laid, order: list[int]) -> None:
     buffers = [(gpa, n, 0) for gpa, n in laid.out] + [(gpa, n, DESC_F_WRITE) for gpa, n in laid.in_]
     for i, (index, (gpa, length, flags)) in enumerate(zip(order, buffers, strict=True)):
         last = i == len(order) - 1
-        queue.ring.write_desc(index, gpa, length, flags | (0 if last else DESC_F_NEXT), 0 if last else order[i + 1])
+        split(queue).write_desc(index, gpa, length, flags | (0 if last else DESC_F_NEXT), 0 if last else order[i + 1])
 
 
 @rule("dm.use_after_push")
@@ -206,8 +207,8 @@ def _lay_indirect(queue: DriverQueue, laid: Laid, direct: int, flag: int, backwa
         raw += (0 if last else places[i + 1]).to_bytes(2, "little")
         machine.memory.write(table + ENTRY * at, raw)
     for index, (gpa, length, flags) in enumerate(buffers[:direct]):
-        queue.ring.write_desc(index, gpa, length, flags | DESC_F_NEXT, index + 1)
-    queue.ring.write_desc(direct, table, ENTRY * len(rest), DESC_F_INDIRECT | flag)
+        split(queue).write_desc(index, gpa, length, flags | DESC_F_NEXT, index + 1)
+    split(queue).write_desc(direct, table, ENTRY * len(rest), DESC_F_INDIRECT | flag)
     laid.head = 0
-    queue.ring.make_available(0)
+    split(queue).make_available(0)
     queue.ring.publish()

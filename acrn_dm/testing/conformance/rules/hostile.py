@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
 from acrn_dm.testing.conformance.bench import Bench
+from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.driver import NEEDS_RESET, DriverQueue, VirtioDriver
 
@@ -15,11 +16,11 @@ def _poke(*descriptors: tuple[int, int, int, int], head: int = 0, jump: int = 0)
 
     def poke(queue: DriverQueue) -> None:
         for index, (gpa, length, flags, following) in enumerate(descriptors):
-            queue.ring.write_desc(index, gpa, length, flags, following)
-        queue.ring.make_available(head)
+            split(queue).write_desc(index, gpa, length, flags, following)
+        split(queue).make_available(head)
         queue.ring.publish()
         if jump:
-            queue.ring.set_avail_idx(queue.ring.published_avail + jump)
+            split(queue).set_avail_idx(split(queue).published_avail + jump)
 
     return poke
 

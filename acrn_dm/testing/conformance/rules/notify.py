@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import rule
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET, DriverQueue, VirtioDriver
 
@@ -32,7 +33,7 @@ def interrupts_when_flags_are_0(bench: Bench) -> None:
 def is_silent_when_flags_are_1(bench: Bench) -> None:
     """2.7.7.2."""
     for driver, queue, shape in _queues(bench, event_idx=False):
-        queue.ring.set_avail_flags(1)
+        split(queue).set_avail_flags(1)
         for _ in range(3):
             bench.exchange(queue, shape)
             assert not bench.notified(driver), f"queue {queue.index}: an interrupt, with NO_INTERRUPT set"
@@ -43,7 +44,7 @@ def ignores_used_event_without_event_idx(bench: Bench) -> None:
     """2.7.7.2."""
     for driver, queue, shape in _queues(bench, event_idx=False):
         for event in (100, 0xFFF0):
-            queue.ring.set_used_event(event)
+            split(queue).set_used_event(event)
             bench.exchange(queue, shape)
             assert bench.notified(driver), f"queue {queue.index}: silent because of used_event {event}"
 
@@ -52,8 +53,8 @@ def ignores_used_event_without_event_idx(bench: Bench) -> None:
 def ignores_flags_with_event_idx(bench: Bench) -> None:
     """2.7.7.2."""
     for driver, queue, shape in _queues(bench, event_idx=True):
-        queue.ring.set_avail_flags(1)
-        queue.ring.set_used_event(0)
+        split(queue).set_avail_flags(1)
+        split(queue).set_used_event(0)
         bench.exchange(queue, shape)
         assert bench.notified(driver), f"queue {queue.index}: silent because of flags, with EVENT_IDX"
 
@@ -62,12 +63,12 @@ def ignores_flags_with_event_idx(bench: Bench) -> None:
 def interrupts_when_used_event_is_passed(bench: Bench) -> None:
     """2.7.7.2: also in the middle of a batch."""
     for driver, queue, shape in _queues(bench, event_idx=True):
-        queue.ring.set_used_event(0)
+        split(queue).set_used_event(0)
         bench.exchange(queue, shape)
         assert bench.notified(driver), f"queue {queue.index}: no interrupt at used_event"
         room = queue.ring.free_descriptors // (len(shape.out) + len(shape.in_))
         batch = max(1, min(4, room))
-        queue.ring.set_used_event(1 + batch // 2)
+        split(queue).set_used_event(1 + batch // 2)
         for _ in range(batch):
             queue.send(shape.out, shape.in_)
         queue.kick(force=True)
@@ -81,7 +82,7 @@ def is_silent_before_and_behind_used_event(bench: Bench) -> None:
     """2.7.7.2."""
     for driver, queue, shape in _queues(bench, event_idx=True):
         for event in (1000, 0x8000, 0xFFFF):
-            queue.ring.set_used_event(event)
+            split(queue).set_used_event(event)
             bench.exchange(queue, shape)
             assert not bench.notified(driver), f"queue {queue.index}: an interrupt, with used_event at {event}"
 
@@ -92,7 +93,7 @@ def used_flags_are_0_or_1_without_event_idx(bench: Bench) -> None:
     for _, queue, shape in _queues(bench, event_idx=False):
         for _ in range(3):
             bench.exchange(queue, shape)
-            flags = queue.ring.used_flags()
+            flags = split(queue).used_flags()
             assert flags in (0, 1), f"queue {queue.index}: used flags {flags:#x}"
 
 
@@ -102,7 +103,7 @@ def used_flags_are_0_with_event_idx(bench: Bench) -> None:
     for _, queue, shape in _queues(bench, event_idx=True):
         for _ in range(3):
             bench.exchange(queue, shape)
-            flags = queue.ring.used_flags()
+            flags = split(queue).used_flags()
             assert flags == 0, f"queue {queue.index}: used flags {flags:#x} with EVENT_IDX"
 
 

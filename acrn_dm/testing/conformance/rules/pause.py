@@ -3,6 +3,7 @@
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.chain import Laid, give, lay
 from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import rule
 from acrn_dm.testing.driver import NEEDS_RESET, DriverQueue, VirtioDriver
 
@@ -36,11 +37,11 @@ def _rest(bench: Bench, driver: VirtioDriver, queue: DriverQueue, shape: Shape) 
     driver.registers.notify(queue.index)
     bench.machine.settle()
     bench.pause()
-    used = queue.ring.used_idx()
+    used = split(queue).used_idx()
     sent = [*under_way, lay(bench, queue, shape)]
     driver.registers.notify(queue.index)
     bench.machine.settle()
-    assert queue.ring.used_idx() == used, f"queue {queue.index} is used while the device rests"
+    assert split(queue).used_idx() == used, f"queue {queue.index} is used while the device rests"
     bench.resume()
     done = _collect(bench, queue, len(sent))
     heads = [laid.head for laid in sent]

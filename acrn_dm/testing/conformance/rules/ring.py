@@ -6,6 +6,7 @@ from acrn_dm.ring.layout import DESC_F_NEXT, DESC_F_WRITE, RingLayout
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.chain import place
 from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET, DriverQueue, VirtioDriver
 
@@ -84,7 +85,7 @@ def fixed_used_event_comes_round_again(bench: Bench) -> None:
     driver = bench.start()
     queue, shape = _cheapest(bench, driver)
     size = queue.ring.layout.size
-    queue.ring.set_used_event(0)
+    split(queue).set_used_event(0)
     seen = [
         _interrupts_of(bench, driver, queue, shape, count) for count in (1, size - 1, AROUND - 2 * size, size, size)
     ]
@@ -106,27 +107,37 @@ def _cheapest(bench: Bench, driver: VirtioDriver) -> tuple[DriverQueue, Shape]:
 
 def _run(bench: Bench, queue: DriverQueue, shape: Shape, count: int) -> None:
     """*count* chains, as many at once as the ring has room for, all of the same buffers: the driver does next to
-    nothing. The table is written anew each time, so that this can be called again.
+    nothing. Both tables are written anew each time, so that this can be called again.
     """
-    ring, laid = queue.ring, place(bench, shape)
+    ring, n_heads = split(queue), _fill(bench, queue, shape)
+    left, done = count, ring.used_idx()
+    while left:
+        batch = min(left, n_heads)
+        ring.next_avail = (ring.next_avail + batch) % AROUND
+        ring.publish()
+        queue.driver.registers.notify(queue.index)
+        done = (done + batch) % AROUND
+        bench.machine.settle()
+        came = ring.used_idx() == done or bench.wait(lambda done=done: ring.used_idx() == done)  # type: ignore[misc]
+        assert came, f"queue {queue.index}: used idx {ring.used_idx()}, not {done}, {left} chains before the end"
+        left -= batch
+    ring.last_used = done
+
+
+def _fill(bench: Bench, queue: DriverQueue, shape: Shape) -> int:
+    """Describe as many chains of *shape* as the ring has room for, a power of two of them, and enter them all round the
+    available ring: any so many entries in a row are different chains. Returns how many.
+    """
+    ring, laid = split(queue), place(bench, shape)
     buffers = [(gpa, n, 0) for gpa, n in laid.out] + [(gpa, n, DESC_F_WRITE) for gpa, n in laid.in_]
-    n_heads = ring.layout.size // len(buffers)
+    n_heads = 1 << (ring.layout.size // len(buffers)).bit_length() - 1
     for head in range(n_heads):
         for i, (gpa, length, flags) in enumerate(buffers):
             at, last = head * len(buffers) + i, i == len(buffers) - 1
             ring.write_desc(at, gpa, length, flags | (0 if last else DESC_F_NEXT), 0 if last else at + 1)
-    left, done = count, ring.used_idx()
-    while left:
-        batch = min(left, n_heads)
-        for head in range(batch):
-            ring.make_available(head * len(buffers))
-        ring.publish()
-        queue.driver.registers.notify(queue.index)
-        done = (done + batch) % AROUND
-        came = bench.wait(lambda done=done: ring.used_idx() == done)  # type: ignore[misc]
-        assert came, f"queue {queue.index}: used idx {ring.used_idx()}, not {done}, {left} chains before the end"
-        left -= batch
-    ring.last_used = done
+    for entry in range(ring.layout.size):
+        ring.set_avail_entry(ring.next_avail + entry, entry % n_heads * len(buffers))
+    return n_heads
 
 
 @rule("d.split.event_pos", ring="split", interrupts="msix", needs=("EVENT_IDX",))
@@ -145,7 +156,7 @@ def event_fields_follow_a_smaller_ring(bench: Bench) -> None:
                 continue
             before = driver.queue_interrupts(index)
             queue.quiet = True
-            queue.ring.set_used_event(1)  # not the first, but the second
+            split(queue).set_used_event(1)  # not the first, but the second
             seen = []
             for _ in range(3):
                 bench.exchange(queue, shape)

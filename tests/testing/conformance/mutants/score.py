@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from tests.testing.conformance.mutants import jobs
-from tests.testing.conformance.mutants.faults import core, kinds, transport
+from tests.testing.conformance.mutants.faults import core, kinds, notification_data, queue_reset, transport
 from tests.testing.conformance.mutants.faults.fault import ProductFault
 from tests.testing.conformance.mutants.plant import plant
 
@@ -30,7 +30,8 @@ WRONG = (
     "packages",
     "functions",
 )
-FAULTS = (*core.FAULTS, *transport.FAULTS, *kinds.FAULTS)
+RESET_S = 0.5
+FAULTS = (*core.FAULTS, *queue_reset.FAULTS, *notification_data.FAULTS, *transport.FAULTS, *kinds.FAULTS)
 
 
 @attrs.frozen(kw_only=True)
@@ -51,7 +52,7 @@ class Score:
 def try_fault(fault: ProductFault) -> Any:
     """In a process of its own."""
     planted = plant(fault.edit)
-    quiet()
+    settle_down()
     trial = importlib.import_module("tests.testing.conformance.mutants.trial")
     found = trial.trial(fault.how, fault.options, None, fault.rows)
     planted.assert_used()
@@ -60,14 +61,18 @@ def try_fault(fault: ProductFault) -> Any:
 
 def try_device(wrong: Any) -> Any:
     """In a process of its own."""
-    quiet()
+    settle_down()
     trial = importlib.import_module("tests.testing.conformance.mutants.trial")
     return trial.trial(wrong.how, wrong.options, wrong.device, wrong.rows)
 
 
-def quiet() -> None:
-    """The suite hears the log of this process, and nobody else does."""
+def settle_down() -> None:
+    """The suite hears the log of this process, and nobody else does; a reset that never ends is not waited for as long
+    as one that waits for its host.
+    """
     logging.getLogger("acrn_dm").propagate = False
+    driver = importlib.import_module("acrn_dm.testing.driver")
+    driver.RESET_S = RESET_S  # type: ignore[attr-defined]
 
 
 def wrong_devices() -> list[Any]:

@@ -104,3 +104,41 @@ def last_command_says_how_queues_are_chosen(bench: Bench) -> None:
     assert set(_arrivals(c)) == {c.pairs - 1}, "RSS_CONFIG does not choose the queue"
     _use(c, 1)
     assert set(_arrivals(c)) == {0}, "VQ_PAIRS_SET after RSS_CONFIG does not choose the queue"
+
+
+@rule("net.mq.reset_reselect", kinds=NET, needs=("MQ", "RING_RESET"))
+def flows_move_from_a_queue_that_is_reset(bench: Bench) -> None:
+    """5.1.6.5.5.2."""
+    c = _several(bench)
+    _use(c, c.pairs)
+    for gone in range(c.pairs):
+        c.driver.reset_queue(2 * gone)
+        left = [pair for pair in range(c.pairs) if pair != gone]
+        for number in range(1, FLOWS + 1):
+            data = segment(packets.flow(number)).data
+            c.network.deliver(data)
+            pairs = [pair for pair in left for r in c.received(pair) if r.data == data]
+            assert len(pairs) == 1, f"with receive queue {gone} reset, a packet arrives on the pairs {pairs}"
+            c.post_enough(pairs[0])
+        c.driver.setup_queue(2 * gone)
+        c.post_enough(gone)
+    assert len(_arrivals(c)) > 1, "after its reset a receive queue gets nothing"
+
+
+@rule("net.mq.reset_drop", kinds=NET, needs=("MQ", "RING_RESET"))
+def packets_without_a_receive_queue_are_dropped(bench: Bench) -> None:
+    """5.1.6.5.5.2."""
+    c = _several(bench)
+    _use(c, c.pairs)
+    for pair in range(c.pairs):
+        c.driver.reset_queue(2 * pair)
+    for number in range(1, FLOWS + 1):
+        c.network.deliver(segment(packets.flow(number)).data)
+    bench.machine.settle()
+    for pair in range(c.pairs):
+        c.driver.setup_queue(2 * pair)
+        c.post_enough(pair)
+    bench.machine.settle()
+    late = [pair for pair in range(c.pairs) if c.received(pair)]
+    assert not late, f"packets of before there were receive queues arrive on the pairs {late}"
+    assert _arrivals(c), "no packet arrives after the receive queues were reset"

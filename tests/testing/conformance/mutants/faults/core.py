@@ -3,6 +3,7 @@
 from tests.testing.conformance.mutants.faults.fault import fault
 
 CORE, STATUS, FEATURES, PLANE = "virtio.core", "virtio.status", "virtio.features", "virtio.dataplane"
+QUEUE = "virtio.queue_config"
 
 FAULTS = (
     fault(
@@ -13,21 +14,21 @@ FAULTS = (
         ("pci.common.queue_size.pow2",),
     ),
     fault(
-        CORE,
+        QUEUE,
         "the queue size survives a reset",
         "        self.size = self.max_size\n",
         "        self.size = self.size or self.max_size\n",
         ("d.pci.queue_size_reset",),
     ),
     fault(
-        CORE,
+        QUEUE,
         "queue_enable survives a reset",
-        "        self.enabled = False\n",
-        "",
+        "        self.enabled = self.renewable = False\n",
+        "        self.renewable = False\n",
         ("pci.common.queue_enable.reset0",),
     ),
     fault(
-        CORE,
+        QUEUE,
         "queue vectors survive a reset",
         "        self.vector = NO_VECTOR\n",
         "",
@@ -127,8 +128,8 @@ FAULTS = (
     fault(
         CORE,
         "queue registers can be written while the queue runs",
-        "return None if queue is None or queue.enabled or self._frozen else queue",
-        "return queue",
+        "        if queue is None or queue.enabled or self.resetting or (self._frozen and not queue.renewable):\n",
+        "        if queue is None:\n",
         ("dm.queue_frozen",),
     ),
     fault(

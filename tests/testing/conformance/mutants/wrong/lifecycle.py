@@ -7,7 +7,7 @@ from typing import Any
 
 from acrn_dm import Chain, Queue
 from tests.testing.conformance.mutants.registry import breaks
-from tests.testing.conformance.mutants.right import Right
+from tests.testing.conformance.mutants.right import Later, Right
 
 
 @breaks("dm.exception", "feat.accept_valid_subset")
@@ -342,3 +342,36 @@ class WantsAllItsQueues(Right):
         super().start(features, queues)
         for index in range(len(self.sizes)):
             assert queues[index].index == index
+
+
+class _OneByOne(Later):
+    """Right: lets go of queues one by one."""
+
+    def queue_reset(self, queue: Queue) -> None:
+        self.held = [(whose, chain) for whose, chain in self.held if whose is not queue]
+
+    def queue_enabled(self, queue: Queue) -> None:
+        """Nothing to prepare."""
+
+
+@breaks("pci.common.queue_reset.ongoing")
+class WritesAfterAQueueReset(_OneByOne):
+    """Fills in buffers of a queue when its reset has read as over."""
+
+    def queue_reset(self, queue: Queue) -> None:
+        buffers = [part[:] for whose, chain in self.held if whose is queue for part in chain.writable()]
+        super().queue_reset(queue)
+        queue.loop.call_later(0.002, lambda: self.fill(buffers))
+
+    def fill(self, buffers: list[memoryview]) -> None:
+        for buffer in buffers:
+            buffer[:] = bytes(len(buffer))
+
+
+@breaks("vqreset.default_state", "vqreset.reenable_observe_config", "pci.common.queue_reset.do")
+class ForgetsAQueueThatComesBack(_OneByOne):
+    """Serves the queues that it got at the start, and no other."""
+
+    def handle_queue(self, queue: Queue) -> None:
+        if queue in self.queues:
+            super().handle_queue(queue)

@@ -264,3 +264,21 @@ class RefusesALegacyAddress(_Card):
 
     def write_legacy_config(self, offset: int, data: bytes) -> None:
         """Nothing."""
+
+
+@breaks("net.mq.reset_reselect", how="net pairs")
+class LosesWhatComesForAResetQueue(_Card):
+    """Drops the packets that a tap has for a pair whose receive queue is reset, and lets it have them."""
+
+    def receives(self, pair: int, able: bool) -> None:
+        """The tap is not told."""
+
+
+@breaks("net.mq.reset_drop", how="net pairs")
+class KeepsPacketsForAQueueThatComesBack(_Card):
+    """Leaves packets in the tap until there is a receive queue again."""
+
+    def receives(self, pair: int, able: bool) -> None:
+        """The tap goes on to hand them out, and nobody reads them."""
+        self.pairs[pair].deaf = False
+        self.pairs[pair]._follow()

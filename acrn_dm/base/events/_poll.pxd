@@ -1,0 +1,74 @@
+# An epoll set with C handlers, which run without the GIL: what data planes in Cython ``cimport``.
+#
+# A handler runs on the thread that waits, one at a time, under the loop's run lock. It must come back, for who stops a
+# queue (``IoLoop.held``, ``remove``) waits for the one that runs: so it does a bounded piece of work, sleeps nowhere,
+# and asks for another turn with ``again``. It takes no GIL; what needs Python it hands over with ``ask``.
+
+from acrn_dm.base.events._run_lock cimport RunLock
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+# *events*: as epoll_wait reports them; 0 when it is the turn that ``again`` asked for.
+ctypedef void (*PollHandler)(void *context, uint32_t events) noexcept nogil
+# Look, while the loop polls in place of sleeping (see ``add_poller``); true if there was work, which is done.
+ctypedef bint (*Poller)(void *context) noexcept nogil
+# The loop begins (*polling*), or ends, to look at pollers. At the end: true if there was work, which is done.
+ctypedef bint (*PollSwitch)(void *context, bint polling) noexcept nogil
+
+cdef enum:
+    MAX_POLLERS = 64          # those that come later are not polled for
+
+cdef struct PollEntry:
+    PollHandler handler       # NULL: none, or a Python one
+    void *context
+    uint32_t generation       # of the number's use: an event of the last user's file is not the next one's
+    bint wants_again
+    bint asks
+
+cdef struct PollerEntry:
+    Poller poll
+    PollSwitch switch
+    void *context
+
+
+cdef class EventPoll:
+    cdef int _fd
+    cdef readonly int wake                # an eventfd that ends ``wait`` when it is written
+    cdef RunLock _lock
+    cdef PollEntry *_entries              # by descriptor
+    cdef int _capacity
+    cdef bint _more                       # some entry wants another turn
+    cdef bint _asking                     # some entry asks for Python
+    cdef uint32_t _generation
+    cdef dict _owners
+    cdef PollerEntry _pollers[MAX_POLLERS]
+    cdef int _n_pollers
+    cdef int64_t _poll_limit              # ns; 0: it does not poll
+    cdef int64_t _poll_ns                 # how long it polls at the moment
+    cdef readonly int ran                 # C handlers that the last ``wait`` ran
+    cdef readonly uint64_t waits          # system calls that may have slept
+    cdef readonly uint64_t returns        # times that ``wait`` came back to Python
+    cdef readonly uint64_t found          # times that polling found work before the thread slept
+
+    # Call *handler* whenever *fd* is ready for *events* (EPOLLIN ...), until ``forget``. *owner* is kept alive so long;
+    # *context* is usually the owner. Any thread. Raises OSError where *fd* can't be watched or is watched already.
+    # With EPOLLET an eventfd need not be read: each write is an event.
+    cdef int add_native(self, int fd, uint32_t events, PollHandler handler, void *context, object owner) except -1
+    # When this returns, the handler is neither running (unless we are in it) nor will it run again. Any thread.
+    cdef int remove_native(self, int fd) except -1
+    # From a handler: call the handler of *fd* again, after the others that are ready.
+    cdef void again(self, int fd) noexcept nogil
+    # From a handler: let Python's handler of *fd* be called (``IoLoop.attend``).
+    cdef void ask(self, int fd) noexcept nogil
+    # Look by *poll* before the loop sleeps. False if there are too many. Any thread.
+    cdef bint add_poller(self, Poller poll, PollSwitch switch, void *context)
+    # When this returns, none of *context*'s is running, nor will be. Any thread.
+    cdef void remove_poller(self, void *context)
+
+    cdef int _control(self, int operation, int fd, uint32_t events, uint64_t data) except -1
+    cdef int _grow(self, int fd) except -1
+    cdef void _take(self)
+    cdef bint _run(self, int fd, uint32_t generation, uint32_t events) noexcept nogil
+    cdef int _run_again(self) noexcept nogil
+    cdef bint _switch(self, bint polling) noexcept nogil
+    cdef bint _look(self, int64_t deadline) noexcept nogil
+    cdef void _adapt(self, int64_t began) noexcept nogil

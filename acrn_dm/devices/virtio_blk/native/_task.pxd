@@ -1,0 +1,60 @@
+# A request on its way through an engine: its chain, what is left to move, the piece that is under way.
+
+from acrn_dm._fastring cimport FrChain, FrSegment
+from acrn_dm.devices.virtio_blk.native._request cimport BlkExtent, BlkLimits, BlkRequest
+from acrn_dm.devices.virtio_blk.native.engines._engine cimport BlkIo
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    BLK_FEW = 12              # segments of a request that needs no allocation of its own
+    BLK_PIECE = 4 << 20       # bytes moved by one call, as pieces.PIECE_BYTES
+    BLK_IOV_MAX = 1024
+
+cdef struct BlkTask:
+    BlkIo io                  # first: what the engine hands back is the task
+    BlkTask *next             # in the list that the task is in
+    FrChain chain             # with segments of its own
+    BlkRequest request
+    BlkExtent *extents        # of a discard or write-zeroes request, else NULL
+    FrSegment *iov            # n_iov stretches left to move; behind the chain's segments
+    FrSegment *memory         # allocated where *few* has no room, else NULL
+    FrSegment few[2 * BLK_FEW]
+    uint64_t offset           # in the file, of what is left
+    uint64_t before           # of a flush: changes when it began
+    uint32_t n_iov
+    uint32_t left             # bytes
+    size_t trimmed            # bytes that the last vector of the piece was cut by
+    int err                   # the host's failure, 0: not tried here
+    uint8_t attempts
+    bint volatile_change      # begun, not yet ended
+
+cdef struct BlkTasks:         # in order of arrival
+    BlkTask *first
+    BlkTask *last
+
+cdef inline void tasks_put(BlkTasks *tasks, BlkTask *task) noexcept nogil:
+    task.next = NULL
+    if tasks.first == NULL:
+        tasks.first = task
+    else:
+        tasks.last.next = task
+    tasks.last = task
+
+cdef inline BlkTask *tasks_take(BlkTasks *tasks) noexcept nogil:
+    cdef BlkTask *task = tasks.first
+    if task != NULL:
+        tasks.first = task.next
+    return task
+
+# Copy *chain* and its segments; false without memory for them.
+cdef bint task_set(BlkTask *task, const FrChain *chain) noexcept nogil
+# Parse the chain; as blk_parse.
+cdef int task_parse(BlkTask *task, const BlkLimits *limits) noexcept nogil
+# Let *iov* be the data of a read or write, which begins at *start* of the file.
+cdef void task_data(BlkTask *task, uint64_t start) noexcept nogil
+# Make *io* the next piece.
+cdef void task_piece(BlkTask *task) noexcept nogil
+# *moved* bytes of the piece were moved.
+cdef void task_moved(BlkTask *task, uint32_t moved) noexcept nogil
+# Free what the request has allocated.
+cdef void task_clear(BlkTask *task) noexcept nogil

@@ -1,0 +1,1 @@
+"""Block engines: what executes transfers without the GIL; io_uring, or a pool of threads."""

@@ -1,0 +1,43 @@
+# The records of the native rings, plain data of no unit's own: chains, batches, rings, and a ring of either format.
+
+from acrn_dm.ring.native._memory cimport FrMemory, FrSegment
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef struct FrChain:
+    FrSegment *segments       # n_out device-readable ones, then n_in device-writable ones
+    uint32_t n_out
+    uint32_t n_in
+    uint32_t out_bytes
+    uint32_t in_bytes
+    uint16_t head             # the chain's name when it is returned; in a split ring the index of its first descriptor
+    uint16_t position         # where in the ring it was taken
+
+cdef struct FrBatch:
+    FrChain *chains
+    FrSegment *segments       # shared by all chains of the batch, recycled by the next
+    uint32_t max_chains
+    uint32_t max_segments
+    uint32_t n_chains         # filled in by the pop
+
+cdef struct FrRing:
+    const FrMemory *memory
+    const uint8_t *desc       # size entries of FR_DESC_SIZE
+    const uint8_t *avail      # le16 flags, le16 idx, le16 ring[size], le16 used_event
+    uint8_t *used             # le16 flags, le16 idx, {le32 id, le32 len} ring[size], le16 avail_event
+    uint8_t *in_flight        # one byte per head: popped and not yet pushed
+    uint32_t size
+    uint32_t max_descriptors  # of one chain
+    uint16_t next_avail       # index of the next available entry to take
+    uint16_t seen_avail       # shadow of avail.idx; next_avail <= seen_avail <= next_avail + size, modulo 2^16
+    uint16_t next_used        # index the next pushed element gets
+    uint16_t published_used   # used.idx as the driver sees it
+    bint event_idx
+    bint indirect
+    int status                # FR_OK, or the fault that broke the ring for good
+    uint32_t fault_index
+    uint64_t fault_value
+
+# The device side of a virtqueue, of whatever format: what the ``vq_`` functions of ``_virtqueue.pxd`` take. It belongs
+# to the ring object whose ``virtqueue()`` returned it, and is good as long as that is open.
+cdef struct FrVirtqueue:
+    FrRing *split

@@ -1,0 +1,1 @@
+"""Handlers and data planes in C, for tests of what runs them."""
