@@ -12,6 +12,7 @@ from acrn_dm.testing.guest.outer.vm import OuterVm
 from tests.lab.hsm.block_device import NO_BST, NO_CACHE, ON_CPUS, THREADS, URING, BlockDevice
 from tests.lab.hsm.hsm_scene import Hsm, demonstrate
 from tests.lab.machines.small_machine import LIMIT, Run, wait_until
+from tests.lab.machines.windows import POLLING, assert_sees_windows
 
 pytestmark = pytest.mark.lab
 
@@ -109,3 +110,11 @@ def test_guest_suspends_and_the_manager_resumes_it(hsm: Hsm, nvme: BlockDevice, 
 def test_everything_that_the_demonstration_shows_works(hsm: Hsm) -> None:
     """With two processors, and the card served by acrn-dm; see ``test_hsm_vhost`` for one and the kernel's."""
     demonstrate(hsm, 2)
+
+
+def test_guest_of_a_machine_that_polls_with_windows_and_one_message_never_kicks(hsm: Hsm) -> None:
+    run = hsm.boot(*POLLING, lspci=True, disk=f"{hsm.rig.make_disk()},strict=on")
+    hsm.assert_clean(run)
+    assert "IOEVENTFD" not in hsm.calls()
+    assert run.one("modern") == "2"
+    assert_sees_windows(run)

@@ -4,7 +4,7 @@ The files that they name are put in place in the outer VM, whose file system is 
 is what a host would have: a second pair of CPUs, an integrated GPU, and devices that nobody has a plugin for.
 
 A line is read by bash, on this host; what acrn-dm makes of the words that come of it is a fork of one that has been
-started. Two lines are executed in there as they stand, from bash to acrn-dm. Lines I, of disks, are those of
+started. One line is executed in there as it stands, from bash to acrn-dm. Lines I, of disks, are those of
 ``test_hsm``'s machines.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 import pytest
 
+from acrn_dm.testing.guest.guests import environment
 from acrn_dm.testing.guest.inner.initramfs import guest_init, guest_initramfs
 from acrn_dm.testing.guest.kernels.debian import debian_kernel
 from acrn_dm.testing.guest.outer.channel import GuestProcess, Result
@@ -75,16 +76,16 @@ class Host:
     def start(self, script: Script, *, executed: bool = False) -> GuestProcess:
         """Start it where its relative paths lead to something."""
         if executed:
-            environment = {"PATH": f"{self.folder('acrn-dm')}:{PATH}", "HOME": "/root", **script.variables}
-            return self.vm.spawn(script.command, cwd=HOME, env=environment)
+            around = {"PATH": f"{self.folder('acrn-dm')}:{PATH}", "HOME": "/root", **script.variables}
+            return self.vm.spawn(script.command, cwd=HOME, env=around)
         program = [sys.executable, "-m", "tests.lab.hsm.elsewhere", str(HOME), *self.words(script)]
-        environment = {"PATH": PATH, "HOME": "/root", **self.environment}
-        return self.vm.spawn(program, cwd=ROOT, env=environment, stem=stem())
+        around = {"PATH": PATH, "HOME": "/root", **self.environment}
+        return self.vm.spawn(program, cwd=ROOT, env=around, stem=stem())
 
     def words(self, script: Script) -> list[str]:
         """What bash makes of the line: the arguments of its one acrn-dm."""
-        environment = {"PATH": f"{self.folder('words')}:{PATH}", "HOME": "/root", **script.variables}
-        done = subprocess.run(script.command, env=environment, capture_output=True, text=True, check=True)
+        around = {"PATH": f"{self.folder('words')}:{PATH}", "HOME": "/root", **script.variables}
+        done = subprocess.run(script.command, env=around, capture_output=True, text=True, check=True)
         assert not done.stderr
         *words, rest = done.stdout.split("\0")
         assert not rest
@@ -150,7 +151,8 @@ def host(lab: OuterVm, request: pytest.FixtureRequest) -> Host:
     if not lab.alive():
         lab.restart()
     scratch = empty_scratch("scripts", request.node.name)
-    it = Host(lab, scratch, {} if hasattr(request, "param") else {"RIG_REQUESTS": "1", **rig_in(scratch)})
+    on_hsm = {"RIG_REQUESTS": "1", **rig_in(scratch)}
+    it = Host(lab, scratch, environment() if hasattr(request, "param") else on_hsm)
     it.prepare()
     return it
 
@@ -299,7 +301,7 @@ def test_line_g_on_kvm_has_its_console_on_standard_output(host: Host) -> None:
     """As it stands but for the tap, and with a RAM disk: drivers of a stock kernel are modules."""
     kernel = debian_kernel()
     initramfs = guest_initramfs(kernel, init=guest_init(Path(__file__).with_name("console.sh")))
-    process = host.start(UBUNTU.changed(("tap0", "tap=tap0"), ("-A ", f"-A -r {initramfs} ")), executed=True)
+    process = host.start(UBUNTU.changed(("tap0", "tap=tap0"), ("-A ", f"-A -r {initramfs} ")))
     try:
         process.wait_for("POWEROFF", LIMIT)
     except Exception:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.lab.machines.conftest import Shape
 from tests.lab.machines.small_machine import LIMIT, Rig, Run, assert_clean, assert_quiet, wait_until
+from tests.lab.machines.windows import POLLING, assert_sees_windows
 
 pytestmark = pytest.mark.lab
 
@@ -92,7 +93,7 @@ def test_uncompressed_kernel_boots_by_its_pvh_entry(small: Look) -> None:
 
 
 # The other ways to drive a device, one in each of two tests below, beside what it is about; both at once are seen in
-# ``test_options``.
+# the last one.
 LEGACY, LINES = "virtio_pci.force_legacy=1", "pci=nomsi"
 
 
@@ -196,3 +197,11 @@ def test_lspci_decodes_every_capability_without_a_complaint(large: Look) -> None
         assert any(f"VirtIO: {structure}" in line for line in text), structure
     assert sum(line.endswith(WINDOW) for line in text) == 2
     assert sum("MSI-X: Enable+" in line for line in text) == 2
+
+
+def test_guest_of_a_machine_that_polls_with_windows_and_one_message_works_and_sees_them(rig: Rig) -> None:
+    """With legacy drivers, whose interrupts are lines then."""
+    run = rig.boot(*POLLING, lspci=True, disk=f"{rig.make_disk()},strict=on", append=LEGACY)
+    assert_clean(run, rig.digest)
+    assert run.one("modern") == "0"
+    assert_sees_windows(run)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from acrn_dm.testing.guest.guests import environment
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.demo import places, vmm
 from lab.demo.log import Log
@@ -54,7 +55,7 @@ def test_everything_that_the_demonstration_shows_works_over_the_daemons_disk(
 
     @contextmanager
     def served(disk: Path) -> Iterator[places.Place]:
-        with in_stem(lab, log, disk) as (image, drive):
+        with in_stem(lab, log, disk, environment()) as (image, drive):
             daemon = storage_daemon(lab, image, DEMO_DISK)
             assert lab.run(f"until [ -S {DEMO_DISK} ]; do sleep 0.2; done", timeout=30).rc == 0
             yield image, drive
