@@ -45,7 +45,9 @@ def cpu_ns() -> dict[str, int]:
     """CPU time by thread name."""
     times = {}
     for thread in threading.enumerate():
-        stat = Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text()
+        # Python 3.11 leaves a forked process's first thread the number that it had.
+        number = os.getpid() if thread is threading.main_thread() else thread.native_id
+        stat = Path(f"/proc/self/task/{number}/schedstat").read_text()
         times[thread.name] = int(stat.split()[0])
     return times
 
