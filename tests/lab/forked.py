@@ -20,6 +20,9 @@ def be(words: Sequence[str]) -> None:
     """In the new process, before it would execute anything: be ``NAME ARGUMENTS...``. Never returns."""
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the pipe, too, by which Popen learns that it goes on
     sys.argv[:] = words
+    # The parent's objects may have read ahead, or be another's.
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115 - until the end
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     status = 1
     try:
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
