@@ -99,11 +99,12 @@ def test_vsock_carries_64_mib_there_and_back_and_again_after_the_driver_was_relo
     transfer(scene, 5002, AGAIN_MIB)
 
 
-def test_card_works_again_after_its_driver_was_reloaded(scene: Scene) -> None:
+def test_cards_work_again_after_their_driver_was_reloaded(scene: Scene) -> None:
     for _ in range(3):
         scene.shell.run("rmmod virtio_net && insmod /modules/virtio_net.ko")
-        scene.connect()
-        assert "5 packets received" in scene.ping()
+        for link in (ONE_PAIR, TWO_PAIRS):
+            scene.connect(link)
+            assert "5 packets received" in scene.ping(link=link)
 
 
 def longest_silence(intervals: list[dict[str, Any]]) -> float:
