@@ -19,7 +19,7 @@ from acrn_dm.virtio.features import MANDATORY
 
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
 INDIRECT_DESC, EVENT_IDX, VERSION_1, RING_RESET = 1 << 28, 1 << 29, 1 << 32, 1 << 40
-NOTIFICATION_DATA, NOTIF_CONFIG_DATA = 1 << 38, 1 << 39
+IN_ORDER, NOTIFICATION_DATA, NOTIF_CONFIG_DATA = 1 << 35, 1 << 38, 1 << 39
 CONFIG_VECTOR = 0
 RESET_S = 10.0  # a device's reset may take until its host is done
 POISON = 0xA5  # fills device-writable buffers before the device gets them

@@ -35,6 +35,7 @@ def _table(section: str, rows: Iterable[tuple[int, str] | tuple[int, str, Requir
 ANY_LAYOUT = 1 << 27  # 6.3, legacy: a transitional device MUST offer it
 INDIRECT_DESC = ring.INDIRECT_DESC
 EVENT_IDX = ring.EVENT_IDX
+IN_ORDER = ring.IN_ORDER
 VERSION_1 = 1 << 32
 ACCESS_PLATFORM = 1 << 33
 NOTIFICATION_DATA, NOTIF_CONFIG_DATA, RING_RESET = 1 << 38, 1 << 39, 1 << 40

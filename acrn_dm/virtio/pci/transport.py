@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
+import attrs
+
 from acrn_dm.base.bus import Handler
 from acrn_dm.base.errors import AcrnDmError, PluginError
+from acrn_dm.base.events.io_threads import DeviceLoops
 from acrn_dm.base.irq import Space
 from acrn_dm.contract.resources import Resources
-from acrn_dm.contract.types import BackendType, DeviceContext
+from acrn_dm.contract.types import BackendType, DeviceContext, device_loops
 from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.eventfds import KickAddress
 from acrn_dm.pci.function import PciFunction
@@ -27,6 +30,7 @@ from acrn_dm.virtio.core import VirtioCore
 from acrn_dm.virtio.dataplane import DataPlane
 from acrn_dm.virtio.defs import Status
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.native.counts import QueueCounts
 from acrn_dm.virtio.optional import FeatureJudge, NegotiationWatcher, SlowToClose, TerminalUser, WindowWatcher
 from acrn_dm.virtio.pci import caps as pci_caps
 from acrn_dm.virtio.pci import legacy, modern
@@ -39,7 +43,7 @@ from acrn_dm.virtio.queue_config import QueueConfig
 from acrn_dm.virtio.strict.bars import StrictLegacyBar, StrictModernBar
 from acrn_dm.virtio.strict.registers import RegisterRules
 from acrn_dm.virtio.strict.report import StrictReport
-from acrn_dm.virtio.switches import offered_by_pci
+from acrn_dm.virtio.switches import offered_for
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +72,9 @@ class VirtioPci(PciFunction, Generic[D]):
         self.failures = 0
         self.strict = StrictReport(self.name) if context.strict else None
         self._next_report = 0.0
+        self._ring_features = offered_for(device.in_order, context.switches, device.name)
         self._closed = False
+        self._loops: DeviceLoops | None = None
         self._unlocked = threading.Condition(self.lock)  # to let go of the lock, however often it was taken
         backend_types = list(backends)
         placement = self.placement
@@ -131,14 +137,23 @@ class VirtioPci(PciFunction, Generic[D]):
 
     def realize(self, resources: Resources) -> None:
         """Open device and backend; only then is it known what they can offer."""
+        resources = self._on_own_loops(resources)
         self.device.realize(resources)
         offered = self.device.features
         problem = features.offer_problem(self.device.device_id, offered)
         if problem is not None:
             raise PluginError(problem, provenance=f"device {self.context.kind}")
         self.data_plane.backend = choice.realize(self.data_plane.backend, self._fallback, resources)
-        ours = features.OFFERED_BY_TRANSPORT | offered_by_pci(self.context.switches)
-        self.core.offer(self.data_plane.backend.offer(offered | ours))
+        self.core.offer(self.data_plane.backend.offer(offered | self._ring_features))
+
+    def connect(self, resources: Resources) -> None:
+        """As every function, with the loops that the device is served on."""
+        super().connect(self._on_own_loops(resources))
+
+    def _on_own_loops(self, resources: Resources) -> Resources:
+        if self._loops is None:
+            self._loops = device_loops(self.context, resources.io_loop)
+        return attrs.evolve(resources, io_loop=self._loops.get)
 
     def reset(self) -> None:
         """Machine reset: the device's own reset first, then the function's."""
@@ -178,6 +193,10 @@ class VirtioPci(PciFunction, Generic[D]):
                 self.data_plane.backend.close()
             finally:
                 self.device.close()
+
+    def queue_counts(self, index: int) -> QueueCounts:
+        """What was counted of queue *index* since the device was made. Any thread."""
+        return self.data_plane.counts(index)
 
     def window_changed(self) -> None:
         """Pass it on to the device, if it has a terminal."""

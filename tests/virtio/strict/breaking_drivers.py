@@ -11,6 +11,7 @@ from acrn_dm.testing.driver import (
     EVENT_IDX,
     FAILED,
     FEATURES_OK,
+    IN_ORDER,
     INDIRECT_DESC,
     NOTIFICATION_DATA,
     RING_RESET,
@@ -378,3 +379,11 @@ def _(driver: VirtioDriver) -> None:
 def _(driver: VirtioDriver) -> None:
     started(driver, NOTIFICATION_DATA)
     driver.registers.notify_data(QUEUE, QUEUE + 1, 0)  # type: ignore[attr-defined]
+
+
+@breaks("desc.in_order")
+def _(driver: VirtioDriver) -> None:
+    queue = started(driver, IN_ORDER)
+    queue.ring.write_desc(1, RAM, 4)
+    queue.ring.make_available(1)
+    look(queue)

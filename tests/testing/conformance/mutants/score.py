@@ -29,6 +29,7 @@ WRONG = (
     "console",
     "packages",
     "functions",
+    "in_order",
 )
 RESET_S = 0.5
 FAULTS = (*core.FAULTS, *queue_reset.FAULTS, *notification_data.FAULTS, *transport.FAULTS, *kinds.FAULTS)

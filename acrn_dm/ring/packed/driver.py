@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from acrn_dm.ring.driver import need_event, table_bytes
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, U16, RingLayout, RingMemory
-from acrn_dm.ring.layout_packed import (
+from acrn_dm.ring.packed.layout import (
     DESC_F_AVAIL,
     DESC_F_USED,
     EVENT_DESC,
@@ -176,6 +176,12 @@ class PackedDriverRing(PackedFields):
         self._hidden.clear()
         self.published_avail = self.next_avail
 
+    def publish_behind(self) -> None:
+        """Show all that was added but the first chain, which no good driver does; ``publish`` shows that."""
+        for count, flags in self._hidden[1:]:
+            self.set_flags(count, flags)
+        del self._hidden[1:]
+
     def wants_kick(self, since: int | None = None) -> bool:
         """Whether the device asked to be notified of what the last ``publish`` made available, or of all *since* an
         earlier ``published_avail``.
@@ -240,12 +246,19 @@ class PackedDriverRing(PackedFields):
         """Ask for an interrupt, by EVENT_IDX, at the chain that is returned after *chains* more of *length*
         descriptors.
         """
-        self.set_driver_event(off_wrap(self.last_used + chains * length, self.layout.size), EVENT_DESC)
+        self.set_driver_event(self.position_behind(chains * length), EVENT_DESC)
+
+    def position_behind(self, count: int) -> int:
+        """Off and wrap of the descriptor behind *count* more than were used."""
+        return off_wrap(self.last_used + count, self.layout.size)
 
     def poke(self, descriptors: Sequence[tuple[int, int, int, int]], head: int = 0) -> None:
         """Make raw (gpa, length, flags, id) available, whatever they say; the last one gets *head* for its id. AVAIL
         and USED in *flags* turn these bits over.
         """
+        if head in self._free_ids:
+            self._free_ids.remove(head)
+        self._chains[head] = len(descriptors)
         self._write([*descriptors[:-1], (*descriptors[-1][:3], head)])
         self.publish()
 
