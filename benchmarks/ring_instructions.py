@@ -19,8 +19,22 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from benchmarks.bench_ring import BATCHES, BUILD, REFILL, ROOT, SHAPES, Bench, native
+from acrn_dm._fastring import MemoryMap, PackedRing
+from acrn_dm.ring.packed.layout import packed_layout
+from benchmarks.bench_ring import (
+    BATCHES,
+    BUILD,
+    HIGH_GPA,
+    QUEUE_SIZE,
+    REFILL,
+    REGION_BYTES,
+    ROOT,
+    SHAPES,
+    Bench,
+    native,
+)
 
 MARK = os.getppid  # a C function that nothing else calls
 SMALL, LARGE = 4, 20  # refills
@@ -29,9 +43,40 @@ LIMIT = 0.03
 DRIVER = "driver (taken off below)"
 NATIVE = "native (fr_pop_batch, fr_push)"
 OBJECTS = "Python objects (pop_batch, push)"
+PACKED_DRIVER = "packed: driver (taken off below)"
+PACKED = "packed: native (fp_pop_batch, fp_push)"
+EITHER = "packed: native, by the calls for either format"
+PACKED_OBJECTS = "packed: Python objects"
+PACKED_SERVED = "packed: as VbsU serves"
 SERVED = "as VbsU serves: read, write, kicks off and on"
 
 Work = Callable[[int], None]  # for so many refills
+
+
+class PackedBench:
+    """One shape's RAM with a packed ring in it."""
+
+    def __init__(self, shape: str) -> None:
+        self.native: Any = native("_bench_packed")
+        memory = MemoryMap([(0, bytearray(REGION_BYTES)), (HIGH_GPA, bytearray(REGION_BYTES))])
+        lay = packed_layout(0x1000, QUEUE_SIZE)
+        self.ring = PackedRing(
+            memory, size=QUEUE_SIZE, desc=lay.desc, driver=lay.avail, device=lay.used, event_idx=True, indirect=True
+        )
+        self.driver = self.native.Driver(self.ring, shape)
+
+
+def _packed(bench: PackedBench, batch: int, refills: int) -> None:
+    bench.native.serve(bench.driver, batch, refills, False)
+
+
+def _either(bench: PackedBench, batch: int, refills: int) -> None:
+    bench.native.serve(bench.driver, batch, refills, True)
+
+
+def _refill_packed(bench: PackedBench, refills: int) -> None:
+    for _ in range(refills):
+        bench.driver.refill()
 
 
 def _refill(bench: Bench, refills: int) -> None:
@@ -43,7 +88,7 @@ def _native(bench: Bench, batch: int, refills: int) -> None:
     bench.native.time_native(bench.driver, batch, refills, False)
 
 
-def _objects(bench: Bench, batch: int, refills: int) -> None:
+def _objects(bench: Bench | PackedBench, batch: int, refills: int) -> None:
     ring = bench.ring
     for _ in range(refills):
         bench.driver.refill()
@@ -53,7 +98,7 @@ def _objects(bench: Bench, batch: int, refills: int) -> None:
             ring.publish()
 
 
-def _served(bench: Bench, batch: int, refills: int) -> None:
+def _served(bench: Bench | PackedBench, batch: int, refills: int) -> None:
     ring = bench.ring
     for _ in range(refills):
         bench.driver.refill()
@@ -78,6 +123,13 @@ def cells() -> Iterator[tuple[str, str, Work]]:
             column = f"{shape} b{batch}"
             for row, work in ((NATIVE, _native), (OBJECTS, _objects), (SERVED, _served)):
                 yield row, column, functools.partial(work, Bench(shape, module), batch)
+    for shape in SHAPES:
+        yield PACKED_DRIVER, shape, functools.partial(_refill_packed, PackedBench(shape))
+        for batch in BATCHES:
+            column = f"{shape} b{batch}"
+            rows = ((PACKED, _packed), (EITHER, _either), (PACKED_OBJECTS, _objects), (PACKED_SERVED, _served))
+            for row, work in rows:
+                yield row, column, functools.partial(work, PackedBench(shape), batch)
 
 
 def run_marked() -> None:
@@ -103,7 +155,7 @@ def count() -> dict[str, dict[str, float]]:
     for i, (row, column, _) in enumerate(cells()):
         small, large = counts[4 * i + 2], counts[4 * i + 3]  # counts[4 * i] ends where the cell begins
         per_chain = (large - small) / ((LARGE - SMALL) * REFILL)
-        driver = result.get(DRIVER, {}).get(column.split()[0], 0.0)
+        driver = result.get(PACKED_DRIVER if row.startswith("packed") else DRIVER, {}).get(column.split()[0], 0.0)
         result.setdefault(row, {})[column] = per_chain - driver
     return result
 
@@ -121,7 +173,7 @@ def table(counts: dict[str, dict[str, float]], before: dict[str, dict[str, float
         lines.append(f"{row:48}" + "".join(f"{column:>14}" for column in values))
         lines.append(f"{'  instructions per chain':48}" + "".join(f"{n:14.1f}" for n in values.values()))
         if before is not None:
-            was = before[row]
+            was = before.get(row, values)
             lines.append(f"{'  before':48}" + "".join(f"{was[column]:14.1f}" for column in values))
             lines.append(f"{'  change':48}" + "".join(f"{n / was[column] - 1:+14.2%}" for column, n in values.items()))
     return lines
@@ -143,7 +195,14 @@ def main() -> int:
     (BUILD / "ring-instructions.json").write_text(json.dumps(counts, indent=2) + "\n")
     if before is None:
         return 0
-    return int(any(n > before[row][column] * (1 + LIMIT) for row, of in counts.items() for column, n in of.items()))
+    return int(
+        any(
+            n > before[row][column] * (1 + LIMIT)
+            for row, of in counts.items()
+            if row in before
+            for column, n in of.items()
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -37,17 +37,20 @@ fill() {
     report_line "complaints $(dmesg | grep -cE 'I/O error|lockup|hung|blocked for')"
 }
 
-# The 33rd character is feature 32, VERSION_1: a driver of the legacy interface does not accept it.
+# The 33rd character is feature 32, VERSION_1: a driver of the legacy interface does not accept it. The 35th is
+# RING_PACKED.
 report_drivers() {
-    bound=0 modern=0
+    bound=0 modern=0 packed=0
     for device in /sys/bus/virtio/drivers/*/virtio[0-9]*; do
         if [ ! -e "$device" ]; then continue; fi
         bound=$((bound + 1))
         read -r features < "$device/features"
         if [ "${features:32:1}" = 1 ]; then modern=$((modern + 1)); fi
+        if [ "${features:34:1}" = 1 ]; then packed=$((packed + 1)); fi
     done
     report_line "drivers $bound"
     report_line "modern $modern"
+    report_line "packed $packed"
 }
 
 report_dmi() {

@@ -86,6 +86,12 @@ def test_compressed_kernel_boots_by_its_32_bit_entry(large: Look) -> None:
     assert_clean(run, rig.digest)
 
 
+def test_stock_kernel_takes_packed_rings_on_disk_and_console(large: Look) -> None:
+    rig, run = large
+    assert_clean(run, rig.digest)
+    assert run.one("packed") == "2"
+
+
 def test_uncompressed_kernel_boots_by_its_pvh_entry(small: Look) -> None:
     rig, run = small
     assert rig.kernel.quick_image.read_bytes()[:4] == b"\x7fELF"

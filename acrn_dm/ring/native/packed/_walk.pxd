@@ -17,75 +17,74 @@ from acrn_dm.ring.native.packed._layout cimport (
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 
-cdef inline int walk_table(
-    FrRing *ring, Parts *parts, uint32_t room, uint32_t at, const Descriptor *referring,
+cdef inline int load_next(
+    FrPacked *packed, uint32_t slot, uint32_t n, uint16_t flags, uint16_t marks, Descriptor *d,
 ) noexcept nogil:
-    """The buffers of an indirect table: all its entries, one after the other (2.8.7)."""
-    cdef Table table
-    cdef Descriptor d
-    cdef uint8_t copy[FR_DESC_SIZE]
-    cdef uint32_t i
-    cdef int status
-    table.indirect = False
-    status = enter_indirect(ring, &table, at, referring)
-    if fr_unlikely(status != FR_OK):
-        return status
-    if fr_unlikely(table.n_entries > ring.max_descriptors):
-        return fault(ring, FR_E_TOO_LONG, at, ring.max_descriptors)
-    for i in range(table.n_entries):
-        load_table_entry(entry_of(ring, &table, i, copy), &d)
-        status = add_buffer(ring, parts, room, i, &d)
-        if fr_unlikely(status != FR_OK):
-            return status
+    """Descriptor number *n* of a list; the first one's *flags* were loaded. What NEXT leads to was made available
+    before that was (2.8.6), so it needs no fence; its marks are judged all the same, for a device uses no descriptor
+    whose AVAIL has not changed (2.8.14).
+    """
+    cdef uint8_t *at = <uint8_t *>packed.ring.desc + slot * FR_DESC_SIZE
+    if n != 0:
+        flags = fr_load_u16(desc_flags(at))
+        if fr_unlikely((flags & FR_MARKS) != marks):
+            return fault(&packed.ring, FR_E_NOT_AVAILABLE, slot, flags)
+    if fr_unlikely(packed.n_taken + n == packed.ring.size):
+        return fault(&packed.ring, FR_E_OVERRUN, slot, packed.ring.size)
+    load_unflagged(at, flags, d)
     return FR_OK
 
 
-cdef inline int add_descriptor(
-    FrRing *ring, Parts *parts, uint32_t room, uint32_t slot, uint32_t n, const Descriptor *d,
-) noexcept nogil:
-    """The buffer, or the table of buffers, of a list's descriptor number *n*. Tables stand alone (2.8.5)."""
-    if not d.flags & FR_DESC_F_INDIRECT:
-        return add_buffer(ring, parts, room, slot, d)
+cdef inline int enter_table(FrRing *ring, Table *table, uint32_t slot, uint32_t n, const Descriptor *d) noexcept nogil:
+    """Switch to the table that *d* refers to, which has to be a list of its own (2.8.5)."""
+    cdef int status
     if fr_unlikely(n != 0):
         return fault(ring, FR_E_INDIRECT_LIST, slot, d.flags)
-    return walk_table(ring, parts, room, slot, d)
+    status = enter_indirect(ring, table, slot, d)
+    if fr_unlikely(status == FR_OK and table.n_entries > ring.max_descriptors):
+        return fault(ring, FR_E_TOO_LONG, slot, ring.max_descriptors)
+    return status
 
 
 cdef inline int walk_list(
     FrPacked *packed, FrChain *chain, Parts *parts, uint32_t room, uint16_t flags, uint16_t *marks,
 ) noexcept nogil:
-    """The descriptors of the chain at next_avail, of which *flags* were loaded; returns how many, or a negative status.
+    """The buffers of the chain at next_avail, whose first *flags* were loaded; returns how many descriptors of the ring
+    it takes, or a negative status.
 
-    What NEXT leads to was made available before the first one was (2.8.6), so it needs no fence; its marks are judged
-    all the same, for a device uses no descriptor whose AVAIL has not changed (2.8.14). A loop can't be: the list ends
-    where descriptors begin that the driver can't have made available.
+    A loop can't be: a list ends where descriptors begin that the driver can't have made available, and of a table each
+    entry is passed once (2.8.7). Both go through one call of add_buffer, so that it is inlined.
     """
-    cdef FrRing *ring = &packed.ring
+    cdef Table table
     cdef Descriptor d
-    cdef uint8_t *at
-    cdef uint32_t slot = ring.next_avail
-    cdef uint32_t n = 0
+    cdef uint8_t copy[FR_DESC_SIZE]
+    cdef uint32_t slot = packed.ring.next_avail, n = 0, i = 0
+    cdef bint more
     cdef int status
+    table.indirect = False
     while True:
-        at = <uint8_t *>ring.desc + slot * FR_DESC_SIZE
-        if n != 0:
-            flags = fr_load_u16(desc_flags(at))
-            if fr_unlikely((flags & FR_MARKS) != marks[0]):
-                return fault(ring, FR_E_NOT_AVAILABLE, slot, flags)
-        if fr_unlikely(packed.n_taken + n == ring.size):
-            return fault(ring, FR_E_OVERRUN, slot, ring.size)
-        load_unflagged(at, flags, &d)
-        status = add_descriptor(ring, parts, room, slot, n, &d)
+        if not table.indirect:
+            status = load_next(packed, slot, n, flags, marks[0], &d)
+            if d.flags & FR_DESC_F_INDIRECT and status == FR_OK:
+                status = enter_table(&packed.ring, &table, slot, n, &d)
+            if fr_unlikely(status != FR_OK):
+                return status
+            i = 0 if table.indirect else slot
+            more = d.flags & FR_DESC_F_NEXT
+            n += 1
+            slot += 1
+            if slot == packed.ring.size:
+                slot, marks[0] = 0, marks[0] ^ FR_MARKS
+        if table.indirect:
+            load_table_entry(entry_of(&packed.ring, &table, i, copy), &d)
+            more = i + 1 < table.n_entries
+        status = add_buffer(&packed.ring, parts, room, i, &d)
         if fr_unlikely(status != FR_OK):
             return status
-        n += 1
-        slot += 1
-        if slot == ring.size:
-            slot = 0
-            marks[0] ^= FR_MARKS
-        if not flags & FR_DESC_F_NEXT:
+        i += 1
+        if not more:
             break
-    chain.head = d.next  # the buffer id is the last descriptor's (2.8.6)
+    chain.head = d.next  # the buffer id is that of the last descriptor in the ring (2.8.6)
     return <int>n
 
 
