@@ -13,20 +13,19 @@ import functools
 import hashlib
 import logging
 import os
-import threading
 from collections.abc import Callable, Sequence
 
 import attrs
 
 from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import ConfigError, HostError
-from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.events.io_threads import pin_current_thread
 from acrn_dm.base.files.claims import Claim
 from acrn_dm.contract.resources import HostFault, Resources
 from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.cache_mode import CONFIG_WCE, FLUSH, CacheMode
-from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig, CpuSet
+from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig
 from acrn_dm.devices.virtio_blk.config_space import LAYOUT, QUEUE_SIZE, WRITEBACK_OFFSET, config_space
 from acrn_dm.devices.virtio_blk.engine.bounce import BounceBuffer
 from acrn_dm.devices.virtio_blk.engine.execute import execute
@@ -426,16 +425,6 @@ class BlkDevice(VirtioDevice):
 
 def _is_for(pool: WorkerPool[Job], job: Job) -> bool:
     return job.pool is pool
-
-
-def pin_current_thread(name: str, loop: IoLoop, cpus: CpuSet) -> None:
-    """Bind the thread of *loop* to host *cpus*; a loop that is stepped by its owner is left alone."""
-    if threading.current_thread() is threading.main_thread():
-        return
-    try:
-        os.sched_setaffinity(0, cpus)
-    except OSError as e:
-        log.warning("%s: loop %s can't run on CPUs %s: %s", name, loop.name, ":".join(map(str, cpus)), e)
 
 
 def _write_data(chain: Chain, data: bytes) -> int:

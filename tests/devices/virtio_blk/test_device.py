@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events import io_threads as device_module
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.devices.virtio_blk import acrn_dm_device_types
-from acrn_dm.devices.virtio_blk import device as device_module
 from acrn_dm.devices.virtio_blk.device import serial_number
 from acrn_dm.testing import SimMachine
 from tests.devices.virtio_blk.blk_rig import (

@@ -58,6 +58,17 @@ def test_guest_pings_and_neither_kick_nor_interrupt_comes_to_the_device_model(sc
     assert after.set_irq_line == before.set_irq_line
 
 
+def test_rings_are_resized_while_the_guest_runs(scene: Scene) -> None:
+    """Its driver resets one queue after the other (RING_RESET) and gives each a ring of another size."""
+    for rx, tx in ((128, 64), (1024, 256), (256, 1024)):
+        scene.shell.run(f"ethtool -G eth0 rx {rx} tx {tx}")
+        assert (
+            f"{rx} {tx}"
+            == scene.shell.run("ethtool -g eth0 | awk '/RX:|TX:/ {print $2}' | tail -2").replace("\n", " ").strip()
+        )
+        assert "5 packets received" in scene.ping()
+
+
 def test_segmentation_offload_is_on(scene: Scene) -> None:
     features = dict(line.split(": ", 1) for line in scene.shell.run("ethtool -k eth0").splitlines() if ": " in line)
     features = {name.strip(): value for name, value in features.items()}
