@@ -121,7 +121,9 @@ cdef class RingFuzz:
         self._ram[0][at] = value & 0xFF
         self._ram[0][at + 1] = value >> 8 & 0xFF
 
-    cdef void _descriptor(self, uint8_t *at, uint8_t where, uint8_t flags, uint32_t number, uint32_t high) noexcept nogil:
+    cdef void _descriptor(
+        self, uint8_t *at, uint8_t where, uint8_t flags, uint32_t number, uint32_t high,
+    ) noexcept nogil:
         """Place by the low half of *where*, length by the high half; *number* is next, or the buffer id."""
         cdef uint64_t gpa = GPAS[where & 15]
         cdef uint32_t length = LENGTHS[where >> 4]

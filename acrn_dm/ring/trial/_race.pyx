@@ -1,5 +1,5 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
-"""A race of two threads on one ring, a driver in C against the native device side: neither may sleep on work that is there.
+"""A race of two threads on one ring, a driver in C and the native device side: neither may sleep on work that is there.
 
 Each side sleeps on an eventfd as soon as it finds nothing, after it has asked to be woken and looked once more. Chain
 number n brings the number n to the device and takes its complement back, so a chain that is lost, repeated, out of
@@ -7,8 +7,8 @@ order or seen before its data is told as well as a wake-up that never came.
 """
 
 from acrn_dm._fastring cimport (
-    FR_OK, FrBatch, FrChain, FrSegment, FrVirtqueue, MemoryMap, RingBase, fr_full_fence, fr_load_acquire_u16, fr_load_u16,
-    fr_load_u32, fr_load_u64, fr_store_release_u16, fr_store_u16, fr_store_u32, vq_disable_kicks, vq_enable_kicks,
+    FR_OK, FrBatch, FrChain, FrSegment, FrVirtqueue, MemoryMap, RingBase, fr_full_fence, fr_load_acquire_u16,
+    fr_load_u16, fr_load_u32, fr_load_u64, fr_store_release_u16, fr_store_u16, fr_store_u32, vq_disable_kicks, vq_enable_kicks,
     vq_pop_batch, vq_publish, vq_push,
 )
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -128,8 +128,8 @@ cdef class Race:
         write(fd, &one, sizeof(one))
 
     cdef void _hesitate(self, uint64_t number) noexcept nogil:
-        cdef uint32_t i
-        for i in range(self._linger if number % 8 == 0 else 0):
+        cdef uint32_t _i
+        for _i in range(self._linger if number % 8 == 0 else 0):
             fr_full_fence()
 
     # The device: what VbsU and planes do.
@@ -238,10 +238,12 @@ cdef class Race:
     cdef void _publish(self, uint64_t first, uint64_t end) noexcept nogil:
         cdef uint64_t number = end
         cdef uint32_t pairs = self._size // 2
+        cdef uint16_t marks
         if self._packed:
             while number > first:
                 number -= 1
-                fr_store_release_u16(self._desc + 32 * (number % pairs) + 14, F_NEXT | (AVAIL if self._lap(number) else USED))
+                marks = AVAIL if self._lap(number) else USED
+                fr_store_release_u16(self._desc + 32 * (number % pairs) + 14, F_NEXT | marks)
         else:
             fr_store_release_u16(self._avail + 2, <uint16_t>end)
         fr_full_fence()
