@@ -31,6 +31,7 @@ modules = [Extension(".".join(p.with_suffix("").parts), [str(p)], include_dirs=[
 setup(name="rings", ext_modules=cythonize(modules, language_level=3))
 """
 STEP, MOST_STEPS = 4, 64  # bytes of a step behind the first byte, and how many there are at most
+ROUND = bytes.fromhex("01000001 08000000 0a000100 0b000000 0c000000")  # offer, pop, push, publish, ask for kicks
 SECONDS = 600.0
 
 
@@ -98,7 +99,8 @@ def inside(seconds: float, seed: int, keep: bool) -> int:
     from acrn_dm.ring.trial._fuzz import RingFuzz  # noqa: PLC0415  (the instrumented one, which only this process has)
 
     coverage, target, rng = ctypes.CDLL(str(COVERAGE)), RingFuzz(), random.Random(seed)
-    corpus = [bytes.fromhex(line) for line in CORPUS.read_text().split()] if CORPUS.exists() else [b"\0", b"\1"]
+    corpus = [bytes.fromhex(line) for line in CORPUS.read_text().split()] if CORPUS.exists() else []
+    corpus += [bytes([choice]) + ROUND * 4 for choice in range(64)]  # each format, features and size: there and back
     current, begin, runs, found = BUILD / "current", time.monotonic(), 0, 0
     queue, fresh = list(corpus), []
     with current.open("wb", buffering=0) as file:

@@ -8,8 +8,8 @@ order or seen before its data is told as well as a wake-up that never came.
 
 from acrn_dm._fastring cimport (
     FR_OK, FrBatch, FrChain, FrSegment, FrVirtqueue, MemoryMap, RingBase, fr_full_fence, fr_load_acquire_u16,
-    fr_load_u16, fr_load_u32, fr_load_u64, fr_store_release_u16, fr_store_u16, fr_store_u32, vq_disable_kicks, vq_enable_kicks,
-    vq_pop_batch, vq_publish, vq_push,
+    fr_load_u16, fr_load_u32, fr_load_u64, fr_store_release_u16, fr_store_u16, fr_store_u32, vq_disable_kicks,
+    vq_enable_kicks, vq_pop_batch, vq_publish, vq_push,
 )
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
