@@ -55,7 +55,9 @@ Cell = tuple[str, int]
 
 
 def native(name: str = "_bench_ring") -> ModuleType:
-    """The module with the C driver and the timed loops, built into ``build/`` when older than its sources."""
+    """A module of this folder in C (that with the C driver and the timed loops), built into ``build/`` when older than
+    its sources.
+    """
     target = BUILD / "bench" / (name + importlib.machinery.EXTENSION_SUFFIXES[0])
     package = ROOT / "acrn_dm"
     sources = [ROOT / "benchmarks" / f"{name}.pyx", package / "_fastring.pxd", package / "_atomics.h"]
