@@ -106,6 +106,10 @@ cdef class BlkService:
         limits_from(&self.limits, limits)
         self.durable = durable
 
+    def promise(self, bint durable):
+        """Whether a write that completes is on the medium, from now on. Any thread."""
+        self.durable = durable
+
     cdef void begin(self, uint32_t n) noexcept nogil:
         self.deep = n > DEEP
 
@@ -154,9 +158,9 @@ cdef class BlkService:
 
     cdef bint needs_bounce(self, const BlkTask *task) noexcept nogil:
         """Whether the request needs the bounce buffers of the Python path."""
-        if self.legacy and not self.in_memory:
-            return True
-        return self.alignment != 0 and (task.offset % self.alignment != 0 or task.left % self.alignment != 0)
+        return self.legacy or (self.alignment != 0 and (
+            task.offset % self.alignment != 0 or task.left % self.alignment != 0
+        ))
 
     cdef void start_read(self, BlkTask *task) noexcept nogil:
         task.io.kind, task.io.durable = BLK_IO_READ, False
@@ -178,14 +182,15 @@ cdef class BlkService:
         if not self.looked:
             self.looked = True
             blk_whole(self.known)
-        if self.known.cut or self.needs_bounce(task) or (self.durable and self.known.changes != self.known.stable):
+        cdef bint here = self.in_memory and task.left <= AT_ONCE and task.n_iov <= BLK_IOV_MAX
+        if self.known.cut or (not here and self.needs_bounce(task)) or (self.durable and self.known.changes != self.known.stable):
             self.hand(task, 0)  # with earlier writes waiting, a flush has to follow: one that means those, too
             return
         task.io.kind, task.io.durable = BLK_IO_WRITE, self.durable
         if not self.durable:
             task.volatile_change = True
             blk_changes(self.known)
-        if self.in_memory and task.left <= AT_ONCE:
+        if here:
             self.now(task, RWF_DSYNC if self.durable else 0)
         else:
             self.send(task)
