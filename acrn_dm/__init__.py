@@ -52,6 +52,9 @@ from acrn_dm.virtio.device import VirtioDevice as VirtioDevice
 from acrn_dm.virtio.queue import Queue as Queue
 from acrn_dm._fastring import Chain as Chain
 from acrn_dm.ring.ring import Ring as Ring
+from acrn_dm.virtio.native._plane import Plane as Plane
+from acrn_dm.virtio.native._counters import QueueCounters as QueueCounters
+from acrn_dm.virtio.native.counts import QueueCounts as QueueCounts
 from acrn_dm.virtio.placement import Placement as Placement
 from acrn_dm.virtio.optional import Cancellable as Cancellable
 from acrn_dm.virtio.optional import FeatureJudge as FeatureJudge
@@ -60,6 +63,7 @@ from acrn_dm.virtio.optional import LegacyConfig as LegacyConfig
 from acrn_dm.virtio.optional import LocalQueues as LocalQueues
 from acrn_dm.virtio.optional import LoopChoice as LoopChoice
 from acrn_dm.virtio.optional import MediumSlot as MediumSlot
+from acrn_dm.virtio.optional import NativePlane as NativePlane
 from acrn_dm.virtio.optional import NegotiationWatcher as NegotiationWatcher
 from acrn_dm.virtio.optional import QueueEnabled as QueueEnabled
 from acrn_dm.virtio.optional import QueueInFlight as QueueInFlight

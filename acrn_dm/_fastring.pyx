@@ -6,7 +6,9 @@ bounded by a number we chose, and a guest address becomes a pointer only in ``fr
 object.
 """
 
-from acrn_dm.ring.native import _chain, _memory, _split
+from acrn_dm.ring.native import _chain, _memory, _ring
 
 # Not by ``from ... import``, which Cython leaves out for names that the .pxd has cimported.
-globals().update(Chain=_chain.Chain, MemoryMap=_memory.MemoryMap, SplitRing=_split.SplitRing)
+globals().update(
+    Chain=_chain.Chain, MemoryMap=_memory.MemoryMap, PackedRing=_ring.PackedRing, SplitRing=_ring.SplitRing
+)

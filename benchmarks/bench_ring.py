@@ -60,7 +60,7 @@ def native() -> ModuleType:
     target = BUILD / "bench" / (name + importlib.machinery.EXTENSION_SUFFIXES[0])
     package = ROOT / "acrn_dm"
     sources = [ROOT / "benchmarks" / f"{name}.pyx", package / "_fastring.pxd", package / "_atomics.h"]
-    sources += (package / "ring" / "native").glob("*.pxd")
+    sources += (package / "ring" / "native").rglob("*.pxd")
     if not target.exists() or target.stat().st_mtime < max(s.stat().st_mtime for s in sources):
         _build(name, sources[0], target)
     spec = importlib.util.spec_from_file_location(name, target)

@@ -51,16 +51,15 @@ class Source:
 
     def imports(self) -> list[Import]:
         """Each name that an import of this file asks for, in full: ``from a import b`` asks for ``a.b``."""
-        return list(_python_imports(self.text) if self.path.suffix in PYTHON else _cython_imports(self.text))
+        return _python(self.text).imports if self.path.suffix in PYTHON else list(_cython_imports(self.text))
 
     def functions(self) -> list[Function]:
-        return list(_python_functions(self.text) if self.path.suffix in PYTHON else _cython_functions(self.text))
+        python = self.path.suffix in PYTHON
+        return list(_python_functions(ast.parse(self.text)) if python else _cython_functions(self.text))
 
     def named_modules(self) -> list[str]:
         """Dotted names in strings of a Python file, and names of functions that import by name."""
-        if self.path.suffix not in PYTHON:
-            return []
-        return [name for node in ast.walk(ast.parse(self.text)) for name in _by_name(node)]
+        return _python(self.text).named if self.path.suffix in PYTHON else []
 
 
 @attrs.define(eq=False, slots=False)
@@ -108,13 +107,38 @@ class Tree:
         return {f"{folder.relative_to(self.root).as_posix()}/": [p.name for p in group] for folder, group in groups}
 
 
-def _python_imports(text: str) -> Iterator[Import]:
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            yield from (Import(f"{base}.{a.name}", node.lineno) for a in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (Import(a.name, node.lineno) for a in node.names)
+@attrs.frozen(kw_only=True)
+class _Python:
+    """What a Python file says, read once for all rules that ask for it."""
+
+    imports: list[Import]
+    named: list[str]
+
+
+@functools.cache
+def _python(text: str) -> _Python:
+    nodes = list(ast.walk(ast.parse(text)))
+    return _Python(
+        imports=[found for node in nodes for found in _python_imports(node)],
+        named=[name for node in nodes for name in _by_name(node)],
+    )
+
+
+def _python_functions(node: ast.AST) -> Iterator[Function]:
+    """Those in the statements below *node*; no expression has any."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield Function(child.name, (child.end_lineno or child.lineno) - child.lineno + 1)
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from _python_functions(child)
+
+
+def _python_imports(node: ast.AST) -> Iterator[Import]:
+    if isinstance(node, ast.ImportFrom):
+        base = "." * node.level + (node.module or "")
+        yield from (Import(f"{base}.{a.name}", node.lineno) for a in node.names)
+    elif isinstance(node, ast.Import):
+        yield from (Import(a.name, node.lineno) for a in node.names)
 
 
 def _cython_imports(text: str) -> Iterator[Import]:
@@ -139,12 +163,6 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         if joined.count("(") <= joined.count(")") and not raw.rstrip().endswith("\\"):
             yield start, joined.strip()
             joined = ""
-
-
-def _python_functions(text: str) -> Iterator[Function]:
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield Function(node.name, (node.end_lineno or node.lineno) - node.lineno + 1)
 
 
 def _cython_functions(text: str) -> Iterator[Function]:

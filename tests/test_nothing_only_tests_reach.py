@@ -1,5 +1,6 @@
 """What the package defines is read by more than tests: by itself, by a tool, or by who uses public names."""
 
+import functools
 import importlib
 from pathlib import Path
 
@@ -25,6 +26,7 @@ FOR_OTHERS = {
 STANDS = {
     "devices.virtio_blk.config: BlkConfig.no_bst_block": "an option of the original's that changes nothing",
     "machine.power: Power.reboots": "observers tell by it a boot from a reboot",
+    "virtio.pci.transport: VirtioPci.queue_counts": "observers read by it what a queue did, as ``SimMachine`` does",
     "pci.bus: PciBus.config_accesses": "observers count by it what a guest's search for devices costs",
 }
 
@@ -52,6 +54,7 @@ def overrides(found: Definition) -> bool:
     return any(name in vars(base) for base in others for name in found.names)
 
 
+@functools.cache
 def dead() -> set[str]:
     found = [d for d in unreached(TREE, TOOLS) if not is_for_others(d)]
     return {str(d) for d in found if not is_public(d) and not overrides(d)}

@@ -1,27 +1,27 @@
 """The userspace backend, and the default: rings are served by the device's ``handle_queue`` on an I/O loop.
 
+Where a device has a plane in C for a queue, that serves it instead (``plane_server``).
+
 A kick is served in at most two rounds; a queue that then still has work kicks itself and so waits its turn behind the
 others of its loop. No driver can keep a loop to itself by adding as fast as it is served.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 
-from acrn_dm.base.errors import AcrnDmError
+from acrn_dm.backends.in_order import InOrderRing
+from acrn_dm.backends.plane_server import NS_PER_S, PlaneServer, end_queue, plane_of
 from acrn_dm.base.events.ioloop import IoLoop, Timer
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.types import BackendType
 from acrn_dm.ring.factory import make_ring, watch_ring
+from acrn_dm.ring.features import IN_ORDER
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import Cancellable, InFlight, LoopChoice, QueueEnabled, QueueInFlight, QueueReset
 from acrn_dm.virtio.queue import Queue
 
-log = logging.getLogger(__name__)
-
 ROUNDS_PER_KICK = 2
-NS_PER_S = 1_000_000_000
 SHARED_LOOP = "io"  # of all devices that do not care
 
 
@@ -53,7 +53,11 @@ class QueueServer:
 
     def _on_kick(self) -> None:
         if self._serving:
+            self.queue.counters.kicked()
             self._serve()
+
+    def detach(self) -> None:
+        """Nothing more: the queue is about to be closed."""
 
     def _on_timer(self) -> None:
         if self._serving and self._poll_s is not None:
@@ -67,11 +71,7 @@ class QueueServer:
             # The driver's fault or the device's: this queue is dead until the driver resets, the others go on.
             self._serving = False
             self.queue.loop.remove(self._events.kick.fd)
-            self.queue.close()
-            if not isinstance(e, AcrnDmError):  # those say enough; the transport logs what they say
-                log.exception("%s: queue %d failed", self._device.name, self.queue.index)
-            # Without the traceback, whose frames refer to chains: who keeps the error must not keep guest memory.
-            self._device.fail(e.with_traceback(None))
+            end_queue(self._device, self.queue, e)
 
     def _rounds(self) -> None:
         ring = self.queue.ring
@@ -99,7 +99,8 @@ class VbsU(Backend):
 
     def __init__(self, device: VirtioDevice) -> None:
         super().__init__(device)
-        self._servers: list[QueueServer] = []
+        self._servers: list[QueueServer | PlaneServer] = []
+        self._served: list[QueueServer | PlaneServer] = []  # those of this driver, stopped or not
         self._queues: list[Queue] = []
         self._device_started = False
 
@@ -131,10 +132,12 @@ class VbsU(Backend):
         server = next(server for server in self._servers if server.queue.index == index)
         server.stop()
         self._servers.remove(server)
+        self._served.remove(server)
         self._queues.remove(server.queue)
         try:
             device.queue_reset(server.queue)
         finally:
+            server.detach()
             server.queue.close()
         return True
 
@@ -154,8 +157,14 @@ class VbsU(Backend):
         return True
 
     def _serve(self, queue: Queue, events: SessionQueue, session: Session) -> None:
-        server = QueueServer(self.device, queue, events, session.poll_ns)
+        plane = plane_of(self.device, queue, session)
+        server = (
+            QueueServer(self.device, queue, events, session.poll_ns)
+            if plane is None
+            else PlaneServer(self.device, queue, events, session.poll_ns, plane)
+        )
         self._servers.append(server)
+        self._served.append(server)
         server.start()
 
     def stop(self) -> Mapping[int, RingPosition]:
@@ -167,6 +176,9 @@ class VbsU(Backend):
                 self.device.stop()
         finally:
             # What the device holds on to goes to whoever serves the ring next: it is popped again.
+            for server in self._served:
+                server.detach()
+            self._served.clear()
             positions = {q.index: q.ring.position for q in self._queues}
             for queue in self._queues:
                 queue.close()
@@ -188,9 +200,12 @@ class VbsU(Backend):
                 broke(clause, seen, queue.index)
 
             ring = watch_ring(session.features, ring, queue, memory, tell=tell, fresh=not session.resumed)
+        if session.features & IN_ORDER and not self.device.in_order:
+            ring = InOrderRing(ring)
         name = self.device.loop_name(queue.index) if isinstance(self.device, LoopChoice) else SHARED_LOOP
         loop: IoLoop = session.resources.io_loop(name)
-        return Queue(queue.index, ring, loop, queue.call.signal)
+        queue.counters.begin()
+        return Queue(queue.index, ring, loop, queue.call.signal, counters=queue.counters)
 
 
 @hookimpl

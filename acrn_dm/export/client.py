@@ -14,7 +14,7 @@ from acrn_dm.base.errors import AcrnDmError, GuestError
 from acrn_dm.export.device import ExportedDevice
 from acrn_dm.export.rings import Rings
 from acrn_dm.export.vring import Vring, check_eventfd
-from acrn_dm.ring.position import MAX_BASE, RingPosition
+from acrn_dm.ring.factory import ring_format
 from acrn_dm.virtio.defs import Status
 
 log = logging.getLogger(__name__)
@@ -181,9 +181,11 @@ class Client:
     def set_vring_base(self, message: Message) -> None:
         """SET_VRING_BASE."""
         index, base = message.fields(payload.VRING_STATE)
-        if base > MAX_BASE:
-            raise PeerError(f"SET_VRING_BASE of ring {index} to {base}")
-        self._rings.place(index, RingPosition(base))
+        try:
+            position = ring_format(self._rings.features).position_said(base)
+        except ValueError as e:
+            raise PeerError(f"SET_VRING_BASE of ring {index} to {base}") from e
+        self._rings.place(index, position)
 
     def get_vring_base(self, message: Message) -> bytes:
         """GET_VRING_BASE stops the ring; where it was is kept."""

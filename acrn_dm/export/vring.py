@@ -2,6 +2,7 @@
 
 import os
 import threading
+from typing import ClassVar
 
 import attrs
 
@@ -29,6 +30,7 @@ class ClientKick:
 class ClientCall:
     """``backend.Call`` on the client's eventfd, which may change while the ring runs; -1: its driver polls."""
 
+    private: ClassVar[bool] = False
     fd: int = -1
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 

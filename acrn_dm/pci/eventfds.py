@@ -102,6 +102,8 @@ class CallEvent:
     own the rest may be news, so it is raised again: spurious at worst, which drivers tolerate, but not lost.
     """
 
+    private = True  # unless its descriptor is handed to somebody, who then serves the queue in our place
+
     def __init__(
         self, registry: EventFdRegistry, msix: Msix | None, without_msix: Callable[[], None], refused: Refused
     ) -> None:

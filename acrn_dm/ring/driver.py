@@ -4,6 +4,7 @@ Works over anything with ``read(gpa, length)`` and ``write(gpa, data)``. Besides
 hostile guest would. Of the device's code it shares the layout, nothing else.
 """
 
+from collections import deque
 from collections.abc import Sequence
 
 from acrn_dm.ring.layout import (
@@ -48,12 +49,23 @@ class RingFields:
 class DriverRing(RingFields):
     """One queue's driver: ``add_chain`` as often as wanted, ``publish``, kick if ``wants_kick()``, then ``used()``.
 
-    *start* is where both indices begin; the rings are cleared. Nothing is checked: a test may hand in any address.
+    *start* is where both indices begin; the rings are cleared. With *in_order* it uses descriptors around the table, as
+    a driver with IN_ORDER has to, and understands batches. Nothing is checked: a test may hand in any address.
     """
 
-    def __init__(self, memory: RingMemory, layout: RingLayout, *, event_idx: bool = False, start: int = 0) -> None:
+    def __init__(
+        self,
+        memory: RingMemory,
+        layout: RingLayout,
+        *,
+        event_idx: bool = False,
+        in_order: bool = False,
+        start: int = 0,
+    ) -> None:
         super().__init__(memory, layout)
         self.event_idx = event_idx
+        self.in_order = in_order
+        self._order: deque[tuple[int, int]] = deque()  # with *in_order*: heads, and the bytes that the device may write
         self.next_avail = start  # index the next chain gets; not yet published
         self.published_avail = start  # avail.idx as the device sees it
         self.last_used = start  # index of the next used element to look at
@@ -76,6 +88,11 @@ class DriverRing(RingFields):
     def position(self) -> RingPosition:
         """Where a device side begins that has seen what was returned, and nothing of what was made available since."""
         return RingPosition(self.last_used)
+
+    @property
+    def ahead(self) -> int:
+        """Where the next chain is going to be, as a kick with NOTIFICATION_DATA says it in 16 bits (2.9)."""
+        return self.published_avail
 
     def used_elements(self, count: int) -> list[tuple[int, int]]:
         """Where the device wrote the last *count* used elements: (gpa, length) of each, the latest first."""
@@ -106,6 +123,8 @@ class DriverRing(RingFields):
             self._write_chain(indirect_table_gpa, list(range(len(buffers))), buffers)
             self.write_desc(indices[0], indirect_table_gpa, table_bytes(len(buffers)), DESC_F_INDIRECT)
         self._chains[indices[0]] = indices
+        if self.in_order:
+            self._order.append((indices[0], sum(length for _, length in in_)))
         self.make_available(indices[0])
         return indices[0]
 
@@ -139,11 +158,34 @@ class DriverRing(RingFields):
         returned: list[tuple[int, int]] = []
         device_idx = self.used_idx()
         while self.last_used != device_idx:
-            head, length = self.used_element(self.last_used)
-            self._free.extend(reversed(self._chains.pop(head, [])))
-            returned.append((head, length))
-            self.last_used = (self.last_used + 1) & 0xFFFF
+            batch = self._batch(*self.used_element(self.last_used))
+            if len(batch) > (device_idx - self.last_used) & 0xFFFF:
+                raise RuntimeError(f"{len(batch)} chains are returned, by a used index of {device_idx}")
+            for head, _ in batch:
+                self._take_back(self._chains.pop(head, []))
+            returned += batch
+            self.last_used = (self.last_used + len(batch)) & 0xFFFF
         return returned
+
+    def _batch(self, head: int, length: int) -> list[tuple[int, int]]:
+        """What one used element returns. With *in_order* it may stand for all chains up to *head*: those before it were
+        written to the end then, and have no element (2.7.9).
+        """
+        batch: list[tuple[int, int]] = []
+        if self._order and self._order[0][0] == head:
+            self._order.popleft()
+        elif any(head == one for one, _ in self._order):
+            while self._order[0][0] != head:
+                batch.append(self._order.popleft())
+            self._order.popleft()
+        return [*batch, (head, length)]
+
+    def _take_back(self, chain: list[int]) -> None:
+        """Free the descriptors of *chain*, to be used next, or with *in_order* last: around the table."""
+        if self.in_order:
+            self._free[:0] = reversed(chain)
+        else:
+            self._free.extend(reversed(chain))
 
     def returned(self) -> int:
         """How many chains came back since ``used`` was last called."""

@@ -3,9 +3,9 @@
 from typing import Protocol
 
 from acrn_dm._fastring import MemoryMap
-from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.features import PACKED
 from acrn_dm.ring.layout import RingLayout, RingMemory
+from acrn_dm.ring.packed.format import PACKED_RINGS
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import DriverSide, Ring, RingFormat, Tell
 from acrn_dm.ring.split import SPLIT
@@ -24,10 +24,8 @@ class PlacedQueue(Protocol):
 
 
 def ring_format(features: int) -> RingFormat:
-    """The format of a driver's rings that negotiated *features*. Raises GuestError for one that nobody offered."""
-    if features & PACKED:
-        raise GuestError("packed rings are not offered")
-    return SPLIT
+    """The format of a driver's rings that negotiated *features*."""
+    return PACKED_RINGS if features & PACKED else SPLIT
 
 
 def make_ring(features: int, queue: PlacedQueue, memory: MemoryMap) -> Ring:

@@ -14,6 +14,7 @@ from acrn_dm.ring.layout import (
     USED_F_NO_NOTIFY,
     RingLayout,
 )
+from acrn_dm.ring.position import RingPosition
 
 MAX_CHAIN_DESCRIPTORS = 1024  # through an indirect table, where the queue is smaller
 MAX_BATCH = 256
@@ -159,6 +160,11 @@ class ModelSplitRing(RingFields):
     def in_flight(self) -> int:
         """Chains popped and neither pushed nor given back."""
         return len(self._in_flight)
+
+    @property
+    def position(self) -> RingPosition:
+        """The next used element: what is in flight is taken again."""
+        return RingPosition(self.used_idx)
 
     def pop_batch(self, limit: int = 64) -> list[ModelChain]:
         """Take up to *limit* chains; a malformed one ends the batch, and raises GuestError when it comes first."""

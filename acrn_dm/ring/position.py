@@ -2,7 +2,7 @@
 
 import attrs
 
-MAX_BASE = 0xFFFF
+MAX_BASE = 0xFFFF_FFFF  # the field that vhost and vhost-user have for it
 
 
 @attrs.frozen
@@ -10,14 +10,14 @@ class RingPosition:
     """The place at which a ring is to be gone on with. Outside ``ring`` it is handed on and compared, nothing else.
 
     *base* is the number by which vhost and vhost-user say the same thing (SET_VRING_BASE, GET_VRING_BASE): of a split
-    ring the index of the next available entry. A ring format with wrap counters has them in the bits above.
+    ring the index of the next available entry, of a packed one both positions with their wrap counters.
     """
 
     base: int = 0
 
     @classmethod
     def from_base(cls, base: int) -> "RingPosition":
-        """The position that a peer says. Raises ValueError for a number that is none."""
+        """The position that a peer says. Raises ValueError for a number that is none of any format's."""
         if not 0 <= base <= MAX_BASE:
             raise ValueError(f"no ring is at {base}")
         return cls(base)

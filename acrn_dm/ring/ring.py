@@ -68,6 +68,10 @@ class DriverSide(Protocol):
         """Descriptors that no chain uses."""
 
     @property
+    def ahead(self) -> int:
+        """Where the next chain is going to be, in 16 bits, as a kick with NOTIFICATION_DATA says it (2.9)."""
+
+    @property
     def position(self) -> RingPosition:
         """Where a device side begins that has seen what was returned, and nothing of what was made available since."""
 
@@ -117,6 +121,14 @@ class RingFormat(Protocol):
 
     start: RingPosition  # of a ring that nobody has used
 
+    def takes_size(self, size: int) -> bool:
+        """Whether a queue can have *size* descriptors."""
+
+    def position_said(self, base: int) -> RingPosition:
+        """The position that a peer means by *base*, in SET_VRING_BASE or in its answer to GET_VRING_BASE. Raises
+        ValueError for a number that is none.
+        """
+
     def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Ring:
         """The device side. Raises GuestError for what is wrong with *layout*."""
 
@@ -144,8 +156,8 @@ class RingFormat(Protocol):
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """What a driver placed in guest memory."""
 
-    def used_position(self, memory: RingMemory, layout: RingLayout) -> RingPosition:
-        """Where to go on when nobody knows more than what was returned."""
+    def used_position(self, memory: RingMemory, layout: RingLayout) -> RingPosition | None:
+        """Where to go on when nobody knows more than what was returned; None where the ring does not say that."""
 
     def idle(self, memory: RingMemory, layout: RingLayout) -> bool:
-        """Whether every chain that was made available has been returned."""
+        """Whether it is sure that every chain that was made available has been returned."""

@@ -1,13 +1,16 @@
 """The split virtqueue of virtio 1.4 (2.7) as a ring format."""
 
 from acrn_dm._fastring import MemoryMap, SplitRing
+from acrn_dm.base.errors import GuestError
 from acrn_dm.ring import layout as split_layout
 from acrn_dm.ring.driver import DriverRing
-from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
+from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Ring, Tell
 from acrn_dm.ring.split_rules import SplitRules
+
+MAX_INDEX = 0xFFFF  # 2.7: indices run on modulo 2^16
 
 
 class SplitFormat:
@@ -15,8 +18,20 @@ class SplitFormat:
 
     start = RingPosition()
 
+    def takes_size(self, size: int) -> bool:
+        """A power of two up to 32768 (2.7)."""
+        return split_layout.is_queue_size(size)
+
+    def position_said(self, base: int) -> RingPosition:
+        """The index of the next available entry."""
+        if base > MAX_INDEX:
+            raise ValueError(f"no split ring is at {base}")
+        return RingPosition.from_base(base)
+
     def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Ring:
-        """The device side. Raises GuestError for a bad size, alignment or address."""
+        """The device side. Raises GuestError for a bad size, alignment, address or position."""
+        if position.base > MAX_INDEX:
+            raise GuestError(f"position {position.base:#x} is none of a split ring")
         return SplitRing(
             memory,
             size=layout.size,
@@ -48,7 +63,13 @@ class SplitFormat:
 
     def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> DriverRing:
         """The driver side; both indices begin at *start*, modulo 2^16."""
-        return DriverRing(memory, layout, event_idx=bool(features & EVENT_IDX), start=start & 0xFFFF)
+        return DriverRing(
+            memory,
+            layout,
+            event_idx=bool(features & EVENT_IDX),
+            in_order=bool(features & IN_ORDER),
+            start=start & 0xFFFF,
+        )
 
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """With both event indices: who is told of a ring may use them."""

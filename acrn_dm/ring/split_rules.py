@@ -4,41 +4,37 @@ A ``SplitRules`` is the ring that a device gets in place of its own. It looks, t
 of ``virtio.strict.clauses``, and hands on: what becomes of a broken ring is still the ring's own decision.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from acrn_dm._fastring import Chain
-from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.driver import RingFields
-from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
-from acrn_dm.ring.layout import DESC, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, RingLayout, RingMemory
+from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
+from acrn_dm.ring.layout import DESC, DESC_F_INDIRECT, DESC_F_NEXT, RingLayout, RingMemory
 from acrn_dm.ring.ring import Ring, Tell
-
-MAX_CHAIN_BYTES = 1 << 32
+from acrn_dm.ring.watched import WatchedRing
 
 Descriptor = tuple[int, int, int, int]  # gpa, length, flags, next
 
 
-class SplitRules(RingFields):
+class SplitRules(WatchedRing, RingFields):
     """The ring *inner* with its driver watched; a ``Ring`` itself. One thread at a time uses it."""
 
     def __init__(
         self, inner: Ring, memory: RingMemory, layout: RingLayout, features: int, *, begin: int, tell: Tell, fresh: bool
     ) -> None:
-        super().__init__(memory, layout)
-        self._inner = inner
+        WatchedRing.__init__(self, inner, memory, tell)
+        RingFields.__init__(self, memory, layout)
         self._event_idx = bool(features & EVENT_IDX)
         self._indirect = bool(features & INDIRECT_DESC)
-        self._tell = tell
         self._seen = begin  # the available index up to which chains were looked at
         self._returned = begin
         self._exposed: dict[int, dict[int, bytes]] = {}  # head -> the descriptors of its chain, as they were then
         self._taken: set[int] = set()  # all descriptors of these
+        self._next: int | None = (
+            0 if features & IN_ORDER and fresh else None
+        )  # with IN_ORDER the descriptor to come next
         if fresh and self._get_u16(layout.used_flags_at):
             tell("used.flags", "the used ring's flags are not 0 at the start")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def pop_batch(self, limit: int = 64) -> list[Chain]:
         """Look at what is new, then take up to *limit* of the chains that were looked at: one that the driver makes
@@ -97,11 +93,21 @@ class SplitRules(RingFields):
             self._tell("avail.head", f"head {head} of a queue of {self.layout.size}")
             return
         chain = self._walk(head)
+        self._around(list(chain))
         shared = chain.keys() & self._taken
         if shared:
             self._tell("desc.in_flight", f"descriptor {min(shared)} is in a chain that was not returned")
         self._exposed[head] = chain
         self._taken |= chain.keys()
+
+    def _around(self, descriptors: list[int]) -> None:
+        """With IN_ORDER they come one behind the other, around the table (2.7.9)."""
+        if self._next is None or not descriptors:
+            return
+        wanted = [(self._next + at) % self.layout.size for at in range(len(descriptors))]
+        if descriptors != wanted:
+            self._tell("desc.in_order", f"descriptors {descriptors[:4]} where {wanted[:4]} come next")
+        self._next = (descriptors[-1] + 1) % self.layout.size
 
     def _walk(self, head: int) -> dict[int, bytes]:
         """Judge one chain; returns its descriptors in the queue's own table."""
@@ -114,7 +120,9 @@ class SplitRules(RingFields):
                 buffers += self._table(descriptor)
             else:
                 buffers.append(descriptor)
-        self._judge(buffers)
+        if len(buffers) > self.layout.size:
+            self._tell("indirect.too_long", f"{len(buffers)} buffers in a chain of a queue of {self.layout.size}")
+        self._judge([buffer[:3] for buffer in buffers])
         return own
 
     def _chain(self, table: int, entries: int, index: int) -> Iterator[tuple[int, bytes]]:
@@ -153,27 +161,7 @@ class SplitRules(RingFields):
             self._tell("indirect.nested", "an indirect descriptor in an indirect table")
         return [buffer for buffer in found if not buffer[2] & DESC_F_INDIRECT]
 
-    def _judge(self, buffers: Sequence[Descriptor]) -> None:
-        if len(buffers) > self.layout.size:
-            self._tell("indirect.too_long", f"{len(buffers)} buffers in a chain of a queue of {self.layout.size}")
-        writable = [bool(flags & DESC_F_WRITE) for _, _, flags, _ in buffers]
-        if sorted(writable) != writable:
-            self._tell("desc.write_order", "a device-readable buffer behind a device-writable one")
-        if sum(length for _, length, _, _ in buffers) > MAX_CHAIN_BYTES:
-            self._tell("desc.total", f"{sum(length for _, length, _, _ in buffers)} bytes in a chain")
-        for gpa, length, _, _ in buffers:
-            ends = (gpa, gpa + length - 1) if length else ()
-            if any(self._read(at, 1) is None for at in ends):
-                self._tell("desc.address", f"{length} bytes at {gpa:#x}, which are not all memory")
-
     def _unaltered(self, chain: dict[int, bytes]) -> None:
         for index, before in chain.items():
             if self._read(self.layout.desc_at(index), DESC.size) != before:
                 self._tell("desc.altered", f"descriptor {index} changed while the device had it")
-
-    def _read(self, gpa: int, length: int) -> bytes | None:
-        """Guest memory; None where it is none, which is the ring's to refuse."""
-        try:
-            return self.memory.read(gpa, length)
-        except (GuestError, OverflowError):
-            return None

@@ -1,11 +1,11 @@
 """The kit for tests of plugins: a machine without vCPUs, the driver's side, models of rings, conformance checks."""
 
 from acrn_dm.ring.driver import DriverRing
-from acrn_dm.ring.driver_packed import PackedDriverRing
 from acrn_dm.ring.layout import RingLayout
-from acrn_dm.ring.layout_packed import packed_layout
 from acrn_dm.ring.model import ModelMemory, ModelSplitRing
-from acrn_dm.ring.model_packed import ModelPackedRing
+from acrn_dm.ring.packed.driver import PackedDriverRing
+from acrn_dm.ring.packed.layout import packed_layout
+from acrn_dm.ring.packed.model import ModelPackedRing
 from acrn_dm.testing.clock import VirtualClock
 from acrn_dm.testing.conformance import CHECKS, assert_device_conforms
 from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver

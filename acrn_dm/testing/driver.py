@@ -19,6 +19,7 @@ from acrn_dm.virtio.features import MANDATORY
 
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
 INDIRECT_DESC, EVENT_IDX, VERSION_1, RING_RESET = 1 << 28, 1 << 29, 1 << 32, 1 << 40
+IN_ORDER, NOTIFICATION_DATA, NOTIF_CONFIG_DATA = 1 << 35, 1 << 38, 1 << 39
 CONFIG_VECTOR = 0
 RESET_S = 10.0  # a device's reset may take until its host is done
 POISON = 0xA5  # fills device-writable buffers before the device gets them
@@ -96,7 +97,7 @@ class DriverQueue:
         old, self._kicked_at = self._kicked_at, self.ring.published_avail
         wanted = self.ring.wants_kick(old)
         if force or wanted:
-            self.driver.registers.notify(self.index)
+            self.driver.notify(self.index, self.ring.ahead)
         return force or wanted
 
     def completed(self) -> list[Completion]:
@@ -225,6 +226,20 @@ class VirtioDriver:
         self.registers.place_queue(index, layout)
         self.queues[index] = DriverQueue(self, index, ring)
         return self.queues[index]
+
+    def notify(self, index: int, ahead: int = 0) -> None:
+        """Notify queue *index*, by its index or as the device names it (NOTIF_CONFIG_DATA); with NOTIFICATION_DATA
+        *ahead* goes along, 16 bits that say where the next chain is going to be.
+        """
+        registers = self.registers
+        if not isinstance(registers, ModernRegisters) or not self.features & NOTIFICATION_DATA:
+            registers.notify(index)
+            return
+        named = index
+        if self.features & NOTIF_CONFIG_DATA:
+            registers.write("queue_select", index)
+            named = registers.read("queue_notif_config_data")
+        registers.notify_data(index, named, ahead)
 
     def reset_queue(self, index: int) -> None:
         """Reset queue *index* alone (2.6.1, RING_RESET) and wait until that is done; ``setup_queue`` gives it a ring

@@ -44,6 +44,7 @@ from acrn_dm.testing.heap import GuestHeap
 from acrn_dm.testing.recorder import Recorder
 from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.native.counts import QueueCounts
 from acrn_dm.virtio.pci.transport import VirtioPci
 from acrn_dm.virtio.strict.report import Violation
 
@@ -87,6 +88,8 @@ class SimMachine:
 
     With *strict* the driver of every virtio device is held to the driver requirements of the specification: what it
     breaks is in ``take_violations``, and fails at the end if nobody took it. ``strict=on`` does so for one device.
+
+    Without *native* every queue is served in Python, also those that their device has a plane in C for.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class SimMachine:
         plugin_options: Mapping[str, object] | None = None,
         clock: Clock = REAL,
         strict: bool = False,
+        native: bool = True,
     ) -> None:
         self._witness = _Witness()
         config = MachineConfig(name="sim", vcpus=vcpus, hypervisor="sim", plugin_options=plugin_options or {})
@@ -109,6 +113,7 @@ class SimMachine:
         self.bus = PciBus()
         self._open(config, (MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory))
         self.started = False
+        self._native = native
         self._violations: list[Violation] = []
         self._context = functools.partial(
             DeviceContext,
@@ -169,6 +174,8 @@ class SimMachine:
             resolved = ResolvedDevice(spec=spec, type=_type_of(kind), options=None, context=context)
         function = make_function(resolved, self.plugins)
         self.bus.add(function)
+        if isinstance(function, VirtioPci):
+            function.data_plane.native = self._native
         if isinstance(function, VirtioPci) and function.strict is not None:
             function.strict.listener = self._violations.append
         return function
@@ -238,6 +245,23 @@ class SimMachine:
         """Devices that asked for a reset, and why; steps the main loop, which is what tells observers."""
         self.main_loop.run_until_idle()
         return self._witness.failures
+
+    def serve_in_python(self) -> None:
+        """Serve all queues in Python from now on, whose calls of the host a test can watch, delay and break."""
+        self._native = False
+        for function in self.bus.functions:
+            if isinstance(function, VirtioPci) and function.data_plane.native:
+                function.data_plane.native = False
+                with function.lock:
+                    function.data_plane.pause()
+                    function.data_plane.resume()
+
+    def queue_counts(self, slot: int, index: int, func: int = 0) -> QueueCounts:
+        """What was counted of queue *index* of the virtio device in *slot*. Raises LookupError where there is none."""
+        function = self.bus.find(Bdf(slot=slot, func=func))
+        if not isinstance(function, VirtioPci):
+            raise LookupError(f"there is no virtio device in slot {slot}")
+        return function.queue_counts(index)
 
     def record(self, level: int = logging.INFO) -> Recorder:
         """A recorder of this machine, for a ``with`` block; it takes log records from *level* on."""

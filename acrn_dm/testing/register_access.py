@@ -31,6 +31,7 @@ COMMON = {
     "queue_desc": (0x20, 8),
     "queue_driver": (0x28, 8),
     "queue_device": (0x30, 8),
+    "queue_notif_config_data": (0x38, 2),
     "queue_reset": (0x3A, 2),
 }
 
@@ -199,6 +200,12 @@ class ModernRegisters:
     def notify(self, index: int) -> None:
         """Kick with a 16-bit write."""
         self.function.bar_write(self.notification.bar, self.notify_address(index), 2, index)
+
+    def notify_data(self, index: int, named: int, ahead: int) -> None:
+        """Kick with a 32-bit write, as with NOTIFICATION_DATA: how the queue is *named*, and where its next chain is
+        going to be, in 16 bits each (2.9).
+        """
+        self.function.bar_write(self.notification.bar, self.notify_address(index), 4, named | ahead << 16)
 
     def read_isr(self) -> int:
         """ISR status; reading clears it."""

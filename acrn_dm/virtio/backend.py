@@ -20,6 +20,7 @@ from acrn_dm.ring.layout import RingLayout
 from acrn_dm.ring.position import RingPosition, as_position
 from acrn_dm.virtio import features
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.native._counters import QueueCounters
 from acrn_dm.virtio.optional import LegacyConfig
 
 
@@ -36,6 +37,10 @@ class Call(Protocol):
     """A queue's call; ``pci.eventfds.CallEvent`` in a machine."""
 
     fd: int
+
+    @property
+    def private(self) -> bool:
+        """Nobody else writes ``fd``, which stays the same and never blocks."""
 
     def signal(self) -> None:
         """Interrupt the driver. Any thread."""
@@ -56,6 +61,11 @@ class SessionQueue:
     kick: Kick = attrs.field(repr=False)  # wait on kick.fd
     call: Call = attrs.field(repr=False)  # call.signal(); or write call.fd after call.forward(loop)
     position: RingPosition = attrs.field(default=RingPosition(), converter=as_position)
+    counters: QueueCounters = attrs.field(repr=False)  # of who serves it in this process
+
+    @counters.default
+    def _nobody_reads(self) -> QueueCounters:
+        return QueueCounters(self.size)
 
     @property
     def next_avail(self) -> int:
@@ -78,6 +88,7 @@ class Session:
     poll_ns: int | None = None  # look at the queues this often instead of being kicked
     # ``strict=on``: whoever walks rings in this process tells which clause the driver broke, how, and in which queue.
     driver_broke: Callable[[str, str, int], object] | None = attrs.field(default=None, repr=False)
+    native: bool = True  # queues may be served in C; a test that watches the calls of Python says no
     resumed: bool = False  # rings go on after a pause: somebody has served them before
 
     @property

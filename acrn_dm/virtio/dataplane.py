@@ -15,9 +15,13 @@ from acrn_dm.pci.msix import Msix
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
+from acrn_dm.virtio.native._counters import QueueCounters
+from acrn_dm.virtio.native.counts import QueueCounts, snapshot
 from acrn_dm.virtio.queue_config import QueueConfig
 
 log = logging.getLogger(__name__)
+
+NOTHING = QueueCounters(1)  # of a queue that nobody has used yet
 
 NotifyAddress = Callable[[int], KickAddress | None]  # of a queue; None while the register is nowhere
 
@@ -48,11 +52,13 @@ class DataPlane:
     ) -> None:
         """*driver_broke*: told of clauses that the driver breaks, see ``Session``."""
         self.backend = backend
+        self.native = True  # queues may be served in C, from the next start or resume on
         self._name = name
         self._poll_ns = poll_ns
         self._without_msix = without_msix
         self._driver_broke = driver_broke
         self._events: dict[int, _Events] = {}
+        self._counters: dict[int, QueueCounters] = {}
         self._session: Session | None = None
         self._started = False
         self._cancelled = False
@@ -80,6 +86,7 @@ class DataPlane:
             resources=resources,
             poll_ns=self._poll_ns,
             driver_broke=self._driver_broke,
+            native=self.native,
         )
         self.backend.start(self._session)
 
@@ -167,6 +174,7 @@ class DataPlane:
             kick=kick,
             call=call,
             position=position,
+            counters=self._counters.setdefault(queue.index, QueueCounters(queue.max_size)),
         )
 
     @property
@@ -223,7 +231,7 @@ class DataPlane:
         queues = tuple(
             attrs.evolve(queue, position=positions.get(queue.index, queue.position)) for queue in self._session.queues
         )
-        self.backend.start(attrs.evolve(self._session, queues=queues, resumed=True))
+        self.backend.start(attrs.evolve(self._session, queues=queues, resumed=True, native=self.native))
 
     def bind_kicks(self, address: NotifyAddress) -> None:
         """Follow the notify registers: *address* tells where that of each queue is."""
@@ -235,6 +243,10 @@ class DataPlane:
         events = self._events.get(index)
         if events is not None:
             events.kick.signal()
+
+    def counts(self, index: int) -> QueueCounts:
+        """What was counted of queue *index* so far. Any thread."""
+        return snapshot(self._counters.get(index, NOTHING))
 
     def set_vector(self, index: int, vector: int) -> None:
         """The driver moved a queue to another vector."""

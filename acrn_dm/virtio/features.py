@@ -35,8 +35,10 @@ def _table(section: str, rows: Iterable[tuple[int, str] | tuple[int, str, Requir
 ANY_LAYOUT = 1 << 27  # 6.3, legacy: a transitional device MUST offer it
 INDIRECT_DESC = ring.INDIRECT_DESC
 EVENT_IDX = ring.EVENT_IDX
+IN_ORDER = ring.IN_ORDER
 VERSION_1 = 1 << 32
-RING_RESET = 1 << 40
+ACCESS_PLATFORM = 1 << 33
+NOTIFICATION_DATA, NOTIF_CONFIG_DATA, RING_RESET = 1 << 38, 1 << 39, 1 << 40
 
 RING = _table(
     "6",
@@ -168,8 +170,10 @@ LOW_WORD = 0xFFFF_FFFF  # all that a legacy driver can see or acknowledge (4.1.4
 RING_BITS = sum(feature.mask for feature in RING)
 OFFERED_BY_TRANSPORT = VERSION_1 | INDIRECT_DESC | EVENT_IDX
 # Features that end at the registers: this process keeps what they promise, whoever moves the data, and a back-end never
-# hears of them.
-OFFERED_BY_PCI = RING_RESET
+# hears of them. ACCESS_PLATFORM is among them because the platform is plain: no IOMMU stands before guest memory, so
+# that
+# addresses mean the same with it and without.
+OFFERED_BY_PCI = RING_RESET | NOTIFICATION_DATA | NOTIF_CONFIG_DATA | ACCESS_PLATFORM
 
 
 def table(device_id: int) -> tuple[Feature, ...]:

@@ -7,6 +7,7 @@ others are, on a control thread under the function's lock, unless it says "any t
 from collections.abc import Collection
 from typing import Protocol, runtime_checkable
 
+from acrn_dm.virtio.native._plane import Plane
 from acrn_dm.virtio.queue import Queue
 
 
@@ -24,6 +25,18 @@ class QueueSwitch(Protocol):
 
     def wants_queue(self, index: int) -> bool:
         """Whether the driver uses queue *index*, one of those it enabled, at the moment. Any thread."""
+
+
+@runtime_checkable
+class NativePlane(Protocol):
+    """A device with queues that are served in C (``virtio.native._plane``): ``handle_queue`` is not called for these.
+
+    It has to be able to serve them itself all the same: with ``strict=on``, on a backend that hands rings to others,
+    and where a test watches the calls of Python.
+    """
+
+    def plane(self, features: int, queue: Queue) -> Plane | None:
+        """What serves *queue* under the driver that ``start`` was told of; None: ``handle_queue`` does."""
 
 
 @runtime_checkable

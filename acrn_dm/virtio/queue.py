@@ -11,6 +11,7 @@ import attrs
 from acrn_dm._fastring import Chain
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.ring.ring import Ring
+from acrn_dm.virtio.native._counters import QueueCounters
 
 
 @attrs.define(eq=False)
@@ -22,6 +23,11 @@ class Queue:
     loop: IoLoop = attrs.field(repr=False)
     call: Callable[[], None] = attrs.field(repr=False)  # interrupt the driver
     closed: bool = attrs.field(default=False, init=False)
+    counters: QueueCounters = attrs.field(repr=False)
+
+    @counters.default
+    def _its_own(self) -> QueueCounters:
+        return QueueCounters(self.ring.size)
 
     @property
     def size(self) -> int:
@@ -30,21 +36,32 @@ class Queue:
 
     def pop_batch(self, limit: int = 64) -> list[Chain]:
         """Take up to *limit* available chains. Raises GuestError for a malformed ring."""
-        return [] if self.closed else self.ring.pop_batch(limit)
+        if self.closed:
+            return []
+        chains = self.ring.pop_batch(limit)
+        self.counters.popped(chains)
+        return chains
 
     def unpop(self, chains: list[Chain]) -> None:
         """Give back the chains popped last, unprocessed."""
         if not self.closed:
             self.ring.unpop(chains)
+            self.counters.unpopped(len(chains))
 
     def push(self, chain: Chain, written: int | None = None) -> None:
         """Return *chain* to the driver with *written* bytes placed in it (default: what its methods wrote)."""
         if not self.closed:
-            self.ring.push(chain, chain.written if written is None else written)
+            count = chain.written if written is None else written
+            self.ring.push(chain, count)
+            self.counters.pushed(chain, count)
 
     def flush(self) -> None:
         """Publish what was pushed and interrupt the driver if it wants that."""
-        if not self.closed and self.ring.publish():
+        if self.closed:
+            return
+        wanted = self.ring.publish()
+        self.counters.published(wanted)
+        if wanted:
             self.call()
 
     def close(self) -> None:

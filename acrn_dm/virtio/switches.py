@@ -7,19 +7,28 @@ keeps it for itself. Names are QEMU's where it has one.
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.virtio import features
 
 SWITCHES: Mapping[str, int] = MappingProxyType(
     {
+        "in_order": features.IN_ORDER,
         "queue_reset": features.RING_RESET,
+        "notification_data": features.NOTIFICATION_DATA,
+        "notif_config_data": features.NOTIF_CONFIG_DATA,
+        "access_platform": features.ACCESS_PLATFORM,
     }
 )
 NO_SWITCHES: Mapping[str, bool] = MappingProxyType({})
 
 
-def offered_by_pci(chosen: Mapping[str, bool]) -> int:
-    """Feature bits that the PCI transport offers for a device whose user has *chosen* so."""
-    offered = features.OFFERED_BY_PCI
+def offered_for(in_order: bool | None, chosen: Mapping[str, bool], device: str) -> int:
+    """Feature bits of rings and registers that are offered for the device called *device*: what its kind says of
+    IN_ORDER, and what the user has *chosen*. Raises ConfigError for IN_ORDER where the device can't have it.
+    """
+    if in_order is None and chosen.get("in_order"):
+        raise ConfigError("its requests can't wait for one another", option=device, value="in_order=on")
+    offered = features.OFFERED_BY_TRANSPORT | features.OFFERED_BY_PCI | (features.IN_ORDER if in_order else 0)
     for name, on in chosen.items():
         offered = offered | SWITCHES[name] if on else offered & ~SWITCHES[name]
     return offered

@@ -1,6 +1,7 @@
 """The ``hsm`` plugin, unmodified, against the emulated HSM: it opens the node and issues real ioctls."""
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -79,13 +80,15 @@ def test_storm_of_requests_loses_and_doubles_none(rig: Rig, interface: dict[str,
     assert stats["spurious"] > 100
 
 
-@pytest.mark.parametrize("err", [errno.EPERM, errno.EINVAL, errno.EIO, errno.ENOMEM])
+ERRORS = (errno.EPERM, errno.EINVAL, errno.EIO, errno.ENOMEM)
+CALLS = (
+    *("open", "IOEVENTFD", "SET_VCPU_REGS", "CREATE_IOREQ_CLIENT", "START_VM"),
+    *("PAUSE_VM", "DESTROY_IOREQ_CLIENT", "IOEVENTFD@2", "DESTROY_VM"),
+)
+
+
 @pytest.mark.parametrize(
-    "call",
-    [
-        *("open", "CREATE_VM", "IOEVENTFD", "SET_VCPU_REGS", "CREATE_IOREQ_CLIENT", "START_VM"),
-        *("PAUSE_VM", "DESTROY_IOREQ_CLIENT", "IOEVENTFD@2", "DESTROY_VM"),
-    ],
+    ("call", "err"), [*(("CREATE_VM", err) for err in ERRORS), *zip(CALLS, itertools.cycle(ERRORS), strict=False)]
 )
 def test_failure_of_a_call_is_named_and_leaves_no_vm_behind(rig: Rig, call: str, err: int) -> None:
     """The rig would report a VM that was left behind, and a call out of order."""

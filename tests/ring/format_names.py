@@ -16,9 +16,9 @@ FORMAT = re.compile(
 FIELDS = {
     "DESC", "USED_ELEMENT", "HEADER_BYTES", "EVENT_BYTES", "avail_bytes", "used_bytes", "AVAIL_F_NO_INTERRUPT",
     "USED_F_NO_NOTIFY", "desc_at", "avail_flags_at", "avail_idx_at", "avail_entry_at", "used_event_at", "used_flags_at",
-    "used_idx_at", "used_element_at", "avail_event_at", "FR_DESC_SIZE", "FrRing",
+    "used_idx_at", "used_element_at", "avail_event_at", "FR_DESC_SIZE", "FrPacked", "FrRing",
 }  # fmt: skip
-INSIDE = re.compile(r"acrn_dm\.ring\.(split|native)\b")  # modules that only ``ring`` imports
+INSIDE = re.compile(r"acrn_dm\.ring\.(split|packed|native)\b")  # modules that only ``ring`` imports
 PARTS = {"desc", "avail", "used"}
 LENGTHS = {"size", "entries", "num", "queue_size"}
 DESCRIPTOR = re.compile(r"[<=]?QIHH$")  # the struct of a descriptor
@@ -92,7 +92,7 @@ def _in_cython(text: str) -> Iterator[tuple[int, str]]:
         after = [word.string for word in words[i + 1 : i + 3]]
         if token.type == tokenize.NAME and (FORMAT.search(token.string) or token.string in FIELDS):
             yield token.start[0], token.string
-        if token.string == "ring" and after[:1] == ["."] and after[1:] in (["split"], ["native"]):
+        if token.string == "ring" and after[:1] == ["."] and after[1:] in (["split"], ["packed"], ["native"]):
             yield token.start[0], f"ring.{after[1]}"
         if token.string in PARTS and after[:1] == ["+"] and after[1].isdigit():
             yield token.start[0], f"{token.string} + {after[1]}"

@@ -1,7 +1,7 @@
-"""acrn_dm._fastring against the model, byte for byte: the same driver drives both, each in a RAM of its own.
+"""acrn_dm._fastring against the models, byte for byte: the same driver drives both, each in a RAM of its own.
 
-After every step the two RAMs are equal, and so was what the step returned or blamed. One machine has a driver that
-behaves, the other one that also pokes at any field of the rings.
+After every step the two RAMs are equal, and so was what the step returned or blamed. For each format one machine has a
+driver that behaves, another one a driver that also pokes at any field of the rings.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from acrn_dm._fastring import Chain, MemoryMap, SplitRing
+from acrn_dm._fastring import Chain, MemoryMap
 from acrn_dm.base.errors import GuestError
-from acrn_dm.ring.driver import DriverRing
-from acrn_dm.ring.layout import DESC, RingLayout
+from acrn_dm.ring.layout import DESC
 from acrn_dm.ring.layout import DESC_F_INDIRECT as INDIRECT
 from acrn_dm.ring.layout import DESC_F_NEXT as NEXT
 from acrn_dm.ring.layout import DESC_F_WRITE as WRITE
-from acrn_dm.ring.model import ModelChain, ModelMemory, ModelSplitRing
+from acrn_dm.ring.model import ModelChain, ModelMemory
+from acrn_dm.ring.packed.layout import DESC_F_AVAIL, DESC_F_USED
+from tests.ring.formats import PACKED_RINGS, SPLIT, Format
 
 PAGE = 0x1000
 BASES = (0, PAGE, 0x1_0000_0000, 2**64 - PAGE)  # touching, after a hole, and the last page of all
@@ -76,36 +77,32 @@ def outcome(call: Callable[[], Any]) -> Any:
 class Conforming(RuleBasedStateMachine):
     """A driver that behaves."""
 
-    real: SplitRing
-    model: ModelSplitRing
-    drivers: list[DriverRing]
+    fmt: Format = SPLIT
+    real: Any
+    model: Any
+    drivers: list[Any]
 
-    @initialize(
-        order=st.integers(0, 4),
-        event_idx=st.booleans(),
-        indirect=st.booleans(),
-        start=st.one_of(st.just(0), st.integers(65530, 65535)),
-    )
-    def build(self, order: int, event_idx: bool, indirect: bool, start: int) -> None:
-        layout = RingLayout.at(RING, 1 << order)
+    @initialize(data=st.data(), event_idx=st.booleans(), indirect=st.booleans())
+    def build(self, data: st.DataObject, event_idx: bool, indirect: bool) -> None:
+        layout = self.fmt.lay_out(RING, data.draw(st.sampled_from(self.fmt.sizes), "size"))
+        start = data.draw(st.sampled_from(self.fmt.starts), "start")
         self.ram = [bytearray(PAGE) for _ in BASES]
         self.model_ram = [bytearray(PAGE) for _ in BASES]
         self.memory = MemoryMap(list(zip(BASES, self.ram, strict=True)))
         self.model_memory = ModelMemory(list(zip(BASES, self.model_ram, strict=True)))
         memories = (self.memory, self.model_memory)
         self.layout, self.event_idx, self.indirect = layout, event_idx, indirect
-        self.drivers = [DriverRing(m, layout, event_idx=event_idx, start=start) for m in memories]
+        self.drivers = [self.fmt.driver(m, layout, event_idx=event_idx, start=start) for m in memories]
         self.make_rings(start)
 
     def make_rings(self, start: int) -> None:
         """New device sides over what is in memory."""
-        flags: dict[str, Any] = {"event_idx": self.event_idx, "indirect": self.indirect, "next_avail": start}
-        parts = {name: getattr(self.layout, name) for name in ("size", "desc", "avail", "used")}
-        self.real = SplitRing(self.memory, **parts, **flags)
-        self.model = ModelSplitRing(self.model_memory, self.layout, **flags)
+        flags: dict[str, Any] = {"event_idx": self.event_idx, "indirect": self.indirect, "start": start}
+        self.real = self.fmt.ring(self.memory, self.layout, **flags)
+        self.model = self.fmt.model(self.model_memory, self.layout, **flags)
         self.chains: list[tuple[Chain, ModelChain]] = []
 
-    def driver_does(self, call: Callable[[DriverRing], Any]) -> Any:
+    def driver_does(self, call: Callable[[Any], Any]) -> Any:
         """Have both drivers do the same."""
         first, second = (call(d) for d in self.drivers)
         assert first == second
@@ -124,7 +121,7 @@ class Conforming(RuleBasedStateMachine):
     @invariant()
     def same_memory_and_state(self) -> None:
         assert self.ram == self.model_ram
-        for name in ("next_avail", "used_idx", "in_flight"):
+        for name in ("next_avail", "position", "in_flight"):
             assert getattr(self.real, name) == getattr(self.model, name)
         assert self.real.broken == (self.model.broken is not None)
 
@@ -157,9 +154,30 @@ class Conforming(RuleBasedStateMachine):
     def driver_sets_interrupts(self, on: bool) -> None:
         self.driver_does(lambda d: d.enable_interrupts() if on else d.disable_interrupts())
 
+    @rule(after=st.integers(0, 18))
+    def driver_asks_for_one(self, after: int) -> None:
+        self.driver_does(lambda d: d.interrupt_after(after) if d.event_idx else None)
+
     @rule(gpa=st.integers(DATA, 2 * PAGE - 96), data=RANDOM_BYTES)
     def driver_writes_data(self, gpa: int, data: bytes) -> None:
         self.driver_does(lambda d: d.memory.write(gpa, data))
+
+    @rule(batches=st.lists(st.lists(st.integers(1, 3), max_size=3), min_size=1, max_size=6), event=st.booleans())
+    def go_round(self, batches: list[list[int]], event: bool) -> None:
+        """Batches of chains of so many buffers, there and back: what single steps hardly come to, the next lap."""
+        for lengths in batches:
+            if event:
+                self.driver_sets_interrupts(True)
+                self.set_kicks(True)
+            for n in lengths:
+                if n <= self.drivers[0].free_descriptors:
+                    self.driver_does(lambda d, n=n: d.add_chain([(DATA, 4)] * (n - 1), [(DATA, n)]))
+            self.driver_publishes()
+            self.pop(20)
+            for _ in self.chains[:]:
+                self.push(-1, None, False)
+            self.publish()
+            self.driver_collects()
 
     @rule(limit=st.integers(1, 20))
     def pop(self, limit: int) -> None:
@@ -247,15 +265,11 @@ class Conforming(RuleBasedStateMachine):
 
     @rule()
     def look(self) -> None:
-        self.device_does(lambda ring: ring.avail_idx())
+        self.device_does(lambda ring: ring.waiting())
 
 
 class Hostile(Conforming):
     """A driver that also writes what it likes, where it likes, when it likes."""
-
-    @rule(index=st.integers(0, 15), descriptor=any_descriptor)
-    def poke_descriptor(self, index: int, descriptor: tuple[int, int, int, int]) -> None:
-        self.driver_does(lambda d: d.write_desc(index % d.layout.size, *descriptor))
 
     @rule(gpa=st.integers(DATA, PAGE + 0x100), entries=st.lists(any_descriptor, min_size=1, max_size=6))
     def poke_table(self, gpa: int, entries: list[tuple[int, int, int, int]]) -> None:
@@ -267,6 +281,14 @@ class Hostile(Conforming):
     def reset(self) -> None:
         self.real.close()
         self.make_rings(self.drivers[0].published_avail)
+
+
+class HostileSplit(Hostile):
+    """What that is in split rings."""
+
+    @rule(index=st.integers(0, 15), descriptor=any_descriptor)
+    def poke_descriptor(self, index: int, descriptor: tuple[int, int, int, int]) -> None:
+        self.driver_does(lambda d: d.write_desc(index % d.layout.size, *descriptor))
 
     @rule(chain=raw_chain, table=st.one_of(st.none(), st.integers(DATA, PAGE + 0x100)), spoil=st.booleans())
     def offer_raw(self, chain: list[tuple[int, int, int]], table: int | None, spoil: bool) -> None:
@@ -309,7 +331,66 @@ class Hostile(Conforming):
         self.driver_does(lambda d: d.set_used_event(event))
 
 
-Conforming.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
-Hostile.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
-TestConforming = Conforming.TestCase
-TestHostile = Hostile.TestCase
+class HostilePacked(Hostile):
+    """What that is in packed rings."""
+
+    fmt = PACKED_RINGS
+
+    @rule(slot=st.integers(0, 15), descriptor=any_descriptor)
+    def poke_descriptor(self, slot: int, descriptor: tuple[int, int, int, int]) -> None:
+        self.driver_does(lambda d: d.write_desc(slot, *descriptor))
+
+    @rule(chain=raw_chain, head=any_index, spoil=st.sampled_from([0, 0, 0, DESC_F_AVAIL, DESC_F_USED]))
+    def offer_raw(self, chain: list[tuple[int, int, int]], head: int, spoil: int) -> None:
+        """A list in RAM, with directions as they come; *spoil* makes one that ends in what is not available."""
+        raw = [(*buffer, i) for i, buffer in enumerate(chain)]
+        raw[-1] = (*raw[-1][:2], raw[-1][2] ^ spoil, head)
+        self.driver_does(lambda d: d.poke(raw, head))
+        self.driver_does(lambda d: d.wants_kick())
+        self.pop(1)
+
+    @rule(chain=raw_chain, table=st.integers(DATA, PAGE + 0x100), head=any_index, flags=raw_end, cut=st.integers(-1, 1))
+    def offer_table(self, chain: list[tuple[int, int, int]], table: int, head: int, flags: int, cut: int) -> None:
+        """The same in an indirect table, which may end too early or too late."""
+        entries = b"".join(DESC.pack(*descriptor[:2], i, descriptor[2]) for i, descriptor in enumerate(chain))
+        self.driver_does(lambda d: d.memory.write(table, entries))
+        self.driver_does(lambda d: d.poke([(table, len(entries) + 8 * cut, INDIRECT | flags, 0)], head))
+        self.pop(1)
+
+    @precondition(lambda self: self.chains)
+    @rule(n=U16)
+    def offer_again(self, n: int) -> None:
+        head = self.chains[self.pick(n)][1].head
+        self.driver_does(lambda d: d.poke([(DATA, 4, 0, 0)], head))
+
+    @rule(ahead=st.integers(-3, 3), marks=st.sampled_from([0, DESC_F_AVAIL, DESC_F_USED, DESC_F_AVAIL | DESC_F_USED]))
+    def poke_marks(self, ahead: int, marks: int) -> None:
+        """A descriptor near the next one becomes available, used, or neither, as it stands."""
+        at = self.drivers[0].next_avail + ahead
+        flags = self.drivers[0].desc(at)[3] & ~(DESC_F_AVAIL | DESC_F_USED) | marks
+        self.driver_does(lambda d: d.set_flags(at, flags))
+
+    @rule(n=st.integers(1, 20))
+    def overrun(self, n: int) -> None:
+        """More than there is room for, over what was not returned."""
+        for i in range(n):
+            self.driver_does(lambda d, i=i: d.poke([(DATA, 4, 0, 0)], 0x4000 + i))
+
+    @rule(event=U16, flags=st.one_of(st.integers(0, 3), U16))
+    def poke_notification(self, event: int, flags: int) -> None:
+        self.driver_does(lambda d: d.set_driver_event(event, flags))
+
+
+class ConformingPacked(Conforming):
+    """A driver of packed rings that behaves."""
+
+    fmt = PACKED_RINGS
+
+
+for machine, examples, steps in ((Conforming, 60, 40), (ConformingPacked, 60, 40), (HostileSplit, 100, 40)):
+    machine.TestCase.settings = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
+HostilePacked.TestCase.settings = HostileSplit.TestCase.settings
+TestConformingSplit = Conforming.TestCase
+TestConformingPacked = ConformingPacked.TestCase
+TestHostileSplit = HostileSplit.TestCase
+TestHostilePacked = HostilePacked.TestCase

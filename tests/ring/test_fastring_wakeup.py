@@ -11,6 +11,8 @@ from benchmarks.bench_ring import Bench, native
 
 ROUNDS = 300_000
 
+pytestmark = pytest.mark.stress
+
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:

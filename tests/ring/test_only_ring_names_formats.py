@@ -7,10 +7,15 @@ import pytest
 from tests.ring.format_names import violations
 
 ROOT = Path(__file__).resolve().parents[2] / "acrn_dm"
+# The kit hands drivers and models on to plugins; rules of the conformance suite that poke a ring's fields get it typed.
+PASSED_ON = {ROOT / "testing" / "__init__.py", *(ROOT / "testing" / "conformance" / "rings").glob("*.py")}
 OUTSIDE = sorted(
     path
     for path in ROOT.rglob("*.p*")
-    if path.suffix in (".py", ".pyx", ".pxd") and ROOT / "ring" not in path.parents and path.stem != "_fastring"
+    if path.suffix in (".py", ".pyx", ".pxd")
+    and ROOT / "ring" not in path.parents
+    and path.stem != "_fastring"
+    and path not in PASSED_ON
 )
 
 
@@ -23,7 +28,9 @@ def test_no_module_outside_ring_names_a_ring_format_or_sums_its_offsets() -> Non
     "line",
     [
         "from acrn_dm._fastring import SplitRing",
+        "from acrn_dm._fastring import PackedRing",
         "import acrn_dm.ring.split",
+        "from acrn_dm.ring.packed.format import PACKED",
         "from acrn_dm.ring import split",
         "from acrn_dm.ring.native import _chain",
         "from acrn_dm.ring.layout import DESC",

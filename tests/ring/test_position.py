@@ -12,9 +12,10 @@ class Bell:
 
 def test_position_that_a_peer_says_is_the_same_when_it_is_said_again() -> None:
     assert RingPosition.from_base(65535).base == 65535
+    assert RingPosition.from_base(0xFFFF_FFFF).base == 0xFFFF_FFFF
 
 
-@pytest.mark.parametrize("base", [-1, 65536, 1 << 31])
+@pytest.mark.parametrize("base", [-1, 1 << 32, 1 << 40])
 def test_number_that_is_no_position_raises_value_error(base: int) -> None:
     with pytest.raises(ValueError, match=str(base)):
         as_position(base)

@@ -13,6 +13,7 @@ from acrn_dm.base.errors import HostError
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.testing import SimMachine, VirtioDriver
+from acrn_dm.testing.driver import NOTIFICATION_DATA
 from tests.virtio.parts import SLOT, call_of, machine_with
 
 NO_VECTOR = 0xFFFF
@@ -53,9 +54,15 @@ def echo(driver: VirtioDriver, index: int = 0) -> None:
 # Kicks
 
 
-def test_modern_kicks_are_bound_to_each_queues_notify_register(machine: SimMachine, driver: VirtioDriver) -> None:
+@pytest.mark.parametrize(("features", "length"), [(None, 4), (0, 2), (NOTIFICATION_DATA, 4)])
+def test_modern_kicks_are_bound_to_each_queues_notify_register(
+    machine: SimMachine, driver: VirtioDriver, features: int | None, length: int
+) -> None:
+    """In the width of what the driver writes: four bytes with NOTIFICATION_DATA, whatever their value."""
+    driver.start(features)
     base = driver.function.bars[4].base + 0x3000
-    assert kicks(machine) == [(Space.MMIO, base, 2, None), (Space.MMIO, base + 4, 2, None)]
+    assert kicks(machine) == [(Space.MMIO, base, length, None), (Space.MMIO, base + 4, length, None)]
+    echo(driver)
 
 
 def test_legacy_kicks_are_bound_to_one_port_told_apart_by_value(machine: SimMachine) -> None:
@@ -112,13 +119,14 @@ def test_refused_kick_goes_through_the_notify_handler_and_is_said_once(
             machine.vm.fail("ioeventfd", errno.ENOSPC)
         driver = machine.driver(SLOT)
         driver.start()
-        assert kicks(machine) == [(Space.MMIO, driver.function.bars[4].base + 0x3004, 2, None)] or kicks(machine) == []
+        assert kicks(machine) == [(Space.MMIO, driver.function.bars[4].base + 0x3004, 4, None)] or kicks(machine) == []
         for index in (0, 1):
             echo(driver, index)
         assert len([r for r in caplog.records if "slower" in r.message and r.levelname == "WARNING"]) == 1
 
 
 def test_notify_handler_never_walks_the_ring_itself(machine: SimMachine, driver: VirtioDriver) -> None:
+    driver.start(0)
     driver.queue(0).send([b"ab"], [2])
     driver.function.bar_write(4, 0x3000, 4, 0)
     assert driver.queue(0).completed() == []

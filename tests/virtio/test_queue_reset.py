@@ -9,6 +9,7 @@ from acrn_dm.contract.types import DeviceContext
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import RING_RESET
 from acrn_dm.virtio.queue import Queue
+from acrn_dm.virtio.switches import SWITCHES
 from tests.virtio.parts import SLOT, Echo, Holding, device_of, machine_with
 from tests.virtio.pause import pause, resume
 
@@ -237,3 +238,11 @@ def test_other_words_than_on_and_off_are_refused(word: str) -> None:
 def test_device_that_is_no_virtio_device_has_no_such_switch() -> None:
     with SimMachine() as machine, pytest.raises(ConfigError, match="no virtio device"):
         machine.add("hostbridge", "queue_reset=off", slot=SLOT)
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("on", [True, False])
+def test_each_switch_has_its_bit(name: str, on: bool) -> None:
+    with SimMachine() as machine:
+        machine.add("virtio-console", f"@pty:con,{name}={'on' if on else 'off'}", slot=SLOT)
+        assert bool(machine.driver(SLOT).registers.offered() & SWITCHES[name]) is on

@@ -140,7 +140,8 @@ class VhostUser(Proxy):
         session = attrs.evolve(session, features=user_features.told(self._id, session.features))
         owing, self._owing = self._owing, False
         start = ring_format(session.features).start
-        if owing and any(queue.position != start for queue in session.queues):  # the same driver goes on
+        begun = any(queue.position != start for queue in session.queues) or not user_plan.tells_used(session)
+        if owing and begun and session.resumed:  # the same driver goes on
             raise HostError("requests were in flight when the machine paused, and no back-end was there to finish them")
         with self._conversations.hold():
             self._link.settle()
@@ -164,7 +165,9 @@ class VhostUser(Proxy):
         session = self._session
         if session is None:
             return {}
-        positions = user_plan.used_positions(session)
+        form = ring_format(session.features)
+        indices = tuple(queue.index for queue in session.queues)
+        positions = {queue.index: queue.position for queue in session.queues} | user_plan.used_positions(session)
         with self._conversations.hold():
             self._link.settle()
             running, self._running, self._session = self._running, False, None
@@ -173,11 +176,12 @@ class VhostUser(Proxy):
             if relay is not None:
                 positions |= self._end(relay, self._link.fd if running else -1)
             if running and self._link.connected:
-                told = self._converse(user_talk.stop(self._peer, tuple(positions)))
+                told = self._converse(user_talk.stop(self._peer, indices, form.position_said))
                 positions |= told if told is not None and relay is None else {}
             if not running or not self._link.connected:  # nobody finished what its region says is in flight
                 self._inflight.forget()
-                self._owing = self._tracked and not user_plan.idle(session)
+                lost = self._handed_over and not user_plan.tells_used(session)
+                self._owing = lost or (self._tracked and not user_plan.idle(session))
             self._written.clear()
         return positions
 
@@ -221,8 +225,8 @@ class VhostUser(Proxy):
         """Running rings. Raises PeerError where those of an earlier back-end can't be taken on."""
         self._check_for(session)
         self._watch_errors()
-        if self._handed_over and self._tracked and self._relay is None and not self._can_resume(session):
-            raise PeerError("requests were in flight, and without INFLIGHT_SHMFD nobody knows which")
+        if self._handed_over and self._relay is None:
+            self._check_resumable(session)
         for offset, data in self._written.items():
             yield from user_talk.set_config(self._peer, offset, data)
         if self._relay is not None and not self._handed_over and not self._needs_relay:
@@ -235,7 +239,7 @@ class VhostUser(Proxy):
             plan = user_plan.make_relay_plan(session, self._area)
         else:
             plan = user_plan.make_plan(session, self._area, used_before=self._handed_over)
-        slot = self._inflight if self._tracked and self._relay is None else None
+        slot = self._inflight if self._resumable(session) and self._relay is None else None
         yield from user_talk.prepare(self._peer, plan, slot)
         self._handed_over = True
         yield from user_talk.set_up(self._peer, plan, self._err_fd)
@@ -279,11 +283,19 @@ class VhostUser(Proxy):
     def _needs_relay(self) -> bool:
         """Whether requests have to go through this process: the back-end takes no notes, or is not known yet."""
         takes_notes = self._link.connected and self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD
-        return self._tracked and not takes_notes
+        return self._session is not None and self._resumable(self._session) and not takes_notes
 
-    def _can_resume(self, session: Session) -> bool:
-        shares = bool(self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD)
-        return user_plan.idle(session) or (shares and self._inflight.region is not None)
+    def _resumable(self, session: Session) -> bool:
+        """Whether notes or a relay are needed to go on after the end of a back-end, and are of use."""
+        return self._tracked and user_plan.tells_used(session)
+
+    def _check_resumable(self, session: Session) -> None:
+        """Whether rings that an earlier back-end has used can be taken on. Raises PeerError."""
+        if not user_plan.tells_used(session):
+            raise PeerError("an earlier back-end used the rings, which do not tell where it was")
+        takes_notes = self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD and self._inflight.region is not None
+        if self._tracked and not takes_notes and not user_plan.idle(session):
+            raise PeerError("requests were in flight, and without INFLIGHT_SHMFD nobody knows which")
 
     def _converse(self, talk: Talk[T]) -> T | None:
         """Have *talk*; None when it failed, of which ``_lost`` took care."""

@@ -57,9 +57,17 @@ def check(session: Session) -> None:
 
 
 def used_positions(session: Session) -> dict[int, RingPosition]:
-    """Where each ring is to be gone on with when nobody tells: behind what was returned last."""
+    """Where each ring is to be gone on with when nobody tells: behind what was returned last. Rings of a format that
+    does not say that are left out.
+    """
     memory, form = session.resources.memory, ring_format(session.features)
-    return {queue.index: form.used_position(memory, queue.layout) for queue in session.queues}
+    found = {queue.index: form.used_position(memory, queue.layout) for queue in session.queues}
+    return {index: position for index, position in found.items() if position is not None}
+
+
+def tells_used(session: Session) -> bool:
+    """Whether the rings say what of them was returned, so that they can be gone on with when nobody tells."""
+    return len(used_positions(session)) == len(session.queues)
 
 
 def idle(session: Session) -> bool:

@@ -6,7 +6,7 @@ back-ends answer it wrongly for a disabled ring.
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -15,7 +15,7 @@ from acrn_dm.backends.user.inflight import Inflight, InflightSlot
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.message import Message, PeerError, ProtocolFeature, Request
-from acrn_dm.ring.position import MAX_BASE, RingPosition
+from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.defs import Status
 
 NO_FEATURES = ProtocolFeature(0)
@@ -165,16 +165,21 @@ def run(peer: Peer) -> Talk[None]:
     yield from _set_status(peer, READY | Status.DRIVER_OK)
 
 
-def stop(peer: Peer, indices: tuple[int, ...]) -> Talk[dict[int, RingPosition]]:
-    """Take the rings back; returns where each is."""
+def stop(
+    peer: Peer, indices: tuple[int, ...], position_said: Callable[[int], RingPosition] = RingPosition.from_base
+) -> Talk[dict[int, RingPosition]]:
+    """Take the rings back; returns where each is, *position_said* being what their format makes of the answer."""
     positions = {}
     for index in indices:
         answer = yield Ask(code=Request.GET_VRING_BASE, payload=payload.VRING_STATE.pack(index, 0))
         assert answer is not None
         said, base = answer.fields(payload.VRING_STATE)
-        if said != index or base > MAX_BASE:
+        try:
+            positions[index] = position_said(base)
+        except ValueError as e:
+            raise PeerError(f"GET_VRING_BASE of ring {index}: {e}") from e
+        if said != index:
             raise PeerError(f"GET_VRING_BASE of ring {index} was answered with ring {said} at {base}")
-        positions[index] = RingPosition(base)
     if peer.enables_rings:
         for index in indices:
             yield from _command(peer, Request.SET_VRING_ENABLE, payload.VRING_STATE.pack(index, 0))

@@ -56,6 +56,7 @@ class ConsoleDevice(VirtioDevice):
     device_id = 3
     pci_class = 0x078000
     transitional = True
+    in_order = True
 
     def __init__(self, config: ConsoleConfig, context: DeviceContext) -> None:
         super().__init__(context)

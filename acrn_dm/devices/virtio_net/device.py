@@ -50,6 +50,7 @@ class NetDevice(VirtioDevice):
     device_id = 1
     pci_class = 0x020000
     transitional = True
+    in_order = True
     conformance_reasons: ClassVar[Mapping[str, str]] = {
         "net.ctrl.mac.drop": "without CTRL_RX a driver can't ask for the addresses of what it bridges, so all pass",
     }

@@ -37,7 +37,25 @@ cdef struct FrRing:
     uint32_t fault_index
     uint64_t fault_value
 
+# A packed ring. *ring* has what the formats share: its areas (desc is the descriptor ring, avail the driver's event
+# suppression structure, used the device's), limits and faults; next_avail and next_used are slots of the ring, and what
+# is only a split ring's stays 0.
+cdef struct FrPacked:
+    FrRing ring
+    uint16_t *lengths         # by buffer id, of which any is legal: descriptors of its chain in flight, 0 where none is
+    uint32_t n_in_flight      # chains popped and neither pushed nor given back
+    uint32_t n_taken          # descriptors from the last one shown as used to next_avail; never more than size
+    uint32_t n_seen           # descriptors from next_avail on that were seen to be available; never more than size
+    uint32_t n_pushed         # descriptors of chains that were pushed since the last publish
+    uint16_t avail_marks      # AVAIL and USED of a descriptor that is available at next_avail, by the wrap counter
+    uint16_t used_marks       # ... of one that is used at next_used
+    uint16_t first_flags      # those of *first*
+    uint16_t event_flags      # the device's event suppression flags as the driver sees them
+    uint8_t *first            # the first descriptor pushed since the last publish, which stores its flags
+
 # The device side of a virtqueue, of whatever format: what the ``vq_`` functions of ``_virtqueue.pxd`` take. It belongs
 # to the ring object whose ``virtqueue()`` returned it, and is good as long as that is open.
 cdef struct FrVirtqueue:
-    FrRing *split
+    bint packed
+    FrRing *split             # NULL if *packed*
+    FrPacked *packed_ring     # NULL if not

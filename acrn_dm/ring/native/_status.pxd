@@ -19,6 +19,11 @@ cdef enum FrStatus:
     FR_E_INDIRECT_NEXT = -11  # INDIRECT and NEXT in one descriptor
     FR_E_INDIRECT_LEN = -12   # table length 0 or no multiple of 16
     FR_E_INDIRECT_ADDRESS = -13  # table not in RAM
+    # ... in a packed ring
+    FR_E_NOT_AVAILABLE = -17  # a list goes on with a descriptor that is not available
+    FR_E_ID_IN_FLIGHT = -18   # the buffer id of a chain the device still works on
+    FR_E_OVERRUN = -19        # available where the device has not yet returned what was there
+    FR_E_INDIRECT_LIST = -20  # indirect descriptor behind others
     # What our own caller can do wrong.
     FR_E_ROOM = -14           # the caller's segment array is too small for even one chain
     FR_E_NOT_IN_FLIGHT = -15  # pushed twice, or never popped

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.ring.features import PACKED
 from acrn_dm.testing.clock import VirtualClock
+from acrn_dm.testing.conformance import setup as ways
 from acrn_dm.testing.conformance.outside import Outside
 from acrn_dm.testing.conformance.probes import Shape, probes
 from acrn_dm.testing.conformance.setup import INTX, LEGACY, MSI, MSIX, Setup
@@ -107,7 +109,11 @@ class Bench:
         wanted = self.offered
         if self.setup.pairs == 1:
             wanted &= ~MQ.get(self.kind, 0)
-        return features.prune(self.device_id, wanted)
+        return self.in_format(features.prune(self.device_id, wanted))
+
+    def in_format(self, wanted: int) -> int:
+        """*wanted* with the ring format of the setup, whatever it says of that."""
+        return wanted | PACKED if self.setup.ring == ways.PACKED else wanted & ~PACKED
 
     @property
     def config(self) -> bytes:
@@ -142,14 +148,14 @@ class Bench:
         ``queues``).
         """
         driver = self.driver()
-        wanted = self.features if accepted is None else accepted
+        wanted = self.features if accepted is None else self.in_format(accepted)
         driver.start(wanted, queues=self.queues(driver) if queues is None else queues)
         self._interrupts = self._messages()
         return driver
 
     def restart(self, driver: VirtioDriver, accepted: int | None = None) -> VirtioDriver:
         """Reset by *driver* and start again."""
-        driver.start(self.features if accepted is None else accepted, queues=self.queues(driver))
+        driver.start(self.features if accepted is None else self.in_format(accepted), queues=self.queues(driver))
         self._interrupts = self._messages()
         return driver
 
@@ -328,7 +334,8 @@ def bench(subject: Subject, setup: Setup) -> Iterator[Bench]:
     """
     with Watch() as watch:
         if subject.kind != PCI and setup.pairs not in subject.answers:
-            with Bench(subject, Setup(interrupts=_first(subject, "interrupts"), pairs=setup.pairs), watch) as other:
+            first = Setup(ring=_first(subject, "ring"), interrupts=_first(subject, "interrupts"), pairs=setup.pairs)
+            with Bench(subject, first, watch) as other:
                 subject.answers[setup.pairs] = other.probe()
         with Bench(subject, setup, watch) as made:
             yield made

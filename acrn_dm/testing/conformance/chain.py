@@ -5,6 +5,7 @@ import random
 
 import attrs
 
+from acrn_dm.ring.layout import DESC_F_WRITE
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.probes import Shape
 from acrn_dm.testing.driver import DriverQueue
@@ -40,6 +41,11 @@ class Laid:
     def in_(self) -> list[tuple[int, int]]:
         """Addresses and lengths of what it may write."""
         return [(b.gpa, len(b.before)) for b in self.writable]
+
+    @property
+    def buffers(self) -> list[tuple[int, int, int]]:
+        """Address, length and flags of each, as descriptors have them."""
+        return [(gpa, n, 0) for gpa, n in self.out] + [(gpa, n, DESC_F_WRITE) for gpa, n in self.in_]
 
     def data(self) -> bytes:
         """What is in the writable buffers now."""

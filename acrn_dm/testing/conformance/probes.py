@@ -43,6 +43,8 @@ KIND_PROBES: dict[str, tuple[Shape, ...]] = {
     "gpio": (Shape(out=(struct.pack("<HHI", 2, 0, 0),), in_=(2,)),),
 }
 
+LEAST = {"entropy": Shape(in_=(1,))}  # where that is less work for the device than its probe
+
 
 def probes(kind: str) -> tuple[Shape, ...]:
     """What to try on a queue of *kind*, the likeliest first."""

@@ -10,13 +10,14 @@ from acrn_dm.testing.conformance import functions, kinds, rules
 from acrn_dm.testing.conformance.bench import Bench, bench
 from acrn_dm.testing.conformance.not_tested import why_not
 from acrn_dm.testing.conformance.report import Outcome, Report, Verdict
+from acrn_dm.testing.conformance.rings import rules as ring_rules
 from acrn_dm.testing.conformance.rule import NotApplicable, Rule
-from acrn_dm.testing.conformance.setup import Setup, choose
+from acrn_dm.testing.conformance.setup import FORMATS, Setup, choose
 from acrn_dm.testing.conformance.subject import Build, Subject
 from acrn_dm.testing.conformance.table import Row, rows
 
 EXCEPTION = "dm.exception"
-RULES: tuple[Rule, ...] = (*rules.RULES, *kinds.RULES, *functions.RULES)
+RULES: tuple[Rule, ...] = (*rules.RULES, *ring_rules.RULES, *kinds.RULES, *functions.RULES)
 
 
 @attrs.define(eq=False)
@@ -113,15 +114,18 @@ def conform(
     outside: Any = None,
     reasons: Mapping[str, str] | None = None,
     rules: Sequence[Rule] = RULES,
+    formats: Sequence[str] = FORMATS,
 ) -> Report:
     """Run the suite on what *build* puts into ``SLOT`` of a machine and return the report, under *name*.
 
     *plugins* are registered in each machine, for a device that needs its package's hooks. *outside* shows the rules of
     its kind what the world behind the device sees. *reasons* excuse rows that are no MUST: id -> why; a device class
-    may list them itself, as ``conformance_reasons``. Raises what building or starting the device raises.
+    may list them itself, as ``conformance_reasons``. *formats* are the ring formats to see it with, of those that it
+    offers. Raises what building or starting the device raises.
     """
     begin = time.monotonic()
-    subject = Subject(build=build, name=name, plugins=plugins, outside=outside, reasons=dict(reasons or {}))
+    subject = Subject(build=build, name=name, plugins=plugins, outside=outside)
+    subject.reasons, subject.formats = dict(reasons or {}), formats
     subject.look()
     judgements = [judge(subject, rule) for rule in applicable(subject, rules)]
     return report_on(subject, judgements, time.monotonic() - begin)

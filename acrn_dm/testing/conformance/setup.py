@@ -7,8 +7,8 @@ import attrs
 
 MODERN, LEGACY = "modern", "legacy"
 MSIX, MSI, INTX = "msix", "msi", "intx"
-SPLIT = "split"
-FORMATS = (SPLIT,)  # those of ``ring.factory``
+SPLIT, PACKED = "split", "packed"
+FORMATS = (SPLIT, PACKED)  # those of ``ring.factory``
 AXES = ("ring", "transport", "interrupts", "pairs")
 
 Axes = Mapping[str, Sequence[str | int]]
@@ -38,12 +38,17 @@ def choose(axes: Axes, over: Sequence[str], pinned: Mapping[str, str]) -> list[S
     """Setups that vary along the axes *over* and have the first value, or what is *pinned*, along the others.
 
     *axes* are the values that the device has; none are returned when it lacks a pinned one. A modern driver uses one
-    interrupt mode as well as another, so that the first value is the one of a driver of today.
+    interrupt mode as well as another, so that the first value is the one of a driver of today. Ring formats do not
+    multiply: all setups have the first one, and each other one is seen once more, in the last setup that it is for.
     """
-    values: list[Sequence[str | int]] = []
-    for axis in AXES:
-        if axis in pinned:
-            values.append([value for value in axes[axis] if value == pinned[axis]])
-        else:
-            values.append(axes[axis] if axis in over else axes[axis][:1])
-    return [Setup(**dict(zip(AXES, chosen, strict=True))) for chosen in itertools.product(*values)]  # type: ignore[arg-type]
+    formats, *others = ([v for v in axes[axis] if v == pinned.get(axis, v)] for axis in AXES)
+    chosen = [
+        values if axis in over or axis in pinned else values[:1] for axis, values in zip(AXES[1:], others, strict=True)
+    ]
+    ways = [dict(zip(AXES[1:], way, strict=True)) for way in itertools.product(*chosen)]
+    modern = [way for way in ways if way["transport"] != LEGACY]  # a legacy driver has no bit for another format
+    setups: list[Setup] = []
+    for ring in formats:
+        fitting = ways if ring == SPLIT else modern
+        setups += [Setup(ring=str(ring), **way) for way in (fitting if ring == formats[0] else fitting[-1:])]  # type: ignore[arg-type]
+    return setups

@@ -6,8 +6,9 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.ring import features
 from acrn_dm.testing.conformance.probes import Shape
-from acrn_dm.testing.conformance.setup import FORMATS, INTX, LEGACY, MODERN, MSI, MSIX, Axes
+from acrn_dm.testing.conformance.setup import FORMATS, INTX, LEGACY, MODERN, MSI, MSIX, SPLIT, Axes
 from acrn_dm.testing.conformance.table import KINDS, PCI
 from acrn_dm.testing.guest_pci import CAP_MSI, GuestFunction
 from acrn_dm.testing.machine import SimMachine
@@ -24,7 +25,7 @@ class Subject:
     """One device as its builder makes it: *build* puts it into ``SLOT`` of a machine, with *plugins* registered there.
 
     *outside* is handed on to the rules of its kind: what the world behind the device shows (frames, a disk's bytes).
-    *reasons* excuse SHOULD rows, id -> why.
+    *reasons* excuse SHOULD rows, id -> why. *formats* are the ring formats to see it with, of those that it offers.
     """
 
     build: Build
@@ -32,6 +33,7 @@ class Subject:
     plugins: Sequence[object] = ()
     outside: Any = None
     reasons: dict[str, str] = attrs.field(factory=dict)
+    formats: Sequence[str] = FORMATS
     kind: str = attrs.field(default="", init=False)
     axes: Axes = attrs.field(factory=dict, init=False)
     answers: dict[int, dict[int, Shape]] = attrs.field(factory=dict, init=False)  # pairs -> queue -> what it returns
@@ -44,7 +46,15 @@ class Subject:
             device = getattr(machine.bus.functions[0], "device", None)
             self.reasons = dict(getattr(device, "conformance_reasons", {})) | self.reasons
             self.kind = kind_of(function)
-            self.axes = axes_of(function, self._pairs(machine) if self.kind != PCI else 1)
+            self.axes = axes_of(function, self._pairs(machine) if self.kind != PCI else 1, self._formats(machine))
+
+    def _formats(self, machine: SimMachine) -> Sequence[str]:
+        """Those formats that it offers. Raises ValueError if it has none of them."""
+        packed = self.kind != PCI and machine.driver(SLOT).registers.offered() & features.PACKED
+        found = [name for name in self.formats if name == SPLIT or packed]
+        if not found:
+            raise ValueError(f"{self.name} offers no rings that are {' or '.join(self.formats)}")
+        return found
 
     def _pairs(self, machine: SimMachine) -> int:
         registers = machine.driver(SLOT).registers
@@ -76,7 +86,7 @@ def kind_of(function: GuestFunction) -> str:
     return PCI if device_id is None else KINDS.get(device_id, "")
 
 
-def axes_of(function: GuestFunction, pairs: int) -> Axes:
+def axes_of(function: GuestFunction, pairs: int, formats: Sequence[str]) -> Axes:
     """The setups that can be made of *function*."""
     virtio = virtio_id(function) is not None
     legacy = virtio and 0 in function.bars and function.bars[0].io
@@ -84,7 +94,7 @@ def axes_of(function: GuestFunction, pairs: int) -> Axes:
     if virtio or function.capability(CAP_MSI):  # a virtio device has MSI in a machine that asks for it
         interrupts.append(MSI)
     return {
-        "ring": FORMATS,
+        "ring": formats,
         "transport": [MODERN, LEGACY] if legacy else [MODERN],
         "interrupts": [*interrupts, INTX],
         "pairs": sorted({pairs, 1}, reverse=True),

@@ -31,6 +31,9 @@ class Faulty(Protocol):
     main_loop: IoLoop
     io_loops: dict[str, IoLoop]
 
+    def serve_in_python(self) -> None:
+        """Serve no queue in C any more."""
+
 
 class Faults:
     """The faults of a machine, ``machine.faults``. They are armed by a method each, or by a script, once the devices
@@ -117,6 +120,7 @@ class Faults:
 
     def _seams_now(self) -> Seams:
         if self._seams is None:
+            self._machine.serve_in_python()
             self._seams = Seams(self._called, self._packages)
         return self._seams
 

@@ -76,6 +76,8 @@ COMMON: RegisterMap[VirtioCore] = RegisterMap(
         Register("queue_driver_hi", 0x2C, 4, *_half("avail", high=True)),
         Register("queue_device_lo", 0x30, 4, *_half("used", high=False)),
         Register("queue_device_hi", 0x34, 4, *_half("used", high=True)),
+        # What a driver with NOTIF_CONFIG_DATA puts into its kicks, to tell queues by: the index does that.
+        Register("queue_notif_config_data", 0x38, 2, _queue(lambda q: q.index)),
         Register("queue_reset", 0x3A, 2, lambda c: c.queue_reset, VirtioCore.write_queue_reset),
     )
 )
@@ -101,7 +103,9 @@ class ModernBar:
         return all_ones(size)
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Write as the driver does. A notification counts by its place; its value only repeats the index (4.1.5.2)."""
+        """Write as the driver does. A notification counts by its place: its value repeats the index, and with
+        NOTIFICATION_DATA says how far the ring is filled (4.1.5.2), for devices that fetch it ahead.
+        """
         region, inner = offset - offset % REGION_SIZE, offset % REGION_SIZE
         if region == COMMON_OFFSET:
             self._core.settle()

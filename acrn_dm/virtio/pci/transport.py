@@ -27,6 +27,7 @@ from acrn_dm.virtio.core import VirtioCore
 from acrn_dm.virtio.dataplane import DataPlane
 from acrn_dm.virtio.defs import Status
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.native.counts import QueueCounts
 from acrn_dm.virtio.optional import FeatureJudge, NegotiationWatcher, SlowToClose, TerminalUser, WindowWatcher
 from acrn_dm.virtio.pci import caps as pci_caps
 from acrn_dm.virtio.pci import legacy, modern
@@ -39,7 +40,7 @@ from acrn_dm.virtio.queue_config import QueueConfig
 from acrn_dm.virtio.strict.bars import StrictLegacyBar, StrictModernBar
 from acrn_dm.virtio.strict.registers import RegisterRules
 from acrn_dm.virtio.strict.report import StrictReport
-from acrn_dm.virtio.switches import offered_by_pci
+from acrn_dm.virtio.switches import offered_for
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class VirtioPci(PciFunction, Generic[D]):
         self.failures = 0
         self.strict = StrictReport(self.name) if context.strict else None
         self._next_report = 0.0
+        self._ring_features = offered_for(device.in_order, context.switches, device.name)
         self._closed = False
         self._unlocked = threading.Condition(self.lock)  # to let go of the lock, however often it was taken
         backend_types = list(backends)
@@ -137,8 +139,7 @@ class VirtioPci(PciFunction, Generic[D]):
         if problem is not None:
             raise PluginError(problem, provenance=f"device {self.context.kind}")
         self.data_plane.backend = choice.realize(self.data_plane.backend, self._fallback, resources)
-        ours = features.OFFERED_BY_TRANSPORT | offered_by_pci(self.context.switches)
-        self.core.offer(self.data_plane.backend.offer(offered | ours))
+        self.core.offer(self.data_plane.backend.offer(offered | self._ring_features))
 
     def reset(self) -> None:
         """Machine reset: the device's own reset first, then the function's."""
@@ -178,6 +179,10 @@ class VirtioPci(PciFunction, Generic[D]):
                 self.data_plane.backend.close()
             finally:
                 self.device.close()
+
+    def queue_counts(self, index: int) -> QueueCounts:
+        """What was counted of queue *index* since the device was made. Any thread."""
+        return self.data_plane.counts(index)
 
     def window_changed(self) -> None:
         """Pass it on to the device, if it has a terminal."""
@@ -376,15 +381,20 @@ class VirtioPci(PciFunction, Generic[D]):
         resources.main_loop.call_soon(locked)
 
     def _kick_address(self, index: int) -> KickAddress | None:
-        """Where the driver in charge notifies queue *index*: a legacy one by its value, a modern one by its place."""
+        """Where the driver in charge notifies queue *index*: a legacy one by its value, a modern one by its place.
+
+        With NOTIFICATION_DATA it writes four bytes, whatever their value. A binding without a value to match takes them
+        on KVM and on ACRN, which both compare the length; a kick of two bytes is served by the register then.
+        """
         bar = self.bars[LEGACY_BAR if self.core.legacy and LEGACY_BAR in self.bars else MODERN_BAR]
-        if not bar.mapped:
+        if not bar.mapped or self.strict is not None:  # kicks are looked at, too
             return None
         if bar.is_io:
             at = bar.base + legacy.NOTIFY_OFFSET
             return KickAddress(space=Space.PIO, addr=at, len=legacy.NOTIFY_LENGTH, datamatch=index)
         at = bar.base + modern.NOTIFY_OFFSET + modern.NOTIFY_MULTIPLIER * index
-        return KickAddress(space=Space.MMIO, addr=at, len=2)
+        length = 4 if self.core.driver_features & features.NOTIFICATION_DATA else 2
+        return KickAddress(space=Space.MMIO, addr=at, len=length)
 
 
 def layout_problem(device: VirtioDevice) -> str | None:

@@ -38,7 +38,7 @@ class StrictModernBar:
         elif region == modern.DEVICE_OFFSET:
             self._rules.config_written(inner, size)
         elif region == modern.NOTIFY_OFFSET:
-            self._rules.notified(inner // modern.NOTIFY_MULTIPLIER)
+            self._rules.notified(inner // modern.NOTIFY_MULTIPLIER, size, value)
         self._inner.write(offset, size, value)
 
 

@@ -20,6 +20,10 @@ _INIT = "3.1.1"  # Driver Requirements: Device Initialization
 _COMMON = "4.1.4.3.2"  # Driver Requirements: Common configuration structure layout
 _INDIRECT = "2.7.5.3.1"  # Driver Requirements: Indirect Descriptors
 
+_PACKED = "2.8.16"  # Driver Requirements: The Virtqueue Descriptor Table
+_LISTS = "2.8.17"  # Driver Requirements: Scatter-Gather Support
+_TABLES = "2.8.19"  # Driver Requirements: Indirect Descriptors
+
 _ALL = (
     Clause("status.no_clear", "2.1.1", "MUST NOT", "clear a bit of the device status"),
     Clause("status.failed", "2.1.1", "MUST", "reset the device after FAILED, before it initializes it again"),
@@ -46,6 +50,8 @@ _ALL = (
     Clause("queue.reset_wait", _COMMON, "MUST", "see queue_reset read 0 before it sets a queue up again"),
     Clause("queue.alignment", "2.7.1", "MUST", "align descriptor table, available and used ring to 16, 2 and 4 bytes"),
     Clause("notify.early", _INIT, "MUST NOT", "notify the device before DRIVER_OK"),
+    Clause("notify.width", "4.1.5.2", "DESC", "notify by 16 bits, with NOTIFICATION_DATA by 32"),
+    Clause("notify.queue", "4.1.5.2", "DESC", "name the queue that it notifies"),
     Clause("isr.msix", "4.1.4.5.2", "SHOULD NOT", "read the ISR status while MSI-X is enabled"),
     Clause("avail.decrement", "2.7.6.1", "MUST NOT", "decrement the available index"),
     Clause("avail.too_many", "2.7.6", "DESC", "make no more chains available than the queue has descriptors"),
@@ -58,6 +64,7 @@ _ALL = (
     Clause("desc.total", "2.7.5.2", "MUST NOT", "make a chain of more than 2^32 bytes"),
     Clause("desc.next", "2.7.5", "DESC", "chain descriptors of the same table"),
     Clause("desc.address", "6.1", "MUST", "give physical addresses of its memory"),
+    Clause("desc.in_order", "2.7.9", "DESC", "use descriptors in the order of the table with IN_ORDER, around it"),
     Clause("desc.in_flight", "3.3.1", "MUST NOT", "use a descriptor of a chain that the device has"),
     Clause("desc.altered", "3.3.1", "MUST NOT", "alter descriptors that the device has"),
     Clause("indirect.negotiated", _INDIRECT, "MUST NOT", "use an indirect table without INDIRECT_DESC"),
@@ -65,6 +72,17 @@ _ALL = (
     Clause("indirect.next", _INDIRECT, "MUST NOT", "set both INDIRECT and NEXT"),
     Clause("indirect.length", "2.7.5.3", "DESC", "make an indirect table of whole descriptors, one at least"),
     Clause("indirect.too_long", _INDIRECT, "MUST NOT", "make a chain longer than the queue size"),
+    Clause("packed.zeroed", "2.8.13", "DESC", "clear the descriptor ring when it allocates the ring"),
+    Clause("packed.altered", _PACKED, "MUST NOT", "change a descriptor after its AVAIL bit, before its USED bit"),
+    Clause("packed.too_many", _LISTS, "MUST", "make no list available that the ring has no room for"),
+    Clause("packed.list", _LISTS, "MUST NOT", "make a list's first descriptor available before the others are"),
+    Clause("packed.too_long", _LISTS, "MUST NOT", "make a list longer than the queue size"),
+    Clause("packed.id", "2.8.21.1", "DESC", "give a buffer an id that no buffer of the device's has"),
+    Clause("packed.indirect_list", _TABLES, "MUST NOT", "use an indirect descriptor in a list that NEXT links"),
+    Clause("packed.indirect_flags", _TABLES, "MUST NOT", "set flags other than WRITE in an indirect table"),
+    Clause("packed.event_reserved", "2.8.14", "DESC", "set the reserved bits of its event flags to 0"),
+    Clause("packed.event_flags", "2.8.10", "DESC", "ask for events by 0 or 1, by 2 only with EVENT_IDX"),
+    Clause("packed.event_off", "2.8.10", "DESC", "ask for the event of a descriptor that is in the ring"),
 )
 
 CLAUSES = {clause.id: clause for clause in _ALL}

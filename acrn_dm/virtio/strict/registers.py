@@ -106,10 +106,20 @@ class RegisterRules:
         """The driver accesses *size* bytes at *offset* of the common configuration, where no register is like that."""
         self._broken("config.width", f"accesses {size} bytes at {offset:#x} of the common configuration")
 
-    def notified(self, queue: int) -> None:
-        """The driver notifies *queue* by a register write. Legacy drivers may do so early (3.1.2)."""
-        if not self._legacy and not self._core.status & Status.DRIVER_OK:
+    def notified(self, queue: int, size: int, value: int) -> None:
+        """The driver notifies *queue* by writing *value*, of *size* bytes, to its place. Legacy drivers may do so early
+        (3.1.2), and have another register for it.
+        """
+        core = self._core
+        if not core.status & Status.DRIVER_OK:
             self._broken("notify.early", "notifies before DRIVER_OK", queue)
+        if queue >= len(core.queues) or not core.status & Status.FEATURES_OK:
+            return
+        wanted = 4 if core.driver_features & features.NOTIFICATION_DATA else 2
+        if size != wanted:
+            self._broken("notify.width", f"notifies by {size} bytes instead of {wanted}", queue)
+        elif value & 0xFFFF != queue:
+            self._broken("notify.queue", f"notifies queue {queue} by {value:#x}", queue)
 
     def _device_status(self, value: int) -> None:
         if value == 0:

@@ -12,6 +12,7 @@ from acrn_dm.devices.virtio_net.request import (
     MQ,
 )
 from acrn_dm.testing.driver import NEEDS_RESET
+from acrn_dm.virtio.features import ACCESS_PLATFORM, OFFERED_BY_PCI
 from tests.backends.kernel.kernel_rig import VhostCard, vhost_card
 from tests.virtio.pause import pause, resume
 
@@ -228,3 +229,12 @@ def test_queue_that_the_kernel_does_not_let_go_of_costs_the_driver_a_reset() -> 
         assert card.driver.status & NEEDS_RESET
         card.driver.reset()
         assert card.nothing_is_left
+
+
+def test_kernel_hears_of_no_feature_that_ends_at_the_registers() -> None:
+    """ACCESS_PLATFORM above all: the kernel would ask for translations (VHOST_IOTLB) that nobody gives."""
+    with vhost_card() as card:
+        assert card.driver.start() & OFFERED_BY_PCI == OFFERED_BY_PCI
+        assert card.kernel.features & ACCESS_PLATFORM
+        assert not card.kernel.nodes[0].acked & OFFERED_BY_PCI
+        assert card.echo(0) == b"ba"

@@ -1,5 +1,7 @@
 """Serial backends on real files: ptys, pipes, sockets. The loop is stepped, nothing sleeps."""
 
+import contextlib
+import fcntl
 import os
 import socket
 import termios
@@ -15,12 +17,13 @@ from acrn_dm.devices.backlog import PATIENCE_S
 from acrn_dm.devices.terminal.stdio import Terminal
 from acrn_dm.devices.uart.backends import HOST, StdioBackend, TcpBackend, TtyBackend, check_backend, open_backend
 from acrn_dm.devices.uart.port import make_ports
-from acrn_dm.devices.uart.stream import OUTPUT_LIMIT, Stream
+from acrn_dm.devices.uart.stream import Stream
 from acrn_dm.devices.uart.uart16550 import BACKLOG, Uart16550
 from tests.devices.platform.parts import Level
 from tests.devices.stopped_clock import StoppedClock
 
 DATA, LSR = 0, 5
+PIPE, LIMIT = 4 * BACKLOG, 8192  # a byte written is two calls: 128 KiB would be half a second
 
 
 @pytest.fixture
@@ -47,14 +50,14 @@ def pty() -> Iterator[tuple[int, int]]:
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
+    monkeypatch.setattr("acrn_dm.devices.uart.stream.OUTPUT_LIMIT", LIMIT)
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE)
     yield reader, writer
     for fd in (reader, writer):
-        try:
+        with contextlib.suppress(OSError):
             os.close(fd)
-        except OSError:
-            continue
 
 
 def send(uart: Uart16550, data: bytes) -> None:
@@ -119,7 +122,7 @@ def test_full_file_never_blocks_and_loses_nothing_within_the_limit(
     stream = Stream(uart, loop, rx=None, tx=writer)
     uart.line = stream
     sent = fill(uart)
-    assert len(sent) >= OUTPUT_LIMIT
+    assert len(sent) == LIMIT + PIPE
     uart.write(DATA, 1, 0xFF)  # while busy: lost, as on hardware
     received = b""
     while len(received) < len(sent):
@@ -148,8 +151,8 @@ def test_guest_that_polls_goes_on_when_the_reader_stands_still(
     while got := drain(reader):
         received += got
         loop.run_until_idle()
-    pipe_size = len(received) - OUTPUT_LIMIT
-    assert received == sent[:pipe_size] + (sent + more)[-OUTPUT_LIMIT:]
+    pipe_size = len(received) - LIMIT
+    assert received == sent[:pipe_size] + (sent + more)[-LIMIT:]
     assert [record.getMessage() for record in caplog.records] == [
         "serial port: its reader is too slow: the oldest output is dropped",
         "serial port: 1000 bytes were dropped for its slow reader",
@@ -437,8 +440,7 @@ def test_guest_that_waits_for_room_is_interrupted(loop: IoLoop, pipe: tuple[int,
     uart = Uart16550(irq)
     stream = Stream(uart, loop, rx=None, tx=writer)
     uart.line = stream
-    while uart.read(LSR, 1) & 0x20:
-        uart.write(DATA, 1, 0x20)
+    fill(uart)
     uart.write(1, 1, 2)
     uart.read(2, 1)
     assert not irq.asserted

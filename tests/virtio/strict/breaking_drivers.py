@@ -11,7 +11,9 @@ from acrn_dm.testing.driver import (
     EVENT_IDX,
     FAILED,
     FEATURES_OK,
+    IN_ORDER,
     INDIRECT_DESC,
+    NOTIFICATION_DATA,
     RING_RESET,
     VERSION_1,
 )
@@ -47,7 +49,7 @@ def expose(driver: VirtioDriver, *descriptors: tuple[int, int, int, int], featur
 
 def look(queue: DriverQueue) -> None:
     queue.ring.publish()
-    queue.driver.registers.notify(queue.index)
+    queue.driver.notify(queue.index)
     queue.driver.machine.settle()
 
 
@@ -197,7 +199,7 @@ def _(driver: VirtioDriver) -> None:
 def _(driver: VirtioDriver) -> None:
     driver.negotiate()
     driver.setup_queue(QUEUE)
-    driver.registers.notify(QUEUE)
+    driver.notify(QUEUE)
 
 
 @breaks("isr.msix")
@@ -211,7 +213,7 @@ def _(driver: VirtioDriver) -> None:
     queue = started(driver)
     queue.transfer([b"a"])
     queue.ring.set_avail_idx(0)
-    driver.registers.notify(QUEUE)
+    driver.notify(QUEUE)
     driver.machine.settle()
 
 
@@ -219,7 +221,7 @@ def _(driver: VirtioDriver) -> None:
 def _(driver: VirtioDriver) -> None:
     queue = started(driver)
     queue.ring.set_avail_idx(queue.ring.layout.size + 1)
-    driver.registers.notify(QUEUE)
+    driver.notify(QUEUE)
     driver.machine.settle()
 
 
@@ -365,3 +367,23 @@ def _(driver: VirtioDriver) -> None:
 def _(driver: VirtioDriver) -> None:
     resettable(driver).registers.write("queue_reset", 1)
     driver.registers.write("queue_size", 16)
+
+
+@breaks("notify.width")
+def _(driver: VirtioDriver) -> None:
+    started(driver, NOTIFICATION_DATA)
+    driver.registers.notify(QUEUE)
+
+
+@breaks("notify.queue")
+def _(driver: VirtioDriver) -> None:
+    started(driver, NOTIFICATION_DATA)
+    driver.registers.notify_data(QUEUE, QUEUE + 1, 0)  # type: ignore[attr-defined]
+
+
+@breaks("desc.in_order")
+def _(driver: VirtioDriver) -> None:
+    queue = started(driver, IN_ORDER)
+    queue.ring.write_desc(1, RAM, 4)
+    queue.ring.make_available(1)
+    look(queue)

@@ -1,8 +1,7 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
 """Block requests parsed in C, with the answers of ``request.parse``, which is the reference."""
 
-from acrn_dm._fastring cimport FrChain, FrSegment
-from acrn_dm.ring.native._chain cimport Chain
+from acrn_dm._fastring cimport Chain, FrChain, FrSegment
 from acrn_dm.devices.virtio_blk import request as reference
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy

@@ -9,7 +9,7 @@ A batch costs one look at the file's length, before its writes and after its rea
 the engine. Flushes that wait while one is under way share the next one.
 """
 
-from acrn_dm._fastring cimport FrChain, MemoryMap
+from acrn_dm._fastring cimport Chain, FrChain, FrVirtqueue, MemoryMap, RingBase, new_chain, vq_push
 from acrn_dm.devices.virtio_blk.image._standing cimport (
     blk_changes, blk_durable_failed, blk_synced, blk_try_sync, blk_whole,
 )
@@ -22,9 +22,6 @@ from acrn_dm.devices.virtio_blk.native._task cimport (
     tasks_take,
 )
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport BLK_IO_READ, BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo
-from acrn_dm.ring.native._chain cimport Chain, RingBase, new_chain
-from acrn_dm.ring.native._records cimport FrVirtqueue
-from acrn_dm.ring.native._virtqueue cimport vq_push
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.errno cimport EAGAIN, EINTR, EINVAL, errno
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t

@@ -42,7 +42,7 @@ def started(bench: Bench, *, want: int = 0, without: int = 0, requires: Requires
     """
     offers(bench, want)
     driver = bench.driver()
-    accepted = pruned(driver.registers.offered() & ~without, requires)
+    accepted = bench.in_format(pruned(driver.registers.offered() & ~without, requires))
     if missing := want & ~accepted & ~VERSION_1:
         raise NotApplicable(f"requires what this is about being without: {names.names(bench.device_id, missing)}")
     driver.start(accepted)

@@ -16,9 +16,9 @@ from acrn_dm.testing.conformance.rules import (
     ring,
     status,
 )
-from acrn_dm.testing.conformance.rules.reserved import queue_reset
+from acrn_dm.testing.conformance.rules.reserved import in_order, notification_data, platform, queue_reset
 
 RULES = rules_of(
     *(status, features, config, chains, ring, notify, hostile, capabilities, common, msix, isr, life, pause),
-    *(queue_reset,),
+    *(queue_reset, notification_data, in_order, platform),
 )

@@ -13,7 +13,7 @@ ENTRY = 16  # bytes of a descriptor
 STATUS_LAST = ("blk", "i2c")  # kinds whose answer ends in a status byte
 
 
-def _same(bench: Bench, queue: DriverQueue, shape: Shape) -> bool:
+def same(bench: Bench, queue: DriverQueue, shape: Shape) -> bool:
     """Whether the queue answers the same request twice in the same way."""
     first, second = (give(bench, queue, shape) for _ in range(2))
     return first.data() == second.data() and first.written == second.written
@@ -24,17 +24,17 @@ def serves_a_request_however_it_is_cut(bench: Bench) -> None:
     """2.7.4.1: header, data and status in one buffer, in single bytes, cut anywhere."""
     driver = bench.start()
     for queue, shape in bench.answering(driver):
-        same, model = _same(bench, queue, shape), give(bench, queue, shape)
+        steady, model = same(bench, queue, shape), give(bench, queue, shape)
         for seed in range(VARIANTS):
             cut = pieces(shape, seed)
             if len(cut.out) + len(cut.in_) > queue.ring.layout.size:
                 continue
             laid = give(bench, queue, cut)
             assert laid.written == model.written, f"{cut} wrote {laid.written} bytes, {shape} {model.written}"
-            assert not same or laid.data() == model.data(), f"queue {queue.index}: another answer when cut as {cut}"
+            assert not steady or laid.data() == model.data(), f"queue {queue.index}: another answer when cut as {cut}"
 
 
-@rule("split.desc.no_write_readable", over=("transport",))
+@rule("split.desc.no_write_readable", ring="split", over=("transport",))
 def writes_to_no_readable_buffer(bench: Bench) -> None:
     """2.7.5.1: nor to what is around a buffer."""
     driver = bench.start()
@@ -43,12 +43,12 @@ def writes_to_no_readable_buffer(bench: Bench) -> None:
         assert not laid.readable_changed(), f"queue {queue.index}: wrote outside the writable buffers of {shape}"
 
 
-@rule("split.desc.no_read_writable")
+@rule("split.desc.no_read_writable", ring="split")
 def does_not_look_at_what_writable_buffers_hold(bench: Bench) -> None:
     """2.7.5.1: the answer does not depend on it."""
     driver = bench.start()
     for queue, shape in bench.answering(driver):
-        if not _same(bench, queue, shape):
+        if not same(bench, queue, shape):
             continue
         first, second = (give(bench, queue, shape, poison) for poison in POISONS[:2])
         assert first.written == second.written, f"queue {queue.index}: the count depends on what the buffer held"
@@ -69,7 +69,7 @@ def writes_to_no_descriptor(bench: Bench) -> None:
         assert after == before, f"queue {queue.index}: the descriptor table was written to"
 
 
-@rule("split.used.len_bytes_written", over=("transport",))
+@rule("split.used.len_bytes_written", ring="split", over=("transport",))
 def wrote_as_many_bytes_as_it_claims(bench: Bench) -> None:
     """2.7.8.2: the first *len* bytes are new, and there are no more than the chain has room for."""
     driver = bench.start()
@@ -137,7 +137,7 @@ def returns_the_head_whatever_the_order_of_descriptors(bench: Bench) -> None:
 
 def _describe(queue: DriverQueue, laid: Laid, order: list[int]) -> None:
     """Write the chain into these descriptors, in this order."""
-    buffers = [(gpa, n, 0) for gpa, n in laid.out] + [(gpa, n, DESC_F_WRITE) for gpa, n in laid.in_]
+    buffers = laid.buffers
     for i, (index, (gpa, length, flags)) in enumerate(zip(order, buffers, strict=True)):
         last = i == len(order) - 1
         split(queue).write_desc(index, gpa, length, flags | (0 if last else DESC_F_NEXT), 0 if last else order[i + 1])
@@ -182,19 +182,19 @@ def _indirect(bench: Bench, *, direct: int, flag: int = 0, backwards: bool = Fal
     driver = bench.start()
     for queue, shape in bench.answering(driver):
         cut = pieces(shape, 1)
-        same, model = _same(bench, queue, shape), give(bench, queue, shape)
+        steady, model = same(bench, queue, shape), give(bench, queue, shape)
         laid = place(bench, cut)
         if queue.ring.layout.size <= direct:
             continue
         _lay_indirect(queue, laid, direct, flag, backwards)
         take(bench, queue, laid, cut)
         assert laid.written == model.written, f"wrote {laid.written} bytes by a table, {model.written} without"
-        assert not same or laid.data() == model.data(), f"queue {queue.index}: another answer by an indirect table"
+        assert not steady or laid.data() == model.data(), f"queue {queue.index}: another answer by an indirect table"
 
 
 def _lay_indirect(queue: DriverQueue, laid: Laid, direct: int, flag: int, backwards: bool) -> None:
     """The first *direct* buffers in the ring's table, the others in one of their own."""
-    buffers = [(gpa, n, 0) for gpa, n in laid.out] + [(gpa, n, DESC_F_WRITE) for gpa, n in laid.in_]
+    buffers = laid.buffers
     direct = min(direct, len(buffers) - 1)
     rest = buffers[direct:]
     machine = laid.bench.machine

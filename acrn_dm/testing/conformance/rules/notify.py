@@ -9,7 +9,7 @@ from acrn_dm.testing.conformance.rule import rule
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET, DriverQueue, VirtioDriver
 
 
-def _queues(bench: Bench, *, event_idx: bool) -> Iterator[tuple[VirtioDriver, DriverQueue, Shape]]:
+def queues(bench: Bench, *, event_idx: bool) -> Iterator[tuple[VirtioDriver, DriverQueue, Shape]]:
     """Each answering queue under a driver of its own, which leaves its event fields to the rule."""
     driver = bench.start()
     wanted = bench.features if event_idx else bench.features & ~EVENT_IDX
@@ -23,7 +23,7 @@ def _queues(bench: Bench, *, event_idx: bool) -> Iterator[tuple[VirtioDriver, Dr
 @rule("split.used_notify.flag0", ring="split", over=("interrupts", "transport"))
 def interrupts_when_flags_are_0(bench: Bench) -> None:
     """2.7.7.2."""
-    for driver, queue, shape in _queues(bench, event_idx=False):
+    for driver, queue, shape in queues(bench, event_idx=False):
         for _ in range(3):
             bench.exchange(queue, shape)
             assert bench.notified(driver), f"queue {queue.index}: no interrupt for a used buffer"
@@ -32,7 +32,7 @@ def interrupts_when_flags_are_0(bench: Bench) -> None:
 @rule("split.used_notify.flag1", ring="split", over=("interrupts",))
 def is_silent_when_flags_are_1(bench: Bench) -> None:
     """2.7.7.2."""
-    for driver, queue, shape in _queues(bench, event_idx=False):
+    for driver, queue, shape in queues(bench, event_idx=False):
         split(queue).set_avail_flags(1)
         for _ in range(3):
             bench.exchange(queue, shape)
@@ -42,7 +42,7 @@ def is_silent_when_flags_are_1(bench: Bench) -> None:
 @rule("split.used_notify.ignore_used_event", ring="split")
 def ignores_used_event_without_event_idx(bench: Bench) -> None:
     """2.7.7.2."""
-    for driver, queue, shape in _queues(bench, event_idx=False):
+    for driver, queue, shape in queues(bench, event_idx=False):
         for event in (100, 0xFFF0):
             split(queue).set_used_event(event)
             bench.exchange(queue, shape)
@@ -52,7 +52,7 @@ def ignores_used_event_without_event_idx(bench: Bench) -> None:
 @rule("split.used_notify.ignore_flag_bit0", ring="split", needs=("EVENT_IDX",))
 def ignores_flags_with_event_idx(bench: Bench) -> None:
     """2.7.7.2."""
-    for driver, queue, shape in _queues(bench, event_idx=True):
+    for driver, queue, shape in queues(bench, event_idx=True):
         split(queue).set_avail_flags(1)
         split(queue).set_used_event(0)
         bench.exchange(queue, shape)
@@ -62,7 +62,7 @@ def ignores_flags_with_event_idx(bench: Bench) -> None:
 @rule("split.used_notify.event_match", ring="split", over=("interrupts", "transport"), needs=("EVENT_IDX",))
 def interrupts_when_used_event_is_passed(bench: Bench) -> None:
     """2.7.7.2: also in the middle of a batch."""
-    for driver, queue, shape in _queues(bench, event_idx=True):
+    for driver, queue, shape in queues(bench, event_idx=True):
         split(queue).set_used_event(0)
         bench.exchange(queue, shape)
         assert bench.notified(driver), f"queue {queue.index}: no interrupt at used_event"
@@ -80,7 +80,7 @@ def interrupts_when_used_event_is_passed(bench: Bench) -> None:
 @rule("split.used_notify.event_nomatch", ring="split", over=("interrupts",), needs=("EVENT_IDX",))
 def is_silent_before_and_behind_used_event(bench: Bench) -> None:
     """2.7.7.2."""
-    for driver, queue, shape in _queues(bench, event_idx=True):
+    for driver, queue, shape in queues(bench, event_idx=True):
         for event in (1000, 0x8000, 0xFFFF):
             split(queue).set_used_event(event)
             bench.exchange(queue, shape)
@@ -90,7 +90,7 @@ def is_silent_before_and_behind_used_event(bench: Bench) -> None:
 @rule("split.avail_notify.flags_01", ring="split")
 def used_flags_are_0_or_1_without_event_idx(bench: Bench) -> None:
     """2.7.9.1."""
-    for _, queue, shape in _queues(bench, event_idx=False):
+    for _, queue, shape in queues(bench, event_idx=False):
         for _ in range(3):
             bench.exchange(queue, shape)
             flags = split(queue).used_flags()
@@ -100,28 +100,28 @@ def used_flags_are_0_or_1_without_event_idx(bench: Bench) -> None:
 @rule("split.avail_notify.event_flags_0", ring="split", needs=("EVENT_IDX",))
 def used_flags_are_0_with_event_idx(bench: Bench) -> None:
     """2.7.9.1."""
-    for _, queue, shape in _queues(bench, event_idx=True):
+    for _, queue, shape in queues(bench, event_idx=True):
         for _ in range(3):
             bench.exchange(queue, shape)
             flags = split(queue).used_flags()
             assert flags == 0, f"queue {queue.index}: used flags {flags:#x} with EVENT_IDX"
 
 
-@rule("split.avail_notify.flags_advise", over=("transport",))
+@rule("split.avail_notify.flags_advise", ring="split", over=("transport",))
 def needs_no_kick_that_it_does_not_ask_for(bench: Bench) -> None:
     """2.7.9: what comes while it wants none is served all the same."""
-    for _, queue, shape in _queues(bench, event_idx=False):
-        _kick_as_asked(bench, queue, shape)
+    for _, queue, shape in queues(bench, event_idx=False):
+        kick_as_asked(bench, queue, shape)
 
 
-@rule("split.avail_notify.avail_event", over=("transport",), needs=("EVENT_IDX",))
+@rule("split.avail_notify.avail_event", ring="split", over=("transport",), needs=("EVENT_IDX",))
 def needs_no_kick_before_avail_event(bench: Bench) -> None:
     """2.7.9: nothing is lost between looking and asking."""
-    for _, queue, shape in _queues(bench, event_idx=True):
-        _kick_as_asked(bench, queue, shape)
+    for _, queue, shape in queues(bench, event_idx=True):
+        kick_as_asked(bench, queue, shape)
 
 
-def _kick_as_asked(bench: Bench, queue: DriverQueue, shape: Shape) -> None:
+def kick_as_asked(bench: Bench, queue: DriverQueue, shape: Shape) -> None:
     for count in (1, 2, 3, 1, 2):
         fitting = max(1, min(count, queue.ring.free_descriptors // (len(shape.out) + len(shape.in_))))
         sent = []

@@ -2,10 +2,10 @@
 
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.factory import make_driver_ring
-from acrn_dm.ring.layout import DESC_F_NEXT, DESC_F_WRITE, RingLayout
+from acrn_dm.ring.layout import DESC_F_NEXT, RingLayout
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.chain import place
-from acrn_dm.testing.conformance.probes import Shape
+from acrn_dm.testing.conformance.probes import LEAST, Shape
 from acrn_dm.testing.conformance.rings import split
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET, DriverQueue, VirtioDriver
@@ -13,18 +13,18 @@ from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET, DriverQueue, VirtioDr
 AROUND = 1 << 16  # indices are 16 bits wide
 
 
-def _fits(queue: DriverQueue, shape: Shape) -> bool:
+def fits(queue: DriverQueue, shape: Shape) -> bool:
     return len(shape.out) + len(shape.in_) <= queue.ring.layout.size
 
 
-def _set_up_the_rest(bench: Bench, driver: VirtioDriver) -> None:
+def set_up_the_rest(bench: Bench, driver: VirtioDriver) -> None:
     """Queues that a rule is not about, as ever: whether a device does without them is another rule's."""
     for index in bench.queues(driver):
         if index not in driver.queues:
             driver.setup_queue(index)
 
 
-@rule("d.split.size", "d.split.reduced_size")
+@rule("d.split.size", "d.split.reduced_size", ring="split")
 def serves_every_size_up_to_its_maximum(bench: Bench) -> None:
     """2.7, 4.1.4.3: each power of two; indices wrap at the size that the driver chose."""
     driver = bench.driver()
@@ -34,13 +34,13 @@ def serves_every_size_up_to_its_maximum(bench: Bench) -> None:
     for size in [1 << n for n in range(largest.bit_length())]:
         driver.negotiate(bench.features)
         smaller = {i: driver.setup_queue(i, size=size) for i, _, maximum in queues if size <= maximum}
-        _set_up_the_rest(bench, driver)
+        set_up_the_rest(bench, driver)
         driver.driver_ok()
         for index, shape, _ in queues:
             queue = smaller.get(index)
             for _ in range(min(size, 4) + 1 if queue is not None else 0):
                 assert queue is not None
-                if _fits(queue, shape):
+                if fits(queue, shape):
                     bench.exchange(queue, shape)
 
 
@@ -53,7 +53,7 @@ def finds_rings_at_the_least_alignment(bench: Bench) -> None:
     for apart in (False, True):
         driver.negotiate(bench.features)
         queues = [(_odd_queue(bench, driver, index, size, apart), shape) for index, shape, size in chosen]
-        _set_up_the_rest(bench, driver)
+        set_up_the_rest(bench, driver)
         driver.driver_ok()
         for queue, shape in queues:
             bench.exchange(queue, shape)
@@ -75,7 +75,7 @@ def _odd_queue(bench: Bench, driver: VirtioDriver, index: int, size: int, apart:
 def indices_run_on_past_65536(bench: Bench) -> None:
     """2.7.6, 2.7.8: nothing is lost and nothing repeated where they wrap."""
     driver = bench.start(bench.features & ~EVENT_IDX)
-    queue, shape = _cheapest(bench, driver)
+    queue, shape = cheapest(bench, driver)
     _run(bench, queue, shape, AROUND + queue.ring.layout.size)
 
 
@@ -83,7 +83,7 @@ def indices_run_on_past_65536(bench: Bench) -> None:
 def fixed_used_event_comes_round_again(bench: Bench) -> None:
     """2.7.10: with used_event 0, after the first buffer and after the 65537th, and not in between."""
     driver = bench.start()
-    queue, shape = _cheapest(bench, driver)
+    queue, shape = cheapest(bench, driver)
     size = queue.ring.layout.size
     split(queue).set_used_event(0)
     seen = [
@@ -98,11 +98,12 @@ def _interrupts_of(bench: Bench, driver: VirtioDriver, queue: DriverQueue, shape
     return driver.queue_interrupts(queue.index) - before
 
 
-def _cheapest(bench: Bench, driver: VirtioDriver) -> tuple[DriverQueue, Shape]:
-    found = [(queue, shape) for queue, shape in bench.answering(driver) if _fits(queue, shape)]
+def cheapest(bench: Bench, driver: VirtioDriver) -> tuple[DriverQueue, Shape]:
+    found = [(queue, shape) for queue, shape in bench.answering(driver) if fits(queue, shape)]
     if not found:
         raise NotApplicable("no queue has room for a request")
-    return min(found, key=lambda pair: pair[0].index)
+    queue, shape = min(found, key=lambda pair: pair[0].index)
+    return queue, LEAST.get(bench.kind, shape)
 
 
 def _run(bench: Bench, queue: DriverQueue, shape: Shape, count: int) -> None:
@@ -129,7 +130,7 @@ def _fill(bench: Bench, queue: DriverQueue, shape: Shape) -> int:
     available ring: any so many entries in a row are different chains. Returns how many.
     """
     ring, laid = split(queue), place(bench, shape)
-    buffers = [(gpa, n, 0) for gpa, n in laid.out] + [(gpa, n, DESC_F_WRITE) for gpa, n in laid.in_]
+    buffers = laid.buffers
     n_heads = 1 << (ring.layout.size // len(buffers)).bit_length() - 1
     for head in range(n_heads):
         for i, (gpa, length, flags) in enumerate(buffers):
@@ -150,9 +151,9 @@ def event_fields_follow_a_smaller_ring(bench: Bench) -> None:
         for size in {maximum, max(maximum // 2, 1), min(4, maximum)}:
             driver.negotiate(bench.features)
             queue = driver.setup_queue(index, size=size)
-            _set_up_the_rest(bench, driver)
+            set_up_the_rest(bench, driver)
             driver.driver_ok()
-            if not _fits(queue, shape):
+            if not fits(queue, shape):
                 continue
             before = driver.queue_interrupts(index)
             queue.quiet = True

@@ -27,6 +27,7 @@ class GpioDevice(VirtioDevice):
     """Requests to lines, and interrupts to the driver."""
 
     device_id = 41
+    in_order = None  # a line's interrupt comes when it comes
     pci_class = 0x088000  # system peripheral, other
 
     def __init__(self, config: GpioConfig, context: DeviceContext) -> None:

@@ -36,6 +36,7 @@ class TunnelCard(VirtioDevice):
 
     def __init__(self, context: DeviceContext, network: "TunnelNetwork") -> None:
         super().__init__(context)
+        self.reset()
         self.network, self.broken = network, network.broken
         self.queues: dict[int, Queue] = {}
         self.accepted = 0
@@ -64,6 +65,8 @@ class TunnelCard(VirtioDevice):
     def start(self, features: int, queues: Sequence[Queue]) -> None:
         self.accepted = features
         self.queues = {queue.index: queue for queue in queues}
+
+    def reset(self) -> None:
         self.used = 1
         self.unclassified: int | None = None  # where RSS puts everything: it has no hash to choose by
         self.sent_on: dict[bytes, int] = {}
@@ -126,13 +129,14 @@ class TunnelCard(VirtioDevice):
             return 0
         return 1
 
-    def pair_for(self, data: bytes) -> int:
-        """The pair that a frame arrives on: RSS's, or that of its flow."""
+    def queue_for(self, data: bytes) -> Queue | None:
+        """The queue that a frame arrives on: RSS's, or that of its flow; None where there is none."""
         if self.unclassified is not None:
-            return self.unclassified
+            return self.queues.get(2 * self.unclassified)
+        there = [self.queues[index] for index in range(0, 2 * self.used, 2) if index in self.queues]
         key = _addresses(data)
-        pair = self.sent_on.get(key, self.used)
-        return pair if pair < self.used else zlib.crc32(key) % self.used
+        own = self.queues.get(2 * self.sent_on.get(key, self.used))
+        return own if own in there else there[zlib.crc32(key) % len(there)] if there else None
 
     def arrive(self, data: bytes) -> None:
         """A frame for the guest."""
@@ -143,7 +147,9 @@ class TunnelCard(VirtioDevice):
             header[0] |= SECURED
         if self.broken == "tells outer headers" and len(header) > 24:
             header[24] = packets.ETHERNET
-        queue = self.queues[2 * self.pair_for(data)]
+        queue = self.queue_for(data)
+        if queue is None:
+            return
         for chain in queue.pop_batch(1):
             chain.write(bytes(header) + data)
             queue.push(chain)

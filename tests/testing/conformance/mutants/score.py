@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from tests.testing.conformance.mutants import jobs
-from tests.testing.conformance.mutants.faults import core, kinds, queue_reset, transport
+from tests.testing.conformance.mutants.faults import core, kinds, notification_data, queue_reset, transport
 from tests.testing.conformance.mutants.faults.fault import ProductFault
 from tests.testing.conformance.mutants.plant import plant
 
@@ -29,9 +29,10 @@ WRONG = (
     "console",
     "packages",
     "functions",
+    "in_order",
 )
 RESET_S = 0.5
-FAULTS = (*core.FAULTS, *queue_reset.FAULTS, *transport.FAULTS, *kinds.FAULTS)
+FAULTS = (*core.FAULTS, *queue_reset.FAULTS, *notification_data.FAULTS, *transport.FAULTS, *kinds.FAULTS)
 
 
 @attrs.frozen(kw_only=True)

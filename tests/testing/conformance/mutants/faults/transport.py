@@ -53,8 +53,8 @@ FAULTS = (
     fault(
         MODERN,
         "all queues are notified in one place",
-        "lambda q: q.index",
-        "lambda q: 0",
+        'Register("queue_notify_off", 0x1E, 2, _queue(lambda q: q.index)),',
+        'Register("queue_notify_off", 0x1E, 2, _queue(lambda q: 0)),',
         ("d.pci.notify_addr", "dm.lost_chain", "dm.lost_some"),
     ),
     fault(

@@ -178,3 +178,12 @@ class HasTooFewVectors(Right):
         super().realize(resources)
         core: Any = self.function.core
         core._vector = lambda value: 0 if value != 0xFFFF else value
+
+
+@breaks("rsvd.access_platform.required")
+class NeedsAPlatformThatNobodyPromised(Right):
+    """Is deaf to a driver that does not accept ACCESS_PLATFORM, which it does not tell when features are negotiated."""
+
+    def handle_queue(self, queue: Queue) -> None:
+        if self.negotiated_features >> 33 & 1:
+            super().handle_queue(queue)

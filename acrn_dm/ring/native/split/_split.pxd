@@ -1,16 +1,11 @@
-# The split virtqueue of virtio 1.4 (2.7), device side: pop, push, publish, kicks; in C and as a Python class.
+# The split virtqueue of virtio 1.4 (2.7), device side: pop, push, publish, kicks.
 
 from acrn_dm.ring.native._atomics cimport fr_store_u32
-from acrn_dm.ring.native._chain cimport RingBase
-from acrn_dm.ring.native._layout cimport used_element, used_element_len
 from acrn_dm.ring.native._memory cimport FrSegment
 from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrRing
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_OK
+from acrn_dm.ring.native.split._layout cimport used_element, used_element_len
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-
-cdef enum:
-    FR_MAX_BATCH = 256        # chains one fr_pop_batch can return
-    FR_MAX_DESCRIPTORS = 1024  # of one chain through an indirect table, where the queue is smaller; QEMU's limit
 
 # Take one chain; *segments* has room for *room* of them. FR_EMPTY, or a negative status, which breaks the ring.
 cdef int fr_pop(FrRing *ring, FrChain *chain, FrSegment *segments, uint32_t room) noexcept nogil
@@ -19,6 +14,8 @@ cdef int fr_pop(FrRing *ring, FrChain *chain, FrSegment *segments, uint32_t room
 cdef int fr_pop_batch(FrRing *ring, FrBatch *batch, uint32_t limit) noexcept nogil
 # Give the chain popped last back, as if it had never been taken.
 cdef int fr_unpop(FrRing *ring, const FrChain *chain) noexcept nogil
+# Whether *chain*, which is in flight, ends at index *end*; which then is where it begins.
+cdef bint fr_ends_at(const FrRing *ring, const FrChain *chain, uint16_t *end) noexcept nogil
 # Store a used element. The driver does not see it before fr_publish.
 cdef inline int fr_push(FrRing *ring, uint16_t head, uint32_t written) noexcept nogil:
     cdef uint8_t *element = used_element(ring.used, ring.next_used & (ring.size - 1))
@@ -35,15 +32,10 @@ cdef bint fr_publish(FrRing *ring) noexcept nogil
 cdef void fr_disable_kicks(FrRing *ring) noexcept nogil
 # FR_OK when more chains came meanwhile (no kick tells of them: look again), FR_EMPTY when none did.
 cdef int fr_enable_kicks(FrRing *ring) noexcept nogil
+# FR_OK when chains are there that were not taken, by avail.idx as it is now, FR_EMPTY when none are.
+cdef int fr_look(FrRing *ring) noexcept nogil
 # Refresh seen_avail from avail.idx.
 cdef int fr_load_avail(FrRing *ring) noexcept nogil
 
 # The funnel from a negative status to GuestError (the driver's fault) or ValueError (the caller's).
 cdef int fr_raise(const FrRing *ring, int status) except -1 with gil
-
-
-cdef class SplitRing(RingBase):
-    cdef FrRing ring
-    cdef FrBatch batch
-    cdef bint walking                       # a thread is in the walk, without the GIL
-    cdef int check(self) except -1

@@ -4,21 +4,12 @@
 # ring holds the two together.
 
 from acrn_dm.ring.native._atomics cimport fr_load_u16, fr_load_u32, fr_load_u64
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from acrn_dm.ring.native._buffers cimport Descriptor
+from libc.stdint cimport uint8_t, uint32_t
 
 cdef enum:
-    FR_DESC_SIZE = 16         # 2.7.5: le64 addr, le32 len, le16 flags, le16 next
-    FR_DESC_F_NEXT = 1
-    FR_DESC_F_WRITE = 2
-    FR_DESC_F_INDIRECT = 4
     FR_AVAIL_F_NO_INTERRUPT = 1
     FR_USED_F_NO_NOTIFY = 1
-
-cdef struct Descriptor:
-    uint64_t addr
-    uint32_t len
-    uint16_t flags
-    uint16_t next
 
 # The only load of a descriptor; field by field, because a wide load stalls behind the driver's narrow stores.
 cdef inline void load_fields(const uint8_t *at, Descriptor *d) noexcept nogil:

@@ -1,14 +1,15 @@
 """Device side of a packed virtqueue in plain Python, written for clarity from virtio 1.4, 2.8: the oracle.
 
-Positions are counts of descriptors, as in ``driver_packed``.
+Positions are counts of descriptors, as in ``packed.driver``.
 """
 
 from collections.abc import Sequence
 
 from acrn_dm.base.errors import GuestError
-from acrn_dm.ring.driver_packed import PackedFields
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, U16, RingLayout
-from acrn_dm.ring.layout_packed import (
+from acrn_dm.ring.model import MAX_BATCH, MAX_CHAIN_DESCRIPTORS, ModelChain, ModelMemory, add_buffer
+from acrn_dm.ring.packed.driver import PackedFields
+from acrn_dm.ring.packed.layout import (
     DESC_F_AVAIL,
     DESC_F_USED,
     EVENT_DESC,
@@ -21,7 +22,6 @@ from acrn_dm.ring.layout_packed import (
     PACKED_DESC,
     off_wrap,
 )
-from acrn_dm.ring.model import MAX_BATCH, MAX_CHAIN_DESCRIPTORS, ModelChain, ModelMemory, add_buffer
 from acrn_dm.ring.position import RingPosition
 
 
@@ -48,9 +48,10 @@ class ModelPackedRing(PackedFields):
         super().__init__(memory, layout)
         self.event_idx = event_idx
         self.indirect = indirect
-        self.next_avail = start
+        self._avail = start  # the next descriptor to take
         self.next_used = start
         self.published_used = start
+        self._seen = start  # up to where descriptors were seen to be available; never before _avail
         self.broken: GuestError | None = None
         self._in_flight: dict[int, int] = {}  # buffer id -> descriptors
         self._hidden: int | None = None  # flags of the used descriptor that publish shows, the others are behind it
@@ -61,21 +62,27 @@ class ModelPackedRing(PackedFields):
         return len(self._in_flight)
 
     @property
+    def next_avail(self) -> int:
+        """The next descriptor to take, wrap counter in bit 15."""
+        return off_wrap(self._avail, self.layout.size)
+
+    @property
     def position(self) -> RingPosition:
-        """Next available descriptor, and next used one above."""
-        size = self.layout.size
-        return RingPosition(off_wrap(self.next_avail, size) | off_wrap(self.next_used, size) << 16)
+        """The next used descriptor, for both sides: what is in flight is taken again."""
+        at = off_wrap(self.next_used, self.layout.size)
+        return RingPosition(at | at << 16)
 
     def waiting(self) -> bool:
         """Whether a chain is available that was not taken."""
         self._check()
-        return self._available(self.next_avail)
+        self._sees_more()
+        return self._seen > self._avail
 
     def pop_batch(self, limit: int = 64) -> list[ModelPackedChain]:
         """Take up to *limit* chains; a malformed one ends the batch, and raises GuestError when it comes first."""
         self._check()
         chains: list[ModelPackedChain] = []
-        while len(chains) < min(limit, MAX_BATCH) and self._available(self.next_avail):
+        while len(chains) < min(limit, MAX_BATCH) and self._available(self._avail):
             try:
                 chains.append(self._take())
             except GuestError as e:
@@ -88,7 +95,7 @@ class ModelPackedRing(PackedFields):
     def unpop(self, chains: Sequence[ModelPackedChain]) -> None:
         """Give the chains popped last back."""
         self._check()
-        first = self.next_avail
+        first = self._avail
         for chain in reversed(chains):
             first -= chain.descriptors
             if chain.done or chain.position != first:
@@ -96,7 +103,7 @@ class ModelPackedRing(PackedFields):
         for chain in chains:
             chain.done = True
             del self._in_flight[chain.head]
-        self.next_avail = first
+        self._avail = first
 
     def push(self, chain: ModelPackedChain, written: int | None = None) -> None:
         """Write the used descriptor; the driver sees it at the next ``publish``."""
@@ -135,12 +142,19 @@ class ModelPackedRing(PackedFields):
         self._set_event_flags(EVENT_DISABLE)
 
     def enable_kicks(self) -> bool:
-        """Ask for a kick at the next chain; True when one is there already."""
+        """Ask for a kick at the next chain; True when more came since it was last looked what is available."""
         self._check()
         if self.event_idx:
-            self.memory.write(self.layout.used, U16.pack(off_wrap(self.next_avail, self.layout.size)))
+            self.memory.write(self.layout.used, U16.pack(off_wrap(self._seen, self.layout.size)))
         self._set_event_flags(EVENT_DESC if self.event_idx else EVENT_ENABLE)
-        return self._available(self.next_avail)
+        return self._sees_more()
+
+    def _sees_more(self) -> bool:
+        """See all that is available; whether that is more than before."""
+        before = self._seen
+        while self._seen < self._avail + self.layout.size and self._available(self._seen):
+            self._seen += 1
+        return self._seen > before
 
     def _set_event_flags(self, flags: int) -> None:
         self.memory.write(self.layout.used + EVENT_FLAGS_AT, U16.pack(flags))
@@ -154,7 +168,7 @@ class ModelPackedRing(PackedFields):
         return self.desc(count)[3] & (DESC_F_AVAIL | DESC_F_USED) == self.available_marks(count)
 
     def _take(self) -> ModelPackedChain:
-        chain = ModelPackedChain(self.memory, 0, self.next_avail)
+        chain = ModelPackedChain(self.memory, 0, self._avail)
         gpa, length, chain.head, flags = self._descriptor(chain)
         if flags & DESC_F_INDIRECT:
             self._walk_table(chain, gpa, length, flags)
@@ -163,12 +177,13 @@ class ModelPackedRing(PackedFields):
         if chain.head in self._in_flight:
             raise GuestError(f"buffer id {chain.head} is in flight")
         self._in_flight[chain.head] = chain.descriptors
-        self.next_avail += chain.descriptors
+        self._avail += chain.descriptors
+        self._seen = max(self._seen, self._avail)
         return chain
 
     def _descriptor(self, chain: ModelPackedChain) -> tuple[int, int, int, int]:
         """The chain's next descriptor in the ring. The driver shows the first one last, so all are there (2.8.21)."""
-        at = self.next_avail + chain.descriptors
+        at = self._avail + chain.descriptors
         if at >= self.published_used + self.layout.size:
             raise GuestError(f"more than {self.layout.size} descriptors are available or in flight")
         if not self._available(at):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from acrn_dm.ring.driver import need_event, table_bytes
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, U16, RingLayout, RingMemory
-from acrn_dm.ring.layout_packed import (
+from acrn_dm.ring.packed.layout import (
     DESC_F_AVAIL,
     DESC_F_USED,
     EVENT_DESC,
@@ -114,6 +114,13 @@ class PackedDriverRing(PackedFields):
         return self.layout.size - sum(self._chains.values())
 
     @property
+    def ahead(self) -> int:
+        """Where the next chain is going to be, as a kick with NOTIFICATION_DATA says it: offset and wrap counter
+        (2.9).
+        """
+        return off_wrap(self.published_avail, self.layout.size)
+
+    @property
     def position(self) -> RingPosition:
         """Where a device side begins that has seen what was returned, and nothing of what was made available since."""
         at = off_wrap(self.last_used, self.layout.size)
@@ -168,6 +175,12 @@ class PackedDriverRing(PackedFields):
             self.set_flags(count, flags)
         self._hidden.clear()
         self.published_avail = self.next_avail
+
+    def publish_behind(self) -> None:
+        """Show all that was added but the first chain, which no good driver does; ``publish`` shows that."""
+        for count, flags in self._hidden[1:]:
+            self.set_flags(count, flags)
+        del self._hidden[1:]
 
     def wants_kick(self, since: int | None = None) -> bool:
         """Whether the device asked to be notified of what the last ``publish`` made available, or of all *since* an
@@ -233,12 +246,19 @@ class PackedDriverRing(PackedFields):
         """Ask for an interrupt, by EVENT_IDX, at the chain that is returned after *chains* more of *length*
         descriptors.
         """
-        self.set_driver_event(off_wrap(self.last_used + chains * length, self.layout.size), EVENT_DESC)
+        self.set_driver_event(self.position_behind(chains * length), EVENT_DESC)
+
+    def position_behind(self, count: int) -> int:
+        """Off and wrap of the descriptor behind *count* more than were used."""
+        return off_wrap(self.last_used + count, self.layout.size)
 
     def poke(self, descriptors: Sequence[tuple[int, int, int, int]], head: int = 0) -> None:
         """Make raw (gpa, length, flags, id) available, whatever they say; the last one gets *head* for its id. AVAIL
         and USED in *flags* turn these bits over.
         """
+        if head in self._free_ids:
+            self._free_ids.remove(head)
+        self._chains[head] = len(descriptors)
         self._write([*descriptors[:-1], (*descriptors[-1][:3], head)])
         self.publish()
 

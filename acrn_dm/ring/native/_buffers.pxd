@@ -1,20 +1,32 @@
-# The walk: one chain of a split ring, from its head to its segments. All inlined, for a batch pays it per descriptor.
+# What the walks of both ring formats share: descriptors become segments, indirect tables are entered. All inlined, for
+# a batch pays it per descriptor.
 #
 # Pops compile this into their own module: a walk called in another one takes 4 to 10 % more instructions a chain, as
 # benchmarks/ring_instructions counts them. The guest writes what is read here meanwhile: each field is loaded exactly
 # once, every loop is bounded by a number of ours. No Python object is touched.
 
 from acrn_dm.ring.native._atomics cimport fr_unlikely
-from acrn_dm.ring.native._layout cimport (
-    FR_DESC_F_INDIRECT, FR_DESC_F_NEXT, FR_DESC_F_WRITE, FR_DESC_SIZE, Descriptor, load_fields,
-)
-from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, copy_from_ram, fr_in_ram, fr_translate
+from acrn_dm.ring.native._memory cimport FrSegment, copy_from_ram, fr_in_ram, fr_translate
 from acrn_dm.ring.native._records cimport FrChain, FrRing
 from acrn_dm.ring.native._status cimport (
     FR_E_ADDRESS, FR_E_INDIRECT_ADDRESS, FR_E_INDIRECT_LEN, FR_E_INDIRECT_NESTED, FR_E_INDIRECT_NEXT, FR_E_INDIRECT_OFF,
-    FR_E_NEXT, FR_E_ORDER, FR_E_ROOM, FR_E_TOO_LONG, FR_E_TOTAL, FR_OK,
+    FR_E_ORDER, FR_E_ROOM, FR_E_TOTAL, FR_OK,
 )
 from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    FR_DESC_SIZE = 16         # 2.7.5, 2.8.13: le64 addr, le32 len, then le16 flags and next, or le16 id and flags
+    FR_DESC_F_NEXT = 1
+    FR_DESC_F_WRITE = 2
+    FR_DESC_F_INDIRECT = 4
+    FR_MAX_DESCRIPTORS = 1024  # of one chain through an indirect table, where the queue is smaller; QEMU's limit
+    FR_MAX_BATCH = 256        # chains one pop can return
+
+cdef struct Descriptor:
+    uint64_t addr
+    uint32_t len
+    uint16_t flags
+    uint16_t next             # of a packed ring: the buffer id
 
 cdef struct Table:
     const uint8_t *hva    # NULL: an indirect table that lies across touching regions
@@ -31,23 +43,33 @@ cdef struct Parts:
     uint64_t in_bytes
 
 
+cdef inline int settle(FrRing *ring, int status) noexcept nogil:
+    """A fault of the driver's breaks the ring for good; too small an array of the caller's does not."""
+    if status < 0 and status != FR_E_ROOM:
+        ring.status = status
+    return status
+
+
 cdef inline int fault(FrRing *ring, int status, uint32_t index, uint64_t value) noexcept nogil:
     ring.fault_index = index
     ring.fault_value = value
     return status
 
 
-cdef inline void load_descriptor(const FrRing *ring, const Table *table, uint32_t index, Descriptor *d) noexcept nogil:
-    cdef uint8_t copy[FR_DESC_SIZE]
+cdef inline const uint8_t *entry_of(
+    const FrRing *ring, const Table *table, uint32_t index, uint8_t *copy,
+) noexcept nogil:
+    """Where an entry can be loaded from: the guest's memory, or *copy* if its table lies across regions."""
     if fr_unlikely(table.hva == NULL):
         copy_from_ram(ring.memory, table.gpa + index * FR_DESC_SIZE, copy, FR_DESC_SIZE)
-        load_fields(copy, d)
-    else:
-        load_fields(table.hva + index * FR_DESC_SIZE, d)
+        return copy
+    return table.hva + index * FR_DESC_SIZE
 
 
 cdef inline int enter_indirect(FrRing *ring, Table *table, uint32_t index, const Descriptor *d) noexcept nogil:
-    """Switch to the table that *d* refers to. WRITE in *d* means nothing (2.7.5.3.2), alignment is not asked for."""
+    """Switch to the table that *d* refers to. WRITE in *d* means nothing (2.7.5.3.2, 2.8.7), and no alignment is asked
+    for.
+    """
     cdef uint64_t room
     if not ring.indirect:
         return fault(ring, FR_E_INDIRECT_OFF, index, d.flags)
@@ -112,7 +134,7 @@ cdef inline int add_buffer(FrRing *ring, Parts *parts, uint32_t room, uint32_t a
     if d.flags & FR_DESC_F_WRITE:
         parts.in_bytes += d.len
     else:
-        if fr_unlikely(parts.in_bytes != 0):  # 2.7.4.2: readable ones come first
+        if fr_unlikely(parts.in_bytes != 0):  # 2.7.4.2, 2.8.17: readable ones come first
             return fault(ring, FR_E_ORDER, at, d.flags)
         parts.out_bytes += d.len
         parts.n_out += n_added
@@ -120,52 +142,13 @@ cdef inline int add_buffer(FrRing *ring, Parts *parts, uint32_t room, uint32_t a
     return FR_OK
 
 
-cdef inline int describe(FrRing *ring, const Parts *parts, FrChain *chain) noexcept nogil:
-    """Fill in *chain*; returns its number of segments, or a negative status."""
+cdef inline int describe(FrRing *ring, const Parts *parts, FrChain *chain, uint32_t at) noexcept nogil:
+    """Fill in *chain*, which begins at descriptor *at*; returns its number of segments, or a negative status."""
     if fr_unlikely(parts.out_bytes + parts.in_bytes > UINT32_MAX):  # a used element's len has 32 bits
-        return fault(ring, FR_E_TOTAL, chain.head, parts.out_bytes + parts.in_bytes)
+        return fault(ring, FR_E_TOTAL, at, parts.out_bytes + parts.in_bytes)
     chain.segments = parts.segments
     chain.n_out = parts.n_out
     chain.n_in = parts.n - parts.n_out
     chain.out_bytes = <uint32_t>parts.out_bytes
     chain.in_bytes = <uint32_t>parts.in_bytes
     return <int>parts.n
-
-
-cdef inline int walk(FrRing *ring, FrChain *chain, FrSegment *segments, uint32_t room) noexcept nogil:
-    """Follow the chain from its head; returns its number of segments, or a negative status.
-
-    *budget* counts descriptors down, so that a loop ends: a chain without one passes each entry of its table once, and
-    through an indirect table at most max_descriptors in all.
-    """
-    cdef Table table
-    cdef Descriptor d
-    cdef Parts parts
-    cdef uint32_t index = chain.head
-    cdef uint32_t budget = ring.size
-    cdef uint32_t n_walked = 0
-    cdef int status
-    table.hva, table.gpa, table.n_entries, table.indirect = ring.desc, 0, ring.size, False
-    parts.segments, parts.n, parts.n_out, parts.out_bytes, parts.in_bytes = segments, 0, 0, 0, 0
-    while True:
-        load_descriptor(ring, &table, index, &d)
-        if d.flags & FR_DESC_F_INDIRECT:
-            status = enter_indirect(ring, &table, index, &d)
-            if fr_unlikely(status != FR_OK):
-                return status
-            index = 0
-            budget = min(table.n_entries, ring.max_descriptors - n_walked)
-            continue
-        if fr_unlikely(budget == 0):
-            return fault(ring, FR_E_TOO_LONG, index, n_walked)
-        budget -= 1
-        n_walked += 1
-        status = add_buffer(ring, &parts, room, index, &d)
-        if fr_unlikely(status != FR_OK):
-            return status
-        if not d.flags & FR_DESC_F_NEXT:
-            break
-        if fr_unlikely(d.next >= table.n_entries):
-            return fault(ring, FR_E_NEXT, index, d.next)
-        index = d.next
-    return describe(ring, &parts, chain)
