@@ -39,6 +39,7 @@ MODULES = (
     "acrn_dm.backends.kernel._vhost",
     "acrn_dm.devices.terminal._rescue",
     "acrn_dm.devices.virtio_blk.image._standing",
+    "acrn_dm.devices.virtio_blk.native._plane",
     "acrn_dm.devices.virtio_blk.native._request",
     "acrn_dm.devices.virtio_blk.native._service",
     "acrn_dm.devices.virtio_blk.native._task",

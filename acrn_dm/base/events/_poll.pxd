@@ -44,6 +44,7 @@ cdef class EventPoll:
     cdef int _n_pollers
     cdef int64_t _poll_limit              # ns; 0: it does not poll
     cdef int64_t _poll_ns                 # how long it polls at the moment
+    cdef public int outstanding           # what C handlers have under way and will hear of by an event
     cdef readonly int ran                 # C handlers that the last ``wait`` ran
     cdef readonly uint64_t waits          # system calls that may have slept
     cdef readonly uint64_t returns        # times that ``wait`` came back to Python

@@ -1,6 +1,7 @@
 """The queues of a disk that are served without Python: made, told of changes, drained and given up together.
 
-What a plane can't do comes back to Python, on the queue's loop: as a request to execute, or as one that the host failed.
+What a plane can't do comes back to Python, on the queue's loop: as a request to execute, or as one that the host has
+failed.
 """
 
 import time
@@ -9,7 +10,6 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm._fastring import Chain
-from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.devices.virtio_blk.image.backend_direct import DirectImage
 from acrn_dm.devices.virtio_blk.native._plane import BlkPlane
@@ -45,11 +45,11 @@ class BlkPlanes:
     handed: Handed
     _served: list[Served] = attrs.field(factory=list, init=False)
     _left: list[BlkService] = attrs.field(factory=list, init=False)  # given up, and not back from the host
+    _ending: dict[int, BlkService] = attrs.field(factory=dict, init=False)  # of queues that were dropped
 
     def add(self, queue: Queue, serial: bytes, *, legacy: bool) -> BlkPlane:
         """A plane for *queue*, without a medium."""
-        ring = queue.ring
-        service = BlkService(ring.memory_map, ring.size, serial, legacy=legacy)  # type: ignore[attr-defined]
+        service = BlkService(queue.ring, serial, legacy=legacy)  # type: ignore[arg-type]
         served = Served(queue, BlkPlane(service, queue.loop.poll))
         self._served.append(served)
         return served.plane
@@ -100,9 +100,25 @@ class BlkPlanes:
     def cancel(self) -> None:
         """Nobody wants the answers any more. Does not wait for the host."""
         for served in self._served:
-            with served.queue.loop.held():
-                self._unwatch(served)
-                served.plane.service.cancel()
+            self._give_up(served)
+
+    def drop(self, queue: Queue) -> None:
+        """As ``cancel`` and ``close``, for one queue."""
+        for served in [s for s in self._served if s.queue is queue]:
+            self._give_up(served)
+            self._served.remove(served)
+            self._left.append(served.plane.service)
+            self._ending[queue.index] = served.plane.service
+        self._sweep()
+
+    def queue_busy(self, index: int) -> bool:
+        """Whether the host still has requests of a queue that was dropped."""
+        return index in self._ending and self._ending[index].busy
+
+    def _give_up(self, served: Served) -> None:
+        with served.queue.loop.held():
+            self._unwatch(served)
+            served.plane.service.cancel()
 
     @property
     def busy(self) -> bool:
@@ -116,6 +132,11 @@ class BlkPlanes:
                 self._unwatch(served)
             self._left.append(served.plane.service)
         self._served.clear()
+        self._ending.clear()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Close what the host has given back."""
         busy = [service for service in self._left if service.busy]
         for service in self._left:
             if service not in busy:
@@ -137,5 +158,5 @@ class BlkPlanes:
         """On the loop's thread, or with the loop held."""
         if served.queue.closed or served.plane.service.cancelled:
             return
-        for chain, request, err in served.plane.service.take_handed(served.queue.ring):
+        for chain, request, err in served.plane.service.take_handed(served.queue.ring):  # type: ignore[arg-type]
             self.handed(served.queue, chain, request, err)

@@ -395,12 +395,6 @@ def test_iothread_is_bound_to_its_cpus() -> None:
     assert seen == [{0}]
 
 
-def test_io_uring_is_served_by_threads_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with disk(f"{image(tmp_path)},aio=io_uring") as d:
-        assert d.write(0, bytes(512)) == OK
-    assert "io_uring" in caplog.text
-
-
 def test_nodisk_is_there_and_fails_every_transfer() -> None:
     with disk("nodisk") as d:
         assert d.driver.read_config(0, 8) == bytes(8)

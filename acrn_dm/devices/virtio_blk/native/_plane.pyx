@@ -84,19 +84,18 @@ cdef class BlkPlane(Plane):
 
     cdef bint turn(self) noexcept nogil:
         """Answer what has completed, and see to it that we hear of the rest; returns whether anything had."""
-        cdef BlkService service = self.service
         cdef bint did = False
         cdef int _turn
-        if service.engine is None:
+        if self.service.engine is None:
             return False
         for _turn in range(TURNS):
-            if service.engine.in_flight == 0 or not service.collect():
+            if self.service.engine.in_flight == 0 or not self.service.collect():
                 break
             did = True
-            service.settle()
-        if service.engine.in_flight != 0 and not self.looking and service.engine.arm():
+            self.service.settle()
+        if self.service.engine.in_flight != 0 and not self.looking and self.service.engine.arm():
             self.events.again(self.event_fd)
-        if service.handed.first != NULL:
+        if self.service.handed.first != NULL:
             self.events.ask(self.event_fd)
         self.count()
         return did

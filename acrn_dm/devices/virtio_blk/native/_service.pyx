@@ -68,11 +68,13 @@ cdef void clear(int eventfd) noexcept nogil:
 
 
 cdef class BlkService:
-    """The executor of the chains of a queue of *size* in *memory*. *serial* is what get-id answers."""
+    """The executor of the chains of *ring*, whose owner publishes the answers. *serial* is what get-id answers."""
 
-    def __cinit__(self, MemoryMap memory not None, uint32_t size, bytes serial not None, *, bint legacy):
+    def __cinit__(self, RingBase ring not None, bytes serial not None, *, bint legacy):
+        cdef uint32_t size = ring.size
         cdef uint32_t i
-        self.memory = memory
+        self.answer, self.context = push, ring.virtqueue()
+        self.memory = ring.memory
         self.legacy = legacy
         self.n_tasks = size
         self.tasks = <BlkTask *>PyMem_Calloc(size, sizeof(BlkTask))
@@ -82,7 +84,7 @@ cdef class BlkService:
             tasks_put(&self.unused, &self.tasks[i])
         cdef bytes text = serial[:BLK_SERIAL].ljust(BLK_SERIAL, b"\0")
         memcpy(self.serial, <const char *>text, BLK_SERIAL)
-        memory.users += 1
+        self.memory.users += 1
 
     def __dealloc__(self):
         if self.memory is not None and self.tasks != NULL:
@@ -365,10 +367,6 @@ cdef class BlkService:
             io = self.engine.reap()
         return self.engine.in_flight != 0
 
-    def answers_to(self, RingBase ring not None):
-        """Give answers to *ring*, whose owner publishes them."""
-        self.answer, self.context = push, ring.virtqueue()
-
     def take(self, RingBase ring not None, int limit=64):
         """Take up to *limit* chains of *ring* and begin them; returns how many. Raises GuestError."""
         cdef Chain chain
@@ -415,7 +413,10 @@ cdef class BlkService:
 
     def cancel(self):
         """Nobody wants the answers any more; does not wait. Nothing else of this object runs then or later."""
-        if self.engine is not None and not self.engine.cancelled:
+        if self.cancelled:
+            return
+        self.cancelled = True
+        if self.engine is not None:
             with nogil:
                 self.engine.cancel()
                 self.reap_void()
@@ -424,7 +425,7 @@ cdef class BlkService:
     def busy(self):
         """Whether the host still has requests that were given up."""
         cdef bint some
-        if self.engine is None or not self.engine.cancelled:
+        if self.engine is None or not self.cancelled:
             return False
         with nogil:
             some = self.reap_void()
