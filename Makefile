@@ -8,7 +8,7 @@ PYTEST := $(PY) -m pytest
 SIDE_BY_SIDE := -n $(shell expr $$(nproc) + 1) --dist worksteal
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/build/bytecode
-SOURCES := $(shell find acrn_dm -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+SOURCES := $(shell find acrn_dm plugins -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 EXTENSIONS := $(subst /,.,$(basename $(shell find acrn_dm -name '*.pyx')))
 
 .PHONY: demo test test-unit test-lab lint bench docs ext format debian clean
@@ -48,6 +48,7 @@ ext: build/.ext
 build/.ext: $(SOURCES) setup.py build/.venv
 	@echo "building the extension modules (about a minute)"
 	@$(PY) setup.py -q build_ext --inplace
+	@for s in plugins/*/setup.py; do (cd $$(dirname $$s) && $(CURDIR)/$(PY) setup.py -q build_ext --inplace) || exit 1; done
 	@touch $@
 
 # --no-build-isolation: the extension modules are built by the Cython that the lint and the stubs are checked with.

@@ -33,6 +33,7 @@ from acrn_dm.base.events.ioloop import READ as READ
 from acrn_dm.base.events.ioloop import WRITE as WRITE
 from acrn_dm.base.events.ioloop import IoLoop as IoLoop
 from acrn_dm.base.events.ioloop import Timer as Timer
+from acrn_dm.base.events.io_threads import IoThreads as IoThreads
 from acrn_dm.base.events.clock import Clock as Clock
 from acrn_dm.base.bus import Bus as Bus
 from acrn_dm.base.bus import Handler as Handler
@@ -60,6 +61,7 @@ from acrn_dm.virtio.optional import Cancellable as Cancellable
 from acrn_dm.virtio.optional import FeatureJudge as FeatureJudge
 from acrn_dm.virtio.optional import InFlight as InFlight
 from acrn_dm.virtio.optional import LegacyConfig as LegacyConfig
+from acrn_dm.virtio.optional import LinkSwitch as LinkSwitch
 from acrn_dm.virtio.optional import LocalQueues as LocalQueues
 from acrn_dm.virtio.optional import LoopChoice as LoopChoice
 from acrn_dm.virtio.optional import MediumSlot as MediumSlot

@@ -6,6 +6,8 @@ from typing import Never, Protocol
 
 import attrs
 
+from acrn_dm.base.events.io_threads import NS_PER_US, DeviceLoops, IoThreads
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.resources import Resources
 
@@ -46,6 +48,8 @@ class DeviceContext:
     poll_ns: int | None = None  # --virtio_poll
     backend: str | None = None  # backend=NAME: who moves the data by the user's wish; None: as the device says
     switches: Mapping[str, bool] = attrs.field(factory=dict, repr=False)  # queue_reset=off ...: features of its rings
+    iothread: IoThreads = attrs.field(factory=IoThreads)  # iothread[=1[@CPUS]], where it is no option of its kind's
+    io_poll_us: int = 0  # poll_us=N: its loops look at its queues for that long before they sleep
     strict: bool = False  # strict=on: its driver is checked, and what it breaks of the specification is logged
     plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
     provider: str = ""  # the installed plugin that offers the kind, with distribution and version; empty: built in
@@ -59,6 +63,17 @@ class DeviceContext:
     def blamed(self) -> str:
         """``name``, and for a plugin's device whose it is: what a line about its failure begins with."""
         return f"{self.name} ({self.provider})" if self.provider else self.name
+
+
+def device_loops(context: DeviceContext, make: Callable[[str], IoLoop]) -> DeviceLoops:
+    """The loops of the device at *context*; *make* is the machine's."""
+    return DeviceLoops(
+        device=context.name,
+        short=f"{context.kind.removeprefix('virtio-')}{context.bdf.slot}:{context.bdf.func}",
+        threads=context.iothread,
+        poll_ns=context.io_poll_us * NS_PER_US,
+        make=make,
+    )
 
 
 class Device(Protocol):

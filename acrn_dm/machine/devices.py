@@ -18,7 +18,7 @@ from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.pci.quiesce import quiesce
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.optional import MediumSlot
+from acrn_dm.virtio.optional import LinkSwitch, MediumSlot
 from acrn_dm.virtio.pci.transport import VirtioPci
 
 
@@ -40,6 +40,8 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
             raise ConfigError(
                 "no virtio device, so it has no such feature", option=device.name, value=resolved.switched[0]
             )
+        if resolved.context.iothread.count or resolved.context.io_poll_us:
+            raise ConfigError("no virtio device, so it has no I/O threads", option=device.name)
         return device
     raise ConfigError(
         f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
@@ -83,6 +85,14 @@ class Devices:
             if not isinstance(function.device, MediumSlot):
                 raise ConfigError("takes no medium", option=function.name)
             function.device.insert_medium(text)
+
+    def set_link(self, bdf: Bdf, up: bool) -> None:
+        """Whether the network card at *bdf* has a link. Raises ConfigError."""
+        function = self.bus.find(bdf)
+        if not isinstance(function, VirtioPci) or not isinstance(function.device, LinkSwitch):
+            raise ConfigError(f"there is no network card at {bdf}")
+        with function.lock:
+            function.device.set_link(up)
 
     def window_changed(self) -> None:
         """The terminal has another size: tell the consoles on it."""

@@ -12,7 +12,7 @@ from acrn_dm.contract import options
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.types import Device, DeviceContext, DeviceType
-from acrn_dm.virtio.choice import take_option, take_strict, take_switches
+from acrn_dm.virtio.choice import take_io_threads, take_option, take_poll_us, take_strict, take_switches
 
 # Emulations of the original device model that are not built in. No distribution is named that would bring them: whoever
 # registers such a name first would be installed.
@@ -99,8 +99,16 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext) -> R
     spec, backend = take_option(spec, kind.config)
     spec, strict = take_strict(spec, kind.config)
     spec, switches = take_switches(spec, kind.config)
+    spec, iothread = take_io_threads(spec, kind.config)
+    spec, io_poll_us = take_poll_us(spec, kind.config)
     context = attrs.evolve(
-        context, text=_text(spec), backend=backend, strict=strict or context.strict, switches=switches
+        context,
+        text=_text(spec),
+        backend=backend,
+        strict=strict or context.strict,
+        switches=switches,
+        iothread=iothread,
+        io_poll_us=io_poll_us,
     )
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
     config: Any = kind.config

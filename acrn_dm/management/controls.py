@@ -50,6 +50,7 @@ class Controls:
     press_power_button: Callable[[], None]  # the guest decides; pressing again changes nothing
     power_off: Callable[[str], None]  # at once; the text says who wanted it
     insert_medium: Callable[[Bdf, str], None]  # into an empty slot; raises AcrnDmError
+    set_link: Callable[[Bdf, bool], None]  # of a network card, up or down; raises AcrnDmError
     resume: Callable[
         [], bool
     ]  # leave S3, or go on after a pause; False when the guest does neither sleep nor stand still
@@ -61,3 +62,11 @@ def parse_rescan(text: str) -> tuple[Bdf, str]:
     if not comma or not medium:
         raise ValueError("expected SLOT,PATH[,OPTIONS]")
     return parse_bdf(place, ":"), medium
+
+
+def parse_link(text: str) -> tuple[Bdf, bool]:
+    """Read ``SLOT,on|off``, SLOT as in ``parse_rescan``. Raises ValueError."""
+    place, _, word = text.partition(",")
+    if word not in ("on", "off"):
+        raise ValueError("expected SLOT,on|off")
+    return parse_bdf(place, ":"), word == "on"

@@ -7,11 +7,12 @@ option class has a field ``backend`` keeps that for itself.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events.io_threads import IoThreads, io_threads, poll_us
 from acrn_dm.contract.config import DeviceSpec
 from acrn_dm.contract.option_text import split_raw, unquoted
 from acrn_dm.contract.plugins import PluginManager
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 KEY = "backend"
 STRICT_KEY = "strict"
+IOTHREAD_KEY = "iothread"
+POLL_KEY = "poll_us"
+
+T = TypeVar("T")
 
 BackendFactory = Callable[[VirtioDevice], object]
 
@@ -62,6 +67,34 @@ def _on(value: object, option: str) -> bool:
     if value not in ("on", "off", True, False):
         raise ConfigError("expected on or off", option=option, value=value)
     return value in ("on", True)
+
+
+def take_io_threads(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, IoThreads]:
+    """Return *spec* without ``iothread[=1[@CPUS]]``, and the threads. Raises ConfigError."""
+    alone = spec.table is None and IOTHREAD_KEY in split_raw(spec.text)
+    if alone:  # a word without a value, as for the disks of the original
+        text = ",".join(f"{IOTHREAD_KEY}=1" if raw == IOTHREAD_KEY else raw for raw in split_raw(spec.text))
+    rest, value = _take(attrs.evolve(spec, text=text) if alone else spec, config, IOTHREAD_KEY)
+    if value is None:
+        return spec, IoThreads()
+    where = f"{_where(spec)} {IOTHREAD_KEY}"
+    threads = _read(io_threads, value, where)
+    if threads.count > 1:  # devices are written for one thread; what can have more has the option itself
+        raise ConfigError("its queues are served by one thread", option=where, value=str(value))
+    return rest, threads
+
+
+def take_poll_us(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, int]:
+    """Return *spec* without ``poll_us=N``, and N. Raises ConfigError."""
+    rest, value = _take(spec, config, POLL_KEY)
+    return (spec, 0) if rest is spec else (rest, _read(poll_us, value, f"{_where(spec)} {POLL_KEY}"))
+
+
+def _read(read: Callable[[object], T], value: object, where: str) -> T:
+    try:
+        return read(value)
+    except ValueError as e:
+        raise ConfigError(str(e), option=where) from e
 
 
 def _take(spec: DeviceSpec, config: type, key: str) -> tuple[DeviceSpec, object]:

@@ -152,6 +152,14 @@ class WindowWatcher(Protocol):
 
 
 @runtime_checkable
+class LinkSwitch(Protocol):
+    """A network card whose link the host's manager sets."""
+
+    def set_link(self, up: bool) -> None:
+        """The cable is in, or not. Raises ConfigError where there is no network any more."""
+
+
+@runtime_checkable
 class MediumSlot(Protocol):
     """A device into which a medium can be put while the guest runs."""
 

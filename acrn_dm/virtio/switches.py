@@ -19,7 +19,6 @@ SWITCHES: Mapping[str, int] = MappingProxyType(
         "access_platform": features.ACCESS_PLATFORM,
     }
 )
-NO_SWITCHES: Mapping[str, bool] = MappingProxyType({})
 
 
 def offered_for(in_order: bool | None, chosen: Mapping[str, bool], device: str) -> int:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +22,8 @@ import attrs
 BOOT_LIMIT = 120.0  # seconds until the guest's first word
 SILENCE_LIMIT = 60.0  # seconds between two lines of the guest
 EXIT_LIMIT = 20.0  # seconds from the guest's last word to the VMM's exit
+
+Start = Callable[..., subprocess.Popen[bytes]]  # with the arguments of Popen
 
 
 @attrs.frozen(kw_only=True)
@@ -66,12 +68,12 @@ def tap(name: str, address: str) -> Iterator[None]:
 
 
 @contextmanager
-def vmm(plan: Plan) -> Iterator[subprocess.Popen[bytes]]:
+def vmm(plan: Plan, start: Start) -> Iterator[subprocess.Popen[bytes]]:
     """The VMM, with a standard input that never ends; killed if it is still there when the context ends."""
     for path in (plan.console, plan.report):
         Path(path).unlink(missing_ok=True)
     with open(plan.serial_log, "wb") as log:
-        process = subprocess.Popen(plan.argv, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+        process = start(plan.argv, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
     try:
         yield process
     finally:
@@ -149,8 +151,8 @@ def save_report(connection: socket.socket, path: str) -> None:
             file.flush()
 
 
-def run(plan: Plan) -> None:
-    with tap(plan.tap, plan.host_address), vmm(plan) as process:
+def run(plan: Plan, start: Start) -> None:
+    with tap(plan.tap, plan.host_address), vmm(plan, start) as process:
         emit(note=f"started {Path(plan.argv[0]).name}")
         with connect(plan.console, process) as console, connect(plan.report, process) as report:
             saver = threading.Thread(target=save_report, args=(report, plan.dmesg), daemon=True)
@@ -161,13 +163,14 @@ def run(plan: Plan) -> None:
         check("exit", status == 0, f"exit status {status} after the guest powered off")
 
 
-def main() -> int:
+def main(start: Start = subprocess.Popen) -> int:
+    """Run the plan that the command line names, whose VMM *start* starts."""
     # A default SIGTERM would leave the tap behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.environ["PATH"] = "/usr/sbin:/sbin:" + os.environ.get("PATH", "/usr/bin:/bin")
     plan = Plan(**json.loads(Path(sys.argv[1]).read_text()))
     try:
-        run(plan)
+        run(plan, start)
     except (Failure, OSError, subprocess.SubprocessError) as error:
         check("run", False, str(error))
         return 1

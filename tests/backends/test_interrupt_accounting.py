@@ -34,7 +34,7 @@ from tests.backends.kernel.kernel_rig import vhost_card
 from tests.backends.user.user_rig import Daemon
 from tests.virtio.parts import SLOT, machine_with
 
-FLIPS = 20_000  # changes of what the vector sends, at least
+FLIPS = 10_000  # changes of what the vector sends, at least
 CALLS = 500  # at least
 LIMIT_S = 10.0  # for one interrupt
 WHOLE_S = 120.0  # for all of them

@@ -136,6 +136,21 @@ def test_chains_that_the_plane_has_no_room_for_stay_in_the_ring() -> None:
         assert len(returned(machine, driver)) == 2
 
 
+def test_turn_of_a_queue_is_bounded_and_what_is_left_has_the_next_one() -> None:
+    with SimMachine() as machine:
+        driver, device = started(machine)
+        machine.settle()
+        device.echo.limit = 1
+        fill(driver, 20)
+        driver.queue(0).kick()
+        loop = machine.io_loop("io")
+        loop.step()
+        first = len(driver.queue(0).completed())
+        assert 0 < first < 10
+        machine.settle()  # without another kick
+        assert first + len(driver.queue(0).completed()) == 20
+
+
 def test_driver_that_breaks_its_ring_is_told_the_same_as_by_the_way_through_python() -> None:
     def failure(make: type[VirtioDevice]) -> str:
         with SimMachine() as machine:

@@ -229,14 +229,6 @@ def test_undecodable_bytes_are_shown_somehow(cli: Cli) -> None:
     ("args", "code", "message"),
     [
         ([], USAGE, b"name is missing"),
-        (["--no-plugins", "--frob"], USAGE, b"no such option"),
-        (["--no-plugins", "-m", "1", "vm"], USAGE, b"from 128 MiB"),
-        (
-            ["--no-plugins", "-s", "2,passthru,0/2/0", "vm"],
-            CONFIG,
-            b"the original's emulation of 'passthru' is missing",
-        ),
-        (["--no-plugins", "--config", "/no/such.toml"], CONFIG, b"No such file"),
         (["--no-plugins", "--hypervisor", "nohyp", "vm"], CONFIG, b"no such hypervisor"),
         (["--no-plugins", "-s", b"3,virtio-net,\xff", "vm"], CONFIG, b"virtio-net"),
         (["--no-plugins", "-x", "", b"\xff"], USAGE, b"no such option"),

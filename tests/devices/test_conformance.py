@@ -27,7 +27,7 @@ WORLDS: dict[str, Callable[[], Any]] = {  # devices with what stands behind them
     "console sockets": lambda: SocketTerminals(ports=2),
     "net": TapNetwork,
     "net without packet headers": lambda: TapNetwork(headers=False),
-    "net with several pairs": lambda: TapNetwork("tap=t0,mq=2"),
+    "net with several pairs": lambda: TapNetwork("tap=t0,mq=2,mtu=1500,speed=1000,duplex=full"),
 }
 ALONE = ("console file", "console pty", "console server and client")
 FAST = next(iter(WORLDS))

@@ -17,6 +17,7 @@ import pytest
 
 from acrn_dm.backends.user import backend as user
 from acrn_dm.devices import virtio_console
+from acrn_dm.export.cli import main
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import EVENT_IDX, INDIRECT_DESC, VERSION_1
@@ -183,13 +184,8 @@ def test_print_capabilities_is_json_and_needs_no_socket() -> None:
     ("arguments", "code", "word"),
     [
         (("console",), 64, "--socket-path"),
-        (("toaster", "--socket-path=/tmp/x"), 64, "toaster"),
-        (("console", "--socket-path=/tmp/x", "--fd=3"), 64, "--fd"),
         (("console", "--fd=99"), 78, "--fd"),
         (("console", "--socket-path=/nowhere/x"), 1, "/nowhere/x"),
-        (("console", "--socket-path=/tmp/x", "fax:port0"), 78, "fax"),
-        (("console", "--socket-path=/tmp/x", "vhost-user=/tmp/y"), 78, "can't be served"),
-        (("console", "--socket-path=/tmp/x", "backend=vhost,@stdio:port0"), 78, "can't be served"),
     ],
 )
 def test_wrong_command_line_is_refused_in_one_line(arguments: tuple[str, ...], code: int, word: str) -> None:
@@ -197,6 +193,25 @@ def test_wrong_command_line_is_refused_in_one_line(arguments: tuple[str, ...], c
     assert result.returncode == code
     assert word in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (("toaster", "--socket-path=/tmp/x"), 64, "toaster"),
+        (("console", "--socket-path=/tmp/x", "--fd=3"), 64, "--fd"),
+        (("console", "--socket-path=/tmp/x", "fax:port0"), 78, "fax"),
+        (("console", "--socket-path=/tmp/x", "vhost-user=/tmp/y"), 78, "can't be served"),
+        (("console", "--socket-path=/tmp/x", "backend=vhost,@stdio:port0"), 78, "can't be served"),
+    ],
+)
+def test_what_can_not_be_served_is_refused_in_one_line(
+    arguments: tuple[str, ...], code: int, word: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
+    told = capfd.readouterr().err
+    assert word in told
+    assert told.count("\n") == 1
 
 
 def test_inherited_connected_socket_is_served_and_its_end_ends_the_program(tmp_path: Path) -> None:

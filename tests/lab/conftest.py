@@ -20,7 +20,8 @@ from acrn_dm.testing.guest.kernels.debian import Kernel, debian_kernel
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from acrn_dm.testing.guest.qemu import program
 
-pytest.register_assert_rewrite("tests.lab.machines.small_machine")  # its assertions are those of the tests
+for _module in ("machines.small_machine", "machines.firmware", "machines.windows", "hsm.block_device"):
+    pytest.register_assert_rewrite(f"tests.lab.{_module}")  # its assertions are those of the tests
 
 _REPORT = pytest.StashKey[str]()
 _STARTED = pytest.StashKey[float]()

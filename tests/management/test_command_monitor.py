@@ -232,3 +232,17 @@ def test_impossible_paths_are_refused(loop: IoLoop, machine: FakeMachine, tmp_pa
         CommandMonitor(loop, tmp_path / ("x" * 120), machine.controls())
     with pytest.raises(HostError, match="ENOENT"):
         CommandMonitor(loop, tmp_path / "absent" / "x", machine.controls())
+
+
+@pytest.mark.parametrize(("word", "up"), [("on", True), ("off", False)])
+def test_link_of_a_card_is_set_by_its_slot(peer: Peer, machine: FakeMachine, word: str, up: bool) -> None:
+    peer.send(b'{"command":"set_link","arguments":"4:1,%s"}' % word.encode())
+    assert peer.receive() == OK
+    assert machine.done == [("link", "0:4.1", up)]
+
+
+@pytest.mark.parametrize("arguments", ["", "4", "4,", "4,up", "x,on"])
+def test_link_needs_a_slot_and_a_word(peer: Peer, machine: FakeMachine, arguments: str) -> None:
+    peer.send(b'{"command":"set_link","arguments":"%s"}' % arguments.encode())
+    assert peer.receive() == FAILED
+    assert machine.done == []

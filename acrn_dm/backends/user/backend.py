@@ -19,6 +19,7 @@ import attrs
 
 from acrn_dm.backends.proxy import Proxy
 from acrn_dm.backends.user import features as user_features
+from acrn_dm.backends.user import one_ring
 from acrn_dm.backends.user import plan as user_plan
 from acrn_dm.backends.user import talk as user_talk
 from acrn_dm.backends.user.backoff import Backoff
@@ -41,7 +42,7 @@ from acrn_dm.pci.eventfds import make_eventfd
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio import features
-from acrn_dm.virtio.backend import Session
+from acrn_dm.virtio.backend import Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
 
 log = logging.getLogger(__name__)
@@ -159,6 +160,28 @@ class VhostUser(Proxy):
         self._conversations.loop.call_soon(
             lambda: self._conversations.run_on_loop(lambda: self._switches.changed(done))
         )
+
+    def reset_remote(self, index: int) -> bool:
+        """Alone, but for disks: notes of what is in flight are for all of their rings."""
+        if self._tracked or self._session is None:
+            return False
+        with self._conversations.hold():
+            self._link.settle()
+            self._session = one_ring.without(self._session, index)
+            if self._running:
+                self._converse(one_ring.take_back(self._peer, self._switches, index))
+        return True
+
+    def enable_remote(self, session: Session, queue: SessionQueue) -> bool:
+        """If there is no back-end now, the next one gets the ring with the others."""
+        if self._tracked or self._session is None:
+            return False
+        with self._conversations.hold():
+            self._link.settle()
+            ours = self._session = one_ring.joined(self._session, queue)
+            if self._running:
+                self._converse(one_ring.give(self._peer, self._switches, ours, queue, self._err_fd))
+        return True
 
     def stop_remote(self) -> Mapping[int, RingPosition]:
         """Without a back-end the rings are where their used index says."""

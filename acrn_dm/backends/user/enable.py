@@ -45,6 +45,18 @@ class RingSwitches:
         yield from user_talk.enable(peer, {index: True for index, wants in wanted.items() if wants})
         self._peer, self._told = peer, wanted
 
+    def add(self, peer: Peer, queue: SessionQueue) -> Talk[None]:
+        """*peer* has been told of one ring more; tell it to use that if it is wanted."""
+        wanted = self._wants(queue.index)
+        if wanted:
+            yield from user_talk.enable(peer, {queue.index: True})
+        self._queues[queue.index], self._told[queue.index] = queue, wanted
+
+    def drop(self, index: int) -> None:
+        """Ring *index* was taken back."""
+        self._queues.pop(index, None)
+        self._told.pop(index, None)
+
     def forget(self) -> None:
         """Nobody uses the rings any more; the next one is told what is wanted then."""
         self._peer = None

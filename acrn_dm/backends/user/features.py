@@ -19,6 +19,7 @@ from acrn_dm.virtio import defs, features
 
 NET_MAC, NET_STATUS, NET_CTRL_VQ, NET_CTRL_RX, NET_CTRL_VLAN = 1 << 5, 1 << 16, 1 << 17, 1 << 18, 1 << 19
 NET_CTRL_RX_EXTRA, NET_ANNOUNCE, NET_MQ, NET_CTRL_MAC = 1 << 20, 1 << 21, 1 << 22, 1 << 23
+NET_MTU, NET_SPEED_DUPLEX = 1 << 3, 1 << 63
 ANSWERED_HERE = {
     defs.NET: NET_MAC
     | NET_STATUS
@@ -27,7 +28,9 @@ ANSWERED_HERE = {
     | NET_CTRL_VLAN
     | NET_CTRL_RX_EXTRA
     | NET_ANNOUNCE
-    | NET_CTRL_MAC,
+    | NET_CTRL_MAC
+    | NET_MTU
+    | NET_SPEED_DUPLEX,
 }
 # 5.2.3: everything up to WRITE_ZEROES but BARRIER and SCSI; later fields are past the end of our configuration space.
 BLK_MQ, BLK_CONFIG_WCE = 1 << 12, 1 << 11

@@ -171,15 +171,11 @@ def stop(
     """Take the rings back; returns where each is, *position_said* being what their format makes of the answer."""
     positions = {}
     for index in indices:
-        answer = yield Ask(code=Request.GET_VRING_BASE, payload=payload.VRING_STATE.pack(index, 0))
-        assert answer is not None
-        said, base = answer.fields(payload.VRING_STATE)
+        base = yield from _take_back(index)
         try:
             positions[index] = position_said(base)
         except ValueError as e:
             raise PeerError(f"GET_VRING_BASE of ring {index}: {e}") from e
-        if said != index:
-            raise PeerError(f"GET_VRING_BASE of ring {index} was answered with ring {said} at {base}")
     if peer.enables_rings:
         for index in indices:
             yield from _command(peer, Request.SET_VRING_ENABLE, payload.VRING_STATE.pack(index, 0))
@@ -187,6 +183,23 @@ def stop(
         yield from _command(peer, Request.RESET_DEVICE)
     yield from _set_status(peer, Status(0))
     return positions
+
+
+def stop_ring(peer: Peer, index: int) -> Talk[None]:
+    """Take one ring back; the others go on. Where it was does not matter: it begins anew."""
+    yield from _take_back(index)
+    if peer.enables_rings:
+        yield from _command(peer, Request.SET_VRING_ENABLE, payload.VRING_STATE.pack(index, 0))
+
+
+def _take_back(index: int) -> Talk[int]:
+    """Stop a ring; returns where it is, as the back-end says it."""
+    answer = yield Ask(code=Request.GET_VRING_BASE, payload=payload.VRING_STATE.pack(index, 0))
+    assert answer is not None
+    said, base = answer.fields(payload.VRING_STATE)
+    if said != index:
+        raise PeerError(f"GET_VRING_BASE of ring {index} was answered with ring {said} at {base}")
+    return base
 
 
 def _set_up(peer: Peer, vring: Vring, err_fd: int) -> Talk[None]:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
+NAME_BYTES = 15  # that the kernel keeps of a thread's name, for top and perf
 MIN_TIMERS = 64  # fewer are not worth looking through for cancelled ones
 
 Callback = Callable[[], object]
@@ -152,8 +153,13 @@ class IoLoop:
         """Run the loop on a thread of its own until ``stop``."""
         self._stopping = False
         self._in_run = True
-        self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
+        self._thread = threading.Thread(target=self._run_named, name=self.name, daemon=True)
         self._thread.start()
+
+    def _run_named(self) -> None:
+        with contextlib.suppress(OSError), open("/proc/thread-self/comm", "wb") as name:
+            name.write(self.name.encode()[:NAME_BYTES])
+        self.run()
 
     def run(self) -> None:
         """Run the loop on this thread until ``stop``."""

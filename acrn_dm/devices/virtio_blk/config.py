@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import attrs
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.events.io_threads import IoThreads, io_threads
 from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 
@@ -15,16 +16,6 @@ WHAT = "virtio-blk"
 SECTOR = 512  # the unit of capacity and of request addresses, whatever the logical block size (5.2.6)
 MAX_DISCARD_SEGMENTS = 256
 MAX_SEGMENT_SECTORS = 0xFFFF_FFFF  # le32 in the configuration space
-
-CpuSet = tuple[int, ...]  # empty: not pinned
-
-
-@attrs.frozen(kw_only=True)
-class IoThreads:
-    """Number of I/O loops of the device's own, and for each the host CPUs it may run on."""
-
-    count: int = 0
-    cpus: tuple[CpuSet, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -56,25 +47,6 @@ def _number(text: str, what: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise ValueError(f"{what} {text!r}: expected a decimal number")
     return int(text)
-
-
-def _iothreads(value: Any) -> IoThreads:
-    if isinstance(value, IoThreads):
-        return value
-    if isinstance(value, bool):
-        return IoThreads(count=int(value))
-    count_text, at, cpus_text = str(value).partition("@")
-    count = _number(count_text, "iothread")
-    if not 1 <= count <= 40:
-        raise ValueError(f"iothread {count}: expected 1 to 40")
-    cpus = tuple(_cpu_set(text) for text in cpus_text.split("/")) if at else ()
-    if len(cpus) > count:
-        raise ValueError(f"iothread {value!r}: CPUs for {len(cpus)} threads, but there are {count}")
-    return IoThreads(count=count, cpus=cpus)
-
-
-def _cpu_set(text: str) -> CpuSet:
-    return () if text == "*" else tuple(_number(cpu, "iothread CPU") for cpu in text.split(":"))
 
 
 def _sector_size(value: Any) -> SectorSize | None:
@@ -145,7 +117,7 @@ class BlkConfig:
     vhost_user: Path | None = vhost_user_option()
     iothread: IoThreads = option(
         default=IoThreads(),
-        converter=_iothreads,
+        converter=io_threads,
         metavar="N[@CPUS]",
         help="I/O loops of its own; CPUS: '/' between loops, ':' between CPUs, '*' for unpinned.",
     )

@@ -18,6 +18,7 @@ import attrs
 
 from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events.io_threads import pin_current_thread
 from acrn_dm.base.files.claims import Claim
 from acrn_dm.contract.resources import HostFault, Resources
 from acrn_dm.contract.types import DeviceContext
@@ -33,7 +34,7 @@ from acrn_dm.devices.virtio_blk.engine.retry import RetryQueue
 from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
 from acrn_dm.devices.virtio_blk.image.backend import Image
-from acrn_dm.devices.virtio_blk.job import Job, data_of, is_for, pin_current_thread, serial_number, write_data
+from acrn_dm.devices.virtio_blk.job import Job, data_of, is_for, serial_number, write_data
 from acrn_dm.devices.virtio_blk.planes import BlkPlanes, can_serve
 from acrn_dm.devices.virtio_blk.request import Limits, Op, Request, Status, parse
 from acrn_dm.virtio.device import VirtioDevice

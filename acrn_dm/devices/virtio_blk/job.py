@@ -3,13 +3,10 @@
 import hashlib
 import logging
 import os
-import threading
 
 import attrs
 
 from acrn_dm._fastring import Chain
-from acrn_dm.base.events.ioloop import IoLoop
-from acrn_dm.devices.virtio_blk.config import CpuSet
 from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
 from acrn_dm.devices.virtio_blk.request import HEADER, Op, Request, Status
 
@@ -43,16 +40,6 @@ def serial_number(text: str) -> bytes:
 
 def is_for(pool: WorkerPool[Job], job: Job) -> bool:
     return job.pool is pool
-
-
-def pin_current_thread(name: str, loop: IoLoop, cpus: CpuSet) -> None:
-    """Bind the thread of *loop* to host *cpus*; a loop that is stepped by its owner is left alone."""
-    if threading.current_thread() is threading.main_thread():
-        return
-    try:
-        os.sched_setaffinity(0, cpus)
-    except OSError as e:
-        log.warning("%s: loop %s can't run on CPUs %s: %s", name, loop.name, ":".join(map(str, cpus)), e)
 
 
 def data_of(chain: Chain, request: Request) -> list[memoryview]:

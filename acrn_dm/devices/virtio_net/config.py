@@ -3,7 +3,7 @@
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import attrs
 
@@ -53,13 +53,25 @@ def _pairs(instance: object, attribute: "attrs.Attribute[int]", value: int) -> N
         raise ValueError(f"mq {value}: expected 1 to {MAX_PAIRS}")
 
 
+def _mtu(instance: object, attribute: "attrs.Attribute[int | None]", value: int | None) -> None:
+    if value is not None and not 68 <= value <= 65535:  # 5.1.4.1
+        raise ValueError(f"mtu {value}: expected 68 to 65535")
+
+
+def _speed(instance: object, attribute: "attrs.Attribute[int | None]", value: int | None) -> None:
+    if value is not None and not 0 <= value <= 0x7FFF_FFFF:  # 5.1.4.1
+        raise ValueError(f"speed {value}: expected 0 to 2147483647 Mbit/s")
+
+
 @attrs.frozen(kw_only=True)
 class NetConfig:
     """The options of one card. Converters and validators raise ValueError, which the option reader turns into a
     ConfigError.
     """
 
-    GRAMMAR: ClassVar[str] = "tap=NAME[,vhost[=auto]]|vhost-user=SOCKET[,mq=N][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]"
+    GRAMMAR: ClassVar[str] = (
+        "tap=NAME[,vhost[=auto]]|vhost-user=SOCKET[,mq=N][,mtu=N][,speed=N][,duplex=half|full][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]"
+    )
 
     tap: str | None = option(
         default=None, validator=_interface, metavar="NAME", help="Tap or macvtap interface; it must exist."
@@ -72,6 +84,11 @@ class NetConfig:
     )
     vhost_user: Path | None = vhost_user_option()
     mq: int = option(default=1, validator=_pairs, help="Queue pairs; a tap for several is made with multi_queue.")
+    mtu: int | None = option(
+        default=None, validator=_mtu, help="Largest packet that the guest is told of, 68 to 65535."
+    )
+    speed: int | None = option(default=None, validator=_speed, metavar="MBIT", help="Speed that the guest is told of.")
+    duplex: Literal["half", "full"] | None = option(default=None, help="Duplex that the guest is told of.")
     mac: bytes | None = option(
         default=None,
         converter=_mac,
@@ -98,10 +115,16 @@ class NetConfig:
                 raise ConfigError(f"option {key!r} is given twice", option=WHAT, value=text)
             if not eq and key != "vhost":
                 meant = f"did you mean 'tap={token}'? " if _is_interface(token) and "tap" not in values else ""
-                known = "tap=NAME, vhost[=auto], vhost-user=SOCKET, mq=N, mac=... or mac_seed=..."
+                known = "tap=NAME, vhost[=auto], vhost-user=SOCKET, mq=N, mtu=N, speed=N, duplex=half|full, mac=..."
+                known += " or mac_seed=..."
                 raise ConfigError(f"{token!r}: {meant}expected {known}", option=WHAT, value=text)
             values[key] = value if eq else True
         return from_mapping(cls, values, WHAT)
+
+    @property
+    def duplex_code(self) -> int:
+        """As the configuration space has it (5.1.4): 0xFF where the guest is told of none."""
+        return {"half": 0, "full": 1}.get(self.duplex or "", 0xFF)
 
     def address(self, bdf: Bdf) -> bytes:
         """The device's MAC: the one given, or three bytes of an MD5 over slot, function and seed behind the OUI."""

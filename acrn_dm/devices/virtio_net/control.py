@@ -1,4 +1,5 @@
-"""The control queue (virtio 5.1.6.5): how many queue pairs are used, and which offloads frames for the guest may need.
+"""The control queue (virtio 5.1.6.5): what frames the driver wants, how many queue pairs it uses, and which offloads
+frames for it may need.
 
 A command is one chain: u8 class, u8 command and its data to be read, one byte of acknowledgement to be written.
 Another process may have to hear of a command before it is acknowledged, so one may take its time; the next one waits.
@@ -12,30 +13,57 @@ import attrs
 
 from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import GuestError
-from acrn_dm.devices.virtio_net.request import CTRL_GUEST_OFFLOADS, GUEST_OFFLOADS, MQ
+from acrn_dm.devices.virtio_net.receive_filter import ReceiveFilter
+from acrn_dm.devices.virtio_net.request import (
+    CTRL_GUEST_OFFLOADS,
+    CTRL_MAC_ADDR,
+    CTRL_RX,
+    CTRL_RX_EXTRA,
+    CTRL_VLAN,
+    GUEST_ANNOUNCE,
+    MQ,
+)
 from acrn_dm.virtio.queue import Queue
 
 ACK_OK, ACK_ERROR = b"\0", b"\1"
 HEADER = 2
 BATCH = 16
+MAX_DATA = 1 << 16  # bytes of a command, which only tables come near
 
 
 class Command(enum.Enum):
-    """Class and command number, and the bytes of data that belong to it."""
+    """Class and command number, the bytes of data that belong to it (None: any number), and the feature it needs."""
 
-    VQ_PAIRS_SET = (4, 0, 2)  # 5.1.6.5.5: le16
-    GUEST_OFFLOADS_SET = (5, 0, 8)  # 5.1.6.5.6: le64 of feature bits
+    PROMISC = (0, 0, 1, CTRL_RX)  # 5.1.6.5.1: u8, on or off
+    ALLMULTI = (0, 1, 1, CTRL_RX)
+    ALLUNI = (0, 2, 1, CTRL_RX_EXTRA)
+    NOMULTI = (0, 3, 1, CTRL_RX_EXTRA)
+    NOUNI = (0, 4, 1, CTRL_RX_EXTRA)
+    NOBCAST = (0, 5, 1, CTRL_RX_EXTRA)
+    MAC_TABLE_SET = (1, 0, None, CTRL_RX)  # 5.1.6.5.2: two tables, each le32 and so many addresses
+    MAC_ADDR_SET = (1, 1, 6, CTRL_MAC_ADDR)
+    VLAN_ADD = (2, 0, 2, CTRL_VLAN)  # 5.1.6.5.3: le16
+    VLAN_DEL = (2, 1, 2, CTRL_VLAN)
+    ANNOUNCE_ACK = (3, 0, 0, GUEST_ANNOUNCE)  # 5.1.6.5.4
+    VQ_PAIRS_SET = (4, 0, 2, MQ)  # 5.1.6.5.5: le16
+    GUEST_OFFLOADS_SET = (5, 0, 8, CTRL_GUEST_OFFLOADS)  # 5.1.6.5.6: le64 of feature bits
 
 
 NUMBERS = {(c.value[0], c.value[1]): c for c in Command}
+MODES = frozenset(c for c in Command if c.value[0] == 0)
 
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """A command that was understood; *value* is its data as a little-endian number."""
+    """A command that was understood, and its data."""
 
     command: Command
-    value: int
+    data: bytes = attrs.field(repr=False)
+
+    @property
+    def value(self) -> int:
+        """The data as a little-endian number."""
+        return int.from_bytes(self.data, "little")
 
 
 def parse(chain: Chain) -> Request | None:
@@ -44,9 +72,23 @@ def parse(chain: Chain) -> Request | None:
         raise GuestError("a control command without room for its acknowledgement, or without a command")
     group, number = chain.read(HEADER)
     command = NUMBERS.get((group, number))
-    if command is None or chain.readable_bytes != HEADER + command.value[2]:
+    length = chain.readable_bytes - HEADER
+    if command is None or length > MAX_DATA or command.value[2] not in (None, length):
         return None
-    return Request(command=command, value=int.from_bytes(chain.read(), "little"))
+    return Request(command=command, data=chain.read())
+
+
+def filtered(before: ReceiveFilter, request: Request) -> ReceiveFilter | None:
+    """The receive filter after *request*, which is about it; None for data that means nothing."""
+    command, value = request.command, request.value
+    if command in MODES:
+        return before.with_mode(command.name.lower(), bool(value)) if value <= 1 else None
+    if command is Command.MAC_TABLE_SET:
+        return before.with_tables(request.data)
+    if command is Command.MAC_ADDR_SET:
+        station = any(request.data) and not request.data[0] & 1
+        return attrs.evolve(before, mac=request.data) if station else None
+    return before.with_vlan(value, command is Command.VLAN_ADD)
 
 
 Done = Callable[[bool], None]  # tells whether a command was carried out; on the queue's loop, at most once
@@ -55,14 +97,14 @@ Done = Callable[[bool], None]  # tells whether a command was carried out; on the
 @attrs.define(eq=False)
 class Control:
     """The server of *queue*, from DRIVER_OK until ``close``. *set_pairs* may call what it is given later, on the
-    queue's loop; *set_offloads* returns whether it was done.
+    queue's loop; *carry_out* returns whether it did what was asked for.
     """
 
     queue: Queue
     features: int
     max_pairs: int
     set_pairs: Callable[[int, Done], None] = attrs.field(repr=False)
-    set_offloads: Callable[[int], bool] = attrs.field(repr=False)
+    carry_out: Callable[[Request], bool] = attrs.field(repr=False)
     _chains: "deque[Chain]" = attrs.field(factory=deque, init=False, repr=False)  # the first one is being carried out
     _busy: bool = attrs.field(default=False, init=False)
     _closed: bool = attrs.field(default=False, init=False)
@@ -86,17 +128,15 @@ class Control:
         self.queue.flush()
 
     def _execute(self, request: Request | None) -> None:
-        """5.1.6.5.5.1, 5.1.6.5.6.1: as many pairs as there are; of the offloads only what was negotiated."""
-        if request is None:
+        """5.1.6.5.5.1: as many pairs as there are."""
+        if request is None or not self.features & request.command.value[3]:
             self._acknowledge(False)
-        elif request.command is Command.VQ_PAIRS_SET:
-            if self.features & MQ and 1 <= request.value <= self.max_pairs:
-                self.set_pairs(request.value, self._done)
-            else:
-                self._acknowledge(False)
+        elif request.command is not Command.VQ_PAIRS_SET:
+            self._acknowledge(self.carry_out(request))
+        elif 1 <= request.value <= self.max_pairs:
+            self.set_pairs(request.value, self._done)
         else:
-            allowed = self.features & CTRL_GUEST_OFFLOADS and not request.value & ~(self.features & GUEST_OFFLOADS)
-            self._acknowledge(bool(allowed) and self.set_offloads(request.value))
+            self._acknowledge(False)
 
     def _done(self, carried_out: bool) -> None:
         if not self._closed:

@@ -1,9 +1,11 @@
-"""virtio-net (virtio 5.1): joins queue pairs, control queue and interface. There are no filters."""
+"""virtio-net (virtio 5.1): joins queue pairs, control queue and interface."""
 
+import functools
 import logging
 import struct
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Collection, Sequence
+
+import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.files.claims import Claim, socket_claim
@@ -13,16 +15,23 @@ from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.virtio_net import backend
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.config import NetConfig
-from acrn_dm.devices.virtio_net.control import Control, Done
+from acrn_dm.devices.virtio_net.control import Command, Control, Done, Request, filtered
 from acrn_dm.devices.virtio_net.pair import Pair
+from acrn_dm.devices.virtio_net.receive_filter import ReceiveFilter
 from acrn_dm.devices.virtio_net.request import (
     CTRL_GUEST_OFFLOADS,
+    CTRL_MAC_ADDR,
+    CTRL_VLAN,
     CTRL_VQ,
+    FILTERS,
+    GUEST_ANNOUNCE,
     GUEST_OFFLOADS,
     MAC,
     MQ,
     MRG_RXBUF,
+    MTU,
     OFFLOADS,
+    SPEED_DUPLEX,
     STATUS,
     header_bytes,
 )
@@ -34,26 +43,24 @@ log = logging.getLogger(__name__)
 
 QUEUE_SIZE = 1024
 CONTROL_SIZE = 64
-LINK_UP = 1
-# mac, status, max_virtqueue_pairs: 5.1.4; what follows belongs to features that are not offered
-CONFIG = struct.Struct("<6sHH")
-CONFIG_WITHOUT_MQ = 8
+LINK_UP, ANNOUNCE = 1, 2  # bits of status
+CONFIG = struct.Struct("<6sHHHIB")  # mac, status, max_virtqueue_pairs, mtu, speed, duplex: 5.1.4
+CONFIG_ENDS = ((SPEED_DUPLEX, 17), (MTU, 12), (MQ, 10))  # which fields there are depends on the features
+CONFIG_WITHOUT = 8
+UNKNOWN_SPEED = 0xFFFF_FFFF
 
 
 class NetDevice(VirtioDevice):
     """A network card on a tap. A pair's queues share one I/O loop, because they share the tap's descriptor.
 
-    Queues 2n and 2n + 1 are pair n; with more than one pair the last queue is the control queue, or for a driver
-    without MQ number 2 (5.1.2). A driver may enable queues that are neither: nothing is done with them.
+    Queues 2n and 2n + 1 are pair n; the last queue is the control queue, or for a driver without MQ number 2 (5.1.2). A
+    driver may enable queues that are neither: nothing is done with them.
     """
 
     device_id = 1
     pci_class = 0x020000
     transitional = True
     in_order = True
-    conformance_reasons: ClassVar[Mapping[str, str]] = {
-        "net.ctrl.mac.drop": "without CTRL_RX a driver can't ask for the addresses of what it bridges, so all pass",
-    }
 
     def __init__(
         self, config: NetConfig, context: DeviceContext, open_backend: Callable[[str], PacketFile] = backend.open_tap
@@ -72,38 +79,47 @@ class NetDevice(VirtioDevice):
         self._offloads: int | None = None  # what the driver chose of those it negotiated, if it did
         self._open = open_backend
         self._mac = config.address(context.bdf)
+        self._filter: ReceiveFilter | None = None  # what the driver wants, from its start on
         self._link = 0
+        self._cut = False  # the link is down by command
+        self._announce = False  # the driver is asked to tell the network where it is
 
     @property
     def features(self) -> int:
         """Offloads where the interface has packet headers, which a tap always has. Another process has them from the
         negotiated features; there is no way to tell it of a later choice.
         """
-        offered = MAC | STATUS | MRG_RXBUF
+        offered = MAC | STATUS | MRG_RXBUF | CTRL_VQ | GUEST_ANNOUNCE | CTRL_MAC_ADDR | self._optional
         if all(tap.vnet_header for tap in self.taps):
             offered |= OFFLOADS
-        if self.config.mq > 1:
-            offered |= CTRL_VQ | MQ | (CTRL_GUEST_OFFLOADS if self.taps and offered & OFFLOADS else 0)
-        return offered
+        if self.config.vhost_user is None:  # whoever moves frames elsewhere knows of no filter
+            offered |= FILTERS
+        return offered | (CTRL_GUEST_OFFLOADS if self.taps and offered & OFFLOADS else 0)
+
+    @property
+    def _optional(self) -> int:
+        """Features that follow from the options."""
+        offered = MQ if self.config.mq > 1 else 0
+        offered |= MTU if self.config.mtu is not None else 0
+        return offered | (SPEED_DUPLEX if self.config.speed is not None or self.config.duplex is not None else 0)
 
     @property
     def queue_sizes(self) -> Sequence[int]:
-        """The pairs, then the control queue if there are several."""
-        pairs = (QUEUE_SIZE,) * (2 * self.config.mq)
-        return pairs if self.config.mq == 1 else (*pairs, CONTROL_SIZE)
+        """The pairs, then the control queue."""
+        return (*((QUEUE_SIZE,) * (2 * self.config.mq)), CONTROL_SIZE)
 
     @property
     def config_size(self) -> int:
-        """mac, status, and the number of pairs if there are several."""
-        return CONFIG_WITHOUT_MQ if self.config.mq == 1 else CONFIG.size
+        """mac, status, and what the options add."""
+        return next((end for feature, end in CONFIG_ENDS if self._optional & feature), CONFIG_WITHOUT)
 
     def local_queues(self, features: int) -> Collection[int]:
         """The control queue, and what the driver has no right to use."""
         return range(2 * self._pairs(features), len(self.queue_sizes))
 
     def wants_queue(self, index: int) -> bool:
-        """Pairs that VQ_PAIRS_SET did not ask for exist and rest."""
-        return index // 2 < self._pairs_used
+        """Pairs that VQ_PAIRS_SET did not ask for exist and rest, and all without a link."""
+        return index // 2 < self._pairs_used and not self._cut
 
     @property
     def placement(self) -> Placement:
@@ -136,12 +152,17 @@ class NetDevice(VirtioDevice):
         if self.config.tap is not None:
             for _ in range(self.config.mq):
                 self.taps = (*self.taps, self._open(self.config.tap))
-        self.pairs = tuple(Pair(tap, self._tap_gone, lambda work: guarded(self, work)) for tap in self.taps)
+        guard = functools.partial(guarded, self)
+        self.pairs = tuple(Pair(tap, self._tap_gone, guard, mtu=self.config.mtu or 0) for tap in self.taps)
         self._link = LINK_UP
 
     def read_config(self, offset: int, size: int) -> bytes:
         """5.1.4."""
-        return CONFIG.pack(self._mac, self._link, self.config.mq)[offset : offset + size]
+        config = self.config
+        up = LINK_UP if self._link and not self._cut else 0
+        speed = UNKNOWN_SPEED if config.speed is None else config.speed
+        fields = (up | (ANNOUNCE if self._announce else 0), config.mq, config.mtu or 0, speed, config.duplex_code)
+        return CONFIG.pack(self._mac, *fields)[offset : offset + size]
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Read-only for a modern driver (5.1.4)."""
@@ -152,6 +173,8 @@ class NetDevice(VirtioDevice):
         room = max(0, len(mac) - offset)
         mac[offset : offset + len(data[:room])] = data[:room]
         self._mac = bytes(mac)
+        if self._filter is not None:
+            self._use(attrs.evolve(self._filter, mac=self._mac))
 
     def start(self, features: int, queues: Sequence[Queue]) -> None:
         """Tell the tap what was negotiated and begin to read. Raises HostError.
@@ -160,6 +183,8 @@ class NetDevice(VirtioDevice):
         """
         wanted = features if self._offloads is None else features & ~GUEST_OFFLOADS | self._offloads
         self._features = wanted
+        vlans = frozenset[int]() if features & CTRL_VLAN else None
+        self._use(self._filter or ReceiveFilter(mac=self._mac, vlans=vlans))
         if self._link and self.taps:
             self._header_bytes = header_bytes(features)
             self._configure(wanted & GUEST_OFFLOADS)
@@ -174,7 +199,7 @@ class NetDevice(VirtioDevice):
         """Serve commands, if *queue* is where they come."""
         features = self._features
         if features & CTRL_VQ and queue.index == 2 * self._pairs(features):
-            self._control = Control(queue, features, self.config.mq, self._set_pairs, self._set_offloads)
+            self._control = Control(queue, features, self.config.mq, self._set_pairs, self._carry_out)
 
     def queue_reset(self, queue: Queue) -> None:
         """Frames for a receive queue go to others, or nowhere where there is none (5.1.6.5.5.2)."""
@@ -226,6 +251,7 @@ class NetDevice(VirtioDevice):
         """What the driver chose is the driver's."""
         self._mac = self.config.address(self.context.bdf)
         self._pairs_used, self._offloads = 1, None
+        self._filter, self._announce = None, False
 
     def close(self) -> None:
         """Close the tap."""
@@ -265,7 +291,46 @@ class NetDevice(VirtioDevice):
         answer = guarded(self, lambda: done(told))
         self.transport.queues_changed(lambda: loop.call_soon(answer))
 
+    def _carry_out(self, request: Request) -> bool:
+        """A command that is done when this returns; frames under way are held to it, too."""
+        if request.command is Command.GUEST_OFFLOADS_SET:
+            return self._set_offloads(request.value)
+        if request.command is Command.ANNOUNCE_ACK:
+            self._announce = False
+            return True
+        assert self._filter is not None
+        wanted = filtered(self._filter, request)
+        if wanted is not None:
+            self._mac = wanted.mac
+            self._use(wanted)
+        return wanted is not None
+
+    def _use(self, wanted: ReceiveFilter) -> None:
+        self._filter = wanted
+        for pair in self.pairs:
+            pair.want(None if wanted.open else wanted)
+
+    def set_link(self, up: bool) -> None:
+        """Plug the cable in, or pull it: without a link no frame goes either way, and those that come are lost. A
+        driver that finds itself on the network again is asked to say so (GUEST_ANNOUNCE). Raises ConfigError where
+        there is no interface any more.
+        """
+        if not self._link:
+            raise ConfigError(f"tap {self.config.tap} is gone", option=self.name)
+        if self._cut is not up:
+            return
+        self._cut = not up
+        for pair in self.pairs:
+            pair.cut(self._cut)
+        self._announce = up and bool(self._features & GUEST_ANNOUNCE)
+        if self.transport is not None:
+            self.transport.queues_changed(lambda: None)
+        self.config_changed()
+
     def _set_offloads(self, offloads: int) -> bool:
+        """5.1.6.5.6.1: only what was negotiated."""
+        if self._control is None or offloads & ~(self._control.features & GUEST_OFFLOADS):
+            return False
         told = self._told(lambda: self._configure(offloads))
         if told:
             self._offloads = offloads

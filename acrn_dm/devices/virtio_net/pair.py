@@ -10,6 +10,7 @@ from acrn_dm.base.events.ioloop import READ, WRITE
 from acrn_dm.devices.loopwork import FdWatch
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.receive import BUDGET, Receiver
+from acrn_dm.devices.virtio_net.receive_filter import ReceiveFilter
 from acrn_dm.devices.virtio_net.transmit import Transmitter
 from acrn_dm.virtio.queue import Queue
 
@@ -27,11 +28,14 @@ class Pair:
     tap: PacketFile
     gone: Callable[[OSError], None] = attrs.field(repr=False)
     guard: Callable[[Callable[[], object]], Callable[[], None]] = attrs.field(repr=False)
+    mtu: int = 0  # 0: none is told to the driver
     rx: Receiver | None = attrs.field(default=None, init=False)
     tx: Transmitter | None = attrs.field(default=None, init=False)
     up: bool = attrs.field(default=True, init=False)
     resting: bool = attrs.field(default=False, init=False)
     deaf: bool = attrs.field(default=False, init=False)  # the receive queue was reset alone
+    down: bool = attrs.field(default=False, init=False)  # there is no link
+    wanted: ReceiveFilter | None = attrs.field(default=None, init=False, repr=False)  # None: every frame is
     _watch: FdWatch | None = attrs.field(default=None, init=False)
 
     def start(self, queues: Iterable[Queue], features: int, *, up: bool, resting: bool) -> None:
@@ -46,7 +50,7 @@ class Pair:
             self._watch = FdWatch(queue.loop, self.tap.fd, self.guard(self._ready))
         with self._watch.loop.held():
             if queue.index % 2 == 0:
-                self.rx, self.deaf = Receiver(queue, self.tap, features), False
+                self.rx, self.deaf = Receiver(queue, self.tap, features, wanted=self.wanted, mtu=self.mtu), False
             else:
                 self.tx = Transmitter(queue, self.tap, features)
 
@@ -95,10 +99,29 @@ class Pair:
                 if self.rx is not None:
                     self.rx.limit(offloads)
 
+    def want(self, wanted: ReceiveFilter | None) -> None:
+        """When this returns no frame goes to the driver that *wanted* keeps out."""
+        self.wanted = wanted
+        if self._watch is not None:
+            with self._watch.loop.held():
+                if self.rx is not None:
+                    self.rx.want(wanted)
+
+    def cut(self, down: bool) -> None:
+        """Whether there is no link: then nothing is passed on, either way. Control threads."""
+        if self._watch is None:
+            self.down = down
+            return
+        with self._watch.loop.held():
+            self.down = down
+            if down and self.rx is not None:
+                self.rx.forget()
+        self._watch.loop.call_soon(self.guard(self._ready))
+
     def handle(self, queue: Queue) -> None:
         """Buffers for frames that may wait, or frames to send."""
         try:
-            if not self.up:
+            if not self.up or self.down:
                 self._discard()
             elif queue.index % 2 == 0:
                 self._receive()
@@ -111,7 +134,9 @@ class Pair:
     def _ready(self) -> None:
         """Frames arrived, or there is room again."""
         try:
-            if self.tx is not None and self.tx.blocked:
+            if self.down:
+                self._discard()
+            elif self.tx is not None and self.tx.blocked:
                 self.tx.pump()
             self._receive()
         except OSError as e:
@@ -125,13 +150,13 @@ class Pair:
     def _follow(self) -> None:
         """Watch the tap for what the queues wait for."""
         if self._watch is not None:
-            reads = self.deaf or (self.rx is not None and self.rx.reads)
+            reads = self.deaf or self.down or (self.rx is not None and self.rx.reads)
             events = READ if self.up and not self.resting and reads else 0
             events |= WRITE if self.up and self.tx is not None and self.tx.blocked else 0
             self._watch.want(events)
 
     def _receive(self) -> None:
-        if self.deaf:
+        if self.deaf or self.down:
             self._drop()
         elif self.rx is not None and not self.resting:
             self.rx.pump()

@@ -12,7 +12,10 @@ import attrs
 from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import GuestError
 from acrn_dm.devices.virtio_net.backend import PacketFile
+from acrn_dm.devices.virtio_net.receive_filter import TAGGED, ReceiveFilter
 from acrn_dm.devices.virtio_net.request import (
+    GSO_ECN,
+    GSO_NONE,
     GUEST_OFFLOADS,
     LONG_HEADER,
     MAX_FRAME,
@@ -24,6 +27,7 @@ from acrn_dm.devices.virtio_net.request import (
 from acrn_dm.virtio.queue import Queue
 
 BUDGET = 64  # frames per turn of the loop
+TAG = 4  # bytes of a VLAN tag, which no MTU counts
 U16 = struct.Struct("<H")
 
 
@@ -34,6 +38,8 @@ class Receiver:
     queue: Queue
     tap: PacketFile
     features: int
+    wanted: ReceiveFilter | None = attrs.field(default=None, kw_only=True, repr=False)  # None: every frame
+    mtu: int = attrs.field(default=0, kw_only=True)
     dropped: int = attrs.field(default=0, init=False)  # frames the guest can't take, however many buffers it posts
     reads: bool = attrs.field(default=False, init=False)  # whether frames can go on: else the ring must be kicked first
     _buffer: memoryview = attrs.field(init=False, repr=False)
@@ -68,7 +74,26 @@ class Receiver:
         self._waiting = self._header + frame
         if self.tap.vnet_header:
             self._judge()
+        self._select()
         return True
+
+    def want(self, wanted: ReceiveFilter | None) -> None:
+        """From now on the driver takes the frames that *wanted* lets pass."""
+        self.wanted = wanted
+        self._select()
+
+    def _select(self) -> None:
+        """Drop the waiting frame if the driver does not want it, or was told that none is so long (5.1.4.1)."""
+        if not self._waiting or (self.wanted is None and not self.mtu):
+            return
+        frame = self._buffer[self._header : self._waiting]
+        unwanted = self.wanted is not None and not self.wanted.passes(frame)
+        if unwanted or (self.mtu and self._too_long(frame)):
+            self.forget()
+
+    def _too_long(self, frame: memoryview) -> bool:
+        whole = self._buffer[1] & ~GSO_ECN == GSO_NONE
+        return whole and len(frame) > MIN_FRAME + self.mtu + (TAG if bytes(frame[12:14]) == TAGGED else 0)
 
     def limit(self, offloads: int) -> None:
         """From now on the driver takes frames that need *offloads*, GUEST_* bits, and no others (5.1.6.5.6)."""

@@ -14,7 +14,7 @@ from acrn_dm.backends.kernel.backend import KernelVhost
 from acrn_dm.backends.kernel.node import VhostNode, VhostQueue
 from acrn_dm.base.errors import HostError
 from acrn_dm.devices.virtio_net.device import NetDevice
-from acrn_dm.devices.virtio_net.request import MRG_RXBUF
+from acrn_dm.devices.virtio_net.request import FILTERS, MRG_RXBUF
 from acrn_dm.virtio.backend import Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
 
@@ -41,6 +41,10 @@ class NetVhost(KernelVhost):
     def node_count(self) -> int:
         """One for each pair."""
         return cast(NetDevice, self.device).config.mq
+
+    def offer(self, offered: int) -> int:
+        """Without filters: the kernel hands on every frame of the tap."""
+        return super().offer(offered) & ~FILTERS
 
     def run(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """Join each queue with the pair's descriptor of the tap."""

@@ -7,6 +7,7 @@ class EchoPlane(Plane):
     keeps: bool
     fails: int
     most: int
+    limit: int
     @property
     def n_kept(self) -> int: ...
     def release(self) -> None: ...

@@ -2,7 +2,7 @@
 """A data plane for tests: it copies what a chain says into what that has room for, now or when it is let."""
 
 from acrn_dm.ring.native._records cimport FrBatch, FrChain
-from acrn_dm.virtio.native._plane cimport Plane
+from acrn_dm.virtio.native._plane cimport PLANE_BATCH, Plane
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memmove
 
@@ -34,12 +34,14 @@ cdef uint32_t copy(const FrChain *chain) noexcept nogil:
 
 cdef class EchoPlane(Plane):
     """Returns each chain with what it said. ``keeps``: not before ``release``; ``most``: that many more are taken, the
-    rest stays in the ring until ``release``; ``fails``: the next chain is the end of the queue, with this number.
+    rest stays in the ring until ``release``; ``limit``: of a batch; ``fails``: the next chain is the end of the queue,
+    with this number.
     """
 
     cdef public bint keeps
     cdef public int fails
     cdef public int most
+    cdef public uint32_t limit
     cdef readonly uint32_t n_kept
     cdef uint16_t[MAX_KEPT] _heads
     cdef uint32_t[MAX_KEPT] _written
@@ -47,6 +49,7 @@ cdef class EchoPlane(Plane):
 
     def __cinit__(self):
         self.most = -1
+        self.limit = PLANE_BATCH
 
     def release(self):
         """Complete what is kept, of whichever driver. On the loop's thread, or with the loop held."""
@@ -63,6 +66,9 @@ cdef class EchoPlane(Plane):
     def failure(self, int status):
         """The device's own number has its own text."""
         return OSError(-status, "the host") if status == self.fails else Plane.failure(self, status)
+
+    cdef uint32_t room(self) noexcept nogil:
+        return self.limit
 
     cdef int handle(self, FrBatch *batch) noexcept nogil:
         cdef uint32_t i

@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
+import attrs
+
 from acrn_dm.base.bus import Handler
 from acrn_dm.base.errors import AcrnDmError, PluginError
+from acrn_dm.base.events.io_threads import DeviceLoops
 from acrn_dm.base.irq import Space
 from acrn_dm.contract.resources import Resources
-from acrn_dm.contract.types import BackendType, DeviceContext
+from acrn_dm.contract.types import BackendType, DeviceContext, device_loops
 from acrn_dm.pci.bar import BarKind
 from acrn_dm.pci.eventfds import KickAddress
 from acrn_dm.pci.function import PciFunction
@@ -71,6 +74,7 @@ class VirtioPci(PciFunction, Generic[D]):
         self._next_report = 0.0
         self._ring_features = offered_for(device.in_order, context.switches, device.name)
         self._closed = False
+        self._loops: DeviceLoops | None = None
         self._unlocked = threading.Condition(self.lock)  # to let go of the lock, however often it was taken
         backend_types = list(backends)
         placement = self.placement
@@ -133,6 +137,7 @@ class VirtioPci(PciFunction, Generic[D]):
 
     def realize(self, resources: Resources) -> None:
         """Open device and backend; only then is it known what they can offer."""
+        resources = self._on_own_loops(resources)
         self.device.realize(resources)
         offered = self.device.features
         problem = features.offer_problem(self.device.device_id, offered)
@@ -140,6 +145,15 @@ class VirtioPci(PciFunction, Generic[D]):
             raise PluginError(problem, provenance=f"device {self.context.kind}")
         self.data_plane.backend = choice.realize(self.data_plane.backend, self._fallback, resources)
         self.core.offer(self.data_plane.backend.offer(offered | self._ring_features))
+
+    def connect(self, resources: Resources) -> None:
+        """As every function, with the loops that the device is served on."""
+        super().connect(self._on_own_loops(resources))
+
+    def _on_own_loops(self, resources: Resources) -> Resources:
+        if self._loops is None:
+            self._loops = device_loops(self.context, resources.io_loop)
+        return attrs.evolve(resources, io_loop=self._loops.get)
 
     def reset(self) -> None:
         """Machine reset: the device's own reset first, then the function's."""

@@ -231,7 +231,7 @@ def test_pause_and_resume_go_on_at_the_same_place() -> None:
         card.kernel.take_log()
         pause(function(card))
         assert not card.kernel.nodes[0].owned
-        assert len(card.machine.vm.kicks.bindings) == 2, "kicks wait in their eventfds"
+        assert len(card.machine.vm.kicks.bindings) == 3, "kicks wait in their eventfds"
         token = card.driver.queue(1).send([b"ab"], [2])
         card.driver.queue(1).kick()
         card.machine.settle()

@@ -24,6 +24,7 @@ def taken(index: int) -> list[str]:
     return [f"SET_VRING_KICK {index} -1", f"SET_VRING_CALL {index} -1", f"SET_VRING_ERR {index} -1"]
 
 
+PAIR = (0, 1)  # the control queue stays here, and adds an eventfd or two
 START = [
     *["ioeventfd + mmio", "irqfd + msi"] * 2,
     *["SET_OWNER", "SET_FEATURES", "SET_MEM_TABLE", *ring(0), *ring(1)],
@@ -41,7 +42,7 @@ KERNEL_STOP = [call for call in STOP if "fd " not in call]
 
 def started(card: VhostCard) -> list[str]:
     """Start the driver; the calls."""
-    card.driver.start()
+    card.driver.start(queues=PAIR)
     return card.kernel.take_log()
 
 
@@ -109,7 +110,7 @@ def test_legacy_driver_is_told_with_its_own_notify_port() -> None:
     with vhost_card() as card:
         legacy = card.machine.driver_legacy(3)
         card.kernel.take_log()
-        legacy.start()
+        legacy.start(queues=PAIR)
         log = card.kernel.take_log()
         assert log.count("ioeventfd + pio") == 2
         assert card.taps[0].settings[-1][0] == 12  # MRG_RXBUF is offered to it, too
@@ -120,11 +121,11 @@ def test_legacy_driver_is_told_with_its_own_notify_port() -> None:
 @pytest.mark.parametrize("step", range(len(KERNEL_START)), ids=KERNEL_START)
 def test_start_that_fails_anywhere_leaves_nothing_and_the_next_one_works(step: int) -> None:
     with vhost_card() as card:
-        card.driver.start()  # so that everything that is made once is there
+        card.driver.start(queues=PAIR)  # so that everything that is made once is there
         card.driver.reset()
         before = descriptors()
         card.kernel.fail(errno.ENOMEM, call=KERNEL_START[step])
-        card.driver.start()
+        card.driver.start(queues=PAIR)
         assert card.driver.status & (NEEDS_RESET | DRIVER_OK) == NEEDS_RESET | DRIVER_OK
         assert KERNEL_START[step] in str(card.machine.failures[-1][1])
         assert card.nothing_is_left
@@ -137,10 +138,10 @@ def test_start_that_fails_anywhere_leaves_nothing_and_the_next_one_works(step: i
 @pytest.mark.parametrize("step", range(len(KERNEL_STOP)), ids=KERNEL_STOP)
 def test_stop_goes_on_whatever_fails_and_the_next_start_works(step: int) -> None:
     with vhost_card() as card:
-        card.driver.start()
+        card.driver.start(queues=PAIR)
         card.driver.reset()
         before = descriptors()
-        card.driver.start()
+        card.driver.start(queues=PAIR)
         card.kernel.take_log()
         card.kernel.fail(errno.EFAULT, call=KERNEL_STOP[step])
         card.driver.reset()
@@ -170,10 +171,10 @@ def test_node_that_can_not_be_opened_again_is_tried_at_the_next_start() -> None:
         card.driver.reset()
         assert card.kernel.nodes == []
         card.kernel.fail(errno.EMFILE, call="open")
-        card.driver.start()
+        card.driver.start(queues=PAIR)
         assert card.driver.status & NEEDS_RESET
         card.kernel.take_log()
-        card.driver.start()
+        card.driver.start(queues=PAIR)
         assert card.kernel.take_log()[:5] == [*START[:4], "open /dev/vhost-net"]
         assert card.echo() == b"ba"
 
@@ -183,7 +184,7 @@ def test_node_that_can_not_be_opened_again_is_tried_at_the_next_start() -> None:
 def test_refused_registration_is_no_failure_and_the_ring_stays_the_kernels(hook: str, which: int) -> None:
     with vhost_card() as card:
         card.machine.vm.fail(hook, errno.ENOSPC, after=which)
-        card.driver.start()
+        card.driver.start(queues=PAIR)
         assert not card.driver.status & NEEDS_RESET
         for queue in (0, 1):
             assert card.echo(queue) == b"ba"
@@ -196,7 +197,7 @@ def test_refused_registration_is_no_failure_and_the_ring_stays_the_kernels(hook:
 def test_tap_that_refuses_the_offloads_fails_the_start_before_the_kernel_has_anything() -> None:
     with vhost_card() as card:
         card.taps[0].fail_next = errno.EINVAL
-        card.driver.start()
+        card.driver.start(queues=PAIR)
         assert card.driver.status & NEEDS_RESET
         assert "SET_OWNER" not in card.kernel.take_log()
         assert started(card) == START

@@ -20,7 +20,7 @@ from tests.backends.user.peers.inflight_region import notes_in, queue_bytes
 from tests.backends.user.user_rig import IN, OUT, Daemon, DiskLoad, block_content, eventually, unanswered
 
 ROOT = Path(__file__).parents[3]
-IMAGE_BYTES = 16 * MIB
+IMAGE_BYTES = 8 * MIB
 BLOCK = 16 << 10
 DIED_S = 20.0
 

@@ -392,3 +392,48 @@ def test_commands_leave_no_timers_behind(path: Path) -> None:
         for number in range(200):
             assert c.use(2 - number % 2) == ACK_OK
         assert len(c.machine.main_loop._timers) < 100
+
+
+def requests_of(c: Card, index: int) -> list[Request]:
+    """What was said of ring *index* since the last call, in order; nothing was of another."""
+    said = [(Request(r.code), r.payload[0]) for r in c.peer.seen]
+    c.peer.seen.clear()
+    vring = [(code, at) for code, at in said if "VRING" in code.name]
+    assert {at for _, at in vring} == {index}
+    return [code for code, _ in vring]
+
+
+def test_ring_that_its_driver_resets_is_taken_back_alone_and_given_again(path: Path) -> None:
+    with card(path) as c:
+        c.driver.start()
+        c.peer.seen.clear()
+        c.driver.reset_queue(1)
+        assert requests_of(c, 1) == [Request.GET_VRING_BASE, Request.SET_VRING_ENABLE]
+        c.driver.setup_queue(1, size=64)
+        assert struct.unpack("<II", c.peer.last(Request.SET_VRING_NUM).payload) == (1, 64)
+        assert struct.unpack("<II", c.peer.last(Request.SET_VRING_BASE).payload) == (1, 0)
+        said = requests_of(c, 1)
+        assert said[-2:] == [Request.SET_VRING_KICK, Request.SET_VRING_ENABLE]
+        assert Request.RESET_DEVICE not in said
+
+
+def test_ring_of_a_pair_at_rest_comes_back_disabled_and_is_enabled_with_its_pair(path: Path) -> None:
+    with card(path) as c:
+        c.driver.start()
+        c.driver.reset_queue(2)
+        c.peer.seen.clear()
+        c.driver.setup_queue(2)
+        assert c.switched() == []
+        assert c.use(2) == ACK_OK
+        assert sorted(c.switched()) == [(2, 1), (3, 1)]
+
+
+def test_next_back_end_gets_the_rings_that_there_are(path: Path) -> None:
+    with card(path) as c:
+        c.driver.start()
+        c.driver.reset_queue(0)
+        c.peer.seen.clear()
+        c.peer.hang_up()
+        eventually(c.machine, lambda: any(r.code == Request.SET_VRING_ENABLE for r in c.peer.seen))
+        c.machine.settle()
+        assert [r.payload[0] for r in c.peer.seen if r.code == Request.SET_VRING_KICK] == [1, 2, 3]

@@ -80,11 +80,20 @@ def test_c_handler_that_always_has_work_lets_python_in(loop: IoLoop, event: int,
     os.eventfd_write(event, 1)
     assert comes_true(lambda: handler.left > 10)
     os.eventfd_write(other, 1)
+    assert done.wait(10)
     loop.call_later(0.001, timed.set)
     loop.call_soon(soon.set)
-    assert done.wait(10)
     assert timed.wait(10)
     assert soon.wait(10)
+
+
+def test_timer_comes_in_time_beside_a_c_handler_that_takes_long(loop: IoLoop, event: int) -> None:
+    CHandler(loop.poll, event, again=-1, busy_ns=20_000_000)
+    timed = threading.Event()
+    loop.call_later(0.01, timed.set)
+    loop.start()
+    os.eventfd_write(event, 1)
+    assert timed.wait(10)  # not after the thousand rounds in which Python has its turn anyway
 
 
 def test_python_handler_that_always_has_work_lets_c_in(loop: IoLoop, event: int, other: int) -> None:

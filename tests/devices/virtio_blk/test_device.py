@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.events import io_threads
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.devices.virtio_blk import acrn_dm_device_types
 from acrn_dm.devices.virtio_blk import device as device_module
@@ -388,7 +389,7 @@ def test_iothread_is_bound_to_its_cpus() -> None:
     seen: list[set[int]] = []
     done = threading.Event()
     loop.start()
-    loop.call_soon(lambda: device_module.pin_current_thread("disk", loop, (0,)))
+    loop.call_soon(lambda: io_threads.pin_current_thread("disk", loop, (0,)))
     loop.call_soon(lambda: (seen.append(os.sched_getaffinity(0)), done.set()))
     assert done.wait(10)
     loop.close()

@@ -139,10 +139,11 @@ def test_row_79_used_length_of_a_transmitted_frame_is_zero_even_with_writable_bu
         assert (done.written, done.data) == (0, b"\xa5" * 64)
 
 
-def test_card_with_one_pair_has_no_control_queue() -> None:
+def test_card_with_one_pair_has_its_control_queue_behind_it() -> None:
     with card() as c:
-        assert not c.driver.registers.offered() & CTRL_VQ
-        assert c.driver.all_queues() == [0, 1]
+        assert c.driver.registers.offered() & CTRL_VQ
+        assert c.driver.all_queues() == [0, 1, 2]
+        assert c.driver.queue(2).transfer([bytes((0, 0, 1))], [1]).data == b"\0"
 
 
 @pytest.mark.parametrize("bad", [vnet(NEEDS_CSUM, start=60, offset=60), vnet(0, TCPV4, 54, 1448)])

@@ -1,4 +1,4 @@
-"""The packages in ``plugins/`` under the drivers of a stock kernel: one guest that has them all.
+"""The packages in ``plugins/`` under the drivers of a stock kernel: one guest of ``dm_guest`` that has them all.
 
 Debian's kernels have no drivers for GPIO and I2C (GPIO_VIRTIO, I2C_VIRTIO are not set): of these devices it is seen
 that the bus finds them. acrn-dm runs in the outer VM, and so do those who send its devices lines.
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from acrn_dm.testing.guest.inner.shell import GuestShell
+from acrn_dm.testing.guest import CommandFailed, Guest, Guests
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.outer.vm import OuterVm
-from acrn_dm.testing.guest.places import home
+from tests.lab.stemmed import Stemmed
 
 pytestmark = pytest.mark.lab
 
@@ -41,13 +41,14 @@ with socket.socket(socket.AF_UNIX) as control:
 EVENT = struct.Struct("<qqHHi")  # struct input_event on 64-bit machines
 KEY, LED, A, CAPSLOCK = 1, 0x11, 30, 1
 PATIENCE_S = 60.0
+SOURCE = b"what the host has in this file. "
 
 
 class Scene:
-    """The guest's shell, and the outer VM around acrn-dm."""
+    """The guest, and the outer VM around acrn-dm."""
 
-    def __init__(self, vm: OuterVm, shell: GuestShell) -> None:
-        self.vm, self.run = vm, shell.run
+    def __init__(self, vm: OuterVm, guest: Guest) -> None:
+        self.vm, self.guest, self.run = vm, guest, guest.run
 
     def say(self, control: str, *lines: str) -> list[str]:
         """What a device answers to *lines*."""
@@ -72,15 +73,15 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(lab: OuterVm, lab_kernel: Kernel) -> Iterator[Scene]:
+def scene(lab: OuterVm) -> Iterator[Scene]:
     if not lab.alive():
         lab.restart()
-    scratch = home() / "packages"
-    scratch.mkdir(parents=True, exist_ok=True)
-    slots = [word for at, text in enumerate(DEVICES, FIRST_SLOT) for word in ("-s", f"{at},{text}")]
-    shell = GuestShell(lab, lab_kernel, scratch, ("-m", "512M", *slots), modules=MODULES)
-    yield Scene(lab, shell)
-    assert shell.power_off() == 0
+    with Guests(place=Stemmed(lab)) as guests:
+        source = guests.scratch / "source"
+        source.write_bytes(SOURCE * 100_000)
+        devices = [*DEVICES, f"virtio-rng,source={source}"]
+        with guests("-m", "512M", devices=devices, modules=MODULES, append="quiet loglevel=4") as guest:
+            yield Scene(lab, guest)
 
 
 def eventually(what: Callable[[], bool], told: Callable[[], object]) -> None:
@@ -177,3 +178,21 @@ def test_what_the_guest_writes_to_persistent_memory_is_in_the_file(scene: Scene)
 def test_bus_finds_gpio_and_i2c_which_have_no_driver(scene: Scene) -> None:
     found = scene.run("cat /sys/bus/virtio/devices/*/device").split()
     assert {"0x0022", "0x0029"} <= set(found)
+
+
+def test_shell_sees_the_stock_kernel_and_the_device(scene: Scene, lab_kernel: Kernel) -> None:
+    assert scene.guest.run("uname -r") == lab_kernel.version
+    assert scene.guest.run("cat /sys/class/misc/hw_random/rng_current").startswith("virtio_rng")
+
+
+def test_python_reads_what_the_device_gives(scene: Scene) -> None:
+    seen = scene.guest.python("import struct\nprint(open('/dev/hwrng', 'rb').read(256).decode())")
+    assert SOURCE.decode() in seen
+
+
+def test_failures_and_the_kernels_words_come_to_the_test(scene: Scene) -> None:
+    with pytest.raises(CommandFailed, match="ZeroDivisionError"):
+        scene.guest.python("1 / 0")
+    scene.guest.run("echo '<1>hello from within' > /dev/kmsg")
+    assert "hello from within" in scene.guest.console()
+    assert "needs a reset" not in scene.guest.log()

@@ -16,13 +16,14 @@ from acrn_dm.testing.guest.errors import HarnessError
 from acrn_dm.testing.guest.kernels.debian import debian_kernel
 from acrn_dm.testing.guest.outer.channel import GuestProcess
 from acrn_dm.testing.guest.outer.vm import OuterVm
-from lab.demo import places, vmm
+from lab.demo import vmm
 from lab.demo.log import Log
 from lab.demo.run import demonstrate as demonstrate_machine
 from lab.hsm import preload
 from lab.hsm.build import RigUnavailable
 from lab.paths import empty_scratch
 from tests.lab.machines.small_machine import LIMIT, Rig, Run, assert_clean
+from tests.lab.stemmed import in_stem
 
 
 @attrs.define(eq=False)
@@ -130,12 +131,11 @@ def demo_command(hsm: Hsm, machine: vmm.Machine, cpus: int) -> list[str]:
 def demonstrate(hsm: Hsm, cpus: int, card: str = "") -> vmm.Machine:
     """Let everything be shown that ``make demo`` shows; *card* are further options of the network card."""
     log = Log()
-    preloading = preload.assignments(hsm.environment)
     machine = demonstrate_machine(
         log,
         hsm.scratch,
-        functools.partial(places.in_outer_vm, hsm.lab, log),
-        lambda machine: ["env", *preloading, *demo_command(hsm, machine, cpus)],
+        functools.partial(in_stem, hsm.lab, log, env=hsm.environment),
+        lambda machine: demo_command(hsm, machine, cpus),
         card=card,
     )
     assert log.failures() == {}

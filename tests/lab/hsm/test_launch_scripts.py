@@ -2,11 +2,16 @@
 
 The files that they name are put in place in the outer VM, whose file system is forgotten afterwards. What isn't there
 is what a host would have: a second pair of CPUs, an integrated GPU, and devices that nobody has a plugin for.
+
+A line is read by bash, on this host; what acrn-dm makes of the words that come of it is a fork of one that has been
+started. One line is executed in there as it stands, from bash to acrn-dm. Lines I, of disks, are those of
+``test_hsm``'s machines.
 """
 
 import json
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,15 +20,17 @@ from typing import Any
 import attrs
 import pytest
 
+from acrn_dm.testing.guest.guests import environment
 from acrn_dm.testing.guest.inner.initramfs import guest_init, guest_initramfs
 from acrn_dm.testing.guest.kernels.debian import debian_kernel
 from acrn_dm.testing.guest.outer.channel import GuestProcess, Result
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import ROOT, empty_scratch
-from tests.lab.hsm.hsm_scene import Hsm, rig_in, small_machine
-from tests.lab.hsm.launch_scripts import DISKS, HOST_BRIDGE, NUC, ON_QEMU, REAL_TIME, UBUNTU, VHOST, WINDOWS, Script
+from tests.lab.hsm.hsm_scene import rig_in
+from tests.lab.hsm.launch_scripts import HOST_BRIDGE, NUC, ON_QEMU, REAL_TIME, UBUNTU, VHOST, WINDOWS, Script
 from tests.lab.hsm.launch_scripts import WINDOWS_TUTORIAL as TUTORIAL
 from tests.lab.machines.small_machine import LIMIT, wait_until
+from tests.lab.stemmed import stem
 
 pytestmark = pytest.mark.lab
 
@@ -40,6 +47,12 @@ PLACES = {
         "/home/clear/uos/uos.img",
     ),
 }
+HOME, PREPARED = Path("/run/launch"), Path("/run/launch/prepared")  # working directory of the scripts, in the outer VM
+TAPS = ("tap0", "RT")
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+WORDS = """#!/bin/sh
+printf '%s\\0' "$@"
+"""
 WRAPPER = """#!/bin/sh
 {exports}
 exec {python} -m acrn_dm "$@"
@@ -52,22 +65,31 @@ class Host:
 
     vm: OuterVm
     scratch: Path
-    taps: list[str] = attrs.field(factory=list)
+    environment: Mapping[str, str]  # what puts the module below a process
 
-    def run(self, script: Script, *taps: str) -> Result:
+    def run(self, script: Script, *, executed: bool = False) -> Result:
         """Run it to its end."""
-        process = self.start(script, *taps)
+        process = self.start(script, executed=executed)
         process.close_stdin()
         return process.wait(LIMIT)
 
-    def start(self, script: Script, *taps: str) -> GuestProcess:
-        """Start it where its relative paths lead to something, with these taps."""
-        for tap in taps:
-            self._do(f"ip link delete {tap} 2> /dev/null; ip tuntap add dev {tap} mode tap && ip link set {tap} up")
-            self.taps.append(tap)
-        path = f"{self.scratch / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
-        environment = {"PATH": path, "HOME": "/root", **script.variables}
-        return self.vm.spawn(script.command, cwd=self.home, env=environment)
+    def start(self, script: Script, *, executed: bool = False) -> GuestProcess:
+        """Start it where its relative paths lead to something."""
+        if executed:
+            around = {"PATH": f"{self.folder('acrn-dm')}:{PATH}", "HOME": "/root", **script.variables}
+            return self.vm.spawn(script.command, cwd=HOME, env=around)
+        program = [sys.executable, "-m", "tests.lab.hsm.elsewhere", str(HOME), *self.words(script)]
+        around = {"PATH": PATH, "HOME": "/root", **self.environment}
+        return self.vm.spawn(program, cwd=ROOT, env=around, stem=stem())
+
+    def words(self, script: Script) -> list[str]:
+        """What bash makes of the line: the arguments of its one acrn-dm."""
+        around = {"PATH": f"{self.folder('words')}:{PATH}", "HOME": "/root", **script.variables}
+        done = subprocess.run(script.command, env=around, capture_output=True, text=True, check=True)
+        assert not done.stderr
+        *words, rest = done.stdout.split("\0")
+        assert not rest
+        return words
 
     def end(self, process: GuestProcess) -> Result:
         """Press the power button twice: whatever the guest does, it is off then."""
@@ -76,31 +98,34 @@ class Host:
         process.close_stdin()
         return process.wait(60)
 
-    @property
-    def home(self) -> Path:
-        """Working directory of the scripts, in the outer VM."""
-        return Path("/run/launch")
-
-    def prepare(self, environment: Mapping[str, str]) -> None:
-        """Put the files in place, and in front of everything an ``acrn-dm`` that finds the emulated HSM."""
-        kernel = debian_kernel().image
-        wrapper = self.scratch / "bin" / "acrn-dm"
-        wrapper.parent.mkdir()
-        names = {"PYTHONPATH": str(ROOT), **environment}
+    def prepare(self) -> None:
+        """Put the files and the taps in place, unless they are; and an ``acrn-dm`` that finds the emulated HSM, and one
+        that only tells its arguments.
+        """
+        names = {"PYTHONPATH": str(ROOT), **self.environment}
         exports = "\n".join(f"export {name}='{value}'" for name, value in names.items())
-        wrapper.write_text(WRAPPER.format(exports=exports, python=sys.executable))
-        wrapper.chmod(0o755)
-        lines = [f"mkdir -p {self.home}; cd {self.home}"]
+        for folder, text in (("acrn-dm", WRAPPER.format(exports=exports, python=sys.executable)), ("words", WORDS)):
+            program = self.folder(folder) / "acrn-dm"
+            program.parent.mkdir()
+            program.write_text(text)
+            program.chmod(0o755)
+        if self.vm.run(["test", "-e", str(PREPARED)]).rc != 0:
+            self._put_in_place()
+
+    def folder(self, name: str) -> Path:
+        """Where an ``acrn-dm`` is."""
+        return self.scratch / name
+
+    def _put_in_place(self) -> None:
+        kernel = debian_kernel().image
+        lines = [f"set -e; mkdir -p {HOME}; cd {HOME}"]
         lines += [f"mkdir -p {Path(place).parent}" for places in PLACES.values() for place in places]
         lines += [f"cp {FIRMWARE} {place}" for place in PLACES["firmware"]]
         lines += [f"ln -sf {kernel} {place}" for place in PLACES["kernel"]]
         lines += [f"truncate -s 64M {place}" for place in PLACES["disk"]]
-        self._do(" && ".join(lines))
-
-    def close(self) -> None:
-        """Taps would be there for the next test."""
-        for tap in self.taps:
-            self.vm.run(["ip", "link", "delete", tap])
+        lines += [f"ip tuntap add dev {tap} mode tap; ip link set {tap} up" for tap in TAPS]
+        done = self.vm.run("; ".join([*lines, f"touch {PREPARED}"]))
+        assert done.rc == 0, done.stderr
 
     def rows(self) -> list[dict[str, Any]]:
         """What the rig has traced; its last line may not be whole yet."""
@@ -117,22 +142,26 @@ class Host:
         """Accesses of the guest that acrn-dm was asked for."""
         return [row for row in self.rows() if row["call"] == "REQUEST"]
 
-    def _do(self, command: str) -> None:
-        done = self.vm.run(command)
-        assert done.rc == 0, done.stderr
-
 
 @pytest.fixture
-def host(lab: OuterVm, request: pytest.FixtureRequest) -> Iterator[Host]:
-    """A fresh one. Its processes record what the emulated HSM is asked for."""
+def host(lab: OuterVm, request: pytest.FixtureRequest) -> Host:
+    """Its processes record what the emulated HSM is asked for."""
     if not FIRMWARE.exists():
         pytest.skip(f"no {FIRMWARE} (package ovmf)")
     if not lab.alive():
         lab.restart()
-    it = Host(lab, empty_scratch("scripts", request.node.name))
-    it.prepare({} if hasattr(request, "param") else {"RIG_REQUESTS": "1", **rig_in(it.scratch)})
-    yield it
-    it.close()
+    scratch = empty_scratch("scripts", request.node.name)
+    on_hsm = {"RIG_REQUESTS": "1", **rig_in(scratch)}
+    it = Host(lab, scratch, environment() if hasattr(request, "param") else on_hsm)
+    it.prepare()
+    return it
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _taps(lab: OuterVm) -> Iterator[None]:
+    yield
+    if lab.alive():
+        lab.run("; ".join(f"ip link delete {tap}" for tap in TAPS) + f"; rm -f {PREPARED}")
 
 
 on_kvm = pytest.mark.parametrize("host", ["kvm"], indirect=True)
@@ -194,14 +223,14 @@ NUC_TAP = NUC.changed(("-c $2", "--cpus $2"), ("virtio-net,tap0", "virtio-net,ta
     ],
 )
 def test_line_ends_at_what_is_not_there_and_names_it(host: Host, script: Script, rc: int, text: str) -> None:
-    result = host.run(script, "tap0", "RT")
+    result = host.run(script)
     assert result.rc == rc, result.stderr
     assert text in complaint(result)
     assert "CREATE_VM" not in host.calls()
 
 
 def test_line_d_as_printed_is_two_commands_without_a_name(host: Host) -> None:
-    result = host.run(TUTORIAL)
+    result = host.run(TUTORIAL, executed=True)
     first, second = result.stderr.splitlines()
     assert first == "acrn-dm: the VM's name is missing; give it as the last argument, or see --help"
     assert "-s: command not found" in second
@@ -212,7 +241,7 @@ def test_line_d_as_printed_is_two_commands_without_a_name(host: Host) -> None:
 
 
 def test_line_b_with_cpus_that_exist_starts_a_real_time_guest(host: Host) -> None:
-    process = host.start(REAL_TIME.changed(("4,6", "0,1")), "RT")
+    process = host.start(REAL_TIME.changed(("4,6", "0,1")))
     assert_runs(host, process)
     made = creation(host)
     assert (made["name"], made["affinity"], made["vcpu_num"]) == ("POST_RT_VM1", 3, 2)
@@ -221,7 +250,7 @@ def test_line_b_with_cpus_that_exist_starts_a_real_time_guest(host: Host) -> Non
 
 
 def test_line_c_starts_and_logs_to_all_three_places(host: Host) -> None:
-    process = host.start(ON_QEMU, "tap0")
+    process = host.start(ON_QEMU)
     assert_runs(host, process)
     assert creation(host)["affinity"] == 2
     button = "power button pressed; the guest has 30 s"
@@ -232,13 +261,13 @@ def test_line_c_starts_and_logs_to_all_three_places(host: Host) -> None:
 
 def test_line_e_without_the_device_that_is_missing_starts(host: Host) -> None:
     script = HOST_BRIDGE.changed(("-s 6,virtio-hyper_dmabuf", "--cpu_affinity 0"))
-    assert_runs(host, host.start(script, "tap0"))
+    assert_runs(host, host.start(script))
 
 
 def test_line_f_with_cpus_that_exist_starts_with_vhost(host: Host) -> None:
     if host.vm.run("test -c /dev/vhost-net").rc != 0:
         pytest.skip("the outer VM has no /dev/vhost-net")
-    process = host.start(VHOST.changed(("64,66", "0,1")), "RT")
+    process = host.start(VHOST.changed(("64,66", "0,1")))
     assert_runs(host, process)
     assert "falling back" not in process.stderr
     assert creation(host)["flags"] & FLAG_RT
@@ -251,7 +280,7 @@ def test_line_g_with_tap_and_cpu_starts_its_kernel_which_prints(host: Host) -> N
         written = [row for row in host.requests() if row["write"] and row["address"] == SERIAL]
         return bytes(row["value"] & 0xFF for row in written).decode("latin1")
 
-    process = host.start(UBUNTU.changed(("tap0", "tap=tap0"), ("-A ", "-A --cpu_affinity 0 ")), "tap0")
+    process = host.start(UBUNTU.changed(("tap0", "tap=tap0"), ("-A ", "-A --cpu_affinity 0 ")))
     wait_until(lambda: "root=/dev/vda1" in printed() or process.returncode is not None, LIMIT)
     assert_runs(host, process)
     assert f"Linux version {debian_kernel().version}" in printed()
@@ -261,7 +290,7 @@ def test_line_g_with_tap_and_cpu_starts_its_kernel_which_prints(host: Host) -> N
 
 def test_line_h_with_what_it_is_told_to_change_starts(host: Host) -> None:
     script = NUC_TAP.changed(("--cpus $2", "--cpu_affinity 0,1"), ("-s 6,virtio-hyper_dmabuf", ""))
-    process = host.start(script, "tap0")
+    process = host.start(script)
     assert_runs(host, process)
     warnings = [line.split(": ")[2] for line in process.stderr.splitlines() if line.startswith("acrn-dm: warning: ")]
     assert warnings == ["-A", "-G", "--mac_seed", "-s 2,pci-gvt"]
@@ -272,7 +301,7 @@ def test_line_g_on_kvm_has_its_console_on_standard_output(host: Host) -> None:
     """As it stands but for the tap, and with a RAM disk: drivers of a stock kernel are modules."""
     kernel = debian_kernel()
     initramfs = guest_initramfs(kernel, init=guest_init(Path(__file__).with_name("console.sh")))
-    process = host.start(UBUNTU.changed(("tap0", "tap=tap0"), ("-A ", f"-A -r {initramfs} ")), "tap0")
+    process = host.start(UBUNTU.changed(("tap0", "tap=tap0"), ("-A ", f"-A -r {initramfs} ")))
     try:
         process.wait_for("POWEROFF", LIMIT)
     except Exception:
@@ -284,34 +313,3 @@ def test_line_g_on_kvm_has_its_console_on_standard_output(host: Host) -> None:
     assert f"Linux version {kernel.version}" in result.stdout
     assert re.search(r"\[ *[0-9.]+\] guest: through the kernel's log", result.stdout)
     assert "disk 67108864 bytes, network eth0, 1 cpus" in result.stdout
-
-
-# Disks
-
-
-@pytest.fixture
-def nvme(lab: OuterVm) -> Iterator[str]:
-    """A block device /dev/nvme1n1: a node of that name with the numbers of a loop device, which is as real as any."""
-    if not lab.alive():
-        lab.restart()
-    made = lab.run("truncate -s 1M /run/nvme.img && losetup -f --show /run/nvme.img")
-    assert made.rc == 0, made.stderr
-    loop = made.stdout.strip()
-    assert lab.run(f"rm -f /dev/nvme1n1; mknod /dev/nvme1n1 b 7 {loop.removeprefix('/dev/loop')}").rc == 0
-    yield "/dev/nvme1n1"
-    lab.run(f"losetup -d {loop}; rm -f /dev/nvme1n1 /run/nvme.img")
-
-
-@pytest.fixture
-def hsm(lab: OuterVm, request: pytest.FixtureRequest) -> Hsm:
-    return small_machine(lab, empty_scratch("scripts", request.node.name))
-
-
-@pytest.mark.parametrize("text", DISKS)
-def test_line_i_a_guest_reads_and_writes_its_block_device(lab: OuterVm, nvme: str, text: str, hsm: Hsm) -> None:
-    source = hsm.rig.make_disk()
-    assert lab.run(f"dd if={source} of={nvme} bs=64k conv=fsync").rc == 0
-    run = hsm.boot(cpus=2, disk=text)
-    hsm.assert_clean(run)
-    assert "is served by threads" not in run.output
-    assert lab.run(f"head -c 512 {nvme}").stdout.strip() == "1"  # the guest counts its boots there

@@ -1,6 +1,7 @@
 """The small machine of whoever asks for it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -22,11 +23,11 @@ def shape(lab: OuterVm) -> Shape:
     """Boots a machine with these options once, for all tests that look at one side of it each."""
     booted: dict[tuple[str, ...], tuple[Rig, Run]] = {}
 
-    def boot(*arguments: str) -> tuple[Rig, Run]:
+    def boot(*arguments: str, **how: Any) -> tuple[Rig, Run]:
         if arguments not in booted:
             rig = make_rig(lab, "-".join(["shape", *arguments]))
             kernels = {"compressed": str(rig.kernel.image)}
-            booted[arguments] = (rig, rig.boot(*(kernels.get(word, word) for word in arguments)))
+            booted[arguments] = (rig, rig.boot(*(kernels.get(word, word) for word in arguments), **how))
         return booted[arguments]
 
     return boot

@@ -18,6 +18,7 @@ from pathlib import Path
 import attrs
 
 from lab.demo.drive import Failure, connect
+from tests.lab import forked
 
 ANSWER_LIMIT = 60.0  # seconds until an answer that is too late counts as none
 STALL_LIMIT = 60.0  # until both consoles have dropped output: nothing but what the guest prints fills them
@@ -48,9 +49,9 @@ class Machine:
         self._scratch = scratch
         self._numbers = 0
         ports = f"@pty:one,@socket:two={scratch}/two,socket:chan={scratch}/chan"
-        argv = [str(Path(sys.prefix, "bin", "acrn-dm")), "-s", f"5,virtio-console,{ports}", *arguments]
+        argv = [sys.executable, "-m", "acrn_dm", "-s", f"5,virtio-console,{ports}", *arguments]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+            self.process = forked.start(argv, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
 
     def meet(self) -> None:
         """Take all three ends. Raises Failure."""

@@ -11,6 +11,7 @@ from acrn_dm.testing.guest.inner.initramfs import guest_init, guest_initramfs
 from acrn_dm.testing.guest.kernels.debian import debian_kernel
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import ROOT
+from tests.lab.stemmed import stem
 
 pytestmark = pytest.mark.lab
 
@@ -24,7 +25,8 @@ def test_guest_goes_on_and_its_second_port_answers_within_a_second(lab: OuterVm,
         *("--hypervisor", "kvm", "--cpus", str(cpus), "-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", "com1,stdio"),
         *("-k", str(kernel.quick_image), "-r", str(initramfs), "-B", COMMAND_LINE, "stopped"),
     ]
-    done = lab.run([sys.executable, "-m", "tests.lab.machines.stopped_reader", *arguments], cwd=ROOT, timeout=300)
+    program = [sys.executable, "-m", "tests.lab.machines.stopped_reader", *arguments]
+    done = lab.spawn(program, cwd=ROOT, stem=stem()).wait(300)
     assert done.rc == 0, done.stderr
     result = json.loads(done.stdout)
     print(result)

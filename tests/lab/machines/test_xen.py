@@ -15,6 +15,7 @@ from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.kernels.packages import suite_package
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import ROOT, empty_scratch
+from tests.lab.stemmed import stem
 
 pytestmark = pytest.mark.lab
 
@@ -82,6 +83,7 @@ def test_xen_gets_to_its_first_domain_by_the_steps_that_it_takes_under_qemu(
             *("-s", "1:0,lpc", "-l", "com1,stdio", "-E", xen, "-r", lab_kernel.image, "-B", f"xen {BOOTARGS}", "lab"),
         ],
         cwd=ROOT,
+        stem=stem(),
     )
     try:
         ours = process.wait_for(GOAL, LIMIT_S)

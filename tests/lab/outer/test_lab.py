@@ -148,11 +148,16 @@ def test_hostname_is_not_this_hosts(lab: OuterVm) -> None:
 
 
 @pytest.mark.lab
-def test_boot_that_hangs_is_given_up_and_tried_once_more(lab_kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boot_that_hangs_is_tried_once_more_and_a_vm_closed_under_a_command_ends_it_with_an_error(
+    lab_kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(vm_module, "BOOT_LIMITS", (0.1, 120.0))
     with OuterVm(name="retried", memory_mib=1024) as vm:
         assert vm.early_hangs == 1
         assert vm.run(["true"]).rc == 0
+        process = vm.spawn(["cat"])
+    with pytest.raises(HarnessError):
+        process.wait()
 
 
 @pytest.mark.lab
@@ -160,11 +165,3 @@ def test_boot_that_hangs_twice_raises(lab_kernel: Kernel, monkeypatch: pytest.Mo
     monkeypatch.setattr(vm_module, "BOOT_LIMITS", (0.1, 0.1))
     with pytest.raises(HarnessTimeout, match="did not come up"), OuterVm(name="hanging", memory_mib=1024):
         pass
-
-
-@pytest.mark.lab
-def test_vm_closed_under_a_running_command_ends_it_with_an_error(lab_kernel: Kernel) -> None:
-    with OuterVm(name="closed", memory_mib=1024) as vm:
-        process = vm.spawn(["cat"])
-    with pytest.raises(HarnessError):
-        process.wait()

@@ -1,7 +1,7 @@
 """Fights over the eventfds that acrn-dm shares with other processes, and measures how its guest answers meanwhile.
 
-``python -m tests.lab.vhost.fighting_peer PORT SECONDS WORD...``: PORT is the socket of a port whose guest repeats each
-line; the processes are those whose command lines have a WORD, acrn-dm's being the first. Prints one JSON object: see
+``python -m tests.lab.vhost.fighting_peer PORT SECONDS PID WORD...``: PORT is the socket of a port whose guest repeats
+each line; PID is acrn-dm's, the other processes are those whose command lines have a WORD. Prints one JSON object: see
 Result. Runs in the outer VM.
 
 Fought over are the kicks: a peer may fail its device by the error eventfd and interrupt its guest as often as it
@@ -158,10 +158,9 @@ def measure(path: str, seconds: float) -> list[float]:
 
 
 def main() -> int:
-    path, seconds, *words = sys.argv[1:]
-    (ours,), *found = ([*processes(word)] for word in words)
-    others = [*itertools.chain(*found)]
-    fds = kicks(ours, others)
+    path, seconds, ours, *words = sys.argv[1:]
+    others = [*itertools.chain.from_iterable(map(processes, words))]
+    fds = kicks(int(ours), others)
     measure(path, 1.0)  # the guest is up
     fighter = Fighter(fds, others)
     fighter.start()

@@ -5,29 +5,26 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
-import attrs
 import pytest
 
-from acrn_dm.testing.guest.inner.shell import GuestShell
-from acrn_dm.testing.guest.kernels.debian import Kernel
-from acrn_dm.testing.guest.outer.channel import GuestProcess
+from acrn_dm.testing.guest.guests import environment
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.demo import places, vmm
 from lab.demo.log import Log
 from lab.demo.run import demonstrate
-from lab.paths import LAB, ROOT, empty_scratch
-from tests.lab.vhost.vhost_scene import gauged
+from lab.paths import ROOT, empty_scratch
+from tests.lab.stemmed import Stemmed, in_stem
+from tests.lab.vhost.conftest import SECOND
+from tests.lab.vhost.user_scene import DAEMON, DISK_MIB, EXPORTER, PORT, Backends, storage_daemon
+from tests.lab.vhost.vhost_scene import Scene
 
 pytestmark = pytest.mark.lab
 
-DISK, CONSOLE, PORT, IMAGE = "/run/lab-disk.sock", "/run/lab-console.sock", "/run/lab-port.sock", "/run/lab-disk.img"
-SECOND = "/run/lab-second.sock"  # a port that acrn-dm serves itself
 FIGHT_S = 8
 DEMO_DISK = "/run/demo-disk.sock"
-DISK_MIB, WRITE_MIB = 32, 16
+WRITE_MIB = 16
 CONSOLE_MIB = 10
 # Takes everything that the guest sends, says what it was, and sends it back.
 MIRROR = """
@@ -45,59 +42,10 @@ with socket.socket(socket.AF_UNIX) as port:
 """
 
 
-@attrs.define(eq=False)
-class Scene:
-    """A guest, and the process that has its disk."""
-
-    vm: OuterVm
-    shell: GuestShell
-    disk: GuestProcess
-
-    def digest_of(self, skip_mib: int, mib: int) -> str:
-        """Of a part of the disk, as the guest reads it from the device."""
-        command = f"dd if=/dev/vda bs=1M skip={skip_mib} count={mib} iflag=direct 2> /dev/null | sha256sum"
-        return self.shell.run(command, 120).split()[0]
-
-    def replace_daemon(self) -> None:
-        """Kill the disk's process; the next one finds what it owed."""
-        self.disk.signal(signal.SIGKILL)
-        self.disk.wait(20)
-        self.vm.run(f"rm -f {DISK}")
-        self.disk = storage_daemon(self.vm)
-
-    def image_digest(self, skip_mib: int, mib: int) -> str:
-        """Of the same part of the image behind it."""
-        command = f"dd if={IMAGE} bs=1M skip={skip_mib} count={mib} 2> /dev/null | sha256sum"
-        return self.vm.run(command).stdout.split()[0]
-
-
-def storage_daemon(vm: OuterVm, image: str = IMAGE, socket: str = DISK) -> GuestProcess:
-    export = f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},writable=on"
-    blockdev = f"driver=file,node-name=disk,filename={image}"
-    return vm.spawn(["qemu-storage-daemon", "--blockdev", blockdev, "--export", export])
-
-
-@pytest.fixture(scope="module")
-def scene(lab: OuterVm, lab_kernel: Kernel) -> Iterator[Scene]:
-    scratch = LAB / "vhost-user"
-    scratch.mkdir(parents=True, exist_ok=True)
-    lab.run(f"dd if=/dev/urandom of={IMAGE} bs=1M count={DISK_MIB}")
-    disk = storage_daemon(lab)
-    program = [sys.executable, "-m", "acrn_dm.export.cli", "console", f"--socket-path={CONSOLE}"]
-    console = lab.spawn([*program, f"socket:bulk={PORT}:server"], cwd=ROOT)
-    result = lab.run(f"until [ -S {DISK} ] && [ -S {CONSOLE} ] && [ -S {PORT} ]; do sleep 0.2; done", timeout=30)
-    assert result.rc == 0, disk.stderr + console.stderr
-    arguments = ["-m", "256M", "-s", f"3,virtio-blk,vhost-user={DISK}", "-s", f"4,virtio-console,vhost-user={CONSOLE}"]
-    arguments += ["-s", f"5,virtio-console,socket:second={SECOND}"]
-    shell = GuestShell(lab, lab_kernel, scratch, arguments, program=gauged(scratch / "gauge"))
-    scene = Scene(lab, shell, disk)
-    yield scene
-    assert shell.power_off() == 0
-    console.signal(signal.SIGTERM)
-    assert console.wait(20).rc == 0, console.stderr
-    scene.disk.signal(signal.SIGTERM)
-    scene.disk.wait(20)
-    lab.run(f"rm -f {IMAGE} {DISK}")
+def digest_of(scene: Scene, skip_mib: int, mib: int) -> str:
+    """Of a part of the disk, as the guest reads it from the device."""
+    command = f"dd if=/dev/vda bs=1M skip={skip_mib} count={mib} iflag=direct 2> /dev/null | sha256sum"
+    return scene.shell.run(command, 120).split()[0]
 
 
 def test_everything_that_the_demonstration_shows_works_over_the_daemons_disk(
@@ -107,30 +55,35 @@ def test_everything_that_the_demonstration_shows_works_over_the_daemons_disk(
 
     @contextmanager
     def served(disk: Path) -> Iterator[places.Place]:
-        with places.in_outer_vm(lab, log, disk) as (image, drive):
+        with in_stem(lab, log, disk, environment()) as (image, drive):
             daemon = storage_daemon(lab, image, DEMO_DISK)
             assert lab.run(f"until [ -S {DEMO_DISK} ]; do sleep 0.2; done", timeout=30).rc == 0
             yield image, drive
             daemon.signal(signal.SIGTERM)
             assert daemon.wait(20).rc == 0, daemon.stderr
 
+    def command(machine: vmm.Machine) -> list[str]:
+        return [sys.executable, "-m", "acrn_dm", *vmm.command("acrn-dm", machine)[1:]]
+
     scratch = empty_scratch("vhost-user", request.node.name)
-    demonstrate(log, scratch, served, partial(vmm.command, "acrn-dm"), medium=f"vhost-user={DEMO_DISK}")
+    demonstrate(log, scratch, served, command, medium=f"vhost-user={DEMO_DISK}")
     assert log.failures() == {}
 
 
-def test_guest_reads_the_daemons_disk(scene: Scene) -> None:
+def test_guest_reads_the_daemons_disk(scene: Scene, backends: Backends) -> None:
     assert scene.shell.run("cat /sys/block/vda/size") == str(DISK_MIB * 2048)
-    assert scene.digest_of(0, DISK_MIB) == scene.image_digest(0, DISK_MIB)
+    assert digest_of(scene, 0, DISK_MIB) == backends.image_digest(0, DISK_MIB)
 
 
-def test_what_the_guest_flushed_is_in_the_image_though_the_daemon_was_killed_meanwhile(scene: Scene) -> None:
+def test_what_the_guest_flushed_is_in_the_image_though_the_daemon_was_killed_meanwhile(
+    scene: Scene, backends: Backends
+) -> None:
     write = f"dd if=/dev/urandom of=/dev/vda bs=1M count={WRITE_MIB} seek={WRITE_MIB} conv=notrunc,fsync 2> /tmp/dd"
     scene.shell.run(f"({write}; echo $? > /tmp/done) &")
     scene.shell.run("until [ $(awk '{ print $7 }' /sys/block/vda/stat) -gt 0 ]; do usleep 1000; done")
-    scene.replace_daemon()
+    backends.replace_daemon()
     assert scene.shell.run("until [ -e /tmp/done ]; do usleep 50000; done; cat /tmp/done", 120) == "0"
-    assert scene.digest_of(WRITE_MIB, WRITE_MIB) == scene.image_digest(WRITE_MIB, WRITE_MIB)
+    assert digest_of(scene, WRITE_MIB, WRITE_MIB) == backends.image_digest(WRITE_MIB, WRITE_MIB)
 
 
 def test_10_mb_each_way_over_our_console_backend(scene: Scene) -> None:
@@ -146,7 +99,9 @@ def test_10_mb_each_way_over_our_console_backend(scene: Scene) -> None:
     mirror.signal(signal.SIGTERM)
 
 
-def test_second_port_answers_within_a_second_while_a_peer_fights_over_its_kicks(scene: Scene) -> None:
+def test_second_port_answers_within_a_second_while_a_peer_fights_over_its_kicks(
+    scene: Scene, backends: Backends
+) -> None:
     """The disk's, whose requests are relayed, and the console's; both have work meanwhile."""
     scene.shell.run("until second=$(port_named second) && bulk=$(port_named bulk); do usleep 50000; done")
     repeat = "while :; do if read -r line <&5; then echo $line >&5; else usleep 20000; fi; done"
@@ -158,10 +113,9 @@ def test_second_port_answers_within_a_second_while_a_peer_fights_over_its_kicks(
         scene.shell.run(f"({on} dd if=/dev/vda of=/dev/null bs=4k count=1000 iflag=direct; done) > /dev/null 2>&1 &")
     # Opened once: the driver spins until the device has taken each control message.
     scene.shell.run(f"(exec 6> $bulk; {on} echo text >&6; usleep 10000; done) > /dev/null 2>&1 &")
-    words = ["tests.lab.vhost.gauge", "qemu-storage-daemon", "acrn_dm.export.cli"]
-    done = scene.vm.run(
-        [sys.executable, "-m", "tests.lab.vhost.fighting_peer", SECOND, str(FIGHT_S), *words], cwd=ROOT, timeout=120
-    )
+    words = [str(scene.sample().pid), DAEMON, EXPORTER]
+    program = [sys.executable, "-m", "tests.lab.vhost.fighting_peer", SECOND, str(FIGHT_S), *words]
+    done = Stemmed(scene.vm).spawn(program, cwd=ROOT).wait(120)
     assert done.rc == 0, done.stderr
     result = json.loads(done.stdout)
     print(result)
@@ -170,7 +124,7 @@ def test_second_port_answers_within_a_second_while_a_peer_fights_over_its_kicks(
     assert result["answers"] > 5 * FIGHT_S
     assert result["slowest"] < 1.0
     scene.shell.run("touch /tmp/stop")
-    scene.replace_daemon()  # which has lost kicks in the fight
+    backends.replace_daemon()  # which has lost kicks in the fight
     reader.signal(signal.SIGTERM)
-    assert scene.digest_of(0, DISK_MIB) == scene.image_digest(0, DISK_MIB)
+    assert digest_of(scene, 0, DISK_MIB) == backends.image_digest(0, DISK_MIB)
     assert "helper threads" not in scene.shell.process.stderr

@@ -1,34 +1,54 @@
 """A guest in the lab with a card on kernel vhost, and what watches it: the device model's gauge and kernel probes."""
 
+import contextlib
 import itertools
 import json
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from acrn_dm.testing.guest.inner.shell import GuestShell
+from acrn_dm.testing.guest.inner.shell import CONSOLE_SLOT, SERIAL_PORT, GuestShell
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import LAB
+from tests.lab.stemmed import Stemmed
 
-TAP, HOST, GUEST = "labvhost0", "198.51.100.5", "198.51.100.6"
 PROGRAMS = ["iperf3", "ethtool", "socat"]
+VSOCK_MODULES = ["vmw_vsock_virtio_transport"]
 TRAFFIC_S = 10
+CARD_SLOT = CONSOLE_SLOT + 1
 # Inside the kernel: where KVM answers a guest's write with an eventfd, and an eventfd with an interrupt.
 PROBES = {"kick": "kvm:ioeventfd_write", "call": "kvm:irqfd_wakeup"}
 TRACING = "/sys/kernel/tracing"
+
+
+@attrs.frozen
+class Link:
+    """A tap of the outer VM and the guest's card on it."""
+
+    tap: str
+    host: str
+    guest: str
+    card: str = "eth0"
+    made_with: str = ""  # a word for ``ip tuntap add``
+
+
+ONE_PAIR = Link("labvhost0", "198.51.100.5", "198.51.100.6")
+TWO_PAIRS = Link("labvhost1", "198.51.100.9", "198.51.100.10", "eth1", "multi_queue")
+ALONE = Link("labvhost2", "198.51.100.13", "198.51.100.14")
 
 
 @attrs.frozen(kw_only=True)
 class Sample:
     """What the device model had done itself so far; see ``gauge``."""
 
+    pid: int
     at: float
     threads: dict[str, int]
     notify: int = 0
@@ -45,9 +65,9 @@ class Scene:
     shell: GuestShell
     gauge: Path
 
-    def connect(self) -> None:
+    def connect(self, link: Link = ONE_PAIR) -> None:
         """Give the guest's card its address."""
-        self.shell.run(f"ip link set eth0 up && ip address add {GUEST}/30 dev eth0")
+        self.shell.run(f"ip link set {link.card} up && ip address add {link.guest}/30 dev {link.card}")
 
     def sample(self) -> Sample:
         """Ask the device model."""
@@ -68,12 +88,12 @@ class Scene:
         words = self.shell.run(f"grep {name} /proc/interrupts").split()[1:]
         return [int(word) for word in itertools.takewhile(str.isdigit, words)]
 
-    def ping(self, count: int = 5) -> str:
-        return self.shell.run(f"ping -c {count} -i 0.2 -W 2 {HOST} | grep received")
+    def ping(self, count: int = 5, link: Link = ONE_PAIR) -> str:
+        return self.shell.run(f"ping -c {count} -i 0.2 -W 2 {link.host} | grep received")
 
-    def iperf(self, *arguments: str, seconds: int = TRAFFIC_S) -> dict[str, Any]:
+    def iperf(self, *arguments: str, seconds: int = TRAFFIC_S, link: Link = ONE_PAIR) -> dict[str, Any]:
         """Traffic from the guest's side; iperf3's report."""
-        command = f"iperf3 -c {HOST} -t {seconds} -J {' '.join(arguments)}"
+        command = f"iperf3 -c {link.host} -t {seconds} -J {' '.join(arguments)}"
         return dict(json.loads(self.shell.run(command, seconds + 60)))
 
     def _rows(self) -> list[dict[str, Any]]:
@@ -112,29 +132,52 @@ def gauged(gauge: Path) -> list[str]:
 
 
 @contextmanager
+def linked(vm: OuterVm, link: Link) -> Iterator[None]:
+    """The tap, and an iperf3 server on it."""
+    made = f"ip tuntap add dev {link.tap} mode tap {link.made_with} && ip address add {link.host}/30 dev {link.tap}"
+    vm.run(f"{made} && ip link set {link.tap} up")
+    server = vm.spawn(["iperf3", "-s", "-B", link.host])
+    yield
+    server.signal(signal.SIGTERM)
+    left = vm.run(f"ethtool -k {link.tap}; ip link delete {link.tap}").stdout
+    for offload in ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation"):
+        assert f"{offload}: off" in left, f"the tap is left with the guest's offloads: {left}"
+
+
+@contextmanager
 def stage(
     vm: OuterVm,
     kernel: Kernel,
-    card: str,
+    links: Mapping[Link, str],
     *arguments: str,
-    tap: str = "",
     append: str = "",
     modules: Sequence[str] = (),
+    port: int = SERIAL_PORT,
 ) -> Iterator[Scene]:
-    """A tap (made with the word *tap*), an iperf3 server on it, and a guest whose card on it has the options *card*."""
-    scratch = LAB / "vhost"
+    """A guest with a card on each of *links*, with the options that stand there."""
+    scratch = LAB / "vhost" / next(iter(links)).tap
     scratch.mkdir(parents=True, exist_ok=True)
-    vm.run(f"ip tuntap add dev {TAP} mode tap {tap} && ip address add {HOST}/30 dev {TAP} && ip link set {TAP} up")
-    server = vm.spawn(["iperf3", "-s", "-B", HOST])
-    argv = ["--cpus", "2", "-m", "512M", "-s", f"3,virtio-net,tap={TAP},{card}", *arguments]
+    slots = enumerate(links.items(), CARD_SLOT)
+    argv = ["--cpus", "2", "-m", "512M"]
+    argv += [word for n, (link, card) in slots for word in ("-s", f"{n},virtio-net,tap={link.tap},{card}")]
     gauge = scratch / "gauge"
     program = gauged(gauge)
-    shell = GuestShell(vm, kernel, scratch, argv, modules=modules, programs=PROGRAMS, append=append, program=program)
-    scene = Scene(vm, shell, gauge)
-    scene.connect()
-    yield scene
-    assert shell.power_off() == 0, shell.process.stderr
-    server.signal(signal.SIGTERM)
-    left = vm.run(f"ethtool -k {TAP}; ip link delete {TAP}").stdout
-    for offload in ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation"):
-        assert f"{offload}: off" in left, f"the tap is left with the guest's offloads: {left}"
+    with contextlib.ExitStack() as stack:
+        for link in links:
+            stack.enter_context(linked(vm, link))
+        shell = GuestShell(
+            Stemmed(vm),
+            kernel,
+            scratch,
+            [*argv, *arguments],
+            modules=modules,
+            programs=PROGRAMS,
+            append=append,
+            program=program,
+            port=port,
+        )
+        scene = Scene(vm, shell, gauge)
+        for link in links:
+            scene.connect(link)
+        yield scene
+        assert shell.power_off() == 0, shell.process.stderr

@@ -1,7 +1,5 @@
 """The network of the built-in card: taps that are played, with a kernel's steering among their queues."""
 
-import errno
-import os
 import socket
 import zlib
 from collections import deque
@@ -14,6 +12,7 @@ from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.testing.conformance.outside.world import Frame, Network
 from acrn_dm.testing.conformance.subject import SLOT
 from acrn_dm.testing.machine import SimMachine
+from acrn_dm.virtio.pci.transport import VirtioPci
 
 HEADER = 10  # what a packet header has at least; its length is the card's to choose
 MAX_SENT = 1024  # frames that are remembered while nobody looks
@@ -29,7 +28,6 @@ class _Queue(PacketFile):
         super().__init__(near.detach(), headers)
         self.header_bytes = HEADER
         self.attached = True
-        self.gone = False
         self.sent: deque[bytes] = deque(maxlen=MAX_SENT)
 
     def configure(self, *, header_bytes: int, offloads: int) -> None:
@@ -43,8 +41,6 @@ class _Queue(PacketFile):
         return True
 
     def read(self, buffer: memoryview) -> int | None:
-        if self.gone:
-            raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
         return super().read(buffer)
 
     def close(self) -> None:
@@ -66,6 +62,7 @@ class TapNetwork(Network):
         self._queues: list[_Queue] = []
         self._flows: dict[bytes, _Queue] = {}  # what was sent where, by the answer's addresses
         self._seen: deque[Frame] = deque()
+        self._function: VirtioPci[NetDevice] | None = None
 
     def build(self, machine: SimMachine) -> NetDevice:
         """Put the card into its slot; its network is this from now on."""
@@ -79,8 +76,8 @@ class TapNetwork(Network):
         def create(context: DeviceContext) -> NetDevice:
             return NetDevice(NetConfig.from_string(self.options), context, open_queue)
 
-        function = machine.add(create, slot=SLOT)
-        return function.device
+        self._function = machine.add(create, slot=SLOT)
+        return self._function.device
 
     def deliver(self, frame: bytes) -> None:
         """To the queue that the flow was last sent on; a new flow goes where its addresses hash to."""
@@ -106,12 +103,15 @@ class TapNetwork(Network):
         return len(self._seen) > before
 
     def set_link(self, up: bool) -> None:
-        """An interface that is deleted takes the link down; it does not come back, so *up* is not applicable."""
-        if up:
-            super().set_link(up)
-        for queue in self._queues:
-            queue.gone = True
-            queue.peer.send(bytes(60))
+        """As a manager does, by command."""
+        assert self._function is not None
+        with self._function.lock:
+            self._function.device.set_link(up)
+
+    def ask_for_announcement(self) -> None:
+        """A card that finds itself on the network again asks for one."""
+        self.set_link(False)
+        self.set_link(True)
 
     def _put(self, header: bytes, frame: bytes) -> None:
         self._collect()

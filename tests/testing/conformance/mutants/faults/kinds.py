@@ -48,8 +48,8 @@ FAULTS = (
     fault(
         f"{NET}.control",
         "commands that nobody knows are acknowledged",
-        "        if request is None:\n            self._acknowledge(False)\n",
-        "        if request is None:\n            self._acknowledge(True)\n",
+        "request.command.value[3]:\n            self._acknowledge(False)\n",
+        "request.command.value[3]:\n            self._acknowledge(True)\n",
         ("d.net.ctrl.format",),
         how="net pairs",
     ),

@@ -1,0 +1,3 @@
+from acrn_dm import Plane
+
+class RngPlane(Plane): ...

@@ -1,0 +1,89 @@
+"""Planes on a loop that looks before it sleeps (``poll_us``): bounded, adaptive, and no kick is lost at its end."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from acrn_dm.testing import SimMachine, VirtioDriver
+from acrn_dm.testing.native._echo_plane import EchoPlane
+from acrn_dm.virtio.queue import Queue
+from tests.patience import comes_true
+from tests.virtio.parts import SLOT, Echo
+
+LIMIT_NS = 2_000_000
+
+
+class Native(Echo):
+    def plane(self, features: int, queue: Queue) -> EchoPlane | None:
+        return EchoPlane() if queue.index == 0 else None
+
+
+@pytest.fixture
+def driver() -> Iterator[VirtioDriver]:
+    """Of a device whose loop has a thread."""
+    with SimMachine() as machine:
+        machine.add(Native, slot=SLOT)
+        driver = machine.driver(SLOT)
+        machine.io_loop("io").poll.poll_limit = LIMIT_NS
+        driver.start(1 << 29)
+        machine.io_loop("io").start()
+        yield driver
+        machine.io_loop("io").stop()
+
+
+def test_loop_does_not_poll_unless_told() -> None:
+    with SimMachine() as machine:
+        machine.add(Native, slot=SLOT)
+        driver = machine.driver(SLOT)
+        driver.start()
+        loop = machine.io_loop("io")
+        loop.start()
+        for _ in range(20):
+            echo(driver)
+        loop.stop()
+        assert (loop.poll.poll_limit, loop.poll.found) == (0, 0)
+
+
+def echo(driver: VirtioDriver) -> None:
+    """One chain there and back, with a kick if the device wants one."""
+    queue = driver.queue(0)
+    queue.send([b"ab"], [2])
+    queue.kick()
+    deadline = time.monotonic() + 10
+    while not queue.completed():
+        assert time.monotonic() < deadline, "a chain came back"
+
+
+def test_chains_are_found_without_kicks_while_the_loop_polls(driver: VirtioDriver) -> None:
+    loop = driver.machine.io_loop("io")  # type: ignore[attr-defined]
+    for _ in range(200):
+        echo(driver)
+    counts = driver.machine.queue_counts(SLOT, 0)  # type: ignore[attr-defined]
+    assert counts.returned == 200
+    assert loop.poll.found > 0
+    assert counts.kicks < 200
+
+
+def test_polling_ends_and_no_chain_is_lost_at_its_end(driver: VirtioDriver) -> None:
+    loop = driver.machine.io_loop("io")  # type: ignore[attr-defined]
+    for pause in (0.0, 0.001, 0.002, 0.003, 0.01):
+        for _ in range(3):
+            echo(driver)
+            time.sleep(pause)  # before, about, and after the moment at which the loop gives up looking
+    waits = loop.poll.waits
+    time.sleep(0.05)
+    assert loop.poll.waits - waits < 3  # it sleeps
+
+
+def test_loop_that_polls_lets_others_hold_it_and_stops(driver: VirtioDriver) -> None:
+    loop = driver.machine.io_loop("io")  # type: ignore[attr-defined]
+    loop.poll.poll_limit = 20_000_000
+    for _ in range(20):
+        echo(driver)
+    for _ in range(5):
+        before = time.monotonic()
+        with loop.held():
+            assert time.monotonic() - before < 5.0
+    driver.reset()
+    assert comes_true(lambda: driver.status == 0)

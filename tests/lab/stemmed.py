@@ -1,0 +1,57 @@
+"""The outer VM where Python's programs are forks of a process that has acrn-dm's modules, for tests to which the start
+is not the subject: see ``acrn_dm.testing.guest.outer.stem``.
+"""
+
+import importlib.metadata
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from acrn_dm.contract.plugins import BUILTINS
+from acrn_dm.testing.guest.guests import environment
+from acrn_dm.testing.guest.outer.channel import GuestProcess
+from acrn_dm.testing.guest.outer.vm import OuterVm
+from acrn_dm.testing.guest.process import Command
+from lab.demo import places
+from lab.demo.log import Log
+from lab.paths import ROOT
+
+
+def stem() -> list[str]:
+    """What acrn-dm has imported when it boots a machine. It is executed, not forked, where its start is the subject: in
+    the demonstration itself and by some launch lines.
+    """
+    installed = [entry.module for entry in importlib.metadata.entry_points(group="acrn_dm")]
+    return ["acrn_dm.cli.app", "acrn_dm.machine.build", *BUILTINS.values(), *installed]
+
+
+@attrs.frozen
+class Stemmed:
+    """The outer VM as a place. All programs have one environment, so that one stem does."""
+
+    vm: OuterVm
+
+    def spawn(
+        self, command: Command, *, cwd: str | Path | None = None, env: Mapping[str, str] | None = None
+    ) -> GuestProcess:
+        """As the outer VM's."""
+        if isinstance(command, str) or list(command[:2]) != [sys.executable, "-m"]:
+            return self.vm.spawn(command, cwd=cwd, env=env)
+        return self.vm.spawn(command, cwd=cwd, env={**environment(), **(env or {})}, stem=stem())
+
+
+@contextmanager
+def in_stem(vm: OuterVm, log: Log, disk: Path, env: Mapping[str, str] | None = None) -> Iterator[places.Place]:
+    """The place of a demonstration whose driver and acrn-dm are forks; see ``forked_demo``."""
+
+    def drive(argv: list[str]) -> int:
+        program = [sys.executable, "-m", "tests.lab.forked_demo", argv[-1]]
+        process = vm.spawn(program, cwd=ROOT, env=env, stem=stem(), on_output=log.events)
+        process.close_stdin()
+        return process.wait(places.LIMIT).rc
+
+    with places.in_outer_vm(vm, log, disk) as (copy, _):
+        yield copy, drive
