@@ -9,7 +9,7 @@ FAULTS = (
     fault(
         CORE,
         "any queue size is taken",
-        "queue is not None and is_queue_size(value) and value <= queue.max_size",
+        "queue is not None and ring_format(self.driver_features).takes_size(value) and value <= queue.max_size",
         "queue is not None and value <= queue.max_size",
         ("pci.common.queue_size.pow2",),
     ),
