@@ -55,7 +55,7 @@ cdef class BlkPlane(Plane):
         self.counted = 0
 
     def drain(self, double seconds):
-        """Wait until nothing is in flight here, and show the answers; false if that takes longer. With the loop held."""
+        """Wait until nothing is in flight, and show the answers; false if that takes longer. With the loop held."""
         idle = self.service.drain(seconds)
         self.flush()
         self.count()

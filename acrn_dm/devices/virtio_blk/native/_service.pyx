@@ -9,7 +9,7 @@ A batch costs one look at the file's length, before its writes and after its rea
 the engine. Flushes that wait while one is under way share the next one.
 """
 
-from acrn_dm._fastring cimport Chain, FrChain, FrVirtqueue, MemoryMap, RingBase, new_chain, vq_push
+from acrn_dm._fastring cimport Chain, FrChain, FrVirtqueue, RingBase, new_chain, vq_push
 from acrn_dm.devices.virtio_blk.image._standing cimport (
     blk_changes, blk_durable_failed, blk_synced, blk_try_sync, blk_whole,
 )
@@ -182,7 +182,8 @@ cdef class BlkService:
             self.looked = True
             blk_whole(self.known)
         cdef bint here = self.in_memory and task.left <= AT_ONCE and task.n_iov <= BLK_IOV_MAX
-        if self.known.cut or (not here and self.needs_bounce(task)) or (self.durable and self.known.changes != self.known.stable):
+        cdef bint waits = self.durable and self.known.changes != self.known.stable
+        if self.known.cut or waits or (not here and self.needs_bounce(task)):
             self.hand(task, 0)  # with earlier writes waiting, a flush has to follow: one that means those, too
             return
         task.io.kind, task.io.durable = BLK_IO_WRITE, self.durable
