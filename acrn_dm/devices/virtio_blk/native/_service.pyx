@@ -407,11 +407,6 @@ cdef class BlkService:
             task = tasks_take(&self.handed)
         return taken
 
-    @property
-    def has_handed(self):
-        """Whether ``take_handed`` has something."""
-        return self.handed.first != NULL
-
     def cancel(self):
         """Nobody wants the answers any more; does not wait. Nothing else of this object runs then or later."""
         if self.cancelled:
