@@ -99,12 +99,15 @@ def echo(driver: VirtioDriver) -> None:
 
 def test_chains_are_found_without_kicks_while_the_loop_polls(driver: VirtioDriver) -> None:
     loop = driver.machine.io_loop("io")  # type: ignore[attr-defined]
-    for _ in range(200):
-        echo(driver)
-    counts = driver.machine.queue_counts(SLOT, 0)  # type: ignore[attr-defined]
-    assert counts.returned == 200
-    assert loop.poll.found > 0
-    assert counts.kicks < 200
+    loop.poll.poll_limit = 50_000_000  # however busy the machine is, the next chain comes within that
+
+    def without_a_kick() -> bool:
+        for _ in range(10):
+            echo(driver)
+        counts = driver.machine.queue_counts(SLOT, 0)  # type: ignore[attr-defined]
+        return bool(loop.poll.found > 0 and counts.kicks < counts.returned)
+
+    assert comes_true(without_a_kick)
 
 
 def test_polling_ends_and_no_chain_is_lost_at_its_end(driver: VirtioDriver) -> None:

@@ -136,6 +136,10 @@ def test_requests_pass_without_python(peer: Peer, driver: VirtioDriver, monkeypa
 
     monkeypatch.setattr(user_relay.Relay, "handle_queue", never)
     heads = send(driver, 2)
+    kick_fd = [r for r in peer.seen if r.code == Request.SET_VRING_KICK and r.payload[0] == 0][-1].fds[0]
+    os.eventfd_read(kick_fd)
+    send(driver, 1)
+    assert os.eventfd_read(kick_fd) == 1
     Shadow.of(peer).answer(0, heads[0], 1)
     driver.machine.settle()
     assert len(driver.queue(0).completed()) == 1
