@@ -17,7 +17,7 @@ from acrn_dm.ring.native._memory cimport (
     FR_MAX_REGIONS, FrMemory, FrRegion, FrSegment, MemoryMap, fr_in_ram, fr_translate,
 )
 from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrPacked, FrRing, FrVirtqueue
-from acrn_dm.ring.native._ring cimport PackedRing, SplitRing
+from acrn_dm.ring.native._ring cimport NativeRing, PackedRing, SplitRing
 from acrn_dm.ring.native._status cimport (
     FR_E_ADDRESS, FR_E_AVAIL_JUMP, FR_E_HEAD, FR_E_ID_IN_FLIGHT, FR_E_IN_FLIGHT, FR_E_INDIRECT_ADDRESS,
     FR_E_INDIRECT_LEN, FR_E_INDIRECT_LIST, FR_E_INDIRECT_NESTED, FR_E_INDIRECT_NEXT, FR_E_INDIRECT_OFF, FR_E_NEXT,

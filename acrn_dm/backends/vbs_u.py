@@ -95,6 +95,7 @@ class QueueServer:
 class VbsU(Backend):
     """The backend of one device in this process."""
 
+    packed_by_default = True
     polls = True
 
     def __init__(self, device: VirtioDevice) -> None:

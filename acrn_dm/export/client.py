@@ -170,7 +170,7 @@ class Client:
     def set_vring_num(self, message: Message) -> None:
         """SET_VRING_NUM."""
         index, size = message.fields(payload.VRING_STATE)
-        self._rings.stopped(index).set_size(size)
+        self._rings.stopped(index).set_size(size, ring_format(self._rings.features))
 
     def set_vring_addr(self, message: Message) -> None:
         """SET_VRING_ADDR. They are looked up when the ring starts: memory may come later."""
@@ -193,7 +193,8 @@ class Client:
         self._rings.stop()
         vring = self._rings.ring(index)
         vring.set_kick(-1)
-        return payload.VRING_STATE.pack(index, vring.position.base)
+        position = vring.position or ring_format(self._rings.features).start
+        return payload.VRING_STATE.pack(index, position.base)
 
     def set_vring_kick(self, message: Message) -> None:
         """SET_VRING_KICK starts the ring."""

@@ -18,10 +18,12 @@ from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.contract.resources import Resources
 from acrn_dm.export.client_memory import ClientMemory
 from acrn_dm.export.vring import ClientKick, Vring
+from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio import features
 from acrn_dm.virtio.backend import Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.switches import packed_offered
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,8 @@ class ExportedDevice:
     @property
     def features(self) -> int:
         """What clients are offered, without vhost-user's own bit."""
-        return self.device.features | features.OFFERED_BY_TRANSPORT
+        ours = features.OFFERED_BY_TRANSPORT | packed_offered(VbsU.packed_by_default, self.device.context.switches)
+        return self.device.features | ours
 
     def open(self) -> None:
         """Open the device's own files. Raises ConfigError or HostError."""
@@ -103,7 +106,7 @@ class ExportedDevice:
                 used=memory.guest_address(vring.used),
                 kick=ClientKick(vring.kick_fd),
                 call=vring.call,
-                position=vring.position,
+                position=vring.position or ring_format(negotiated).start,
             )
             for vring in vrings
         )

@@ -9,8 +9,8 @@ import attrs
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.events.eventfd import signal
 from acrn_dm.base.events.ioloop import IoLoop
-from acrn_dm.ring.layout import is_queue_size
 from acrn_dm.ring.position import RingPosition
+from acrn_dm.ring.ring import RingFormat
 
 EVENTFD = "anon_inode:[eventfd]"
 
@@ -61,7 +61,7 @@ class Vring:
     desc: int | None = attrs.field(default=None, init=False)
     avail: int = attrs.field(default=0, init=False)
     used: int = attrs.field(default=0, init=False)
-    position: RingPosition = attrs.field(factory=RingPosition, init=False)
+    position: RingPosition | None = attrs.field(default=None, init=False)  # None: the client has not said
     stopped_at: RingPosition | None = attrs.field(default=None, init=False)  # for the driver that there is now
     enabled: bool = attrs.field(default=False, init=False)
     kick_fd: int = attrs.field(default=-1, init=False)
@@ -76,10 +76,10 @@ class Vring:
         """SET_VRING_KICK starts a ring, GET_VRING_BASE stops it."""
         return self.kick_fd >= 0 and self.desc is not None
 
-    def set_size(self, size: int) -> None:
-        """SET_VRING_NUM. Raises PeerError."""
-        if not is_queue_size(size) or size > self.max_size:
-            raise PeerError(f"ring {self.index} of {size} entries; a power of two up to {self.max_size} is possible")
+    def set_size(self, size: int, form: RingFormat) -> None:
+        """SET_VRING_NUM. Raises PeerError for one that rings of the format *form* can't have, or past the maximum."""
+        if not form.takes_size(size) or size > self.max_size:
+            raise PeerError(f"ring {self.index} of {size} entries; {form.sizes} up to {self.max_size} is possible")
         self.size = size
 
     def set_kick(self, fd: int) -> None:
@@ -102,7 +102,7 @@ class Vring:
     def reset(self) -> None:
         """As if the client had never set it up; its eventfds are closed. Idempotent."""
         self.size, self.desc, self.avail, self.used = self.max_size, None, 0, 0
-        self.position, self.stopped_at, self.enabled = RingPosition(), None, False
+        self.position, self.stopped_at, self.enabled = None, None, False
         self.set_kick(-1)
         self.set_err(-1)
         self.call.replace(-1)

@@ -120,6 +120,7 @@ class RingFormat(Protocol):
     """A ring format, as ``factory.ring_format`` chooses it by what was negotiated."""
 
     start: RingPosition  # of a ring that nobody has used
+    sizes: str  # which ones there are, for messages
 
     def takes_size(self, size: int) -> bool:
         """Whether a queue can have *size* descriptors."""

@@ -17,6 +17,7 @@ class SplitFormat:
     """``RingFormat`` of split rings."""
 
     start = RingPosition()
+    sizes = "a power of two"
 
     def takes_size(self, size: int) -> bool:
         """A power of two up to 32768 (2.7)."""

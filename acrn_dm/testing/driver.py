@@ -18,7 +18,7 @@ from acrn_dm.testing.register_access import NO_VECTOR, ModernRegisters, Register
 from acrn_dm.virtio.features import MANDATORY
 
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
-INDIRECT_DESC, EVENT_IDX, VERSION_1, RING_RESET = 1 << 28, 1 << 29, 1 << 32, 1 << 40
+INDIRECT_DESC, EVENT_IDX, VERSION_1, PACKED, RING_RESET = 1 << 28, 1 << 29, 1 << 32, 1 << 34, 1 << 40
 IN_ORDER, NOTIFICATION_DATA, NOTIF_CONFIG_DATA = 1 << 35, 1 << 38, 1 << 39
 CONFIG_VECTOR = 0
 RESET_S = 10.0  # a device's reset may take until its host is done
@@ -190,14 +190,15 @@ class VirtioDriver:
         self.features = 0
 
     def negotiate(self, features: int | None = None) -> int:
-        """Steps 1 to 6 of 3.1.1 with *features* (default: all that are offered); returns what was accepted.
+        """Steps 1 to 6 of 3.1.1 with *features* (default: all that are offered but RING_PACKED, so that rings are split
+        unless a test asks for others); returns what was accepted.
 
         0 means that the device refused FEATURES_OK (a legacy one can't). VERSION_1 is added for a modern device.
         """
         self.reset()
         self.status = ACKNOWLEDGE
         self.status = ACKNOWLEDGE | DRIVER
-        wanted = self.registers.offered() if features is None else features
+        wanted = self.registers.offered() & ~PACKED if features is None else features
         if self.registers.legacy:
             wanted &= 0xFFFF_FFFF
             self.registers.accept(wanted)

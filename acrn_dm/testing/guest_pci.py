@@ -1,5 +1,6 @@
 """A PCI function as a guest finds it: configuration by 0xCF8/0xCFC, BARs by sizing, capabilities by walking."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Protocol
@@ -220,10 +221,16 @@ class GuestFunction:
             at = self.read(at + 1, 1)
 
     def _write_entry(self, vector: int, offset: int, value: int) -> None:
+        index, start = self._table
+        self.bar_write(index, start + 16 * vector + offset, 4, value)
+
+    @functools.cached_property
+    def _table(self) -> tuple[int, int]:
+        """Where the MSI-X table is: the BAR, and the offset in it."""
         cap = self.capability(CAP_MSIX)
         assert cap is not None
         place = self.read(cap.at + 4, 4)
-        self.bar_write(place & 7, (place & ~7) + 16 * vector + offset, 4, value)
+        return place & 7, place & ~7
 
     def _select(self, offset: int) -> None:
         self.vm.pio_write(CONFIG_ADDRESS, 4, 1 << 31 | self._number << 8 | offset & 0xFC)
@@ -244,8 +251,10 @@ class GuestFunction:
         return GuestBar(index=index, base=base, size=(~mask & (1 << 64) - 1) + 1, io=False, wide=wide)
 
     def _probe(self, at: int) -> tuple[int, int]:
-        old = self.read(at, 4)
-        self.write(at, 4, 0xFFFF_FFFF)
-        sized = self.read(at, 4)
-        self.write(at, 4, old)
+        """The register at *at*, and what it reads when all ones are written; it is as before then."""
+        self._select(at)
+        old = self.vm.pio_read(CONFIG_DATA, 4)
+        self.vm.pio_write(CONFIG_DATA, 4, 0xFFFF_FFFF)
+        sized = self.vm.pio_read(CONFIG_DATA, 4)
+        self.vm.pio_write(CONFIG_DATA, 4, old)
         return old, sized

@@ -108,6 +108,9 @@ class Backend:
     Between ``start`` and ``stop`` comes a ``cancel`` unless the driver is to go on.
     """
 
+    # Packed rings are offered unless ``packed=off`` says no. Else ``packed=on`` has to say yes: whoever moves the
+    # data may not know them, or may be followed by another whom such a ring does not tell where it was.
+    packed_by_default: ClassVar[bool] = False
     polls: ClassVar[bool] = False  # looks at the queues every ``Session.poll_ns`` itself, so their kicks stay unbound
 
     def __init__(self, device: VirtioDevice) -> None:

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from acrn_dm.ring.layout import is_queue_size, legacy_ring_addresses
+from acrn_dm.ring.factory import ring_format
+from acrn_dm.ring.layout import legacy_ring_addresses
 from acrn_dm.virtio import features
 from acrn_dm.virtio.defs import NO_VECTOR, Status
 from acrn_dm.virtio.queue_config import QueueConfig
@@ -330,9 +331,11 @@ class VirtioCore:
         return self.running or self.resetting or bool(self.status & Status.DRIVER_OK)
 
     def write_queue_size(self, value: int) -> None:
-        """A smaller ring: a power of two up to the maximum, else ignored (4.1.4.3.2)."""
+        """A smaller ring: up to the maximum, and of a size that the driver's ring format can have, else ignored
+        (4.1.4.3.2).
+        """
         queue = self.writable_queue()
-        if queue is not None and is_queue_size(value) and value <= queue.max_size:
+        if queue is not None and ring_format(self.driver_features).takes_size(value) and value <= queue.max_size:
             queue.size = value
 
     def write_queue_enable(self, value: int) -> None:

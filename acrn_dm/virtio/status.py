@@ -16,8 +16,10 @@ from collections.abc import Callable
 
 from acrn_dm.virtio.defs import Status
 
-SIMPLE = Status.ACKNOWLEDGE | Status.DRIVER | Status.FAILED
-DEAD = Status.NEEDS_RESET | Status.FAILED
+# Plain numbers: an operation on flags of an enumeration takes as long as all of the rest.
+SIMPLE = int(Status.ACKNOWLEDGE | Status.DRIVER | Status.FAILED)
+DEAD = int(Status.NEEDS_RESET | Status.FAILED)
+FEATURES_OK, DRIVER_OK = int(Status.FEATURES_OK), int(Status.DRIVER_OK)
 
 
 def next_status(current: int, written: int, *, features_ok: Callable[[], bool], legacy: bool = False) -> int:
@@ -29,9 +31,9 @@ def next_status(current: int, written: int, *, features_ok: Callable[[], bool], 
     if written == 0:
         return 0
     status = current | (written & SIMPLE)
-    if written & Status.FEATURES_OK and not current & Status.FEATURES_OK and not legacy and features_ok():
-        status |= Status.FEATURES_OK
-    ready = legacy or status & Status.FEATURES_OK
-    if written & Status.DRIVER_OK and ready and not status & DEAD:
-        status |= Status.DRIVER_OK
-    return int(status)
+    if written & FEATURES_OK and not current & FEATURES_OK and not legacy and features_ok():
+        status |= FEATURES_OK
+    ready = legacy or status & FEATURES_OK
+    if written & DRIVER_OK and ready and not status & DEAD:
+        status |= DRIVER_OK
+    return status

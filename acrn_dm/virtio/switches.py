@@ -12,6 +12,7 @@ from acrn_dm.virtio import features
 
 SWITCHES: Mapping[str, int] = MappingProxyType(
     {
+        "packed": features.PACKED,
         "in_order": features.IN_ORDER,
         "queue_reset": features.RING_RESET,
         "notification_data": features.NOTIFICATION_DATA,
@@ -19,6 +20,11 @@ SWITCHES: Mapping[str, int] = MappingProxyType(
         "access_platform": features.ACCESS_PLATFORM,
     }
 )
+
+
+def packed_offered(by_default: bool, chosen: Mapping[str, bool]) -> int:
+    """The bit of packed rings where the user wants them, or where nothing is said and they are offered *by_default*."""
+    return features.PACKED if chosen.get("packed", by_default) else 0
 
 
 def offered_for(in_order: bool | None, chosen: Mapping[str, bool], device: str) -> int:

@@ -42,7 +42,9 @@ cdef struct FrRing:
 # is only a split ring's stays 0.
 cdef struct FrPacked:
     FrRing ring
-    uint16_t *lengths         # by buffer id, of which any is legal: descriptors of its chain in flight, 0 where none is
+    # By buffer id, of which any is legal: how many descriptors its chain in flight has, 0 where none is; in the upper
+    # half FR_DESC_F_WRITE if the device may write to it.
+    uint32_t *lengths
     uint32_t n_in_flight      # chains popped and neither pushed nor given back
     uint32_t n_taken          # descriptors from the last one shown as used to next_avail; never more than size
     uint32_t n_seen           # descriptors from next_avail on that were seen to be available; never more than size

@@ -253,7 +253,7 @@ cdef class PackedRing(NativeRing):
             raise GuestError(f"positions {next_avail:#x} and {next_used:#x} are none of a packed ring of {size}")
         parts = packed_parts(RingLayout(size=size, desc=desc, avail=driver, used=device))
         self.begin(&packed.ring, memory, parts, event_idx, indirect)
-        packed.lengths = <uint16_t *>PyMem_Calloc(FR_N_IDS, sizeof(uint16_t))  # whose pages come with the ids used
+        packed.lengths = <uint32_t *>PyMem_Calloc(FR_N_IDS, sizeof(uint32_t))  # whose pages come with the ids used
         if packed.lengths == NULL:
             raise MemoryError()
         self.open(memory)

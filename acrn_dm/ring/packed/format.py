@@ -22,6 +22,7 @@ class PackedFormat:
     """``RingFormat`` of packed rings."""
 
     start = RingPosition(WRAP << HALF | WRAP)
+    sizes = "any number"
 
     def takes_size(self, size: int) -> bool:
         """Any number up to 32768 (2.8.10.1)."""

@@ -116,7 +116,7 @@ class ModelPackedRing(PackedFields):
         at = self.next_used
         self.memory.write(self.desc_at(at) + LEN_AT, count.to_bytes(4, "little"))
         self.memory.write(self.desc_at(at) + ID_AT, U16.pack(chain.head))
-        flags = self.used_marks(at) | (DESC_F_WRITE if count else 0)
+        flags = self.used_marks(at) | (DESC_F_WRITE if chain.writable_bytes else 0)
         if self._hidden is None:
             self._hidden = flags
         else:

@@ -1,7 +1,7 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
 """A data plane for tests: it copies what a chain says into what that has room for, now or when it is let."""
 
-from acrn_dm.ring.native._records cimport FrBatch, FrChain
+from acrn_dm._fastring cimport FrBatch, FrChain
 from acrn_dm.virtio.native._plane cimport PLANE_BATCH, Plane
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memmove

@@ -5,7 +5,7 @@ from functools import singledispatchmethod
 
 from acrn_dm.base.errors import AcrnDmError
 from acrn_dm.testing.clock import VirtualClock
-from acrn_dm.testing.driver import INDIRECT_DESC, NEEDS_RESET, Completion, VirtioDriver
+from acrn_dm.testing.driver import INDIRECT_DESC, NEEDS_RESET, PACKED, Completion, VirtioDriver
 from acrn_dm.testing.machine import SimMachine
 from acrn_dm.testing.sessions.actions import (
     Action,
@@ -66,7 +66,7 @@ class Player:
 
     @_do.register
     def _(self, action: Start) -> None:
-        accepted = self.driver.registers.offered() if action.features is None else action.features
+        accepted = self.driver.registers.offered() & ~PACKED if action.features is None else action.features
         self.driver.start(accepted & self.driver.registers.offered())
 
     @_do.register

@@ -2,7 +2,7 @@
 """The counters of a virtqueue, for those who serve it in Python and for all who read them."""
 
 cimport cython
-from acrn_dm.ring.native._chain cimport Chain
+from acrn_dm._fastring cimport Chain
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 
 

@@ -5,9 +5,8 @@
 # at once calls ``complete`` in ``handle``. Who needs longer keeps FrChain.head, and copies the segments, which the next
 # batch reuses; later, on the same loop or under its run lock, he calls ``complete`` for each, then ``flush`` once.
 
+from acrn_dm._fastring cimport FrBatch, FrVirtqueue, NativeRing
 from acrn_dm.base.events._poll cimport EventPoll
-from acrn_dm.ring.native._records cimport FrBatch, FrVirtqueue
-from acrn_dm.ring.native._ring cimport NativeRing
 from acrn_dm.virtio.native._counters cimport QueueCounters
 from libc.stdint cimport uint16_t, uint32_t
 

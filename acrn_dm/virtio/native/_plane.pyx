@@ -6,9 +6,9 @@ completed. After ``detach`` the ring is somebody else's: completions are late, a
 with the loop held, so both find the plane between two batches.
 """
 
-from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_EMPTY, FR_OK
-from acrn_dm.ring.native._virtqueue cimport (
-    vq_disable_kicks, vq_enable_kicks, vq_pop_batch, vq_publish, vq_push, vq_raise, vq_unpop,
+from acrn_dm._fastring cimport (
+    FR_E_NOT_IN_FLIGHT, FR_EMPTY, FR_OK, vq_disable_kicks, vq_enable_kicks, vq_pop_batch, vq_publish, vq_push, vq_raise,
+    vq_unpop,
 )
 from acrn_dm.virtio.native._counters cimport monotonic_ns
 from libc.stdint cimport int64_t, uint64_t

@@ -43,7 +43,7 @@ from acrn_dm.virtio.queue_config import QueueConfig
 from acrn_dm.virtio.strict.bars import StrictLegacyBar, StrictModernBar
 from acrn_dm.virtio.strict.registers import RegisterRules
 from acrn_dm.virtio.strict.report import StrictReport
-from acrn_dm.virtio.switches import offered_for
+from acrn_dm.virtio.switches import offered_for, packed_offered
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,9 @@ class VirtioPci(PciFunction, Generic[D]):
         if problem is not None:
             raise PluginError(problem, provenance=f"device {self.context.kind}")
         self.data_plane.backend = choice.realize(self.data_plane.backend, self._fallback, resources)
-        self.core.offer(self.data_plane.backend.offer(offered | self._ring_features))
+        backend = self.data_plane.backend
+        packed = packed_offered(backend.packed_by_default, self.context.switches)
+        self.core.offer(backend.offer(offered | self._ring_features | packed))
 
     def connect(self, resources: Resources) -> None:
         """As every function, with the loops that the device is served on."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from acrn_dm.ring.factory import ring_format
-from acrn_dm.ring.layout import RingLayout, is_queue_size
+from acrn_dm.ring.layout import RingLayout
 from acrn_dm.virtio import defs, features
 from acrn_dm.virtio.core import VirtioCore
 from acrn_dm.virtio.defs import Status
@@ -223,7 +223,7 @@ class RegisterRules:
             self._broken("queue.reset_wait", f"writes {name} after a queue reset not seen complete", queue)
 
     def _queue_size(self, value: int) -> None:
-        if not self._legacy and not is_queue_size(value):
+        if not self._legacy and not ring_format(self._core.driver_features).takes_size(value):
             self._broken("queue.size", f"writes queue size {value}", self._core.queue_select)
 
     def _queue_field(self, name: str) -> None:

@@ -113,7 +113,7 @@ def test_nothing_pushed_is_seen_before_it_is_published(sides: type[Sides]) -> No
 
 def test_used_descriptor_says_that_nothing_was_written(sides: type[Sides]) -> None:
     s = sides(2)
-    head = s.offer(1, 1)
+    head = s.offer(1, 0)
     s.serve(0)
     assert s.slot(0)[3] & DESC_F_WRITE == 0
     s.memory.write(s.layout.desc + 8, b"\xff\xff\xff\xff")  # reserved then

@@ -31,7 +31,7 @@ PLUGIN = """
     def acrn_dm_device_types():
         return [DeviceType(name="mine", summary="", config=Options, create=Mine)]
 """
-ROWS = "pci.id.vendor or dm.lost_chain or split.legacy.layout or packed.start_order"
+ROWS = "pci.id.vendor or dm.lost_chain or split.legacy.layout or rsvd.sriov.offer"
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_each_row_is_a_test_called_by_its_id(plugin: pytest.Pytester) -> None:
     ran.assert_outcomes(passed=2, skipped=2, deselected=ran.parseoutcomes()["deselected"])
     text = ran.stdout.str()
     assert "mine_plugin:mine::dm.lost_chain PASSED" in text
-    assert "not implemented: no packed rings" in text
+    assert "not implemented: no function has an SR-IOV capability" in text
     assert "not applicable: there is no legacy to use" in text
     assert "mine_plugin:mine: 2 passed, 1 not applicable, 1 not implemented in" in text
 
@@ -73,7 +73,7 @@ def test_report_has_what_each_row_came_to_by_device_and_section(plugin: pytest.P
     sections = devices[target]["sections"]
     assert sections["Chains"]["failed"] == ["dm.lost_chain"]
     assert [row for section in sections.values() for row in section["passed"]] == ["pci.id.vendor"]
-    assert devices[target]["texts"]["packed.start_order"] == "no packed rings"
+    assert devices[target]["texts"]["rsvd.sriov.offer"] == "no function has an SR-IOV capability"
 
 
 @pytest.mark.stress

@@ -15,6 +15,7 @@ cdef enum:
     FR_EVENT_FLAGS = 3          # the other bits are reserved
     FR_OFF = 0x7FFF             # of a position: the slot; above it the wrap counter
     FR_WRAP_SHIFT = 15
+    FR_LENGTH = 0xFFFF          # descriptors of a chain, within FrPacked.lengths
     FR_N_IDS = 1 << 16          # buffer ids: the driver chooses 16 bits as it likes (2.8.13)
 
 # Descriptor: le64 addr, le32 len, le16 id, le16 flags.

@@ -1,10 +1,10 @@
 # The packed virtqueue of virtio 1.4 (2.8), device side: pop, push, publish, kicks. The calls of ``_split.pxd``.
 
 from acrn_dm.ring.native._atomics cimport fr_store_u16, fr_store_u32
-from acrn_dm.ring.native._buffers cimport FR_DESC_F_WRITE, FR_DESC_SIZE
+from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE
 from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrPacked
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_OK
-from acrn_dm.ring.native.packed._layout cimport FR_MARKS, desc_flags, desc_id, desc_len
+from acrn_dm.ring.native.packed._layout cimport FR_LENGTH, FR_MARKS, desc_flags, desc_id, desc_len
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 # Take up to *limit* chains, fewer where the batch has no room. A malformed chain ends the batch; the next call meets it
@@ -18,13 +18,13 @@ cdef bint fp_ends_at(const FrPacked *packed, const FrChain *chain, uint16_t *end
 # stores the flags of the first one pushed: the driver looks at the next one only (2.8.2).
 cdef inline int fp_push(FrPacked *packed, uint16_t head, uint32_t written) noexcept nogil:
     cdef uint8_t *at = <uint8_t *>packed.ring.desc + <uint32_t>packed.ring.next_used * FR_DESC_SIZE
-    cdef uint32_t n = packed.lengths[head]
+    cdef uint32_t n = packed.lengths[head] & FR_LENGTH
     cdef uint32_t slot = packed.ring.next_used + n
-    cdef uint16_t flags = packed.used_marks
+    # 2.8.3: WRITE says whether data was written anywhere; *written* counts what is whole from the start, and a request
+    # that failed may have its status at the end of 0 bytes. So whatever may have been written to has it.
+    cdef uint16_t flags = packed.used_marks | <uint16_t>(packed.lengths[head] >> 16)
     if n == 0:
         return FR_E_NOT_IN_FLIGHT
-    if written != 0:  # 2.8.4; else len is reserved
-        flags |= FR_DESC_F_WRITE
     fr_store_u32(desc_len(at), written)
     fr_store_u16(desc_id(at), head)
     if packed.n_pushed == 0:

@@ -11,8 +11,8 @@ from acrn_dm.ring.native._buffers cimport settle
 from acrn_dm.ring.native._memory cimport FrSegment
 from acrn_dm.ring.native._status cimport FR_E_NOT_LAST, FR_EMPTY
 from acrn_dm.ring.native.packed._layout cimport (
-    FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_ENABLE, FR_EVENT_FLAGS, FR_OFF,
-    FR_WRAP_SHIFT, event_flags, event_of, position_of,
+    FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_ENABLE, FR_EVENT_FLAGS, FR_LENGTH,
+    FR_OFF, FR_WRAP_SHIFT, event_flags, event_of, position_of,
 )
 from acrn_dm.ring.native.packed._walk cimport walk
 from libc.stdint cimport int32_t
@@ -53,7 +53,7 @@ cdef int fp_pop_batch(FrPacked *packed, FrBatch *batch, uint32_t limit) noexcept
 
 
 cdef bint fp_ends_at(const FrPacked *packed, const FrChain *chain, uint16_t *end) noexcept nogil:
-    cdef uint32_t n = packed.lengths[chain.head]
+    cdef uint32_t n = packed.lengths[chain.head] & FR_LENGTH
     cdef uint32_t slot = (chain.position & FR_OFF) + n
     cdef bint wrap = chain.position >> FR_WRAP_SHIFT
     if slot >= packed.ring.size:
@@ -67,7 +67,7 @@ cdef bint fp_ends_at(const FrPacked *packed, const FrChain *chain, uint16_t *end
 
 cdef int fp_unpop(FrPacked *packed, const FrChain *chain) noexcept nogil:
     cdef uint16_t end = fp_next_avail(packed)
-    cdef uint16_t n = packed.lengths[chain.head]
+    cdef uint32_t n = packed.lengths[chain.head] & FR_LENGTH
     if n == 0:
         return FR_E_NOT_IN_FLIGHT
     if not fp_ends_at(packed, chain, &end):

@@ -3,8 +3,8 @@
 
 from acrn_dm.ring.native._atomics cimport fr_load_u16, fr_unlikely
 from acrn_dm.ring.native._buffers cimport (
-    FR_DESC_F_INDIRECT, FR_DESC_F_NEXT, FR_DESC_SIZE, Descriptor, Parts, Table, add_buffer, describe, enter_indirect,
-    entry_of, fault,
+    FR_DESC_F_INDIRECT, FR_DESC_F_NEXT, FR_DESC_F_WRITE, FR_DESC_SIZE, Descriptor, Parts, Table, add_buffer, describe,
+    enter_indirect, entry_of, fault,
 )
 from acrn_dm.ring.native._memory cimport FrSegment
 from acrn_dm.ring.native._records cimport FrChain, FrPacked, FrRing
@@ -109,7 +109,7 @@ cdef inline int walk(
     if fr_unlikely(n_segments < 0):
         return n_segments
     chain.position = position_of(first, packed.avail_marks == FR_DESC_F_AVAIL)
-    packed.lengths[chain.head] = <uint16_t>n
+    packed.lengths[chain.head] = <uint32_t>n | (FR_DESC_F_WRITE << 16 if parts.in_bytes != 0 else 0)
     packed.n_in_flight += 1
     packed.n_taken += <uint32_t>n
     packed.n_seen -= min(packed.n_seen, <uint32_t>n)

@@ -88,7 +88,7 @@ def test_packed_used_flags_are_the_wrap_counter_of_each_lap() -> None:
 
 
 def test_packed_used_len_and_write_flag_say_what_was_written() -> None:
-    """Conformance rows d.packed.used_write_flag and d.packed.used_len."""
+    """Conformance rows d.packed.used_write_flag and d.packed.used_len; a status at the end counts as no byte."""
     rig = PackedRig()
     rig.offer([(DATA, 4)], [])
     rig.offer([], [(DATA, 8)])
@@ -98,11 +98,11 @@ def test_packed_used_len_and_write_flag_say_what_was_written() -> None:
     rig.ring.push(written, 5)
     rig.ring.push(untouched, 0)
     rig.ring.publish()
-    assert [(rig.slot(n)[1], rig.slot(n)[3] & WRITE) for n in range(3)] == [(0, 0), (5, WRITE), (0, 0)]
+    assert [(rig.slot(n)[1], rig.slot(n)[3] & WRITE) for n in range(3)] == [(0, 0), (5, WRITE), (0, WRITE)]
 
 
-def test_packed_id_last_and_one_used_for_a_list() -> None:
-    """Conformance rows d.packed.id_last and d.packed.one_used: garbage in other ids; the next is behind the list."""
+def test_row_34_packed_id_last_and_one_used_for_a_list() -> None:
+    """Row 34 of vmm-anchors 3b; conformance rows d.packed.id_last and d.packed.one_used: garbage in the other ids."""
     rig = PackedRig(8)
     rig.driver.poke([(DATA, 1, NEXT, 77), (DATA, 1, NEXT, 0xFFFF), (DATA, 1, 0, 0)], head=5)
     rig.driver.poke([(DATA, 1, 0, 0)], head=6)

@@ -9,7 +9,7 @@ FAULTS = (
     fault(
         CORE,
         "any queue size is taken",
-        "queue is not None and is_queue_size(value) and value <= queue.max_size",
+        "queue is not None and ring_format(self.driver_features).takes_size(value) and value <= queue.max_size",
         "queue is not None and value <= queue.max_size",
         ("pci.common.queue_size.pow2",),
     ),
@@ -142,14 +142,14 @@ FAULTS = (
     fault(
         STATUS,
         "FEATURES_OK is stored unseen",
-        "not current & Status.FEATURES_OK and not legacy and features_ok()",
-        "not current & Status.FEATURES_OK and not legacy",
+        "not current & FEATURES_OK and not legacy and features_ok()",
+        "not current & FEATURES_OK and not legacy",
         ("feat.reject_bad_subset",),
     ),
     fault(
         STATUS,
         "DRIVER_OK is dropped",
-        "        status |= Status.DRIVER_OK\n",
+        "        status |= DRIVER_OK\n",
         "        pass\n",
         ("d.live_after_driver_ok", "dm.lost_chain"),
     ),
