@@ -58,6 +58,8 @@ MODULES = (
     "acrn_dm.ring.native._status",
     "acrn_dm.ring.native.packed._packed",
     "acrn_dm.ring.native.split._split",
+    "acrn_dm.ring.trial._fuzz",
+    "acrn_dm.ring.trial._race",
     "acrn_dm.testing.native._echo_plane",
     "acrn_dm.testing.native._handler",
     "acrn_dm.virtio.native._counters",

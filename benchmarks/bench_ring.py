@@ -54,9 +54,10 @@ MODEL = "plain Python (the model)"
 Cell = tuple[str, int]
 
 
-def native() -> ModuleType:
-    """The module with the C driver and the timed loops, built into ``build/`` when older than its sources."""
-    name = "_bench_ring"
+def native(name: str = "_bench_ring") -> ModuleType:
+    """A module of this folder in C (that with the C driver and the timed loops), built into ``build/`` when older than
+    its sources.
+    """
     target = BUILD / "bench" / (name + importlib.machinery.EXTENSION_SUFFIXES[0])
     package = ROOT / "acrn_dm"
     sources = [ROOT / "benchmarks" / f"{name}.pyx", package / "_fastring.pxd", package / "_atomics.h"]

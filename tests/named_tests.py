@@ -6,6 +6,8 @@ from pathlib import Path
 
 import attrs
 
+from tests.source_tree import statements
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -23,7 +25,7 @@ def all_tests() -> tuple[NamedTest, ...]:
     """Those of the package and of the plugins."""
     found = []
     for path in [*ROOT.glob("tests/**/*.py"), *ROOT.glob("plugins/*/tests/**/*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in statements(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 found.append(NamedTest(path.name, node.name, ast.get_docstring(node) or ""))
     return tuple(found)

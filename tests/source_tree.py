@@ -55,7 +55,7 @@ class Source:
 
     def functions(self) -> list[Function]:
         python = self.path.suffix in PYTHON
-        return list(_python_functions(ast.parse(self.text)) if python else _cython_functions(self.text))
+        return list(_python_functions(self.text) if python else _cython_functions(self.text))
 
     def named_modules(self) -> list[str]:
         """Dotted names in strings of a Python file, and names of functions that import by name."""
@@ -124,13 +124,18 @@ def _python(text: str) -> _Python:
     )
 
 
-def _python_functions(node: ast.AST) -> Iterator[Function]:
-    """Those in the statements below *node*; no expression has any."""
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All below *node*; an expression, of which there are many more, has none."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield Function(child.name, (child.end_lineno or child.lineno) - child.lineno + 1)
         if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
-            yield from _python_functions(child)
+            yield child
+            yield from statements(child)
+
+
+def _python_functions(text: str) -> Iterator[Function]:
+    for node in statements(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield Function(node.name, (node.end_lineno or node.lineno) - node.lineno + 1)
 
 
 def _python_imports(node: ast.AST) -> Iterator[Import]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from acrn_dm.contract.types import DeviceContext
+from acrn_dm.pci.eventfds import CallEvent
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.native._echo_plane import EchoPlane
 from acrn_dm.virtio.device import VirtioDevice
@@ -90,6 +91,16 @@ def test_driver_without_msix_is_interrupted_by_its_line() -> None:
         fill(driver, 2)
         assert returned(machine, driver) == [b"ab"] * 2
         assert driver.registers.read_isr() & 1
+
+
+def test_call_that_others_may_have_is_signalled_by_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vhost-user client's eventfd, which it may fill or change at any time."""
+    monkeypatch.setattr(CallEvent, "private", False)
+    with SimMachine() as machine:
+        driver, _ = started(machine, 0)
+        fill(driver, 4)
+        assert returned(machine, driver) == [b"ab"] * 4
+        assert driver.queue_interrupts(0) == 1
 
 
 def test_chains_that_were_kept_are_returned_when_they_are_done() -> None:

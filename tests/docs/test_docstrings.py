@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.source_tree import Source, Tree
+from tests.source_tree import Source, Tree, statements
 
 TREE = Tree.read(Path(__file__).resolve().parents[2] / "acrn_dm")
 _NO_NOUN = re.compile(
@@ -27,7 +27,7 @@ def docstrings(source: Source) -> Iterator[tuple[str, str | None]]:
     elif source.path.suffix == ".py":
         tree = ast.parse(source.text)
         yield source.module, ast.get_docstring(tree)
-        yield from ((n.name, ast.get_docstring(n)) for n in ast.walk(tree) if isinstance(n, ast.ClassDef))
+        yield from ((n.name, ast.get_docstring(n)) for n in statements(tree) if isinstance(n, ast.ClassDef))
 
 
 def begins_with_a_noun(docstring: str | None) -> bool:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.stress
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("site") / "html"
-    built = run("-m", "tools.docs", str(target))
+    built = run("-m", "tools.docs", str(target), "1")
     assert (built.returncode, built.stderr) == (0, "")
     return target
 

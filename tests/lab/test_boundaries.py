@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.paths import ROOT
+from tests.source_tree import statements
 
 LAB = ROOT / "lab"
 # Bottom first. A module of the lab may import its own part and the ones before it.
@@ -29,7 +30,7 @@ def name(file: Path) -> str:
 def imported(file: Path) -> set[str]:
     """Modules that it imports, and names that it takes from packages."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in statements(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

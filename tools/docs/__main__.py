@@ -1,4 +1,4 @@
-"""``python -m tools.docs [DIR]``: the site, in ``build/docs`` or DIR."""
+"""``python -m tools.docs [DIR [PROCESSES]]``: the site, in ``build/docs`` or DIR."""
 
 import sys
 from pathlib import Path
@@ -7,4 +7,5 @@ from tools.docs.site import main
 from tools.docs.sources import ROOT
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "docs"))
+    target, *processes = sys.argv[1:] or [ROOT / "build" / "docs"]
+    sys.exit(main(Path(target), *processes))

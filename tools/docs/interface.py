@@ -62,7 +62,9 @@ def directive(module: ModuleType, name: str) -> Iterator[str]:
     """The lines that let autodoc describe *name*."""
     value = getattr(module, name)
     what = f"{module.__name__}.{name}"
-    if inspect.isclass(value):
+    if module is not acrn_dm and inspect.isclass(value) and getattr(acrn_dm, name, None) is value:
+        yield from (f".. py:class:: {what}", "", f"   The same as :py:class:`acrn_dm.{name}`.")
+    elif inspect.isclass(value):
         yield f".. autoclass:: {what}"
         yield from class_options(value)
         if "ee the module" in (inspect.getdoc(value) or ""):  # "See the module": its docstring has the whole

@@ -84,12 +84,11 @@ class Receiver:
 
     def _select(self) -> None:
         """Drop the waiting frame if the driver does not want it, or was told that none is so long (5.1.4.1)."""
-        if not self._waiting or (self.wanted is None and not self.mtu):
-            return
-        frame = self._buffer[self._header : self._waiting]
-        unwanted = self.wanted is not None and not self.wanted.passes(frame)
-        if unwanted or (self.mtu and self._too_long(frame)):
-            self.forget()
+        if self._waiting and (self.wanted is not None or self.mtu):
+            frame = self._buffer[self._header : self._waiting]
+            unwanted = self.wanted is not None and not self.wanted.passes(frame)
+            if unwanted or (self.mtu and self._too_long(frame)):
+                self.forget()
 
     def _too_long(self, frame: memoryview) -> bool:
         whole = self._buffer[1] & ~GSO_ECN == GSO_NONE

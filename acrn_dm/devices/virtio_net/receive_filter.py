@@ -31,6 +31,13 @@ class ReceiveFilter:
     stations: frozenset[bytes] | None = frozenset()  # None: more than are remembered
     groups: frozenset[bytes] | None = frozenset()
     vlans: frozenset[int] | None = None
+    _known: frozenset[bytes] = attrs.field(init=False, repr=False, eq=False)  # addresses that pass by themselves
+
+    @_known.default
+    def _addresses_that_pass(self) -> frozenset[bytes]:
+        stations = () if self.nouni else (self.mac, *(to for to in self.stations or () if not to[0] & 1))
+        groups = () if self.nomulti else tuple(to for to in self.groups or () if to[0] & 1 and to != BROADCAST)
+        return frozenset((*stations, *groups, *(() if self.nobcast else (BROADCAST,))))
 
     @property
     def open(self) -> bool:
@@ -39,16 +46,17 @@ class ReceiveFilter:
 
     def passes(self, frame: memoryview) -> bool:
         """Whether the driver wants *frame*, of at least 14 bytes."""
-        if self.vlans is not None and bytes(frame[12:14]) == TAGGED and not self._tag_passes(frame):
+        # Byte by byte: a slice would cost more than all the rest.
+        if self.vlans is not None and frame[12] == TAGGED[0] and frame[13] == TAGGED[1] and not self._tag_passes(frame):
             return False
         if self.promisc:  # 5.1.6.5.1.1: it overrides the other modes
             return True
         to = bytes(frame[:ADDRESS])
-        if to == BROADCAST:
-            return not self.nobcast
+        if to in self._known:
+            return True
         if to[0] & 1:
-            return not self.nomulti and (self.allmulti or _among(to, self.groups))
-        return not self.nouni and (self.alluni or to == self.mac or _among(to, self.stations))
+            return to != BROADCAST and not self.nomulti and (self.allmulti or self.groups is None)
+        return not self.nouni and (self.alluni or self.stations is None)
 
     def _tag_passes(self, frame: memoryview) -> bool:
         return len(frame) >= 16 and int.from_bytes(frame[14:16], "big") & 0xFFF in (self.vlans or ())
@@ -72,10 +80,6 @@ class ReceiveFilter:
             return None
         vlans = self.vlans or frozenset()
         return attrs.evolve(self, vlans=vlans | {vlan} if wanted else vlans - {vlan})
-
-
-def _among(address: bytes, table: frozenset[bytes] | None) -> bool:
-    return table is None or address in table
 
 
 def _remembered(addresses: Collection[bytes]) -> frozenset[bytes] | None:

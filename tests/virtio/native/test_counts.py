@@ -107,4 +107,4 @@ def test_latency_lasts_from_taken_to_shown_as_used() -> None:
         with machine.io_loop("io").held():
             plane.release()
         histogram = function.queue_counts(0).latency_ns
-        assert sum(histogram) == sum(histogram[21:]) == 1  # 2^21 ns are 2.1 ms
+        assert sum(histogram) == sum(histogram[21:36]) == 1  # 2.1 ms to a minute: it took 3 ms at least

@@ -1,0 +1,6 @@
+from typing_extensions import Buffer, disjoint_base
+
+@disjoint_base
+class RingFuzz:
+    def __init__(self) -> None: ...
+    def run(self, data: Buffer) -> int: ...
