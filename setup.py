@@ -37,6 +37,7 @@ MODULES = (
     "acrn_dm.base.events._aio",
     "acrn_dm.base.events._poll",
     "acrn_dm.backends.kernel._vhost",
+    "acrn_dm.backends.user.native._relay",
     "acrn_dm.devices.terminal._rescue",
     "acrn_dm.devices.virtio_blk.image._standing",
     "acrn_dm.devices.virtio_blk.native._plane",
