@@ -4,7 +4,7 @@
 line behind the part's name, and ends with one count for all. The exit status is 0 when every part's is.
 
 What runs in the outer VM waits for emulated processors, one or two of them at a time, and has an outer VM for each
-part; the rest is done meanwhile.
+part; the rest is done meanwhile, by two processes.
 """
 
 import contextlib
@@ -19,11 +19,12 @@ from collections.abc import Sequence
 import attrs
 
 MACHINES = ("tests/lab/machines", "tests/lab/guest", "tests/lab/outer", "tests/boot")
-# Every test is in exactly one of them. Those of the lab are about as long.
+TWO_PROCESSES = ("-n", "2", "--dist", "loadfile")  # a file's tests have much in common that is made once a process
+# Every test is in exactly one of them. Those of the lab are about as long, and each process of the rest, too.
 PARTS = {
     "machines": (*MACHINES, "-m", "lab"),
     "lab": ("tests", "plugins", "-m", "lab", *(f"--ignore={folder}" for folder in MACHINES)),
-    "rest": ("tests", "plugins", "-m", "not lab"),
+    "rest": ("tests", "plugins", "-m", "not lab", *TWO_PROCESSES),
 }
 COUNT = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$")
 

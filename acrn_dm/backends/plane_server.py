@@ -37,7 +37,7 @@ class PlaneServer:
         kick, call, loop = self._events.kick, self._events.call, self.queue.loop
         call_fd = -1
         if call.private:  # it may be written in C: what no hypervisor takes, the loop passes on
-            call.forward(loop)
+            call.forward(loop, self._failed)
             call_fd = call.fd
         loop.attend(kick.fd, self._asked)
         timed = self._poll_s is not None
@@ -71,9 +71,13 @@ class PlaneServer:
         if call:
             self.queue.call()
         if error is not None:
-            end_queue(self._device, self.queue, error)
-            self.stop()
-            self.detach()
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """On the loop's thread: the plane's failure, or an interrupt that can't be delivered."""
+        end_queue(self._device, self.queue, error)
+        self.stop()
+        self.detach()
 
 
 def plane_of(device: VirtioDevice, queue: Queue, session: Session) -> Plane | None:

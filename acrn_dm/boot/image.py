@@ -85,6 +85,11 @@ class BootImage:
         """Return the same guest with *pieces* in its memory, too."""
         return attrs.evolve(self, pieces=(*self.pieces, *pieces))
 
+    def with_unless_taken(self, pieces: Sequence[Piece]) -> "BootImage":
+        """Return the same guest with *pieces*, or without all of them where it uses some of that memory itself."""
+        taken = any(ours.gpa < p.end and p.gpa < ours.end for ours in pieces for p in self.pieces)
+        return self if taken else self.with_pieces(pieces)
+
     def check(self, ranges: Sequence[MemoryRange]) -> None:
         """Check that every piece lies in RAM and no two meet. Raises ConfigError."""
         for piece in self.pieces:

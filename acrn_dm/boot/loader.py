@@ -6,9 +6,11 @@ from pathlib import Path
 import attrs
 
 from acrn_dm.base.errors import ConfigError
-from acrn_dm.boot import bios_area, bzimage, elf, multiboot, ovmf, pvh
+from acrn_dm.boot import bzimage, elf, multiboot, ovmf, pvh
 from acrn_dm.boot.acpi.build import RSDP_GPA, build_acpi
 from acrn_dm.boot.acpi.inputs import AcpiInputs
+from acrn_dm.boot.bios import area as bios_area
+from acrn_dm.boot.bios.mp_table import build_mp
 from acrn_dm.boot.files import ImageFile, KeptFiles
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece, low_memory_end
 from acrn_dm.boot.smbios import Identity, Smbios, build_smbios
@@ -96,6 +98,8 @@ def prepare(plan: BootPlan) -> BootImage:
     else:
         assert file is not None
         image = bios_area.add(_kernel_image(plan, file, setup).with_pieces(tables), plan.acpi.uarts)
+        mp_table = [Piece(name="MP table", gpa=gpa, data=data) for gpa, data in build_mp(plan.acpi)]
+        image = image.with_unless_taken(mp_table)
         image.check(plan.memory_ranges)
     return image
 

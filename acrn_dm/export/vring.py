@@ -2,11 +2,13 @@
 
 import os
 import threading
+from collections.abc import Callable
 from typing import ClassVar
 
 import attrs
 
 from acrn_dm.backends.wire.message import PeerError
+from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import signal
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.ring.position import RingPosition
@@ -40,7 +42,7 @@ class ClientCall:
             if self.fd >= 0:
                 signal(self.fd)
 
-    def forward(self, loop: IoLoop) -> None:
+    def forward(self, loop: IoLoop, failed: Callable[[HostError], None] | None = None) -> None:
         """Nothing has to be passed on: nobody else writes it."""
 
     def replace(self, fd: int) -> None:

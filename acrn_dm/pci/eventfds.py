@@ -117,6 +117,7 @@ class CallEvent:
         self._binding: IrqFd | None = None
         self._watch: Watch | None = None
         self._loop: IoLoop | None = None
+        self._failed: Callable[[HostError], None] | None = None
 
     def set_vector(self, vector: int) -> None:
         """Follow MSI-X vector *vector* from now on. Control threads, under the function's lock."""
@@ -145,12 +146,13 @@ class CallEvent:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_write(self.fd, 1)
 
-    def forward(self, loop: IoLoop) -> None:
+    def forward(self, loop: IoLoop, failed: Callable[[HostError], None] | None = None) -> None:
         """Let *loop*, whose handlers take no function's lock, pass on writes to ``fd`` while it is not bound.
 
-        Once is enough for the life of the call.
+        *failed* is called on the loop when an interrupt can't be delivered. Once is enough for the life of the call.
         """
         with self._lock:
+            self._failed = failed
             if self._loop is loop:
                 return
             self._loop = loop
@@ -215,9 +217,14 @@ class CallEvent:
             self._without_msix()
 
     def _forward(self) -> None:
-        with self._lock:
-            if self.fd >= 0 and self._binding is None and drain(self.fd):
-                self._deliver()
+        try:
+            with self._lock:
+                if self.fd >= 0 and self._binding is None and drain(self.fd):
+                    self._deliver()
+        except HostError as e:
+            if self._failed is None:
+                raise
+            self._failed(e)
 
 
 def _unregister(call: Callable[[], None]) -> None:

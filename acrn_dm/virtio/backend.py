@@ -14,6 +14,7 @@ from typing import ClassVar, Protocol
 
 import attrs
 
+from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.contract.resources import Resources
 from acrn_dm.ring.layout import RingLayout
@@ -45,8 +46,8 @@ class Call(Protocol):
     def signal(self) -> None:
         """Interrupt the driver. Any thread."""
 
-    def forward(self, loop: IoLoop) -> None:
-        """Let *loop* pass on what others write to ``fd`` and no hypervisor takes."""
+    def forward(self, loop: IoLoop, failed: Callable[[HostError], None] | None = None) -> None:
+        """Let *loop* pass on what others write to ``fd`` and no hypervisor takes; *failed* hears why it can't."""
 
 
 @attrs.frozen(kw_only=True, eq=False)

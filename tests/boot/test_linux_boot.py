@@ -77,6 +77,7 @@ def test_kernel_has_no_complaint_about_the_tables(console: str) -> None:
         r"BIOS-e820: \[mem 0x0000000000000000-0x000000000009ffff\] usable",
         r"BIOS-e820: \[mem 0x0000000000100000-0x000000000fffffff\] usable",
         r"BIOS-e820: \[mem 0x00000000e0000000-0x00000000ffffffff\] reserved",
+        r"found SMP MP-table at \[mem 0x000f0000-0x000f000f\]",
         "ACPI: RSDP 0x00000000000F2400 000024 .v02",
         "ACPI: PM-Timer IO Port: 0x408",
         "IOAPIC.0.: .*address 0xfec00000",

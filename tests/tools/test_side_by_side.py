@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.paths import ROOT
-from tools.side_by_side import PARTS, run
+from tools.side_by_side import PARTS, TWO_PROCESSES, run
 
 # Makes a file, and waits for the other one's.
 MEET = """
@@ -66,7 +66,7 @@ def test_every_test_is_in_exactly_one_part() -> None:
     everything = {"tests", "plugins"}
     lab = [part for part in PARTS.values() if "not lab" not in part]
     (others,) = (part for part in PARTS.values() if "not lab" in part)
-    assert set(others) == everything | {"-m", "not lab"}
+    assert set(others) == everything | {"-m", "not lab", *TWO_PROCESSES}
     (remaining,) = (part for part in lab if everything <= set(part))
     folders = {word for part in lab if part != remaining for word in part if not word.startswith("-")} - {"lab"}
     assert {word for word in remaining if word.startswith("--ignore=")} == {f"--ignore={folder}" for folder in folders}

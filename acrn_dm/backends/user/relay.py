@@ -5,7 +5,8 @@ from the driver's ring as in any other device, noted, and passed on by their hea
 the same way. Data and descriptors are not touched. A new back-end gets everything that is noted again. The price are
 two thread wake-ups a batch.
 
-``Relay`` is the device that ``VbsU`` serves in place of the real one.
+``Relay`` is the device that ``VbsU`` serves in place of the real one. Its queues pass in C (``native``), but where the
+way through Python is wanted.
 """
 
 import functools
@@ -16,7 +17,9 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from acrn_dm._fastring import Chain
+from acrn_dm._fastring import Chain, SplitRing
+from acrn_dm.backends.user.native._relay import RelayPlane
+from acrn_dm.backends.user.native.relay_queue import NativeRelayQueue
 from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.vbs_u import VbsU
 from acrn_dm.backends.wire.message import PeerError
@@ -26,6 +29,7 @@ from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.shadow import ShadowRing
 from acrn_dm.virtio.backend import Session
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.native._plane import Plane
 from acrn_dm.virtio.queue import Queue
 
 BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop
@@ -59,6 +63,9 @@ class RelayQueue:
             call_fd, self._call_fd, self._kick_fd, self._ring = self._call_fd, -1, -1, None
         if call_fd >= 0:
             self.queue.loop.remove(call_fd)
+
+    def end(self) -> None:
+        """Nothing is passed on any more."""
 
     def finish(self, deadline: float, alive_fd: int) -> int:
         """Wait for what is in flight while the connection *alive_fd* lasts; returns how many are still out.
@@ -135,7 +142,7 @@ class Relay(VirtioDevice):
         super().__init__(device.context)
         self._device = device
         self._failed = functools.partial(failed, self)
-        self._queues: dict[int, RelayQueue] = {}
+        self._queues: dict[int, RelayQueue | NativeRelayQueue] = {}
         self._server = VbsU(self)
         self._alive_fd = -1
         self._deadline = 0.0
@@ -157,10 +164,23 @@ class Relay(VirtioDevice):
         """A driver came."""
         self._queues = {queue.index: RelayQueue(queue, self._failed) for queue in queues}
 
+    def plane(self, features: int, queue: Queue) -> Plane | None:
+        """A plane that does what ``RelayQueue`` does; None on a host without asynchronous I/O, by which it signals."""
+        if not isinstance(queue.ring, SplitRing):  # the shadow ring is split, and its heads are the driver's
+            return None
+        try:
+            plane = RelayPlane(queue.size)
+        except OSError:
+            return None
+        self._queues[queue.index] = NativeRelayQueue(queue, self._failed, plane)
+        return plane
+
     def handle_queue(self, queue: Queue) -> None:
         """Pass on what is there."""
+        relayed = self._queues[queue.index]
+        assert isinstance(relayed, RelayQueue)
         for _ in range(BATCHES):
-            self._queues[queue.index].forward(queue.pop_batch(BATCH))
+            relayed.forward(queue.pop_batch(BATCH))
 
     def stop(self) -> None:
         """Kicks have ended; the driver's rings are there until this returns, shadow rings and their eventfds, too."""
@@ -172,6 +192,7 @@ class Relay(VirtioDevice):
         finally:
             for queue in queues.values():  # also those behind one with nonsense: nobody else knows them any more
                 queue.disconnect()
+                queue.end()
         if left:
             raise PeerError(f"{left} requests were not finished in time")
 

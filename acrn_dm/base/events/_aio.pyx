@@ -14,13 +14,13 @@ from posix.fcntl cimport O_CLOEXEC, O_WRONLY, open as c_open
 from posix.time cimport timespec
 from posix.unistd cimport close as c_close
 
+import os
+
 
 cdef extern from "<linux/aio_abi.h>" nogil:
     enum:
         IOCB_CMD_PWRITE
         IOCB_FLAG_RESFD
-
-    ctypedef unsigned long aio_context_t
 
     struct iocb:
         uint16_t aio_lio_opcode
@@ -52,12 +52,8 @@ cdef enum:
 
 cdef class KernelSignal:
     """One AIO context. ``signal`` holds the GIL, which keeps threads apart; it takes one system call, which does not
-    sleep.
+    sleep. ``signal_fd`` does without, for who keeps threads apart himself.
     """
-
-    cdef aio_context_t _context
-    cdef int _null
-    cdef int _unread
 
     def __cinit__(self):
         self._context = 0
@@ -80,6 +76,11 @@ cdef class KernelSignal:
 
     def signal(self, int eventfd):
         """Add 1 to the count, up to the highest there is, and wake whoever waits. Raises OSError (EBADF, EINVAL)."""
+        cdef int err = self.signal_fd(eventfd)
+        if err:
+            raise OSError(err, os.strerror(err))
+
+    cdef int signal_fd(self, int eventfd) noexcept nogil:
         cdef iocb request
         cdef iocb *requests = &request
         cdef int _attempt
@@ -93,13 +94,13 @@ cdef class KernelSignal:
                 self._read_completions()
             if syscall(SYS_io_submit, self._context, <long>1, &requests) == 1:
                 self._unread += 1
-                return
+                return 0
             if errno != EAGAIN and errno != EINTR:
                 break
             self._unread = SLOTS
-        PyErr_SetFromErrno(OSError)
+        return errno
 
-    cdef void _read_completions(self) noexcept:
+    cdef void _read_completions(self) noexcept nogil:
         """Make room for more; all of them are there already."""
         cdef io_event[SLOTS] events
         cdef timespec now

@@ -4,7 +4,7 @@
 # queue (``IoLoop.held``, ``remove``) waits for the one that runs: so it does a bounded piece of work, sleeps nowhere,
 # and asks for another turn with ``again``. It takes no GIL; what needs Python it hands over with ``ask``.
 
-from acrn_dm.base.events._run_lock cimport RunLock
+from acrn_dm.base.events._run_lock cimport RunLock, pthread_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 # *events*: as epoll_wait reports them; 0 when it is the turn that ``again`` asked for.
@@ -38,12 +38,15 @@ cdef class EventPoll:
     cdef int _capacity
     cdef bint _more                       # some entry wants another turn
     cdef bint _asking                     # some entry asks for Python
+    cdef pthread_t _waiter                # the thread that waits, or did so last
+    cdef bint _waits                      # some thread has
     cdef uint32_t _generation
     cdef dict _owners
     cdef PollerEntry _pollers[MAX_POLLERS]
     cdef int _n_pollers
     cdef int64_t _poll_limit              # ns; 0: it does not poll
     cdef int64_t _poll_ns                 # how long it polls at the moment
+    cdef public int outstanding           # what C handlers have under way and will hear of by an event
     cdef readonly int ran                 # C handlers that the last ``wait`` ran
     cdef readonly uint64_t waits          # system calls that may have slept
     cdef readonly uint64_t returns        # times that ``wait`` came back to Python
@@ -55,15 +58,16 @@ cdef class EventPoll:
     cdef int add_native(self, int fd, uint32_t events, PollHandler handler, void *context, object owner) except -1
     # When this returns, the handler is neither running (unless we are in it) nor will it run again. Any thread.
     cdef int remove_native(self, int fd) except -1
-    # From a handler: call the handler of *fd* again, after the others that are ready.
+    # From a handler, or under the run lock: call the handler of *fd* again, after the others that are ready.
     cdef void again(self, int fd) noexcept nogil
-    # From a handler: let Python's handler of *fd* be called (``IoLoop.attend``).
+    # From a handler, or under the run lock: let Python's handler of *fd* be called (``IoLoop.attend``).
     cdef void ask(self, int fd) noexcept nogil
     # Look by *poll* before the loop sleeps. False if there are too many. Any thread.
     cdef bint add_poller(self, Poller poll, PollSwitch switch, void *context)
     # When this returns, none of *context*'s is running, nor will be. Any thread.
     cdef void remove_poller(self, void *context)
 
+    cdef void _hurry(self) noexcept nogil
     cdef int _control(self, int operation, int fd, uint32_t events, uint64_t data) except -1
     cdef int _grow(self, int fd) except -1
     cdef void _take(self)

@@ -2,6 +2,7 @@ from typing_extensions import disjoint_base
 
 @disjoint_base
 class EventPoll:
+    outstanding: int
     @property
     def wake(self) -> int: ...
     @property

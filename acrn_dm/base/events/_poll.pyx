@@ -8,14 +8,14 @@ wants no handler to run takes the run lock (``take``), first come, first served:
 
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from acrn_dm.base.events._run_lock cimport (
-    run_lock_destroy, run_lock_init, run_lock_leave, run_lock_take, run_lock_try, run_lock_yield,
+    pthread_self, run_lock_destroy, run_lock_init, run_lock_leave, run_lock_take, run_lock_try, run_lock_yield,
 )
 from libc.errno cimport EBADF, EEXIST, EINTR, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-from posix.unistd cimport close as c_close, read as c_read
+from posix.unistd cimport close as c_close, read as c_read, write as c_write
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
@@ -140,6 +140,7 @@ cdef class EventPoll:
         if timeout is not None:
             deadline = now_ns() + <int64_t>(timeout * 1e9) if timeout > 0 else 0
         self.ran = 0
+        self._waiter, self._waits = pthread_self(), True
         while True:
             with nogil:
                 n = rounds(self, events, deadline, stay)
@@ -221,10 +222,18 @@ cdef class EventPoll:
     cdef void again(self, int fd) noexcept nogil:
         self._entries[fd].wants_again = True
         self._more = True
+        self._hurry()
 
     cdef void ask(self, int fd) noexcept nogil:
         self._entries[fd].asks = True
         self._asking = True
+        self._hurry()
+
+    cdef void _hurry(self) noexcept nogil:
+        """Wake the thread that waits, if that is another: who holds the loop may ask for something, too."""
+        cdef uint64_t one = 1
+        if self._waits and self._waiter != pthread_self():
+            c_write(self.wake, &one, sizeof(one))
 
     cdef bint add_poller(self, Poller poll, PollSwitch switch, void *context):
         cdef bint room
@@ -332,7 +341,7 @@ cdef int sleep(EventPoll self, epoll_event *events, int64_t deadline) noexcept n
 cdef int look_and_sleep(EventPoll self, epoll_event *events, int64_t deadline) noexcept nogil:
     cdef int64_t began
     cdef int n
-    if self._more or deadline == 0:
+    if self._more or self._asking or deadline == 0:
         return sleep(self, events, 0)
     if self._poll_limit == 0 or self._n_pollers == 0:
         return sleep(self, events, deadline)

@@ -212,7 +212,7 @@ class IoLoop:
         ran = 0
         deadline = time.monotonic() + patience
         for _ in range(limit):
-            waits = self.in_flight and not self.clock.asleep
+            waits = (self.in_flight or self.poll.outstanding) and not self.clock.asleep
             done = self.step(0.05 if waits else 0.0)
             ran += done
             if not done and not waits and not self._soon:

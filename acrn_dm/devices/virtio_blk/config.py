@@ -163,10 +163,11 @@ class BlkConfig:
         help="When the host fails a read: report it to the guest, or stop the guest until it is resumed.",
     )
     aio: str = option(
-        default="threads",
-        validator=_one_of("threads", "io_uring"),
-        metavar="threads|io_uring",
-        help="io_uring is accepted with a warning; threads serve it.",
+        default="auto",
+        validator=_one_of("auto", "threads", "io_uring"),
+        metavar="auto|threads|io_uring",
+        help="What moves the data: the kernel's io_uring, or threads; auto: io_uring where the host has it. Where "
+        "io_uring is asked for and not there, threads serve, with a warning.",
     )
 
     def __attrs_post_init__(self) -> None:

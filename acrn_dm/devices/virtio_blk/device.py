@@ -10,7 +10,6 @@ was filled in, else only the data before the first gap.
 
 import errno
 import functools
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -35,9 +34,12 @@ from acrn_dm.devices.virtio_blk.engine.retry import RetryQueue
 from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
 from acrn_dm.devices.virtio_blk.image.backend import Image
-from acrn_dm.devices.virtio_blk.request import HEADER, Limits, Op, Request, Status, parse
+from acrn_dm.devices.virtio_blk.job import Job, data_of, is_for, serial_number, write_data
+from acrn_dm.devices.virtio_blk.planes import BlkPlanes, can_serve
+from acrn_dm.devices.virtio_blk.request import Limits, Op, Request, Status, parse
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.features import VERSION_1
+from acrn_dm.virtio.native._plane import Plane
 from acrn_dm.virtio.placement import Placement, at_socket
 from acrn_dm.virtio.queue import Queue
 
@@ -48,34 +50,10 @@ TOPOLOGY = 1 << 10
 MQ, DISCARD, WRITE_ZEROES = 1 << 12, 1 << 13, 1 << 14
 
 ZEROES_SECTORS = 1 << 16  # 32 MiB, because a medium without fallocate has it written out
-MAX_ID_TEXT = 256  # of the option text, this much goes into the serial number
 BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop; what is left gets another turn
 CACHED_READ_BYTES = 128 << 10  # larger reads would keep the loop busy copying
 PAUSE_S = 10.0  # a pause waits for what is in flight
 ERRORS_LOGGED = 10  # per start of the device
-
-
-@attrs.define(eq=False)
-class Job:
-    """A request on its way through the worker threads of *pool*. *error* says how the host failed it, *err* is the
-    errno where the guest is to stand still because of that.
-    """
-
-    pool: "WorkerPool[Job]"
-    chain: Chain
-    request: Request
-    views: list[memoryview]
-    durable: bool
-    began: int = 0  # after how many releases of what waits for a retry
-    status: Status = Status.OK
-    error: str = ""
-    err: int = 0
-
-
-def serial_number(text: str) -> bytes:
-    """20 ASCII bytes derived from the option text, as the original does, so that guests find their disks by it."""
-    d = hashlib.md5(os.fsencode(text)[:MAX_ID_TEXT], usedforsecurity=False).digest()
-    return "ACRN--{:02X}{:02X}-{:02X}{:02X}-{:02X}{:02X}".format(*d[:6]).encode()
 
 
 class BlkDevice(VirtioDevice):
@@ -98,6 +76,7 @@ class BlkDevice(VirtioDevice):
         self._limits = Limits(capacity=0)
         self._pools: dict[int, WorkerPool[Job]] = {}
         self._left: tuple[WorkerPool[Job], ...] = ()  # of the last session
+        self._planes = BlkPlanes(self.name, self._handed)
         self._ending: dict[int, WorkerPool[Job]] = {}  # of queues that were reset alone
         self._flush: LastFlush | None = None
         self._resources: Resources | None = None
@@ -144,8 +123,6 @@ class BlkDevice(VirtioDevice):
     def realize(self, resources: Resources) -> None:
         """Open the image. Raises ConfigError or HostError."""
         self._resources = resources
-        if self.config.aio == "io_uring":
-            log.warning("%s: aio=io_uring is served by threads", self.name)
         if self.config.path is not None:
             self._adopt(medium.open_image(self.config))
 
@@ -190,6 +167,7 @@ class BlkDevice(VirtioDevice):
     def _write_mode(self, offset: int, data: bytes, *, legacy: bool) -> None:
         if offset <= WRITEBACK_OFFSET < offset + len(data):
             self._mode.write(data[WRITEBACK_OFFSET - offset] != 0, legacy=legacy)
+            self._planes.promise(not self._mode.writeback)
 
     def negotiated(self, features: int) -> None:
         """The cache mode follows."""
@@ -218,10 +196,19 @@ class BlkDevice(VirtioDevice):
         self._pools[queue.index] = WorkerPool(name, queue.loop, self._execute, self._finisher(queue))
         self._pin(queue)
 
+    def plane(self, features: int, queue: Queue) -> Plane | None:
+        """What serves *queue* without Python. A loop that is stepped has it where ``aio`` asks for it only."""
+        if not can_serve(self.image) or (self.config.aio == "auto" and not queue.loop.runs_by_itself):
+            return None
+        plane = self._planes.add(queue, self.serial, legacy=not features & VERSION_1)
+        self._equip()
+        return plane
+
     def queue_reset(self, queue: Queue) -> None:
         """As ``cancel``, for the requests of one queue."""
+        self._planes.drop(queue)
         pool = self._pools.pop(queue.index)
-        self._retries.drop(functools.partial(_is_for, pool))
+        self._retries.drop(functools.partial(is_for, pool))
         pool.cancel()
         pool.close()
         self._ending[queue.index] = pool
@@ -229,7 +216,7 @@ class BlkDevice(VirtioDevice):
 
     def queue_busy(self, index: int) -> bool:
         """Whether a thread is in the host's kernel for a request of a queue that was reset alone."""
-        return index in self._ending and self._ending[index].busy
+        return self._planes.queue_busy(index) or (index in self._ending and self._ending[index].busy)
 
     def handle_queue(self, queue: Queue) -> None:
         """Parse what is there; answer at once what needs no waiting, hand the rest to the threads."""
@@ -240,13 +227,14 @@ class BlkDevice(VirtioDevice):
     def cancel(self) -> None:
         """Requests that have begun end at their next piece; the others are dropped."""
         self._retries.close()
+        self._planes.cancel()
         for pool in self._pools.values():
             pool.cancel()
 
     @property
     def busy(self) -> bool:
-        """Whether a thread is in the host's kernel for a request that was given up."""
-        return any(pool.busy for pool in (*self._pools.values(), *self._left))
+        """Whether the host's kernel still has a request that was given up."""
+        return self._planes.busy or any(pool.busy for pool in (*self._pools.values(), *self._left))
 
     def stop(self) -> None:
         """Unless cancelled, let everything in flight be executed, and answer it: after a pause a queue goes on behind
@@ -254,18 +242,23 @@ class BlkDevice(VirtioDevice):
         it is cancelled.
         """
         failed = self._retries.close()
+        drained = self._planes.drain(PAUSE_S)  # what it can't do comes to the pools
         pools, self._pools = tuple(self._pools.values()), {}
         self._left = (*self._left, *pools)
         try:
+            if not drained:
+                raise HostError(f"{self.name}: requests are stuck in the host")
             for pool in pools:
                 if not pool.cancelled:
                     pool.finish(pool.drain(PAUSE_S))
                     pool.finish([job for job in failed if job.pool is pool])
         except HostError:
+            self._planes.cancel()
             for pool in pools:
                 pool.cancel()
             raise
         finally:
+            self._planes.close()
             for pool in pools:
                 pool.close()
             self._left = tuple(pool for pool in self._left if pool.busy)
@@ -291,6 +284,7 @@ class BlkDevice(VirtioDevice):
         if image is None:
             return
         if self.busy or not flushed:
+            self._planes.abandon()
             log.error("%s: %s is stuck in the host; it is left as it is", self.name, self.config.path)
         else:
             image.close()
@@ -313,6 +307,16 @@ class BlkDevice(VirtioDevice):
             zeroes_segments=int(writable),
             zeroes_sectors=min(ZEROES_SECTORS, capacity) if writable else 0,
         )
+        self._equip()
+
+    def _equip(self) -> None:
+        """Tell the planes what requests are held to, and give the medium to those that have none."""
+        self._planes.limit(self._current_limits(), durable=not self._mode.writeback)
+        if self.image is not None:
+            try:
+                self._planes.adopt(self.image, self.config.aio)
+            except OSError as e:
+                raise HostError.from_os(f"{self.name}: an engine for {self.config.path}", e) from e
 
     def _current_limits(self) -> Limits:
         """Without the types that the driver did not accept."""
@@ -332,22 +336,21 @@ class BlkDevice(VirtioDevice):
             elif self.image is None:
                 self._complete(queue, chain, Status.IOERR, 0)
             elif request.op is Op.GET_ID:
-                self._complete(queue, chain, Status.OK, _write_data(chain, self.serial))
+                self._complete(queue, chain, Status.OK, write_data(chain, self.serial))
             else:
                 self._transfer(queue, chain, request, self.image)
 
     def _transfer(self, queue: Queue, chain: Chain, request: Request, image: Image) -> None:
-        views: list[memoryview] = []
+        views = data_of(chain, request)
         if request.op is Op.READ:
             length = request.extents[0].length
-            views = chain.writable(0, length)
             if length <= CACHED_READ_BYTES and image.read_cached(views, request.extents[0].offset):
                 self._complete(queue, chain, Status.OK, length)
                 return
-        elif request.op is Op.WRITE:
-            views = chain.readable(HEADER.size)
-        pool = self._pools[queue.index]
-        self._submit(Job(pool, chain, request, views, durable=not self._mode.writeback))
+        self._submit(self._job(queue, chain, request, views))
+
+    def _job(self, queue: Queue, chain: Chain, request: Request, views: list[memoryview]) -> Job:
+        return Job(self._pools[queue.index], chain, request, views, durable=not self._mode.writeback)
 
     def _submit(self, job: Job) -> None:
         job.began, job.status, job.error, job.err = self._retries.releases, Status.OK, "", 0
@@ -362,15 +365,29 @@ class BlkDevice(VirtioDevice):
             with given_up_unless(lambda: not pool.cancelled):
                 execute(image, job.request, job.views, durable=job.durable)
         except OSError as e:
-            job.status = Status.UNSUPP if e.errno == errno.EOPNOTSUPP else Status.IOERR
-            job.error = str(e)  # the text only: the error refers to frames, they to guest memory
-            stops = stops_guest(self.config, job.request.op, e) and not pool.cancelled
-            job.err = e.errno or errno.EIO if stops else 0
+            self._failed(job, e)
         except Exception:
             job.status = Status.IOERR
             log.exception("%s: executing %s", self.name, job.request)
         if not job.err:
             job.views = []
+
+    def _failed(self, job: Job, e: OSError) -> None:
+        job.status = Status.UNSUPP if e.errno == errno.EOPNOTSUPP else Status.IOERR
+        job.error = str(e)  # the text only: the error refers to frames, they to guest memory
+        stops = stops_guest(self.config, job.request.op, e) and not job.pool.cancelled
+        job.err = e.errno or errno.EIO if stops else 0
+
+    def _handed(self, queue: Queue, chain: Chain, request: Request, err: int) -> None:
+        """On the loop's thread: what a plane does not do, or what the host has failed there with *err*."""
+        assert self.image is not None
+        if not err:
+            self._transfer(queue, chain, request, self.image)
+            return
+        job = self._job(queue, chain, request, data_of(chain, request))
+        job.began = self._retries.releases
+        self._failed(job, OSError(err, os.strerror(err)))
+        job.pool.finish([job])
 
     def _pause(self, job: Job) -> bool:
         assert self._resources is not None
@@ -385,7 +402,7 @@ class BlkDevice(VirtioDevice):
         """On the main loop: everything that waits is tried again, each by its queue's loop."""
         self._retries.release()
         for pool in tuple(self._pools.values()):
-            pool.loop.call_soon(functools.partial(self._retries.retry, functools.partial(_is_for, pool), self._submit))
+            pool.loop.call_soon(functools.partial(self._retries.retry, functools.partial(is_for, pool), self._submit))
 
     def _finisher(self, queue: Queue) -> Callable[[list[Job]], None]:
         def finish(jobs: list[Job]) -> None:
@@ -421,12 +438,3 @@ class BlkDevice(VirtioDevice):
         if index < len(iothread.cpus) and iothread.cpus[index]:
             cpus = iothread.cpus[index]
             queue.loop.call_soon(lambda: pin_current_thread(self.name, queue.loop, cpus))
-
-
-def _is_for(pool: WorkerPool[Job], job: Job) -> bool:
-    return job.pool is pool
-
-
-def _write_data(chain: Chain, data: bytes) -> int:
-    """Put *data* into the writable part, sparing the status byte."""
-    return chain.write(data[: chain.writable_bytes - 1])

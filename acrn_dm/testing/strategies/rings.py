@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from acrn_dm.ring.driver import table_bytes
 from acrn_dm.ring.factory import make_driver_ring, ring_format
-from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
+from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC, PACKED
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, RingMemory
 from acrn_dm.ring.ring import DriverSide
 from acrn_dm.testing.sessions.actions import Descriptor
 
 Shape = tuple[tuple[bytes, ...], tuple[int, ...]]  # contents of readable buffers, lengths of writable ones
 
-FORMATS = (0,)  # the feature bits that choose a ring format: split
+FORMATS = (0, PACKED)  # the feature bits that choose a ring format: split, packed
 RAM = 0x4000  # where raw descriptors point to, if they point into memory
 
 
@@ -36,8 +36,8 @@ def descriptors(*, size: int = 8, max_count: int = 4) -> st.SearchStrategy[list[
 
 @attrs.frozen(kw_only=True)
 class RingCase:
-    """A ring as its driver has filled it: its format by *features*, its size, where its indices begin, its chains and
-    which of them are in indirect tables.
+    """A ring as its driver has filled it: its format by *features*, its size, how many chains (packed: descriptors)
+    went before, its chains and which of them are in indirect tables.
     """
 
     features: int = attrs.field(repr=hex)

@@ -12,6 +12,7 @@ import pytest
 from acrn_dm.backends.user import backend as user
 from acrn_dm.backends.user import relay as user_relay
 from acrn_dm.backends.wire.message import ProtocolFeature, Request
+from acrn_dm.base.events import eventfd
 from acrn_dm.devices import virtio_blk
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET
@@ -19,6 +20,7 @@ from tests.backends.user.peers.peer import ALL, Peer, Received
 from tests.backends.user.user_rig import eventually, jammed, open_descriptors, returns
 from tests.virtio.pause import pause, resume
 
+BOTH_WAYS = pytest.mark.parametrize("machine", [True, False], indirect=True, ids=["c", "python"])
 NO_NOTES = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
 
 
@@ -72,6 +74,7 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def peer(tmp_path: Path) -> Iterator[Peer]:
+    eventfd._choose()  # what is opened once for the process
     before = open_descriptors()
     with Peer(tmp_path / "s", protocol=NO_NOTES) as peer:
         yield peer
@@ -79,8 +82,8 @@ def peer(tmp_path: Path) -> Iterator[Peer]:
 
 
 @pytest.fixture
-def machine(peer: Peer) -> Iterator[SimMachine]:
-    with SimMachine(plugins=[virtio_blk, user]) as machine:
+def machine(peer: Peer, request: pytest.FixtureRequest) -> Iterator[SimMachine]:
+    with SimMachine(plugins=[virtio_blk, user], native=getattr(request, "param", True)) as machine:
         yield machine
 
 
@@ -103,6 +106,7 @@ def send(driver: VirtioDriver, count: int) -> list[int]:
     return [head for head in queue._sent if head not in before]
 
 
+@BOTH_WAYS
 def test_requests_go_out_by_their_heads_and_answers_come_back(peer: Peer, driver: VirtioDriver) -> None:
     heads = send(driver, 3)
     shadow = Shadow.of(peer)
@@ -112,6 +116,7 @@ def test_requests_go_out_by_their_heads_and_answers_come_back(peer: Peer, driver
     assert [(c.token, c.written) for c in driver.queue(0).completed()] == [(1, 513)]
 
 
+@BOTH_WAYS
 def test_next_backend_gets_exactly_what_the_last_one_owed(peer: Peer, driver: VirtioDriver) -> None:
     heads = send(driver, 5)
     first = Shadow.of(peer)
@@ -123,6 +128,22 @@ def test_next_backend_gets_exactly_what_the_last_one_owed(peer: Peer, driver: Vi
     second = Shadow.of(peer)
     assert second.heads() == [heads[0], heads[1], heads[2], heads[4]]
     assert struct.unpack("<II", peer.last(Request.SET_VRING_BASE).payload) == (0, 0)
+
+
+def test_requests_pass_without_python(peer: Peer, driver: VirtioDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("Python was asked")
+
+    monkeypatch.setattr(user_relay.Relay, "handle_queue", never)
+    heads = send(driver, 2)
+    kick_fd = [r for r in peer.seen if r.code == Request.SET_VRING_KICK and r.payload[0] == 0][-1].fds[0]
+    os.eventfd_read(kick_fd)
+    send(driver, 1)
+    assert os.eventfd_read(kick_fd) == 1
+    Shadow.of(peer).answer(0, heads[0], 1)
+    driver.machine.settle()
+    assert len(driver.queue(0).completed()) == 1
+    assert driver.machine.failures == []
 
 
 def test_old_backend_that_lives_on_can_not_answer_any_more(peer: Peer, driver: VirtioDriver) -> None:
@@ -176,6 +197,7 @@ def test_nonsense_in_the_used_ring_fails_the_device(
     assert driver.status & NEEDS_RESET
 
 
+@BOTH_WAYS
 def test_head_that_is_returned_twice_fails_the_device(peer: Peer, driver: VirtioDriver) -> None:
     heads = send(driver, 2)
     shadow = Shadow.of(peer)

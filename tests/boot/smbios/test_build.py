@@ -38,17 +38,17 @@ def walk(table: bytes) -> list[tuple[int, int, bytes, list[str]]]:
 
 def test_entry_points_sum_up_to_0_and_lead_to_the_table() -> None:
     smbios = made()
-    table = dict(smbios.placed)[0xF0040]
+    table = dict(smbios.placed)[0xF1040]
     assert (smbios.entry_64[:5], sum(smbios.entry_64) & 0xFF, len(smbios.entry_64)) == (b"_SM3_", 0, 24)
-    assert struct.unpack_from("<IQ", smbios.entry_64, 12) == (len(table), 0xF0040)
+    assert struct.unpack_from("<IQ", smbios.entry_64, 12) == (len(table), 0xF1040)
     assert (smbios.entry_32[:4], sum(smbios.entry_32) & 0xFF, len(smbios.entry_32)) == (b"_SM_", 0, 31)
     assert (smbios.entry_32[16:21], sum(smbios.entry_32[16:]) & 0xFF) == (b"_DMI_", 0)
-    assert struct.unpack_from("<HIH", smbios.entry_32, 22) == (len(table), 0xF0040, len(walk(table)))
+    assert struct.unpack_from("<HIH", smbios.entry_32, 22) == (len(table), 0xF1040, len(walk(table)))
 
 
 def test_entry_points_lie_where_a_guest_scans() -> None:
     assert [gpa % 16 for gpa, data in made().placed if data[:3] == b"_SM"] == [0, 0]
-    assert all(gpa >= 0xF0000 and gpa + len(data) <= 0xF2000 for gpa, data in made(size=200 * GIB, vcpus=8).placed)
+    assert all(gpa >= 0xF1000 and gpa + len(data) <= 0xF2000 for gpa, data in made(size=200 * GIB, vcpus=8).placed)
 
 
 def test_structures_are_those_a_machine_must_have_and_handles_are_unique() -> None:
@@ -119,7 +119,7 @@ def test_dmidecode_finds_the_32_bit_entry_point_too(tmp_path: Path) -> None:
     smbios = made()
     arguments = in_memory(smbios, tmp_path)
     with (tmp_path / "memory").open("r+b") as file:
-        file.seek(0xF0000)
+        file.seek(0xF1000)
         file.write(bytes(24))
     assert "SMBIOS 2.8 present." in dmidecode(smbios, tmp_path, *arguments)
 
@@ -128,8 +128,8 @@ def test_guest_without_firmware_has_them_in_memory(tmp_path: Path) -> None:
     (tmp_path / "kernel").write_bytes(make_bzimage())
     pieces = loader.prepare(plan(kernel=tmp_path / "kernel", identity=IDENTITY)).pieces
     assert [(p.gpa, bytes(p.data)[:4]) for p in pieces if p.name == "SMBIOS table"][:2] == [
-        (0xF0000, b"_SM3"),
-        (0xF0020, b"_SM_"),
+        (0xF1000, b"_SM3"),
+        (0xF1020, b"_SM_"),
     ]
 
 

@@ -5,6 +5,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ OK, IOERR, UNSUPP = 0, 1, 2
 POISON = b"\xa5"  # what the driver fills writable buffers with
 F_RO, F_FLUSH, F_CONFIG_WCE, F_MQ, F_DISCARD, F_WRITE_ZEROES = 1 << 5, 1 << 9, 1 << 11, 1 << 12, 1 << 13, 1 << 14
 WRITEBACK_AT = 32
+AIO: ContextVar[str] = ContextVar("AIO", default="")  # options that every disk gets: which engine
 
 
 def header(kind: int, sector: int = 0) -> bytes:
@@ -73,6 +75,7 @@ def disk(
     **machine: Any,
 ) -> Iterator[Disk]:
     """A machine with ``virtio-blk,text`` in slot 3, its driver started."""
+    text += AIO.get()
     with SimMachine(**machine) as m:
         kind = acrn_dm_device_types()[0]
         function = m.add(create or attrs.evolve(kind), text, slot=3)

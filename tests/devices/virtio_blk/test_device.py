@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.base.errors import ConfigError, HostError
-from acrn_dm.base.events import io_threads as device_module
+from acrn_dm.base.events import io_threads
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.devices.virtio_blk import acrn_dm_device_types
+from acrn_dm.devices.virtio_blk import device as device_module
 from acrn_dm.devices.virtio_blk.device import serial_number
 from acrn_dm.testing import SimMachine
 from tests.devices.virtio_blk.blk_rig import (
@@ -388,17 +389,11 @@ def test_iothread_is_bound_to_its_cpus() -> None:
     seen: list[set[int]] = []
     done = threading.Event()
     loop.start()
-    loop.call_soon(lambda: device_module.pin_current_thread("disk", loop, (0,)))
+    loop.call_soon(lambda: io_threads.pin_current_thread("disk", loop, (0,)))
     loop.call_soon(lambda: (seen.append(os.sched_getaffinity(0)), done.set()))
     assert done.wait(10)
     loop.close()
     assert seen == [{0}]
-
-
-def test_io_uring_is_served_by_threads_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with disk(f"{image(tmp_path)},aio=io_uring") as d:
-        assert d.write(0, bytes(512)) == OK
-    assert "io_uring" in caplog.text
 
 
 def test_nodisk_is_there_and_fails_every_transfer() -> None:

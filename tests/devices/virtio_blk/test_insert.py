@@ -10,6 +10,8 @@ from acrn_dm.devices.virtio_blk import acrn_dm_device_types
 from acrn_dm.testing import SimMachine
 from tests.devices.virtio_blk.blk_rig import IN, IOERR, OK, Disk, disk, image
 
+pytestmark = pytest.mark.usefixtures("each_aio")
+
 
 def insert(d: Disk, text: str) -> None:
     function = d.machine.bus.functions[-1]

@@ -22,6 +22,8 @@ from tests.devices.virtio_blk.blk_rig import (
 )
 from tests.virtio.pause import pause, resume
 
+pytestmark = pytest.mark.usefixtures("each_aio")
+
 
 def function(d: Disk) -> VirtioPci:
     found = d.machine.bus.functions[-1]

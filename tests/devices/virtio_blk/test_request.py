@@ -28,6 +28,8 @@ from tests.devices.virtio_blk.blk_rig import (
     slow_medium,
 )
 
+pytestmark = pytest.mark.usefixtures("each_aio")
+
 SECTORS = 64
 ALL_TYPES = [IN, OUT, SCSI, FLUSH, FLUSH_OUT, GET_ID, DISCARD, WRITE_ZEROES, 0xFFFF_FFFF]
 

@@ -45,5 +45,5 @@ class BlockDevice:
     def assert_clean(self, text: str, run: Run, devices: int = 2) -> None:
         """As the machine's; the guest has counted its boots on it, too, and its backend is what the line says."""
         self.hsm.assert_clean(run, devices)
-        assert ("aio=io_uring is served by threads" in run.output) is ("io_uring" in text)
+        assert "is served by threads" not in run.output
         assert self.hsm.lab.run(f"head -c 512 {NODE}").stdout.strip() == str(len(run.report["boot"]))

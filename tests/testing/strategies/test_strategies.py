@@ -13,7 +13,7 @@ from acrn_dm._fastring import MemoryMap
 from acrn_dm.contract.option_types import ByteSize
 from acrn_dm.contract.options import from_mapping, option
 from acrn_dm.ring.factory import ring_format
-from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
+from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC, PACKED
 from acrn_dm.testing.strategies import RingCase, descriptors, options, rings
 
 QUICK = settings(max_examples=50, derandomize=True, database=None, deadline=None)
@@ -89,7 +89,7 @@ def test_ring_has_the_chains_of_its_case(case: RingCase) -> None:
     memory = MemoryMap([(0, ram)])
     driver = case.fill(memory, 0x1000)
     fmt = ring_format(case.features)
-    ring = fmt.make_ring(case.features, memory, driver.layout, type(fmt.start)(case.start))
+    ring = fmt.make_ring(case.features, memory, driver.layout, driver.position)
     chains = ring.pop_batch(64)
     assert [(chain.read(), chain.writable_bytes) for chain in chains] == [
         (b"".join(out), sum(in_)) for (out, in_), _ in case.chains
@@ -102,6 +102,7 @@ def test_ring_has_the_chains_of_its_case(case: RingCase) -> None:
 def test_rings_wrap_and_are_of_every_kind() -> None:
     drawn: list[RingCase] = draw(rings())
     assert {case.features & EVENT_IDX for case in drawn} == {0, EVENT_IDX}
+    assert {case.features & PACKED for case in drawn} == {0, PACKED}
     assert any(case.features & INDIRECT_DESC and any(indirect for _, indirect in case.chains) for case in drawn)
     assert any(case.start + len(case.chains) > 0xFFFF for case in drawn)
 

@@ -29,6 +29,16 @@ cdef extern from "<unistd.h>" nogil:
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, void *argument)
 
+cdef extern from "<sys/vfs.h>" nogil:
+    struct c_statfs "statfs":
+        long f_type
+    int fstatfs(int fd, c_statfs *system)
+
+cdef extern from "<linux/magic.h>" nogil:
+    enum:
+        TMPFS_MAGIC
+        RAMFS_MAGIC
+
 cdef extern from "<linux/fs.h>" nogil:
     enum:
         BLKGETSIZE64
@@ -126,6 +136,14 @@ cdef class Standing:
     def durable_failed(self, int err):
         """A write that waited for the medium has failed with *err*: perhaps the only word of another write's loss."""
         blk_durable_failed(&self.state, err)
+
+    @property
+    def in_memory(self):
+        """Whether all of the file is in memory, so that nothing waits for a medium: tmpfs and its kind."""
+        cdef c_statfs system
+        if self.state.is_block_device or fstatfs(self.state.fd, &system) != 0:
+            return False
+        return <unsigned long>system.f_type in (TMPFS_MAGIC, RAMFS_MAGIC)
 
     def begin_sync(self):
         """Wait until no other flush is under way, and begin one; returns what ``end_sync`` wants to know."""

@@ -20,6 +20,7 @@ cdef class BlkService:
     cdef readonly BlkEngine engine    # None without a medium
     cdef readonly uint32_t in_flight  # requests accepted, not answered and not handed to Python
     cdef readonly uint64_t at_once    # reads and writes that needed no engine
+    cdef readonly bint cancelled
     cdef MemoryMap memory             # which can't go while requests are in flight
     cdef Standing standing
     cdef BlkStanding *known           # of *standing*

@@ -9,7 +9,7 @@ A batch costs one look at the file's length, before its writes and after its rea
 the engine. Flushes that wait while one is under way share the next one.
 """
 
-from acrn_dm._fastring cimport Chain, FrChain, FrVirtqueue, MemoryMap, RingBase, new_chain, vq_push
+from acrn_dm._fastring cimport Chain, FrChain, FrVirtqueue, RingBase, new_chain, vq_push
 from acrn_dm.devices.virtio_blk.image._standing cimport (
     blk_changes, blk_durable_failed, blk_synced, blk_try_sync, blk_whole,
 )
@@ -68,11 +68,13 @@ cdef void clear(int eventfd) noexcept nogil:
 
 
 cdef class BlkService:
-    """The executor of the chains of a queue of *size* in *memory*. *serial* is what get-id answers."""
+    """The executor of the chains of *ring*, whose owner publishes the answers. *serial* is what get-id answers."""
 
-    def __cinit__(self, MemoryMap memory not None, uint32_t size, bytes serial not None, *, bint legacy):
+    def __cinit__(self, RingBase ring not None, bytes serial not None, *, bint legacy):
+        cdef uint32_t size = ring.size
         cdef uint32_t i
-        self.memory = memory
+        self.answer, self.context = push, ring.virtqueue()
+        self.memory = ring.memory
         self.legacy = legacy
         self.n_tasks = size
         self.tasks = <BlkTask *>PyMem_Calloc(size, sizeof(BlkTask))
@@ -82,7 +84,7 @@ cdef class BlkService:
             tasks_put(&self.unused, &self.tasks[i])
         cdef bytes text = serial[:BLK_SERIAL].ljust(BLK_SERIAL, b"\0")
         memcpy(self.serial, <const char *>text, BLK_SERIAL)
-        memory.users += 1
+        self.memory.users += 1
 
     def __dealloc__(self):
         if self.memory is not None and self.tasks != NULL:
@@ -101,6 +103,10 @@ cdef class BlkService:
     def limit(self, limits, *, bint durable):
         """What requests are held to from now on, and whether a completed write is on the medium. Not while they run."""
         limits_from(&self.limits, limits)
+        self.durable = durable
+
+    def promise(self, bint durable):
+        """Whether a write that completes is on the medium, from now on. Any thread."""
         self.durable = durable
 
     cdef void begin(self, uint32_t n) noexcept nogil:
@@ -151,9 +157,9 @@ cdef class BlkService:
 
     cdef bint needs_bounce(self, const BlkTask *task) noexcept nogil:
         """Whether the request needs the bounce buffers of the Python path."""
-        if self.legacy and not self.in_memory:
-            return True
-        return self.alignment != 0 and (task.offset % self.alignment != 0 or task.left % self.alignment != 0)
+        return self.legacy or (self.alignment != 0 and (
+            task.offset % self.alignment != 0 or task.left % self.alignment != 0
+        ))
 
     cdef void start_read(self, BlkTask *task) noexcept nogil:
         task.io.kind, task.io.durable = BLK_IO_READ, False
@@ -175,14 +181,16 @@ cdef class BlkService:
         if not self.looked:
             self.looked = True
             blk_whole(self.known)
-        if self.known.cut or self.needs_bounce(task) or (self.durable and self.known.changes != self.known.stable):
+        cdef bint here = self.in_memory and task.left <= AT_ONCE and task.n_iov <= BLK_IOV_MAX
+        cdef bint waits = self.durable and self.known.changes != self.known.stable
+        if self.known.cut or waits or (not here and self.needs_bounce(task)):
             self.hand(task, 0)  # with earlier writes waiting, a flush has to follow: one that means those, too
             return
         task.io.kind, task.io.durable = BLK_IO_WRITE, self.durable
         if not self.durable:
             task.volatile_change = True
             blk_changes(self.known)
-        if self.in_memory and task.left <= AT_ONCE:
+        if here:
             self.now(task, RWF_DSYNC if self.durable else 0)
         else:
             self.send(task)
@@ -360,10 +368,6 @@ cdef class BlkService:
             io = self.engine.reap()
         return self.engine.in_flight != 0
 
-    def answers_to(self, RingBase ring not None):
-        """Give answers to *ring*, whose owner publishes them."""
-        self.answer, self.context = push, ring.virtqueue()
-
     def take(self, RingBase ring not None, int limit=64):
         """Take up to *limit* chains of *ring* and begin them; returns how many. Raises GuestError."""
         cdef Chain chain
@@ -403,14 +407,12 @@ cdef class BlkService:
             task = tasks_take(&self.handed)
         return taken
 
-    @property
-    def has_handed(self):
-        """Whether ``take_handed`` has something."""
-        return self.handed.first != NULL
-
     def cancel(self):
         """Nobody wants the answers any more; does not wait. Nothing else of this object runs then or later."""
-        if self.engine is not None and not self.engine.cancelled:
+        if self.cancelled:
+            return
+        self.cancelled = True
+        if self.engine is not None:
             with nogil:
                 self.engine.cancel()
                 self.reap_void()
@@ -419,7 +421,7 @@ cdef class BlkService:
     def busy(self):
         """Whether the host still has requests that were given up."""
         cdef bint some
-        if self.engine is None or not self.engine.cancelled:
+        if self.engine is None or not self.cancelled:
             return False
         with nogil:
             some = self.reap_void()

@@ -90,10 +90,9 @@ def served(
     rig = Rig(size=SIZE)
     image = open_image(config(f"{path}{text}"))
     alignment = image.alignment if isinstance(image, DirectImage) else 0
-    service = BlkService(rig.memory, SIZE, SERIAL, legacy=legacy)
+    service = BlkService(rig.ring, SERIAL, legacy=legacy)
     service.adopt(make_engine(engine, image.fd), image, alignment=alignment, in_memory=in_memory)
     service.limit(limits(image), durable=durable)
-    service.answers_to(rig.ring)
     try:
         yield Served(rig, image, service)
     finally:

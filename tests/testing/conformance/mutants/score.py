@@ -14,12 +14,13 @@ from typing import Any
 import attrs
 
 from tests.testing.conformance.mutants import jobs
-from tests.testing.conformance.mutants.faults import core, kinds, notification_data, queue_reset, transport
+from tests.testing.conformance.mutants.faults import core, kinds, notification_data, packed, queue_reset, transport
 from tests.testing.conformance.mutants.faults.fault import ProductFault
 from tests.testing.conformance.mutants.plant import plant
 
 WRONG = (
     "chains",
+    "packed",
     "suppression",
     "configuration",
     "lifecycle",
@@ -32,7 +33,14 @@ WRONG = (
     "in_order",
 )
 RESET_S = 0.5
-FAULTS = (*core.FAULTS, *queue_reset.FAULTS, *notification_data.FAULTS, *transport.FAULTS, *kinds.FAULTS)
+FAULTS = (
+    *core.FAULTS,
+    *queue_reset.FAULTS,
+    *notification_data.FAULTS,
+    *transport.FAULTS,
+    *kinds.FAULTS,
+    *packed.FAULTS,
+)
 
 
 @attrs.frozen(kw_only=True)

@@ -23,6 +23,7 @@ cdef extern from "devices/virtio_blk/native/engines/uring.h" nogil:
     int io_uring_queue_init(unsigned entries, io_uring *ring, unsigned flags)
     void io_uring_queue_exit(io_uring *ring)
     int io_uring_register_files(io_uring *ring, const int *fds, unsigned n)
+    int io_uring_unregister_files(io_uring *ring)
     int io_uring_register_eventfd(io_uring *ring, int fd)
     int io_uring_cq_eventfd_toggle(io_uring *ring, bint on)
     io_uring_sqe *io_uring_get_sqe(io_uring *ring)
@@ -128,6 +129,7 @@ cdef class UringEngine(BlkEngine):
         """End the ring; nothing may be in flight."""
         if self.open:
             self.open = False
+            io_uring_unregister_files(&self.ring)  # a ring ends in its own time, and until then has the file: its locks
             io_uring_queue_exit(&self.ring)
         if self.event_fd >= 0:
             c_close(self.event_fd)

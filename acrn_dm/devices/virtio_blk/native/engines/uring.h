@@ -54,6 +54,7 @@ struct io_uring_cqe { int res; };
 static inline int io_uring_queue_init(unsigned n, struct io_uring *ring, unsigned flags) { return -ENOSYS; }
 static inline void io_uring_queue_exit(struct io_uring *ring) {}
 static inline int io_uring_register_files(struct io_uring *ring, const int *fds, unsigned n) { return -ENOSYS; }
+static inline int io_uring_unregister_files(struct io_uring *ring) { return 0; }
 static inline int io_uring_register_eventfd(struct io_uring *ring, int fd) { return -ENOSYS; }
 static inline int io_uring_cq_eventfd_toggle(struct io_uring *ring, int on) { return 0; }
 static inline struct io_uring_sqe *io_uring_get_sqe(struct io_uring *ring) { return 0; }

@@ -36,8 +36,7 @@ def add(image: BootImage, uarts: Sequence[tuple[str, int, int]]) -> BootImage:
         Piece(name="BIOS data area", gpa=0, data=vectors + _data_area(uarts)),
         Piece(name="BIOS calls", gpa=layout.BIOS_CALLS, data=handlers),
     ]
-    taken = any(ours.gpa < p.end and p.gpa < ours.end for ours in area for p in image.pieces)
-    return image if taken else image.with_pieces(area)
+    return image.with_unless_taken(area)
 
 
 def _data_area(uarts: Sequence[tuple[str, int, int]]) -> bytes:

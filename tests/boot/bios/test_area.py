@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.boot import bios_area, loader
+from acrn_dm.boot import loader
+from acrn_dm.boot.bios import area as bios_area
 from acrn_dm.boot.image import BootImage, Piece
 from acrn_dm.contract.registers import BootRegisters, Segment
 from tests.boot.samples import make_bzimage, make_multiboot, make_vmlinux, plan

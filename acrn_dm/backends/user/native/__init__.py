@@ -1,0 +1,1 @@
+"""Relayed queues in C."""

@@ -1,0 +1,54 @@
+"""A request on its way through worker threads, and what stands around it."""
+
+import hashlib
+import logging
+import os
+
+import attrs
+
+from acrn_dm._fastring import Chain
+from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
+from acrn_dm.devices.virtio_blk.request import HEADER, Op, Request, Status
+
+log = logging.getLogger(__name__)
+
+MAX_ID_TEXT = 256  # of the option text, this much goes into the serial number
+
+
+@attrs.define(eq=False)
+class Job:
+    """A request on its way through the worker threads of *pool*. *error* says how the host failed it, *err* is the
+    errno where the guest is to stand still because of that.
+    """
+
+    pool: "WorkerPool[Job]"
+    chain: Chain
+    request: Request
+    views: list[memoryview]
+    durable: bool
+    began: int = 0  # after how many releases of what waits for a retry
+    status: Status = Status.OK
+    error: str = ""
+    err: int = 0
+
+
+def serial_number(text: str) -> bytes:
+    """20 ASCII bytes derived from the option text, as the original does, so that guests find their disks by it."""
+    d = hashlib.md5(os.fsencode(text)[:MAX_ID_TEXT], usedforsecurity=False).digest()
+    return "ACRN--{:02X}{:02X}-{:02X}{:02X}-{:02X}{:02X}".format(*d[:6]).encode()
+
+
+def is_for(pool: WorkerPool[Job], job: Job) -> bool:
+    return job.pool is pool
+
+
+def data_of(chain: Chain, request: Request) -> list[memoryview]:
+    """Where the data of a read goes, or that of a write is."""
+    if request.op is Op.READ:
+        return chain.writable(0, request.extents[0].length)
+    return chain.readable(HEADER.size) if request.op is Op.WRITE else []
+
+
+def write_data(chain: Chain, data: bytes) -> int:
+    """Put *data* into the writable part, sparing the status byte."""
+    return chain.write(data[: chain.writable_bytes - 1])

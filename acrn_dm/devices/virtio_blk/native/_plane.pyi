@@ -1,0 +1,16 @@
+from typing import Final
+
+from typing_extensions import disjoint_base
+
+from acrn_dm.base.events._poll import EventPoll
+from acrn_dm.devices.virtio_blk.native._service import BlkService
+from acrn_dm.virtio.native._plane import Plane
+
+@disjoint_base
+class BlkPlane(Plane):
+    service: Final[BlkService]
+    def __new__(cls, service: BlkService, events: EventPoll) -> BlkPlane: ...
+    def watch(self) -> None: ...
+    def unwatch(self) -> None: ...
+    def drain(self, seconds: float) -> bool: ...
+    def failure(self, status: int) -> Exception: ...
