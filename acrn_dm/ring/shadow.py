@@ -7,7 +7,9 @@ system calls also order the accesses (x86 keeps each kind in order).
 import mmap
 from collections.abc import Iterable
 
+from acrn_dm._fastring import SplitRing
 from acrn_dm.ring.layout import U16, USED_ELEMENT, RingLayout, align_up, avail_bytes, used_bytes
+from acrn_dm.ring.ring import Ring
 
 ALIGNMENT = 64  # a cache line: the two sides write different ones
 
@@ -16,6 +18,11 @@ def shadow_layout(at: int, size: int) -> RingLayout:
     """The two rings of *size* entries one after the other from offset *at* on; there is no table."""
     avail = align_up(at, ALIGNMENT)
     return RingLayout(size=size, desc=0, avail=avail, used=align_up(avail + avail_bytes(size), ALIGNMENT))
+
+
+def can_shadow(ring: Ring) -> bool:
+    """Whether heads of *ring* name the same chains in a shadow ring, and are entered in C: it is split, and native."""
+    return isinstance(ring, SplitRing)
 
 
 class ShadowRing:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from acrn_dm._fastring import Chain, SplitRing
+from acrn_dm._fastring import Chain
 from acrn_dm.backends.user.native._relay import RelayPlane
 from acrn_dm.backends.user.native.relay_queue import NativeRelayQueue
 from acrn_dm.backends.user.shadow import ShadowArea
@@ -26,7 +26,7 @@ from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import SIGNALLED, drain, signal
 from acrn_dm.ring.position import RingPosition
-from acrn_dm.ring.shadow import ShadowRing
+from acrn_dm.ring.shadow import ShadowRing, can_shadow
 from acrn_dm.virtio.backend import Session
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.native._plane import Plane
@@ -166,7 +166,7 @@ class Relay(VirtioDevice):
 
     def plane(self, features: int, queue: Queue) -> Plane | None:
         """A plane that does what ``RelayQueue`` does; None on a host without asynchronous I/O, by which it signals."""
-        if not isinstance(queue.ring, SplitRing):  # the shadow ring is split, and its heads are the driver's
+        if not can_shadow(queue.ring):
             return None
         try:
             plane = RelayPlane(queue.size)

@@ -1,8 +1,9 @@
 # A queue that is relayed to a back-end which takes no notes: see ``relay.py``.
 
+from acrn_dm._fastring cimport FrShadow
 from acrn_dm.base.events._aio cimport KernelSignal
 from acrn_dm.virtio.native._plane cimport Plane
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint16_t, uint32_t
 
 cdef struct Note:
     uint32_t in_bytes
@@ -18,12 +19,9 @@ cdef class RelayPlane(Plane):
     cdef readonly uint32_t in_flight
     cdef object _memory                   # keeps the shadow ring mapped
     cdef Py_buffer _view
-    cdef uint8_t *_avail                  # NULL: no back-end
-    cdef uint8_t *_used
+    cdef FrShadow _shadow                 # closed: no back-end
     cdef int _shadow_kick
     cdef int _shadow_call
-    cdef uint16_t _next_avail
-    cdef uint16_t _last_used
     cdef bint _broken                     # the back-end wrote nonsense; Python says so
     cdef uint32_t _nonsense_head
     cdef uint32_t _nonsense_bytes
@@ -31,6 +29,5 @@ cdef class RelayPlane(Plane):
 
     cdef void _note(self, uint16_t head, uint32_t in_bytes) noexcept nogil
     cdef void _forget(self, uint16_t head) noexcept nogil
-    cdef void _add(self, uint16_t head) noexcept nogil
     cdef void _publish(self) noexcept nogil
     cdef bint _answer(self) noexcept nogil

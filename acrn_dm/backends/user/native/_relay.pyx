@@ -1,13 +1,10 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
 """The relay of one queue in C: chains are noted and passed on by their head in a shadow ring, answers come back."""
 
-from acrn_dm.ring.native._atomics cimport (
-    fr_load_acquire_u16, fr_load_u32, fr_store_release_u16, fr_store_u16,
-)
-from acrn_dm.ring.native._records cimport FrBatch
+from acrn_dm._fastring cimport FrBatch, fs_add, fs_close, fs_open, fs_publish, fs_returned, fs_take
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.string cimport memset
+from libc.stdint cimport uint8_t
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
@@ -30,7 +27,7 @@ cdef class RelayPlane(Plane):
         self._signal = KernelSignal()  # OSError where the host has no asynchronous I/O: then Python relays
 
     def __dealloc__(self):
-        if self._avail != NULL:
+        if self._shadow.avail != NULL:
             PyBuffer_Release(&self._view)
         PyMem_Free(self._notes)
 
@@ -40,25 +37,22 @@ cdef class RelayPlane(Plane):
         """
         cdef uint16_t head = self._notes[self._size].behind
         PyObject_GetBuffer(memory, &self._view, PyBUF_WRITABLE)
-        self._avail, self._used = <uint8_t *>self._view.buf + avail, <uint8_t *>self._view.buf + used
-        memset(self._avail, 0, 6 + 2 * self._size)
-        memset(self._used, 0, 6 + 8 * self._size)
-        self._next_avail = self._last_used = 0
+        fs_open(&self._shadow, <uint8_t *>self._view.buf + avail, <uint8_t *>self._view.buf + used, self._size)
         self._broken = False
         while head != self._size:
-            self._add(head)
+            fs_add(&self._shadow, head)
             head = self._notes[head].behind
-        fr_store_release_u16(self._avail + 2, self._next_avail)
+        fs_publish(&self._shadow)
         self._shadow_kick, self._shadow_call = kick_fd, call_fd
         self.poll.add_native(call_fd, EPOLLIN | EPOLLET, <void (*)(void *, uint32_t) noexcept nogil>_called,
                              <void *>self, self)
 
     def disconnect(self):
         """Nobody uses the shadow ring any more. Idempotent."""
-        if self._avail == NULL:
+        if self._shadow.avail == NULL:
             return
         self.poll.remove_native(self._shadow_call)
-        self._avail = self._used = NULL
+        fs_close(&self._shadow)
         self._shadow_kick = self._shadow_call = -1
         PyBuffer_Release(&self._view)
 
@@ -89,9 +83,9 @@ cdef class RelayPlane(Plane):
         cdef uint32_t i
         for i in range(batch.n_chains):
             self._note(batch.chains[i].head, batch.chains[i].in_bytes)
-            if self._avail != NULL:
-                self._add(batch.chains[i].head)
-        if self._avail != NULL:
+            if self._shadow.avail != NULL:
+                fs_add(&self._shadow, batch.chains[i].head)
+        if self._shadow.avail != NULL:
             self._publish()
         return <int>batch.n_chains
 
@@ -111,31 +105,25 @@ cdef class RelayPlane(Plane):
         note.in_flight = False
         self.in_flight -= 1
 
-    cdef void _add(self, uint16_t head) noexcept nogil:
-        fr_store_u16(self._avail + 4 + 2 * (self._next_avail & (self._size - 1)), head)
-        self._next_avail += 1
-
     cdef void _publish(self) noexcept nogil:
-        fr_store_release_u16(self._avail + 2, self._next_avail)
+        fs_publish(&self._shadow)
         self._signal.signal_fd(self._shadow_kick)
 
     cdef bint _answer(self) noexcept nogil:
         """Pass on what came back; false where that is nonsense."""
-        cdef uint8_t *element
-        cdef uint16_t index
-        cdef uint32_t head
-        cdef uint32_t written
-        if self._avail == NULL or self._broken:
+        cdef uint32_t left
+        cdef uint32_t head = 0
+        cdef uint32_t written = 0
+        if self._shadow.avail == NULL or self._broken:
             return not self._broken
-        index = fr_load_acquire_u16(self._used + 2)
-        if <uint16_t>(index - self._last_used) > self._size:
+        left = fs_returned(&self._shadow)
+        if left > self._size:
             self._broken = self._jumped = True
-            self._nonsense_head = <uint16_t>(index - self._last_used)
+            self._nonsense_head = left
             return False
-        while self._last_used != index:
-            element = self._used + 4 + 8 * (self._last_used & (self._size - 1))
-            head, written = fr_load_u32(element), fr_load_u32(element + 4)
-            self._last_used += 1
+        while left > 0:
+            left -= 1
+            fs_take(&self._shadow, &head, &written)
             if head >= self._size or not self._notes[head].in_flight or written > self._notes[head].in_bytes:
                 self._broken, self._jumped = True, False
                 self._nonsense_head, self._nonsense_bytes = head, written

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False
 """The plane of an entropy queue: buffers are filled by getrandom(2) where they lie, without the GIL."""
 
-from acrn_dm.ring.native._records cimport FrBatch, FrChain
+from acrn_dm._fastring cimport FrBatch, FrChain
 from acrn_dm.virtio.native._plane cimport Plane
 from libc.stdint cimport uint32_t
 
