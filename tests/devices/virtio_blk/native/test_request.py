@@ -2,6 +2,7 @@
 
 import struct
 
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,12 +16,13 @@ ROOM = 0x6000  # bytes of buffers in the rig's first region
 KINDS = st.one_of(
     st.sampled_from([0, 1, 2, 4, 5, 8, 11, 13, 1 << 31, (1 << 31) | 1, (1 << 31) | 11]), st.integers(0, 2**32 - 1)
 )
-SECTORS = st.one_of(st.integers(0, 70), st.sampled_from([2**55, 2**55 - 1, 2**63, 2**64 - 1, 2**64 - 8]))
+MOST = 2**54  # sectors of the largest file there can be, of 2^63 bytes
+SECTORS = st.one_of(st.integers(0, 70), st.sampled_from([MOST, MOST - 1, 2**55, 2**63, 2**64 - 1, 2**64 - 8]))
 COUNTS = st.one_of(st.integers(0, 70), st.sampled_from([2**32 - 1, 2**31]))
 RANGES = st.lists(st.builds(struct.Struct("<QII").pack, SECTORS, COUNTS, st.integers(0, 3)), max_size=5)
 LIMITS = st.builds(
     request.Limits,
-    capacity=st.one_of(st.integers(0, 64), st.sampled_from([2**55, 2**55 - 1])),
+    capacity=st.one_of(st.integers(0, 64), st.sampled_from([MOST, MOST - 1])),
     legacy=st.booleans(),
     readonly=st.booleans(),
     discard_segments=st.integers(0, 4),
@@ -33,6 +35,13 @@ PARTS = st.one_of(
 )
 CUTS = st.lists(st.integers(0, 80), max_size=4)
 ROOMS = st.one_of(st.integers(0, 3), st.sampled_from([512, 513, 514, 4097, 1025]))
+
+
+@attrs.frozen
+class FromEnd:
+    """A place this many sectors from the end of the medium."""
+
+    sectors: int
 
 
 def pieces(start: int, length: int, cuts: list[int]) -> list[tuple[int, int]]:
@@ -56,10 +65,19 @@ def answer(parse: object, chain: Chain, limits: request.Limits) -> object:
 
 
 @settings(max_examples=300, deadline=None)
-@given(kind=KINDS, sector=SECTORS, rest=PARTS, short=st.integers(0, 16), cuts=CUTS, room=ROOMS, limits=LIMITS)
+@given(
+    kind=KINDS,
+    sector=st.one_of(SECTORS, st.integers(-9, 1).map(FromEnd)),
+    rest=PARTS,
+    short=st.integers(0, 16),
+    cuts=CUTS,
+    room=ROOMS,
+    limits=LIMITS,
+)
 def test_answers_are_those_of_the_reference(
-    *, kind: int, sector: int, rest: bytes, short: int, cuts: list[int], room: int, limits: request.Limits
+    *, kind: int, sector: int | FromEnd, rest: bytes, short: int, cuts: list[int], room: int, limits: request.Limits
 ) -> None:
+    sector = sector if isinstance(sector, int) else max(0, limits.capacity + sector.sectors)
     out = struct.pack("<IIQ", kind, 0, sector) + rest
     out = out[:-short] if short and short < len(out) and not rest else out
     rig = Rig(size=16)

@@ -227,15 +227,11 @@ class AnswersInAnotherQueue(Right):
         self.queues[0].push(chain)
 
 
-@breaks("rsvd.in_order", "feat.no_unsupported_bits")
+@breaks("rsvd.in_order")
 class OffersOrderAndReturnsBackwards(Right):
-    """Offers IN_ORDER and returns each batch the last one first."""
+    """Says that it keeps the order of its chains, and returns each batch the last one first."""
 
-    def realize(self, resources: object) -> None:
-        super().realize(resources)  # type: ignore[arg-type]
-        backend = self.function.data_plane.backend
-        offer = backend.offer
-        backend.offer = lambda offered: offer(offered) | 1 << 35
+    in_order = True
 
     def handle_queue(self, queue: Queue) -> None:
         for chain in reversed(queue.pop_batch()):
