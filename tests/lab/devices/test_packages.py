@@ -147,13 +147,13 @@ def test_card_computes_moves_and_interrupts(scene: Scene) -> None:
     write(0x08, 10)
     eventually(lambda: not read(0x20) & 1, lambda: read(0x20))
     assert read(0x08) == 3628800
-    anchor, spare = 0xF_0000, 0xD_0000  # the SMBIOS anchor, and a page of the legacy hole that nobody uses
+    anchor, spare = 0xF_0000, 0xD_0000  # the MP table's anchor, and a page of the legacy hole that nobody uses
     for source, target, command in ((anchor, 0x4_0000, 1), (0x4_0000, spare, 3)):
         for offset, value in ((0x80, source), (0x88, target), (0x90, 24), (0x98, command)):
             write(offset, value)
         eventually(lambda: not read(0x98) & 1, lambda: read(0x98))
     first = scene.run(f"devmem {anchor:#x} 32")
-    assert struct.pack("<I", int(first, 16)) == b"_SM3"
+    assert struct.pack("<I", int(first, 16)) == b"_MP_"
     assert scene.run(f"devmem {spare:#x} 32") == first
     scene.run("echo 1234 11e8 > /sys/bus/pci/drivers/uio_pci_generic/new_id")
     scene.run("until [ -c /dev/uio0 ]; do usleep 10000; done")

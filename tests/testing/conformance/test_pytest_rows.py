@@ -111,7 +111,7 @@ def test_test_files_are_left_aside_unless_they_are_named(plugin: pytest.Pytester
 @pytest.mark.stress
 def test_author_makes_the_rows_tests_of_a_file(plugin: pytest.Pytester) -> None:
     plugin.makepyfile(
-        test_mine="""
+        test_rows_of_mine="""
             import mine_plugin
             from acrn_dm_pytest import conformance_tests
 
@@ -123,4 +123,4 @@ def test_author_makes_the_rows_tests_of_a_file(plugin: pytest.Pytester) -> None:
     )
     ran = run(plugin, "-k", ROWS, "-v")
     ran.assert_outcomes(passed=1, failed=1, skipped=1, deselected=ran.parseoutcomes()["deselected"])
-    assert "test_mine.py::test_conformance[dm.lost_chain] FAILED" in ran.stdout.str()
+    assert "test_rows_of_mine.py::test_conformance[dm.lost_chain] FAILED" in ran.stdout.str()

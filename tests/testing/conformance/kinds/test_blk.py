@@ -186,7 +186,7 @@ FAULTS: dict[str, Patch] = {
     "d.blk.status.values": _answers(lambda chain, made: Status.IOERR if made is Status.UNSUPP else made),
     "d.blk.used_len.in": _method(BlkDevice, "_complete", _wrong_length),
     "d.blk.get_id": lambda monkeypatch: monkeypatch.setattr(
-        device, "_write_data", lambda chain, data: chain.write(b"x")
+        device, "write_data", lambda chain, data: chain.write(b"x")
     ),
     "blk.zoned.reject_unnegotiated": _types(_18=Op.FLUSH),
     "blk.lifetime.no_offer": _types(_10=Op.GET_ID),
