@@ -3,6 +3,7 @@ started that one (``nohup``, a script's ``&``) does not decide which signals its
 """
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +14,9 @@ for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(autouse=True)
-def process_keeps_its_privileges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(privileges, "no_new_privileges", lambda: None)
+@pytest.fixture(autouse=True, scope="session")
+def process_keeps_its_privileges() -> Iterator[None]:
+    """Of the session, for a fixture of a module may call ``main``, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(privileges, "no_new_privileges", lambda: None)
+        yield

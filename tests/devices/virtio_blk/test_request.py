@@ -205,6 +205,7 @@ def test_any_framing_of_a_read_means_the_same(raw: Disk, room: list[int]) -> Non
     assert done.data[:8] + done.data[-1:] == struct.pack("<Q", 3) + bytes([OK])
 
 
+@pytest.mark.parametrize("each_aio", [""], ids=["python"], indirect=True)  # there a request takes as long as we like
 def test_row_29_head_submitted_twice_while_in_flight_asks_for_a_reset(raw: Disk) -> None:
     with slow_medium(raw) as gate:
         raw.queue.send([header(OUT), b"1" * 512], [1])
