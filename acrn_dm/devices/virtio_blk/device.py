@@ -385,7 +385,8 @@ class BlkDevice(VirtioDevice):
             self._transfer(queue, chain, request, self.image)
             return
         job = self._job(queue, chain, request, data_of(chain, request))
-        job.began = self._retries.releases
+        # Nobody knows: where the guest was resumed since the start, it is tried anew before it asks for a pause.
+        job.began = 0
         self._failed(job, OSError(err, os.strerror(err)))
         job.pool.finish([job])
 

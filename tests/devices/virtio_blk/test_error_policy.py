@@ -16,7 +16,7 @@ from acrn_dm.contract.resources import HostFault
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
 from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.devices.virtio_blk.image.trust import LostError
-from acrn_dm.devices.virtio_blk.request import Op
+from acrn_dm.devices.virtio_blk.request import Limits, Op, Request, parse
 from acrn_dm.virtio.pci.transport import VirtioPci
 from tests.devices.virtio_blk.blk_rig import (
     DISCARD,
@@ -313,6 +313,27 @@ def test_failure_from_before_the_guest_was_resumed_asks_no_more(tmp_path: Path, 
             with pool._changed:  # the late one has failed before the loop does the first one again
                 assert pool._changed.wait_for(lambda: pool._unfinished == 0, 30)
             d.machine.settle()
+        assert sorted(answers(d)) == [(token, OK) for token in tokens]
+        assert len(machine.faults) == 1
+
+
+def test_failure_of_a_plane_s_from_before_the_guest_was_resumed_asks_no_more(tmp_path: Path, machine: Machine) -> None:
+    """The plane hands it over when the guest goes on again, and does not say when it began."""
+    with disk(f"{image(tmp_path)},werror=stop") as d:
+        machine.serve(d)
+        fails(d, errno.ENOSPC)
+        tokens = [send(d, OUT, 5)]
+        machine.faults[0].resumed()
+        d.machine.settle()
+        taken: list[tuple[Any, Any]] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(d.device, "handle_queue", lambda queue: taken.extend((queue, c) for c in queue.pop_batch()))
+            tokens.append(send(d, OUT, 6))
+        ((queue, chain),) = taken
+        request = parse(chain, Limits(capacity=64))
+        assert isinstance(request, Request)
+        d.device._handed(queue, chain, request, errno.ENOSPC)
+        d.machine.settle()
         assert sorted(answers(d)) == [(token, OK) for token in tokens]
         assert len(machine.faults) == 1
 
