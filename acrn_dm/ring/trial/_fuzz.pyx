@@ -52,7 +52,7 @@ cdef class RingFuzz:
     cdef uint32_t _cursor           # descriptors, or heads, that the driver has made available
     cdef bint _packed
 
-    def __init__(self):
+    def __cinit__(self):
         self._keep = [bytearray(PAGE) for _ in range(3)]
         self._memory = MemoryMap(list(zip((0, PAGE, 0x1_0000_0000), self._keep)))
         for i in range(3):

@@ -7,8 +7,8 @@ BROKEN: int
 
 @disjoint_base
 class Race:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         packed: bool,
         event_idx: bool,
@@ -17,7 +17,7 @@ class Race:
         limit_ms: int = 20000,
         linger: int = 0,
         faulty: bool = False,
-    ) -> None: ...
+    ) -> Race: ...
     @property
     def kicks(self) -> int: ...
     @property

@@ -76,8 +76,8 @@ cdef class Race:
     cdef readonly uint64_t device_slept
     cdef readonly uint64_t done
 
-    def __init__(self, *, bint packed, bint event_idx, uint32_t size, uint64_t chains, int limit_ms=20000,
-                 uint32_t linger=0, bint faulty=False):
+    def __cinit__(self, *, bint packed, bint event_idx, uint32_t size, uint64_t chains, int limit_ms=20000,
+                  uint32_t linger=0, bint faulty=False):
         self._keep = bytearray(DATA + 16 * size)
         self._memory = MemoryMap([(0, self._keep)])
         self._ram = <uint8_t *>self._memory.memory.regions[0].hva
