@@ -132,6 +132,7 @@ class Pair:
     tx: Ring
     sent: int = 0
     back: int = 0
+    lost: int = 0  # before the first that came back
 
     @classmethod
     def of(cls, driver: VirtioDriver, number: int) -> "Pair":
@@ -153,6 +154,17 @@ class Pair:
             self.tx.give(count)
             self.sent += count
 
+    def begin(self) -> None:
+        """Single frames until one comes back: testpmd takes frames before it may send any, and drops them."""
+        for _ in range(100):
+            self.send(self.sent + 1)
+            patience = time.monotonic() + 0.2
+            while time.monotonic() < patience:
+                self.machine.settle()
+                if self.receive():
+                    return
+        raise AssertionError("no frame comes back")
+
     def receive(self) -> int:
         """Check what came back; returns how many frames."""
         ram = self.machine.memory.regions[0].mapping
@@ -162,15 +174,19 @@ class Pair:
         for number in new:
             at = self.rx.buffers + number % self.rx.size * STRIDE + NET_HEADER
             _, _, _, told, checksum, text = FRAME.unpack_from(ram, at)
-            assert (told, checksum) == (number, zlib.crc32(text)), f"frame {number}"
+            self.lost = self.lost if self.back else told - number
+            self.back = number + self.lost + 1
+            assert (told, checksum) == (number + self.lost, zlib.crc32(text)), f"frame {number}"
         if new:
             self.rx.give(len(new))
-            self.back = new.stop
         return len(new)
 
 
 def round_trip(testpmd: Daemon, pairs: Sequence[Pair], frames: int) -> None:
     """Send *frames* more through each of *pairs* until all are back."""
+    for pair in pairs:
+        if not pair.back:
+            pair.begin()
     limits = [pair.sent + frames for pair in pairs]
     last = time.monotonic()
     while any(pair.back < limit for pair, limit in zip(pairs, limits, strict=True)):
@@ -221,5 +237,6 @@ def test_two_queue_pairs_carry_frames_and_the_driver_decides_how_many(testpmd: D
         use_pairs(driver, 1)
         second.send(second.sent + 64)
         round_trip(testpmd, [first], 1000)
-        assert second.rx.take() == range(second.back, second.back), "a pair that is out of use receives nothing"
+        at = second.rx.seen
+        assert second.rx.take() == range(at, at), "a pair that is out of use receives nothing"
         assert machine.failures == []
