@@ -110,6 +110,32 @@ def test_chains_are_found_without_kicks_while_the_loop_polls(driver: VirtioDrive
     assert comes_true(without_a_kick)
 
 
+def test_polling_goes_on_where_it_finds_work(driver: VirtioDriver) -> None:
+    poll = driver.machine.io_loop("io").poll  # type: ignore[attr-defined]
+    poll.poll_limit = poll.busy_limit = 50_000_000
+
+    def finds_more_than_one_at_a_time() -> bool:
+        for _ in range(10):
+            echo(driver)
+        return bool(poll.found > 2 * poll.looks > 0)
+
+    assert comes_true(finds_more_than_one_at_a_time)
+
+
+def test_files_have_their_turn_while_polling_finds_work(driver: VirtioDriver) -> None:
+    """After ``busy_limit``, here after each find."""
+    poll = driver.machine.io_loop("io").poll  # type: ignore[attr-defined]
+    poll.poll_limit, poll.busy_limit = 50_000_000, 0
+
+    def found_some() -> bool:
+        for _ in range(10):
+            echo(driver)
+        return bool(poll.found > 20)
+
+    assert comes_true(found_some)
+    assert poll.found <= poll.looks
+
+
 def test_polling_ends_and_no_chain_is_lost_at_its_end(driver: VirtioDriver) -> None:
     loop = driver.machine.io_loop("io")  # type: ignore[attr-defined]
     for pause in (0.0, 0.001, 0.002, 0.003, 0.01):

@@ -3,17 +3,21 @@
 
 from acrn_dm._fastring cimport FrChain, FrSegment
 from acrn_dm.devices.virtio_blk.native._request cimport (
-    BLK_DISCARD, BLK_HEADER, BLK_MAX_EXTENTS, BLK_READ, BLK_WRITE_ZEROES, BlkExtent, BlkLimits, blk_parse, blk_window,
+    BLK_HEADER, BLK_READ, BlkExtent, BlkRequest, blk_window,
 )
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 
-cdef bint task_set(BlkTask *task, const FrChain *chain) noexcept nogil:
+cdef bint task_set(
+    BlkTask *task, const FrChain *chain, const BlkRequest *request, const BlkExtent *extents
+) noexcept nogil:
     cdef size_t n = chain.n_out + chain.n_in
+    cdef size_t size = request.n_extents * sizeof(BlkExtent)
     task.memory, task.extents = NULL, NULL
     task.err, task.attempts, task.volatile_change = 0, 0, False
+    task.request = request[0]
     task.chain = chain[0]
     task.chain.segments = task.few
     if n > BLK_FEW:
@@ -21,22 +25,15 @@ cdef bint task_set(BlkTask *task, const FrChain *chain) noexcept nogil:
         if task.memory == NULL:
             return False
         task.chain.segments = task.memory
+    if size > 0:
+        task.extents = <BlkExtent *>malloc(size)
+        if task.extents == NULL:
+            free(task.memory)
+            return False
+        memcpy(task.extents, extents, size)
     memcpy(task.chain.segments, chain.segments, n * sizeof(FrSegment))
     task.iov = task.chain.segments + n
     return True
-
-
-cdef int task_parse(BlkTask *task, const BlkLimits *limits) noexcept nogil:
-    cdef BlkExtent extents[BLK_MAX_EXTENTS]
-    cdef int status = blk_parse(&task.chain, limits, &task.request, extents)
-    cdef size_t size = task.request.n_extents * sizeof(BlkExtent)
-    if status == 0 and task.request.op in (BLK_DISCARD, BLK_WRITE_ZEROES):
-        task.extents = <BlkExtent *>malloc(size)
-        if task.extents != NULL:
-            memcpy(task.extents, extents, size)
-        else:
-            status = 1  # an I/O error
-    return status
 
 
 cdef void task_data(BlkTask *task, uint64_t start) noexcept nogil:
