@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @attrs.define(eq=False)
 class Carrier:
-    """What carries the frames of card *name*; *chosen* is none where another process does."""
+    """The carrier of card *name*'s frames; *chosen* is none where another process moves them."""
 
     name: str
     config: NetConfig
