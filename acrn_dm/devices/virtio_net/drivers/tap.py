@@ -15,7 +15,7 @@ from acrn_dm.devices.virtio_net.request import OFFLOADS
 
 @attrs.frozen(kw_only=True)
 class TapOptions:
-    """Which one."""
+    """The name of a tap."""
 
     tap: str = option(validator=interface_name, metavar="NAME", help="Tap or macvtap interface; it must exist.")
 
