@@ -30,6 +30,7 @@ cdef struct Counts:
     uint64_t suppressed       # times that used buffers were shown and the driver wanted no interrupt
     uint64_t driver_errors    # the driver broke the ring
     uint64_t device_errors    # the device failed the queue
+    uint64_t throttled        # chains that had to wait for a limit of the device's options
     uint64_t late             # completions of an earlier driver's, dropped
     uint64_t batches[BATCH_BUCKETS]
     uint64_t latency[LATENCY_BUCKETS]
