@@ -1,5 +1,5 @@
-# The requests of one queue that wait for a limit, before they begin: reads, writes, and what moves no data, each in order
-# of arrival.
+# The requests of one queue that wait for a limit, before they begin: reads, writes, and what moves no data, each in
+# order of arrival.
 
 from acrn_dm.devices.virtio_blk.native._task cimport BlkTask, BlkTasks
 from acrn_dm.devices.virtio_blk.native.throttle._throttle cimport BlkThrottle
