@@ -7,6 +7,7 @@ from acrn_dm.devices.virtio_blk.native.engines._engine cimport BlkEngine
 from acrn_dm.devices.virtio_blk.native.shortcut._shortcut cimport BlkShortcut
 from acrn_dm.devices.virtio_blk.native.tasks._answers cimport BlkAnswers
 from acrn_dm.devices.virtio_blk.native.tasks._task cimport BlkTask, BlkTasks
+from acrn_dm.devices.virtio_blk.native.throttle._gate cimport BlkGate
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
@@ -25,6 +26,7 @@ cdef class BlkService(BlkAnswers):
     cdef readonly BlkEngine engine    # None without a medium
     cdef readonly BlkShortcut shortcut
     cdef readonly bint cancelled
+    cdef readonly BlkGate gate        # where requests wait for limits; None: nowhere
     cdef Standing standing
     cdef BlkLimits limits
     cdef uint8_t serial[BLK_SERIAL]
@@ -48,6 +50,8 @@ cdef class BlkService(BlkAnswers):
     cdef void begin(self, uint32_t n) noexcept nogil
     # Take one; 0, or what is wrong. Its answer may be given at once.
     cdef int accept(self, const FrChain *chain) noexcept nogil
+    # Begin what has waited long enough; true if anything had.
+    cdef bint unpark(self) noexcept nogil
     # The batch has ended: what was accepted begins.
     cdef void settle(self) noexcept nogil
     # Answer what has completed; true if anything had. Then ``settle``.

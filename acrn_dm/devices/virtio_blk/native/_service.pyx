@@ -17,31 +17,25 @@ from acrn_dm.devices.virtio_blk.native._request cimport (
     BLK_FLUSH, BLK_GET_ID, BLK_HEADER, BLK_MAX_EXTENTS, BLK_READ, BLK_S_IOERR, BLK_S_NO_ROOM, BLK_S_OK, BLK_WRITE,
     BlkExtent, BlkRequest, blk_parse, blk_scatter, blk_window, limits_from,
 )
-from acrn_dm.devices.virtio_blk.native.engines._engine cimport BLK_IO_READ, BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo
+from acrn_dm.devices.virtio_blk.native.engines._engine cimport (
+    BLK_IO_READ, BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo, engine_wait,
+)
 from acrn_dm.devices.virtio_blk.native.shortcut._shortcut cimport BLK_AT_ONCE, BlkShortcut
 from acrn_dm.devices.virtio_blk.native.tasks._answers cimport BlkAnswers
 from acrn_dm.devices.virtio_blk.native.tasks._task cimport (
     BlkTask, task_data, task_moved, task_piece, tasks_put, tasks_take,
 )
+from acrn_dm.devices.virtio_blk.native.throttle._gate cimport BlkGate
 from acrn_dm.virtio.native._counters cimport monotonic_ns
 from libc.errno cimport EAGAIN, EINTR, EINVAL
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
-from posix.unistd cimport read as c_read
 
 import os
 from time import monotonic
 
 from acrn_dm.base.errors import GuestError
 
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    enum:
-        POLLIN
-    int poll(pollfd *fds, unsigned long n, int timeout)
 
 cdef enum:
     DEEP = 4                  # chains of a batch for which one call of the engine's is cheaper than a call for each
@@ -49,12 +43,6 @@ cdef enum:
     ATTEMPTS = 8              # of a call that the kernel wants made again
 
 STUCK = []  # services whose requests the host has not given back: what those use lives as long as the process
-
-
-cdef void clear(int eventfd) noexcept nogil:
-    """Read the count of our own eventfd, which never blocks."""
-    cdef uint64_t count
-    c_read(eventfd, &count, sizeof(count))
 
 
 cdef class BlkService(BlkAnswers):
@@ -73,12 +61,17 @@ cdef class BlkService(BlkAnswers):
         self.fd, self.start, self.alignment = image.fd, image.start, alignment
         # Of a file that is not ours to write the kernel does not say what is in memory.
         maps = in_memory and os.access(f"/proc/self/fd/{image.fd}", os.W_OK, effective_ids=True)
-        self.shortcut = BlkShortcut(self.standing, image.fd, cached=alignment == 0, in_memory=in_memory, maps=maps)
+        cached = alignment == 0 and image.fd >= 0  # an engine need have no file
+        self.shortcut = BlkShortcut(self.standing, image.fd, cached=cached, in_memory=in_memory, maps=maps)
 
     def limit(self, limits, *, bint durable):
         """What requests are held to from now on, and whether a completed write is on the medium. Not while they run."""
         limits_from(&self.limits, limits)
         self.durable = durable
+
+    def restrain(self, BlkGate gate):
+        """Have requests wait at *gate* before they begin. Not while they run."""
+        self.gate = gate
 
     def promise(self, bint durable):
         """Whether a write that completes is on the medium, from now on. Any thread."""
@@ -97,12 +90,13 @@ cdef class BlkService(BlkAnswers):
         if status != BLK_S_OK or self.engine is None:
             self.respond(chain, status if status != BLK_S_OK else BLK_S_IOERR, 0)
             return 0
-        if request.op <= BLK_WRITE and self.by_shortcut(chain, &request):
+        if self.gate is None and request.op <= BLK_WRITE and self.by_shortcut(chain, &request):
             return 0
         task = self.accepted(chain, &request, extents)
         if task == NULL:
             return BLK_NO_TASK
-        self.start_task(task)
+        if self.gate is None or not self.gate.parks(task):
+            self.start_task(task)
         return 0
 
     cdef bint by_shortcut(self, const FrChain *chain, const BlkRequest *request) noexcept nogil:
@@ -141,6 +135,19 @@ cdef class BlkService(BlkAnswers):
             return False
         # With earlier writes waiting, a flush has to follow: one that means those, too.
         return not self.durable or not (self.known.lost or self.known.changes != self.known.stable)
+
+    cdef bint unpark(self) noexcept nogil:
+        cdef BlkTask *task
+        cdef bint some = False
+        while self.gate is not None:
+            task = self.gate.next()
+            if task == NULL:
+                break
+            some = True
+            self.start_task(task)
+        if some:
+            self.settle()
+        return some
 
     cdef void start_task(self, BlkTask *task) noexcept nogil:
         cdef int op = task.request.op
@@ -348,20 +355,20 @@ cdef class BlkService(BlkAnswers):
         return len(chains)
 
     def drain(self, double seconds):
-        """Wait until everything accepted is answered or handed over; false if that takes longer. Nobody else may use
-        the object meanwhile.
+        """Wait until everything accepted is answered or handed over, limits or not; false if that takes longer. Nobody
+        else may use the object meanwhile.
         """
         cdef double deadline = monotonic() + seconds
         cdef double left = seconds
-        cdef pollfd waits
+        if self.gate is not None:
+            self.gate.lift()
+            self.unpark()
         while self.in_flight and left > 0:
-            waits.fd, waits.events, waits.revents = self.engine.event_fd, POLLIN, 0
             with nogil:
                 while self.collect():
                     self.settle()
-                if self.in_flight and not self.engine.arm():
-                    poll(&waits, 1, <int>(1000 * left) + 1)
-                clear(self.engine.event_fd)
+                if self.in_flight:
+                    engine_wait(self.engine, left)
             left = deadline - monotonic()
         return self.in_flight == 0
 
@@ -370,6 +377,8 @@ cdef class BlkService(BlkAnswers):
         if self.cancelled:
             return
         self.cancelled = True
+        if self.gate is not None:
+            self.gate.drop()
         if self.engine is not None:
             with nogil:
                 self.engine.cancel()
@@ -399,5 +408,7 @@ cdef class BlkService(BlkAnswers):
             self.engine.close()
         if self.shortcut is not None:
             self.shortcut.close()
+        if self.gate is not None:
+            self.gate.close()
         self.engine = None
         self.free_tasks()

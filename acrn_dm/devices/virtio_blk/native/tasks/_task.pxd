@@ -3,7 +3,7 @@
 from acrn_dm._fastring cimport FrChain, FrSegment
 from acrn_dm.devices.virtio_blk.native._request cimport BlkExtent, BlkRequest
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport BlkIo
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
     BLK_FEW = 12              # segments of a request that needs no allocation of its own
