@@ -103,6 +103,17 @@ if TYPE_CHECKING:
     from acrn_dm.backends.kernel.node import VhostNode as VhostNode
     from acrn_dm.backends.kernel.node import VhostQueue as VhostQueue
 
+    # A driver: executes a disk's requests, or carries a card's frames
+    from acrn_dm.contract.types import BlockDriverType as BlockDriverType
+    from acrn_dm.contract.types import PacketDriverType as PacketDriverType
+    from acrn_dm.contract.types import DriverContext as DriverContext
+    from acrn_dm.contract.types import ChosenDriver as ChosenDriver
+    from acrn_dm.contract.drivers.block import BlockDriver as BlockDriver
+    from acrn_dm.contract.drivers.block import BlockFilter as BlockFilter
+    from acrn_dm.contract.drivers.packet import PacketDriver as PacketDriver
+    from acrn_dm.contract.drivers.packet import PacketFile as PacketFile
+    from acrn_dm.contract.drivers.packet import PacketPort as PacketPort
+
     # A hypervisor: runs the vCPUs, or plays them
     from acrn_dm.contract.types import HypervisorOptions as HypervisorOptions
     from acrn_dm.contract.types import HypervisorType as HypervisorType
@@ -139,6 +150,7 @@ _NAMES = {  # by the module that has them
     "acrn_dm.contract.options": ("option", "parse_options", "vhost_user_option"),
     "acrn_dm.contract.types": (
         *("Bdf", "Device", "DeviceContext", "DeviceType", "BackendType", "HypervisorOptions", "HypervisorType"),
+        *("BlockDriverType", "PacketDriverType", "DriverContext", "ChosenDriver"),
     ),
     "acrn_dm.contract.resources": ("HostFault", "Resources"),
     "acrn_dm.memory.guest_memory": ("GuestMemory", "MemoryRange", "MemoryRegion"),
@@ -176,6 +188,8 @@ _NAMES = {  # by the module that has them
     "acrn_dm.backends.vbs_u": ("VbsU",),
     "acrn_dm.backends.kernel.backend": ("KernelVhost",),
     "acrn_dm.backends.kernel.node": ("VhostNode", "VhostQueue"),
+    "acrn_dm.contract.drivers.block": ("BlockDriver", "BlockFilter"),
+    "acrn_dm.contract.drivers.packet": ("PacketDriver", "PacketFile", "PacketPort"),
     "acrn_dm.contract.hypervisor": ("Hypervisor", "Dispatch", "VmEvent"),
     "acrn_dm.contract.registers": ("BootRegisters", "Segment"),
     "acrn_dm.contract.processors": ("ProcessorPower", "PState", "CState", "GenericAddress"),

@@ -1,8 +1,8 @@
 """Plugins that are not imported yet: those of which it is known, without, which devices they offer.
 
 Of a built-in plugin ``builtins.DEVICES`` says it, of an installed one the entry points of group ``acrn_dm.devices``: a
-name for each device, with the value that the plugin has in group ``acrn_dm``. Such a plugin has the hooks for devices
-and for their backends and no others, for a start that uses none of its devices does without it.
+name for each device, with the value that the plugin has in group ``acrn_dm``. Such a plugin has the hooks for devices,
+their backends and their drivers, and no others, for a start that uses none of its devices does without it.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -15,7 +15,7 @@ from acrn_dm.contract.plugins.entry import Entry
 from acrn_dm.contract.types import Provenance
 
 GROUP = f"{PROJECT}.devices"
-HOOKS = frozenset({"acrn_dm_device_types", "acrn_dm_backend_types"})
+HOOKS = frozenset(f"{PROJECT}_{what}_types" for what in ("device", "backend", "block_driver", "packet_driver"))
 
 
 @attrs.define(eq=False)

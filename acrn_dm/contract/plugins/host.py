@@ -29,13 +29,20 @@ from acrn_dm.contract.plugins.entry import Entry, provenance_of
 from acrn_dm.contract.plugins.guard import faulty, told
 from acrn_dm.contract.plugins.offers import Offers, unusable
 from acrn_dm.contract.plugins.selection import Selection
-from acrn_dm.contract.types import BackendType, DeviceType, HypervisorType, Provenance
+from acrn_dm.contract.types import (
+    BackendType,
+    BlockDriverType,
+    DeviceType,
+    HypervisorType,
+    PacketDriverType,
+    Provenance,
+)
 
 log = logging.getLogger(__name__)
 
 ADD_OPTIONS = "acrn_dm_add_options"
 
-R = TypeVar("R", DeviceType, BackendType, HypervisorType)
+R = TypeVar("R", DeviceType, BackendType, HypervisorType, BlockDriverType, PacketDriverType)
 
 
 class _Pluggy(pluggy.PluginManager):
@@ -116,7 +123,7 @@ class PluginManager:
             told = self._waiting.offering(name)
             self._waiting.register(told)
             if not told and not self._offered_devices.knows(name):
-                self._waiting.register_all()
+                self.load_all()
 
     def load_entry_points(
         self,
@@ -147,22 +154,26 @@ class PluginManager:
             else:
                 self._load(entry, origin)
 
+    def load_all(self) -> None:
+        """Load the plugins that wait: for questions about all, and for names that nobody is known to offer."""
+        self._waiting.register_all()
+
     @property
     def loaded(self) -> tuple[tuple[Provenance, object], ...]:
         """The plugins, all of them loaded now, and the module or object of each."""
-        self._waiting.register_all()
+        self.load_all()
         return tuple((origin, self._pm.get_plugin(name)) for name, origin in self._provenance.items())
 
     @property
     def devices(self) -> Offers[DeviceType]:
         """The kinds of devices that are offered by all plugins."""
-        self._waiting.register_all()
+        self.load_all()
         return self._offered_devices
 
     @property
     def backends(self) -> Offers[BackendType]:
         """The backends that are offered by all plugins."""
-        self._waiting.register_all()
+        self.load_all()
         return self._offered_backends
 
     @property
@@ -178,10 +189,25 @@ class PluginManager:
         """The hypervisors that are offered. Raises nothing."""
         return self._collected("acrn_dm_hypervisor_types", "hypervisor", HypervisorType, offers.hypervisor_names)
 
+    @property
+    def block_drivers(self) -> Offers[BlockDriverType]:
+        """The block drivers that are offered. Raises nothing."""
+        return self._collected("acrn_dm_block_driver_types", "block driver", BlockDriverType, offers.driver_names)
+
+    @property
+    def packet_drivers(self) -> Offers[PacketDriverType]:
+        """The packet drivers that are offered. Raises nothing."""
+        return self._collected("acrn_dm_packet_driver_types", "packet driver", PacketDriverType, offers.driver_names)
+
+    @property
+    def offers(self) -> tuple[Offers[Any], ...]:
+        """The offers of all kinds, by the plugins that are loaded by now."""
+        these = (self._offered_devices, self._offered_backends)
+        return (*these, self.block_drivers, self.packet_drivers, self.hypervisors)
+
     def faults(self) -> list[PluginError]:
         """All that was left out by now, and why: plugins that did not load, hooks that failed, wrong records."""
-        offered = (self._offered_devices, self._offered_backends, self.hypervisors)
-        return [*self.problems, *(problem for each in offered for problem in each.problems)]
+        return [*self.problems, *(problem for found in self.offers for problem in found.problems)]
 
     def device_types(self) -> dict[str, DeviceType]:
         """All kinds of devices by name and alias, but for names that two offer."""
@@ -200,7 +226,7 @@ class PluginManager:
         """
         found = self._offered_backends
         if wanted is not None and not any(offer.record.name == wanted for offer in found.accepted):
-            self._waiting.register_all()
+            self.load_all()
         clashes = (name for name, claimed in found.contested().items() if not claimed[0].owner.built_in)
         contested = [unusable(name, ConfigError(found.contest(name))) for name in clashes]
         refused = [unusable(f"{name} for *", error) for name, error in found.refused.items()]

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from acrn_dm.contract.hookspecs import hookimpl
-from acrn_dm.contract.types import BackendType, DeviceType
+from acrn_dm.contract.types import BackendType, DeviceType, PacketDriverType
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
+from acrn_dm.devices.virtio_net.drivers.tap import driver_types
 
 if TYPE_CHECKING:
     from acrn_dm.devices.virtio_net.vhost import NetVhost
@@ -29,7 +30,14 @@ def vhost_problem() -> str | None:
 @hookimpl
 def acrn_dm_device_types() -> tuple[DeviceType, ...]:
     """Offer ``virtio-net``."""
-    return (DeviceType(name="virtio-net", summary="network card on a tap", config=NetConfig, create=NetDevice),)
+    summary = "network card on a tap"
+    return (DeviceType(name="virtio-net", summary=summary, config=NetConfig, create=NetDevice, drivers="packet"),)
+
+
+@hookimpl
+def acrn_dm_packet_driver_types() -> Iterable[PacketDriverType]:
+    """Offer taps."""
+    return driver_types()
 
 
 @hookimpl

@@ -11,7 +11,7 @@ Rules and driver side are imported for who asks for them.
 from typing import TYPE_CHECKING
 
 from acrn_dm._fastring import MemoryMap, PackedRing
-from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
+from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, RingLayout, RingMemory, RingPart
 from acrn_dm.ring.packed.layout import WRAP, packed_layout, packed_parts
 from acrn_dm.ring.position import RingPosition
@@ -76,7 +76,9 @@ class PackedFormat:
         """The driver side, by which *start* descriptors have gone before."""
         from acrn_dm.ring.packed.driver import PackedDriverRing  # noqa: PLC0415
 
-        return PackedDriverRing(memory, layout, event_idx=bool(features & EVENT_IDX), start=start)
+        return PackedDriverRing(
+            memory, layout, event_idx=bool(features & EVENT_IDX), in_order=bool(features & IN_ORDER), start=start
+        )
 
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """The descriptor ring and both event suppression structures."""
