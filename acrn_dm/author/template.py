@@ -140,7 +140,8 @@ def _values(plain: str, kind: Kind, version: str) -> dict[str, str]:
         "more_data": "".join(f', "{pattern}"' for pattern in kind.data),
         "pad": " " * max(0, 8 - len(plain)),
     }
-    return values | {key: _fill(getattr(kind, key), values) for key in ("try_it", "body", "devices")}
+    texts = {"try_it": kind.try_it, "body": kind.body, "devices": kind.devices}
+    return values | {key: _fill(text, values) for key, text in texts.items()}
 
 
 def _text(texts: Traversable, kind: str, source: str) -> str:

@@ -13,11 +13,6 @@ cdef extern from "<sys/prctl.h>":
     int PR_SET_NO_NEW_PRIVS
     int prctl(int option, ...) nogil
 
-cdef extern from "<malloc.h>":
-    int M_ARENA_MAX
-    int mallopt(int parameter, int value) nogil
-    int malloc_trim(size_t pad) nogil
-
 cdef extern from "<fcntl.h>":
     int c_fallocate "fallocate"(int fd, int mode, int64_t offset, int64_t length) nogil
 
@@ -50,13 +45,3 @@ def clear(unsigned char[::1] buffer, size_t start, size_t end):
         raise IndexError(f"{start} to {end} of {buffer.shape[0]} bytes")
     with nogil:
         memset(&buffer[0] + start, 0, end - start)
-
-
-def limit_arenas(int arenas):
-    """mallopt(3) with M_ARENA_MAX: that many pools of memory for all threads. Returns whether the C library has it."""
-    return mallopt(M_ARENA_MAX, arenas) == 1
-
-
-def trim():
-    """malloc_trim(3): give free memory back to the kernel. Returns whether there was any."""
-    return malloc_trim(0) == 1
