@@ -47,6 +47,7 @@ MODULES = (
     "acrn_dm.devices.virtio_blk.native.engines._engine",
     "acrn_dm.devices.virtio_blk.native.engines._pool",
     "acrn_dm.devices.virtio_blk.native.engines._uring",
+    "acrn_dm.devices.virtio_net.steering._hash",
     "acrn_dm.hypervisors.acrn.module._hsm",
     "acrn_dm.hypervisors.acrn.module._request_page",
     "acrn_dm.hypervisors.kvm.module._system",
