@@ -175,8 +175,8 @@ cdef uint32_t collect(const Found *found, int kind, const uint8_t *frame, uint8_
 
 
 cdef class FrameHash:
-    """Hashes of *types* by *key*, which counts as followed by zeroes; with a *table* (queue pairs; as many as a power of
-    two) frames are steered by it, those without a hash to the pair *unclassified*. Raises ValueError.
+    """Hashes of *types* by *key*, which counts as followed by zeroes; with a *table* of queue pairs, a power of two of
+    them, frames are steered by it, and those without a hash to the pair *unclassified*. Raises ValueError.
 
     One value from its making on: whoever moves frames has one or another and never a mixture.
     """
