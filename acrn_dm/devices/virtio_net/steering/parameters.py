@@ -1,4 +1,4 @@
-"""What a driver says of hashes and of steering by them (virtio 5.1.6.5.6.2, 5.1.6.5.7.1): commands of class MQ."""
+"""Commands about hashes and steering by them, of class MQ (virtio 5.1.6.5.6.4, 5.1.6.5.7.1): what they say."""
 
 import struct
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ RESERVED = 8  # bytes of HASH_CONFIG between hash_types and the key, as long as 
 
 @attrs.frozen(kw_only=True)
 class Steering:
-    """What RSS_CONFIG says: hashes with a table of queue pairs, and how many pairs are in use by it."""
+    """An RSS_CONFIG that was understood: hashes with a table of queue pairs, and how many pairs are in use by it."""
 
     hashes: FrameHash
     pairs: int
