@@ -50,6 +50,8 @@ MODULES = (
     "acrn_dm.devices.virtio_blk.native.engines._uring",
     "acrn_dm.devices.virtio_blk.native.throttle._gate",
     "acrn_dm.devices.virtio_blk.native.throttle._throttle",
+    "acrn_dm.devices.virtio_console.native._port_plane",
+    "acrn_dm.devices.virtio_net.steering._hash",
     "acrn_dm.hypervisors.acrn.module._hsm",
     "acrn_dm.hypervisors.acrn.module._request_page",
     "acrn_dm.hypervisors.kvm.module._system",
