@@ -70,6 +70,7 @@ MODULES = (
     "acrn_dm.ring.trial._race",
     "acrn_dm.testing.native._echo_plane",
     "acrn_dm.testing.native._handler",
+    "acrn_dm.virtio.native._coalescer",
     "acrn_dm.virtio.native._counters",
     "acrn_dm.virtio.native._plane",
 )

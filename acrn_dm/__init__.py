@@ -100,6 +100,17 @@ from acrn_dm.backends.kernel.backend import KernelVhost as KernelVhost
 from acrn_dm.backends.kernel.node import VhostNode as VhostNode
 from acrn_dm.backends.kernel.node import VhostQueue as VhostQueue
 
+# A driver: executes a disk's requests, or carries a card's frames
+from acrn_dm.contract.types import BlockDriverType as BlockDriverType
+from acrn_dm.contract.types import PacketDriverType as PacketDriverType
+from acrn_dm.contract.types import DriverContext as DriverContext
+from acrn_dm.contract.types import ChosenDriver as ChosenDriver
+from acrn_dm.contract.drivers.block import BlockDriver as BlockDriver
+from acrn_dm.contract.drivers.block import BlockFilter as BlockFilter
+from acrn_dm.contract.drivers.packet import PacketDriver as PacketDriver
+from acrn_dm.contract.drivers.packet import PacketFile as PacketFile
+from acrn_dm.contract.drivers.packet import PacketPort as PacketPort
+
 # A hypervisor: runs the vCPUs, or plays them
 from acrn_dm.contract.types import HypervisorOptions as HypervisorOptions
 from acrn_dm.contract.types import HypervisorType as HypervisorType

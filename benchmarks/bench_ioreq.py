@@ -12,9 +12,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from benchmarks.native import compiler
+from benchmarks.rows import Alternated, PeerMissing, Row
 from lab.hsm.boot import BOOTED, boot_reference_guest
 from lab.hsm.build import RigUnavailable, library
 from lab.paths import BUILD, ROOT
@@ -26,6 +28,7 @@ PLUGIN, FLOOR = "hsm plugin (Python)", "floor: C, answers at once"
 COLUMNS = ("p50_ns", "p90_ns", "p99_ns")
 
 Stats = dict[str, float]
+Samples = dict[str, dict[int, list[Stats]]]
 
 
 def floor() -> Path:
@@ -49,23 +52,41 @@ def run(command: Iterable[str], *, preload: Path, requests: int) -> Stats:
         return dict(json.loads(Path(files["RIG_STATS"]).read_text()))
 
 
-def measure() -> dict[str, dict[int, Stats]]:
-    """Medians by row and number of vCPUs."""
+def sample(rounds: int = ROUNDS) -> Samples:
+    """Every round's figures, by row and number of vCPUs. Raises RigUnavailable."""
     preload, client = library(), str(floor())
-    samples: dict[str, dict[int, list[Stats]]] = {PLUGIN: {}, FLOOR: {}}
-    for _ in range(ROUNDS):
+    samples: Samples = {PLUGIN: {}, FLOOR: {}}
+    for _ in range(rounds):
         for vcpus in VCPUS:
-            rows = {
+            commands = {
                 PLUGIN: [sys.executable, "-m", "lab.hsm.storm", str(REQUESTS), str(vcpus)],
                 FLOOR: [client, str(vcpus)],
             }
-            for row, command in rows.items():
+            for row, command in commands.items():
                 stats = run(command, preload=preload, requests=REQUESTS)
                 samples[row].setdefault(vcpus, []).append(stats)
+    return samples
+
+
+def measure() -> dict[str, dict[int, Stats]]:
+    """Medians by row and number of vCPUs."""
     return {
         row: {n: {c: statistics.median(s[c] for s in found) for c in COLUMNS} for n, found in cells.items()}
-        for row, cells in samples.items()
+        for row, cells in sample().items()
     }
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """The plugin beside the floor. Raises PeerMissing where the rig can't be built."""
+    try:
+        samples = sample(1 if quick else ROUNDS)
+    except RigUnavailable as e:
+        raise PeerMissing(str(e)) from None
+    for vcpus in VCPUS:
+        for column in COLUMNS:
+            ours, peer = (tuple(s[column] / 1e3 for s in samples[row][vcpus]) for row in (PLUGIN, FLOOR))
+            name = f"I/O request, {vcpus} vCPU, {column.removesuffix('_ns')}"
+            yield Alternated(ours=ours, peer=peer).row(name, "us", "the least that C can do", compiler())
 
 
 def boots() -> list[Stats]:

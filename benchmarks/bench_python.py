@@ -1,24 +1,24 @@
 """Speed of a Python thread while a device in the same process runs at full load in C, against its speed alone.
 
-``python -m benchmarks.bench_python`` prints medians and writes ``build/bench-python.json``. It needs two CPUs. Times in
+``python -m benchmarks.bench_python`` prints medians. It needs two CPUs. Times in
 which the thread was ready and had no CPU do not count, so that other processes do not either: what is left is
 how long it waited for the GIL.
 """
 
-import json
 import os
-import statistics
+import platform
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from acrn_dm._fastring import MemoryMap, SplitRing
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.ring.layout import RingLayout
 from acrn_dm.virtio.native._counters import QueueCounters
-from benchmarks.bench_ring import BUILD, native
+from benchmarks.native import native
+from benchmarks.rows import QUICK_ROUNDS, ROUNDS, Row, alone, alternate, table
 
-ROUNDS = 9
 SECONDS = 0.2
 STEPS = 2000  # between two looks at the clock
 QUEUE_SIZE = 256
@@ -75,33 +75,29 @@ class Load:
         return returned
 
 
-def measure() -> dict[str, float]:
-    """Medians of rounds that alternate."""
-    alone, loaded, rates = [], [], []
-    for _ in range(ROUNDS):
-        alone.append(speed())
-        with Load() as load:
-            start = time.monotonic()
-            loaded.append(speed())
-            rates.append(load.chains / (time.monotonic() - start))
-    ratios = [one / other for one, other in zip(loaded, alone, strict=True)]
-    return {
-        "steps_per_s_alone": statistics.median(alone),
-        "steps_per_s_under_load": statistics.median(loaded),
-        "ratio": statistics.median(ratios),
-        "lowest_ratio": min(ratios),
-        "chains_per_s": statistics.median(rates),
-    }
+def speed_under_load(chains_per_s: list[float]) -> float:
+    """As ``speed``, while a device runs at full load; how fast that was is added to *chains_per_s*."""
+    with Load() as load:
+        start = time.monotonic()
+        found = speed()
+        chains_per_s.append(load.chains / (time.monotonic() - start))
+    return found
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """The thread's speed under load beside that alone, and what the load was."""
+    rates: list[float] = []
+    found = alternate(lambda: speed_under_load(rates), speed, QUICK_ROUNDS if quick else ROUNDS)
+    name, version = "the thread alone", platform.python_version()
+    yield found.row("Python thread beside a device", "steps/s", name, version, at_least=WANTED)
+    yield alone("... the device meanwhile", "chains/s", rates)
 
 
 def main() -> int:
     """Exit status: whether it keeps less than 90 %."""
-    found = measure()
-    BUILD.mkdir(exist_ok=True)
-    (BUILD / "bench-python.json").write_text(json.dumps(found, indent=1))
-    for name, value in found.items():
-        print(f"{name:24}{value:>16,.3f}")
-    return found["ratio"] < WANTED
+    found = list(rows(quick=False))
+    print("\n".join(table(found)))
+    return int(not all(row.kept for row in found))
 
 
 if __name__ == "__main__":

@@ -6,27 +6,23 @@ walk, translate, push, one notification decision per batch. All rows run interle
 compared, because a machine's speed drifts by more than the differences looked for.
 """
 
-import importlib.machinery
-import importlib.util
+import functools
 import json
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from acrn_dm._fastring import MemoryMap, SplitRing
 from acrn_dm.ring.layout import RingLayout
 from acrn_dm.ring.model import ModelMemory, ModelSplitRing
+from benchmarks.native import BUILD, compiler, native
+from benchmarks.rows import QUICK_ROUNDS, ROUNDS, Row, alternate
 
-ROOT = Path(__file__).resolve().parents[1]
-BUILD = ROOT / "build"
 QUEUE_SIZE = 256
 REFILL = 64
 REGION_BYTES = 64 << 20
 HIGH_GPA = 1 << 32
-ROUNDS = 9
 SHAPES = ("1desc", "3desc", "3indirect")
 BATCHES = (1, 32)
 NATIVE_REFILLS = 2000
@@ -52,38 +48,6 @@ VIEWS = "Python objects and a memoryview each"
 MODEL = "plain Python (the model)"
 
 Cell = tuple[str, int]
-
-
-def native(name: str = "_bench_ring") -> ModuleType:
-    """A module of this folder in C (that with the C driver and the timed loops), built into ``build/`` when older than
-    its sources.
-    """
-    target = BUILD / "bench" / (name + importlib.machinery.EXTENSION_SUFFIXES[0])
-    package = ROOT / "acrn_dm"
-    sources = [ROOT / "benchmarks" / f"{name}.pyx", package / "_fastring.pxd", package / "_atomics.h"]
-    sources += (package / "ring" / "native").rglob("*.pxd")
-    if not target.exists() or target.stat().st_mtime < max(s.stat().st_mtime for s in sources):
-        _build(name, sources[0], target)
-    spec = importlib.util.spec_from_file_location(name, target)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _build(name: str, source: Path, target: Path) -> None:
-    from Cython.Build import cythonize  # noqa: PLC0415  (only here is a compiler needed)
-    from setuptools import Distribution, Extension  # noqa: PLC0415
-
-    extension = Extension(
-        name, [str(source)], include_dirs=[str(ROOT / "acrn_dm")], extra_compile_args=["-O2", "-Wall"]
-    )
-    modules = cythonize([extension], include_path=[str(ROOT)], build_dir=str(BUILD / "bench"), force=True, quiet=True)
-    command: Any = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
-    command.build_lib, command.build_temp = str(target.parent), str(BUILD / "bench" / "temp")
-    command.ensure_finalized()
-    command.run()
 
 
 class Bench:
@@ -187,6 +151,17 @@ def measure() -> dict[str, dict[Cell, float]]:
                 for row, timer in timers.items():
                     samples[row].setdefault((shape, batch), []).append(timer(batch))
     return {row: {cell: statistics.median(s) for cell, s in cells.items()} for row, cells in samples.items()}
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Native cells beside the bare loop."""
+    module, rounds = native(), QUICK_ROUNDS if quick else ROUNDS
+    for shape in SHAPES:
+        bench = Bench(shape, module)
+        for batch in BATCHES:
+            ours, floor = functools.partial(bench.time_native, batch), functools.partial(bench.time_floor, batch)
+            found = alternate(ours, floor, rounds)
+            yield found.row(f"ring, split, {shape} b{batch}", "ns/chain", "the bare loop", compiler())
 
 
 def table(medians: dict[str, dict[Cell, float]]) -> list[str]:

@@ -25,16 +25,14 @@ from acrn_dm._fastring import MemoryMap, PackedRing
 from acrn_dm.ring.packed.layout import packed_layout
 from benchmarks.bench_ring import (
     BATCHES,
-    BUILD,
     HIGH_GPA,
     QUEUE_SIZE,
     REFILL,
     REGION_BYTES,
-    ROOT,
     SHAPES,
     Bench,
-    native,
 )
+from benchmarks.native import BUILD, ROOT, native
 
 MARK = os.getppid  # a C function that nothing else calls
 SMALL, LARGE = 4, 20  # refills

@@ -12,7 +12,14 @@ import pluggy
 from acrn_dm.base.irq import IoEventFd, IrqFd
 from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.machine import ObservedMachine, OptionParser
-from acrn_dm.contract.types import BackendType, Device, DeviceType, HypervisorType
+from acrn_dm.contract.types import (
+    BackendType,
+    BlockDriverType,
+    Device,
+    DeviceType,
+    HypervisorType,
+    PacketDriverType,
+)
 
 PROJECT = "acrn_dm"  # also the entry-point group
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -33,6 +40,22 @@ def acrn_dm_backend_types() -> Iterable[BackendType]:  # type: ignore[empty-body
     """Offer ways to move a device's data.
 
     When: once, after loading. Returns: an iterable of ``BackendType``. If it raises: as for device types.
+    """
+
+
+@hookspec
+def acrn_dm_block_driver_types() -> Iterable[BlockDriverType]:  # type: ignore[empty-body]  # a specification has none
+    """Offer what executes a disk's requests: ``-s SLOT,virtio-blk,driver=NAME``.
+
+    When: once, after loading. Returns: an iterable of ``BlockDriverType``. If it raises: as for device types.
+    """
+
+
+@hookspec
+def acrn_dm_packet_driver_types() -> Iterable[PacketDriverType]:  # type: ignore[empty-body]  # a specification has none
+    """Offer what carries a card's frames: ``-s SLOT,virtio-net,driver=NAME``.
+
+    When: once, after loading. Returns: an iterable of ``PacketDriverType``. If it raises: as for device types.
     """
 
 

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Never, Protocol
+from typing import Literal, Never, Protocol
 
 import attrs
 
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.io_threads import NS_PER_US, DeviceLoops, IoThreads
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.contract.drivers.block import BlockDriver
+from acrn_dm.contract.drivers.packet import PacketDriver
 from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.resources import Resources
 
@@ -22,6 +25,10 @@ def _name(instance: object, attribute: "attrs.Attribute[str]", value: str) -> No
         raise ValueError(f"{attribute.name} {value!r} is not a name: lower-case letters, digits, '-', '_', '.'")
 
 
+def _nothing_below(text: str) -> BlockDriver:
+    raise ConfigError("nothing can stand below a driver here", value=text)
+
+
 @attrs.frozen(kw_only=True)
 class Bdf:
     """A PCI function's place. Shown as ``bus:slot.func`` in decimal, as on the command line."""
@@ -32,6 +39,17 @@ class Bdf:
 
     def __str__(self) -> str:
         return f"{self.bus}:{self.slot}.{self.func}"
+
+
+@attrs.frozen(kw_only=True)
+class ChosenDriver:
+    """The driver behind a device (``driver=NAME``): made, not open. *blamed* is what a line about its failure begins
+    with.
+    """
+
+    name: str
+    driver: BlockDriver | PacketDriver
+    blamed: str
 
 
 @attrs.frozen(kw_only=True)
@@ -53,6 +71,7 @@ class DeviceContext:
     strict: bool = False  # strict=on: its driver is checked, and what it breaks of the specification is logged
     plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
     provider: str = ""  # the installed plugin that offers the kind, with distribution and version; empty: built in
+    driver: ChosenDriver | None = None  # driver=NAME: what is behind it by the user's wish; None: as the device says
 
     @property
     def name(self) -> str:
@@ -104,6 +123,9 @@ class DeviceType:
     ``config`` is an attrs class made of ``option`` fields (see ``options``); with a classmethod ``from_string(text)``
     it has its own grammar. ``create(config, context)`` gets an instance of it, returns a ``VirtioDevice`` or a
     ``PciFunction``, and opens nothing.
+
+    A kind with ``drivers`` takes ``driver=NAME`` of that sort; the driver is in the context's ``driver`` then. Its
+    option class has a field ``driver`` for the name, and in ``DRIVER_OPTIONS`` those of its options that go with one.
     """
 
     name: str = attrs.field(validator=_name)
@@ -111,6 +133,46 @@ class DeviceType:
     config: type
     create: Callable[[Never, DeviceContext], Device]  # Never: each kind's takes its own ``config``, no two the same
     aliases: tuple[str, ...] = ()
+    drivers: Literal["block", "packet"] | None = None
+    api: int = API
+
+
+@attrs.frozen(kw_only=True)
+class DriverContext:
+    """A driver's place, as far as it may know it while it is built. Nothing is open yet."""
+
+    device: str  # the instance's name, for logs and thread names: ``virtio-blk-3:0``
+    machine: str = "vm"
+    read_only: bool = False  # nothing will be written: the disk has ``ro``
+    plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
+    # Makes the block driver that a text means, which is as behind ``-s SLOT,virtio-blk,``: ``PATH``, or
+    # ``driver=NAME,OPTION...``. For drivers that stand before another one. Raises ConfigError, PluginError.
+    over: Callable[[str], BlockDriver] = attrs.field(default=_nothing_below, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class BlockDriverType:
+    """A kind of block driver. ``config`` is as a device's; ``create(config, context)`` returns a ``BlockDriver``, and
+    opens nothing.
+    """
+
+    name: str = attrs.field(validator=_name)
+    summary: str
+    config: type
+    create: Callable[[Never, DriverContext], BlockDriver]
+    api: int = API
+
+
+@attrs.frozen(kw_only=True)
+class PacketDriverType:
+    """A kind of packet driver. ``config`` is as a device's; ``create(config, context)`` returns a ``PacketDriver``, and
+    opens nothing.
+    """
+
+    name: str = attrs.field(validator=_name)
+    summary: str
+    config: type
+    create: Callable[[Never, DriverContext], PacketDriver]
     api: int = API
 
 

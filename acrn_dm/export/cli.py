@@ -129,10 +129,11 @@ def _main(arguments: argparse.Namespace, *, last: bool) -> int:
 
 def make_device(kind: Kind, text: str) -> VirtioDevice:
     """Make the device with options *text*, as ``-s 0,KIND,TEXT`` does. Opens nothing. Raises ConfigError."""
-    device_type = make_plugin_manager(entry_points=False).device_types()[kind.device]
+    plugins = make_plugin_manager(entry_points="driver=" in text)  # the kinds are built in, drivers need not be
+    device_type = plugins.device_types()[kind.device]
     context = DeviceContext(bdf=Bdf(slot=0), kind=kind.device, machine=PROGRAM)
     spec = DeviceSpec(bdf=context.bdf, kind=kind.device, text=text, origin=kind.device)
-    resolved = resolve_one(spec, device_type, context)
+    resolved = resolve_one(spec, device_type, context, plugins)
     device = cast(VirtioDevice, resolved.create())
     if {device.placement.backend, resolved.context.backend or USERSPACE} != {USERSPACE}:
         raise ConfigError("a served device can't be served by others", option=kind.device, value=text)

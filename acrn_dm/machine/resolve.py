@@ -10,6 +10,7 @@ import attrs
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.contract import options
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
+from acrn_dm.contract.drivers import choice
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.types import Device, DeviceContext, DeviceType
 from acrn_dm.virtio.choice import take_io_threads, take_option, take_poll_us, take_strict, take_switches
@@ -74,7 +75,7 @@ def _resolve(spec: DeviceSpec, config: MachineConfig, plugins: PluginManager) ->
         provider="" if owner is None or owner.built_in else str(owner),
     )
     with blame(f"{owner}: {spec.kind}"):  # a plugin's grammar may raise anything
-        return resolve_one(spec, kind, context)
+        return resolve_one(spec, kind, context, plugins)
 
 
 def wanted(spec: DeviceSpec, plugins: PluginManager) -> DeviceType:
@@ -91,10 +92,10 @@ def wanted(spec: DeviceSpec, plugins: PluginManager) -> DeviceType:
     return kind
 
 
-def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext) -> ResolvedDevice:
+def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext, plugins: PluginManager) -> ResolvedDevice:
     """Read the options of one device by its class's own grammar, or the common one, and who is to move its data.
 
-    *context* is completed by what they say. Raises ConfigError naming the device.
+    *context* is completed by what they say; a driver is one of *plugins*. Raises ConfigError naming the device.
     """
     spec, backend = take_option(spec, kind.config)
     spec, strict = take_strict(spec, kind.config)
@@ -111,20 +112,28 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext) -> R
         io_poll_us=io_poll_us,
     )
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
+    spec, wish = choice.take(spec, kind, plugins, where)
+    chosen = _read(spec, kind, where)
+    if wish is not None:
+        place = choice.context_of(context, read_only=bool(getattr(chosen, "ro", False)))
+        context = attrs.evolve(context, driver=wish.make(plugins, place))
+    return ResolvedDevice(
+        spec=spec, type=kind, options=chosen, context=context, strict=strict, switched=tuple(switches)
+    )
+
+
+def _read(spec: DeviceSpec, kind: DeviceType, where: str) -> Any:
+    """An instance of the option class. Raises ConfigError."""
     config: Any = kind.config
     try:
         if spec.table is not None:
             own_mapping = getattr(config, "from_mapping", None)
-            chosen = own_mapping(spec.table) if own_mapping else options.from_mapping(config, spec.table, where)
-        else:
-            own_string = getattr(config, "from_string", None)
-            chosen = own_string(spec.text) if own_string else options.parse_options(config, spec.text, where)
+            return own_mapping(spec.table) if own_mapping else options.from_mapping(config, spec.table, where)
+        own_string = getattr(config, "from_string", None)
+        return own_string(spec.text) if own_string else options.parse_options(config, spec.text, where)
     except (ConfigError, ValueError, TypeError) as e:
         text = str(e)
         raise ConfigError(text, option=None if text.startswith(where) else where) from e
-    return ResolvedDevice(
-        spec=spec, type=kind, options=chosen, context=context, strict=strict, switched=tuple(switches)
-    )
 
 
 def _text(spec: DeviceSpec) -> str:

@@ -5,7 +5,7 @@ hostile guest would. Of the device's code it shares the layout, nothing else.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from acrn_dm.ring.layout import (
     AVAIL_F_NO_INTERRUPT,
@@ -46,6 +46,34 @@ class RingFields:
         self.memory.write(gpa, U16.pack(value & 0xFFFF))
 
 
+class ReturnOrder:
+    """Chains in the order in which they were made available, as a driver with IN_ORDER keeps them: what is used may
+    stand for all up to it.
+    """
+
+    def __init__(self, chains: Iterable[tuple[int, int]] = ()) -> None:
+        self._chains = deque(chains)  # heads or buffer ids, and the bytes that the device may write
+
+    def add(self, head: int, room: int) -> None:
+        """One more chain, of which the device may write *room* bytes."""
+        self._chains.append((head, room))
+
+    def copy(self) -> "ReturnOrder":
+        """For who wants to look only."""
+        return ReturnOrder(self._chains)
+
+    def returned(self, head: int, length: int) -> list[tuple[int, int]]:
+        """(head, written) of the chains that are back with *head*: those before it were written to the end then, and
+        nothing else says that they are used (2.7.9, 2.8.9).
+        """
+        batch: list[tuple[int, int]] = []
+        if any(head == one for one, _ in self._chains):
+            while self._chains[0][0] != head:
+                batch.append(self._chains.popleft())
+            self._chains.popleft()
+        return [*batch, (head, length)]
+
+
 class DriverRing(RingFields):
     """One queue's driver: ``add_chain`` as often as wanted, ``publish``, kick if ``wants_kick()``, then ``used()``.
 
@@ -65,7 +93,7 @@ class DriverRing(RingFields):
         super().__init__(memory, layout)
         self.event_idx = event_idx
         self.in_order = in_order
-        self._order: deque[tuple[int, int]] = deque()  # with *in_order*: heads, and the bytes that the device may write
+        self._order = ReturnOrder()
         self.next_avail = start  # index the next chain gets; not yet published
         self.published_avail = start  # avail.idx as the device sees it
         self.last_used = start  # index of the next used element to look at
@@ -124,7 +152,7 @@ class DriverRing(RingFields):
             self.write_desc(indices[0], indirect_table_gpa, table_bytes(len(buffers)), DESC_F_INDIRECT)
         self._chains[indices[0]] = indices
         if self.in_order:
-            self._order.append((indices[0], sum(length for _, length in in_)))
+            self._order.add(indices[0], sum(length for _, length in in_))
         self.make_available(indices[0])
         return indices[0]
 
@@ -158,7 +186,7 @@ class DriverRing(RingFields):
         returned: list[tuple[int, int]] = []
         device_idx = self.used_idx()
         while self.last_used != device_idx:
-            batch = self._batch(*self.used_element(self.last_used))
+            batch = self._order.returned(*self.used_element(self.last_used))
             if len(batch) > (device_idx - self.last_used) & 0xFFFF:
                 raise RuntimeError(f"{len(batch)} chains are returned, by a used index of {device_idx}")
             for head, _ in batch:
@@ -166,19 +194,6 @@ class DriverRing(RingFields):
             returned += batch
             self.last_used = (self.last_used + len(batch)) & 0xFFFF
         return returned
-
-    def _batch(self, head: int, length: int) -> list[tuple[int, int]]:
-        """What one used element returns. With *in_order* it may stand for all chains up to *head*: those before it were
-        written to the end then, and have no element (2.7.9).
-        """
-        batch: list[tuple[int, int]] = []
-        if self._order and self._order[0][0] == head:
-            self._order.popleft()
-        elif any(head == one for one, _ in self._order):
-            while self._order[0][0] != head:
-                batch.append(self._order.popleft())
-            self._order.popleft()
-        return [*batch, (head, length)]
 
     def _take_back(self, chain: list[int]) -> None:
         """Free the descriptors of *chain*, to be used next, or with *in_order* last: around the table."""

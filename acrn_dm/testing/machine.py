@@ -169,7 +169,9 @@ class SimMachine:
         kind = self._kind(spec) if isinstance(what, str) else what
         context = self._context(bdf=bdf, kind=name, text=spec.text)
         if isinstance(kind, DeviceType):
-            resolved = resolve_one(spec, kind, context)
+            if kind.drivers is not None and "driver" in text:
+                self.plugins.register_builtins(DEVICES)
+            resolved = resolve_one(spec, kind, context, self.plugins)
         else:  # what makes itself reads its text itself
             resolved = ResolvedDevice(spec=spec, type=_type_of(kind), options=None, context=context)
         function = make_function(resolved, self.plugins)

@@ -7,7 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks.bench_ring import Bench, native
+from benchmarks.bench_ring import Bench
+from benchmarks.native import native
 
 ROUNDS = 300_000
 

@@ -27,13 +27,20 @@ from acrn_dm.contract.plugins.entry import Entry, provenance_of
 from acrn_dm.contract.plugins.guard import faulty, told
 from acrn_dm.contract.plugins.offers import Offers, unusable
 from acrn_dm.contract.plugins.selection import Selection
-from acrn_dm.contract.types import BackendType, DeviceType, HypervisorType, Provenance
+from acrn_dm.contract.types import (
+    BackendType,
+    BlockDriverType,
+    DeviceType,
+    HypervisorType,
+    PacketDriverType,
+    Provenance,
+)
 
 log = logging.getLogger(__name__)
 
 ADD_OPTIONS = "acrn_dm_add_options"
 
-R = TypeVar("R", DeviceType, BackendType, HypervisorType)
+R = TypeVar("R", DeviceType, BackendType, HypervisorType, BlockDriverType, PacketDriverType)
 
 
 class _Pluggy(pluggy.PluginManager):
@@ -133,9 +140,24 @@ class PluginManager:
         """The hypervisors that are offered. Raises nothing."""
         return self._collected("acrn_dm_hypervisor_types", "hypervisor", HypervisorType, offers.hypervisor_names)
 
+    @property
+    def block_drivers(self) -> Offers[BlockDriverType]:
+        """The block drivers that are offered. Raises nothing."""
+        return self._collected("acrn_dm_block_driver_types", "block driver", BlockDriverType, offers.driver_names)
+
+    @property
+    def packet_drivers(self) -> Offers[PacketDriverType]:
+        """The packet drivers that are offered. Raises nothing."""
+        return self._collected("acrn_dm_packet_driver_types", "packet driver", PacketDriverType, offers.driver_names)
+
+    @property
+    def offers(self) -> tuple[Offers[Any], ...]:
+        """The offers of all kinds."""
+        return (self.devices, self.backends, self.block_drivers, self.packet_drivers, self.hypervisors)
+
     def faults(self) -> list[PluginError]:
         """All that was left out and why: plugins that did not load, hooks that failed, records that are wrong."""
-        return [*self.problems, *self.devices.problems, *self.backends.problems, *self.hypervisors.problems]
+        return [*self.problems, *(problem for found in self.offers for problem in found.problems)]
 
     def device_types(self) -> dict[str, DeviceType]:
         """All kinds of devices by name and alias, but for names that two offer."""

@@ -12,9 +12,16 @@ import attrs
 from acrn_dm.base.errors import AcrnDmError, ConfigError, PluginError
 from acrn_dm.contract.plugins import records
 from acrn_dm.contract.plugins.guard import faulty
-from acrn_dm.contract.types import BackendType, DeviceType, HypervisorType, Provenance
+from acrn_dm.contract.types import (
+    BackendType,
+    BlockDriverType,
+    DeviceType,
+    HypervisorType,
+    PacketDriverType,
+    Provenance,
+)
 
-R = TypeVar("R", DeviceType, BackendType, HypervisorType)
+R = TypeVar("R", DeviceType, BackendType, HypervisorType, BlockDriverType, PacketDriverType)
 
 Source = tuple[Provenance, Callable[[], object]]  # a plugin, and its implementation of the hook
 
@@ -124,6 +131,11 @@ def backend_names(record: BackendType) -> Sequence[str]:
 
 def hypervisor_names(record: HypervisorType) -> Sequence[str]:
     """The name of a hypervisor."""
+    return (record.name,)
+
+
+def driver_names(record: BlockDriverType | PacketDriverType) -> Sequence[str]:
+    """The name of a driver."""
     return (record.name,)
 
 

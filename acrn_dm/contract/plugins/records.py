@@ -5,9 +5,18 @@ from collections.abc import Callable, Collection, Iterator
 import attrs
 
 from acrn_dm.contract.options import check_types
-from acrn_dm.contract.types import API, NAME, BackendType, DeviceType, HypervisorType
+from acrn_dm.contract.types import (
+    API,
+    NAME,
+    BackendType,
+    BlockDriverType,
+    DeviceType,
+    HypervisorType,
+    PacketDriverType,
+)
 
-Record = DeviceType | BackendType | HypervisorType
+DriverType = BlockDriverType | PacketDriverType
+Record = DeviceType | BackendType | HypervisorType | DriverType
 
 
 def problem(record: Record) -> str | None:
@@ -19,7 +28,7 @@ def problem(record: Record) -> str | None:
     fields = next(_fields(record), None)
     if fields is not None:
         return f"{_named(record)}: {fields}"
-    return _options(record) if isinstance(record, DeviceType) else None
+    return _options(record) if isinstance(record, DeviceType | DriverType) else None
 
 
 def _named(record: Record) -> str:
@@ -32,6 +41,9 @@ def _fields(record: Record) -> Iterator[str]:
         yield f"summary is a {_type(record.summary)}, not text"
     if isinstance(record, DeviceType):
         yield from _names("aliases", record.aliases)
+        if record.drivers not in (None, "block", "packet"):
+            yield f"drivers is {record.drivers!r}, not 'block' or 'packet'"
+    if isinstance(record, DeviceType | DriverType):
         if not isinstance(record.config, type):
             yield f"config is a {_type(record.config)}, not a class of options"
     elif isinstance(record, BackendType):
@@ -64,7 +76,7 @@ def _callables(**fields: "Callable[..., object]") -> Iterator[str]:
             yield f"{name} is a {_type(value)}, which can't be called"
 
 
-def _options(record: DeviceType) -> str | None:
+def _options(record: DeviceType | DriverType) -> str | None:
     config = record.config
     if not attrs.has(config) and not hasattr(config, "from_string") and not hasattr(config, "from_mapping"):
         return f"{record.name}: config is {config.__name__}, which is no attrs class; declare it with @attrs.frozen"

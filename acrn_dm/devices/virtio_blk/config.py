@@ -1,5 +1,6 @@
-"""Options of ``virtio-blk``: ``[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...]``, ``nodisk``, or
-``[mq=N,]vhost-user=SOCKET``.
+"""Options of ``virtio-blk``: ``[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...]``, ``nodisk``,
+``[mq=N,]vhost-user=SOCKET``, or ``driver=NAME[,OPTION...]`` with the driver's options and those of the disk that do not
+speak of a file.
 """
 
 from pathlib import Path
@@ -63,7 +64,8 @@ def _sector_size(value: Any) -> SectorSize | None:
     return sizes
 
 
-def _range(value: Any) -> Range | None:
+def read_range(value: Any) -> Range | None:
+    """Read ``STARTLBA/SIZE``. Raises ValueError."""
     if value is None or isinstance(value, Range):
         return value
     start, slash, size = str(value).partition("/")
@@ -110,11 +112,23 @@ class BlkConfig:
     ConfigError.
     """
 
-    GRAMMAR: ClassVar[str] = "[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...] or nodisk or [mq=N,]vhost-user=SOCKET"
+    GRAMMAR: ClassVar[str] = (
+        "[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...] or nodisk or [mq=N,]vhost-user=SOCKET or driver=NAME[,OPTION...]"
+    )
+    NOT_WITH_DRIVER: ClassVar[frozenset[str]] = frozenset(
+        {"path", "nodisk", "vhost_user", "nocache", "range", "share", "aio"}
+    )
+    WORDS: ClassVar[frozenset[str]] = frozenset({"writeback", "writethru"})  # that are options without being fields
 
     path: Path | None = option(default=None, help="Raw image or block device.")
     nodisk: bool = option(default=False, help="Start without a medium; one can be inserted later.")
     vhost_user: Path | None = vhost_user_option()
+    driver: str | None = option(
+        default=None,
+        metavar="NAME",
+        help="What executes the requests, instead of a file: a block driver, whose own options stand beside it. "
+        "'-s virtio-blk,driver=NAME,help' shows them.",
+    )
     iothread: IoThreads = option(
         default=IoThreads(),
         converter=io_threads,
@@ -144,7 +158,7 @@ class BlkConfig:
         help="Logical and physical block size shown to the guest.",
     )
     range: Range | None = option(
-        default=None, converter=_range, metavar="STARTLBA/SIZE", help="Show, and lock, only this part of the image."
+        default=None, converter=read_range, metavar="STARTLBA/SIZE", help="Show, and lock, only this part of the image."
     )
     share: bool = option(
         default=False, help="Others may write the image, too, if they say the same; something else keeps them apart."
@@ -164,19 +178,27 @@ class BlkConfig:
     )
     aio: str = option(
         default="auto",
-        validator=_one_of("auto", "threads", "io_uring"),
-        metavar="auto|threads|io_uring",
+        validator=_one_of("auto", "threads", "io_uring", "python"),
+        metavar="auto|threads|io_uring|python",
         help="What moves the data: the kernel's io_uring, or threads; auto: io_uring where the host has it. Where "
-        "io_uring is asked for and not there, threads serve, with a warning.",
+        "io_uring is asked for and not there, threads serve, with a warning. python: threads of Python's, slow.",
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.path is None and not self.nodisk and self.vhost_user is None:
-            raise ValueError("the path of an image is missing (or nodisk, or vhost-user=SOCKET)")
+        if self.path is None and not self.nodisk and self.vhost_user is None and self.driver is None:
+            raise ValueError("the path of an image is missing (or nodisk, or vhost-user=SOCKET, or driver=NAME)")
         if self.path is not None and self.nodisk:
             raise ValueError("nodisk and the path of an image exclude each other")
+        if self.driver is not None:
+            self._refuse_file_options()
         if self.vhost_user is not None:
             self._refuse_medium_options()
+
+    def _refuse_file_options(self) -> None:
+        """They are the driver's, where it has a file."""
+        for field in attrs.fields(type(self)):
+            if field.name in self.NOT_WITH_DRIVER and getattr(self, field.name) != field.default:
+                raise ValueError(f"{field.name} and driver exclude each other")
 
     def _refuse_medium_options(self) -> None:
         """The process behind vhost-user owns the medium: its options are given there."""
@@ -194,15 +216,22 @@ class BlkConfig:
             values[key] = value if eq else True
         if values.keys() & {"vhost-user", "vhost_user"} and not tokens:
             return from_mapping(cls, values, WHAT)
+        if any(token.startswith("driver=") for token in tokens):
+            return cls._behind(values, tokens, text)
         if not tokens or not tokens[0]:
             raise ConfigError("the path of an image is missing", option=WHAT, value=text)
         place = tokens.pop(0)
-        values |= {"nodisk": True} if place == "nodisk" else {"path": place}
+        return cls._behind(values | ({"nodisk": True} if place == "nodisk" else {"path": place}), tokens, text)
+
+    @classmethod
+    def _behind(cls, values: dict[str, Any], tokens: list[str], text: str) -> "BlkConfig":
+        """Read *tokens*, which stand behind *values* in *text*. A disk with a driver has no path to stand behind."""
+        behind_driver = not values.keys() & {"path", "nodisk"}
         for token in tokens:
             key, eq, value = token.partition("=")
             if key in ("writeback", "writethru"):
                 values["cache"] = key  # the last one counts, as in the original
-            elif key in ("iothread", "mq", "path", "nodisk", "cache") or not key:
+            elif (key in ("iothread", "mq", "path", "nodisk", "cache") and not behind_driver) or not key:
                 known = "writeback, writethru, ro, nocache, no_bst_block, discard, sectorsize, range, "
                 known += "share, werror, rerror, aio"
                 raise ConfigError(f"unknown option {key!r} behind the path; known: {known}", option=WHAT, value=text)

@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -26,22 +27,26 @@ from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.cache_mode import CONFIG_WCE, FLUSH, CacheMode
 from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig
 from acrn_dm.devices.virtio_blk.config_space import LAYOUT, QUEUE_SIZE, WRITEBACK_OFFSET, config_space
+from acrn_dm.devices.virtio_blk.drivers import opening
+from acrn_dm.devices.virtio_blk.drivers.stepping import begin
 from acrn_dm.devices.virtio_blk.engine.bounce import BounceBuffer
-from acrn_dm.devices.virtio_blk.engine.execute import execute
 from acrn_dm.devices.virtio_blk.engine.last_flush import LastFlush
-from acrn_dm.devices.virtio_blk.engine.pieces import given_up_unless
 from acrn_dm.devices.virtio_blk.engine.retry import RetryQueue
 from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
 from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.devices.virtio_blk.job import Job, data_of, is_for, serial_number, write_data
+from acrn_dm.devices.virtio_blk.native.engines.choice import engine_of
 from acrn_dm.devices.virtio_blk.planes import BlkPlanes, can_serve
 from acrn_dm.devices.virtio_blk.request import Limits, Op, Request, Status, parse
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.features import VERSION_1
 from acrn_dm.virtio.native._plane import Plane
-from acrn_dm.virtio.placement import Placement, at_socket
+from acrn_dm.virtio.placement import Placement
 from acrn_dm.virtio.queue import Queue
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +70,8 @@ class BlkDevice(VirtioDevice):
 
     def __init__(self, config: BlkConfig, context: DeviceContext) -> None:
         super().__init__(context)
-        self.config = config
-        self.serial = serial_number(context.text or str(config.path or "nodisk"))
+        self.config, self._driver = opening.plain(config, context.driver)
+        self.serial = serial_number(context.text or str(self.config.path or "nodisk"))
         self.image: Image | None = None
         self.errors = 0  # requests that the host failed
         self._unpausable = False  # that was said
@@ -106,25 +111,23 @@ class BlkDevice(VirtioDevice):
     @property
     def placement(self) -> Placement:
         """Another process, if asked for; the image's path, or its socket."""
-        if self.config.vhost_user is not None:
-            return at_socket(self.config.vhost_user)
-        return Placement(text=str(self.config.path) if self.config.path else "no disk")
+        return opening.placement(self.config, self._driver)
 
     def check(self) -> list[str]:
-        """Whether the image can be used."""
-        why = medium.problem(self.config) if self.config.vhost_user is None else None
+        """Whether the image, or the driver, can be used."""
         self._say_remarks(self.config)
-        return [] if why is None else [f"{self.name}: {why}"]
+        return opening.problems(self.config, self._driver, self.name)
 
     def claims(self) -> Sequence[Claim]:
-        """The image."""
-        return medium.claims(self.config)
+        """The image, or what the driver says."""
+        return opening.claims(self.config, self._driver)
 
     def realize(self, resources: Resources) -> None:
-        """Open the image. Raises ConfigError or HostError."""
+        """Open the image. Raises ConfigError, HostError or PluginError."""
         self._resources = resources
-        if self.config.path is not None:
-            self._adopt(medium.open_image(self.config))
+        image = opening.open_image(self.config, self._driver)
+        if image is not None:
+            self._adopt(image)
 
     def insert_medium(self, text: str) -> None:
         """A disk for ``nodisk``: threads and queues stay as they are, and so do the features that the driver knows.
@@ -198,7 +201,8 @@ class BlkDevice(VirtioDevice):
 
     def plane(self, features: int, queue: Queue) -> Plane | None:
         """What serves *queue* without Python. A loop that is stepped has it where ``aio`` asks for it only."""
-        if not can_serve(self.image) or (self.config.aio == "auto" and not queue.loop.runs_by_itself):
+        steps = self.config.aio == "auto" and self._driver is None and not queue.loop.runs_by_itself
+        if steps or self.config.aio == "python" or not can_serve(self.image):
             return None
         plane = self._planes.add(queue, self.serial, legacy=not features & VERSION_1)
         self._equip()
@@ -314,7 +318,9 @@ class BlkDevice(VirtioDevice):
         self._planes.limit(self._current_limits(), durable=not self._mode.writeback)
         if self.image is not None:
             try:
-                self._planes.adopt(self.image, self.config.aio)
+                self._planes.adopt(
+                    self.image, lambda depth: engine_of(self.image, self.config.aio, depth, name=self.name)
+                )
             except OSError as e:
                 raise HostError.from_os(f"{self.name}: an engine for {self.config.path}", e) from e
 
@@ -356,21 +362,23 @@ class BlkDevice(VirtioDevice):
         job.began, job.status, job.error, job.err = self._retries.releases, Status.OK, "", 0
         job.pool.submit(job)
 
-    def _execute(self, job: Job) -> None:
-        """On a worker thread. A failure of the host is an answer to the guest, never the end of the request."""
+    def _execute(self, job: Job) -> "Future[None] | None":
+        """On a worker thread. A failure of the host is an answer to the guest, never the end of the request. Returns
+        what it waits for, if it does.
+        """
         assert self.image is not None
-        pool = job.pool
-        image = self.image if self._features & VERSION_1 else BounceBuffer(self.image, pool.still_wanted)
+        image = self.image if self._features & VERSION_1 else BounceBuffer(self.image, job.pool.still_wanted)
+        later = None
         try:
-            with given_up_unless(lambda: not pool.cancelled):
-                execute(image, job.request, job.views, durable=job.durable)
+            later = begin(image, job)
         except OSError as e:
             self._failed(job, e)
         except Exception:
             job.status = Status.IOERR
             log.exception("%s: executing %s", self.name, job.request)
-        if not job.err:
+        if later is None and not job.err:
             job.views = []
+        return later
 
     def _failed(self, job: Job, e: OSError) -> None:
         job.status = Status.UNSUPP if e.errno == errno.EOPNOTSUPP else Status.IOERR

@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import os
+from collections.abc import Generator
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
@@ -10,7 +12,12 @@ from acrn_dm._fastring import Chain
 from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
 from acrn_dm.devices.virtio_blk.request import HEADER, Op, Request, Status
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 log = logging.getLogger(__name__)
+
+Steps: TypeAlias = 'Generator["Future[None]", None, None]'  # a request that waits between them for somebody's future
 
 MAX_ID_TEXT = 256  # of the option text, this much goes into the serial number
 
@@ -30,6 +37,7 @@ class Job:
     status: Status = Status.OK
     error: str = ""
     err: int = 0
+    steps: "Steps | None" = None  # what is left to do, of a request that has begun and waits for its driver
 
 
 def serial_number(text: str) -> bytes:

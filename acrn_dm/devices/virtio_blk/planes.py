@@ -14,7 +14,7 @@ from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.devices.virtio_blk.image.backend_direct import DirectImage
 from acrn_dm.devices.virtio_blk.native._plane import BlkPlane
 from acrn_dm.devices.virtio_blk.native._service import BlkService
-from acrn_dm.devices.virtio_blk.native.engines.choice import make_engine
+from acrn_dm.devices.virtio_blk.native.engines._engine import BlkEngine
 from acrn_dm.devices.virtio_blk.request import Limits, Request
 from acrn_dm.virtio.queue import Queue
 
@@ -34,7 +34,7 @@ class Served:
 
 def can_serve(image: object) -> bool:
     """Whether planes know *image*: one that a test has put in its place they would pass by."""
-    return image is None or type(image) in (Image, DirectImage)
+    return image is None or type(image) in (Image, DirectImage) or getattr(image, "has_engines", False) is True
 
 
 @attrs.define(eq=False)
@@ -54,14 +54,14 @@ class BlkPlanes:
         self._served.append(served)
         return served.plane
 
-    def adopt(self, image: Image, aio: str) -> None:
-        """*image* is the medium of all that have none. Raises OSError."""
+    def adopt(self, image: Image, make: Callable[[int], BlkEngine]) -> None:
+        """*image* is the medium of all that have none; *make* makes an engine for so many requests. Raises OSError."""
         alignment = image.alignment if isinstance(image, DirectImage) else 0
         for served in self._served:
             service = served.plane.service
             if service.engine is not None:
                 continue
-            engine = make_engine(aio, image.fd, served.queue.size, name=self.name)
+            engine = make(served.queue.size)
             in_memory = alignment == 0 and image.trust.standing.in_memory
             with served.queue.loop.held():
                 service.adopt(engine, image, alignment=alignment, in_memory=in_memory)

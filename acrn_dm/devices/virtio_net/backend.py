@@ -13,13 +13,13 @@ import logging
 import os
 import stat
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.process import processes
+from acrn_dm.contract.drivers.packet import PacketFile as PacketFile  # noqa: PLC0414  # it is Tap's, too
 from acrn_dm.devices.virtio_net import tap_settings
 from acrn_dm.devices.virtio_net.request import GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6
 from acrn_dm.devices.virtio_net.tap_settings import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TapSettings
@@ -41,41 +41,6 @@ NET_CLASS = Path("/sys/class/net")
 DEV = Path("/dev")
 TUN_DEVICE = DEV / "net/tun"
 GONE = (errno.EBADFD, errno.ENODEV, errno.ENXIO)  # the interface was deleted under us
-
-
-@attrs.define(eq=False)
-class PacketFile:
-    """A non-blocking descriptor that moves one frame per read or write, after a packet header if *vnet_header*."""
-
-    fd: int
-    vnet_header: bool
-
-    def configure(self, *, header_bytes: int, offloads: int) -> None:
-        """Set the header's length and what frames for the guest may need: feature bits GUEST_*. A tap has one setting
-        for the whole interface, a macvtap a header length for each descriptor: every one is told. Raises HostError.
-        """
-
-    def attach(self, attached: bool) -> None:
-        """Whether the interface may hand frames to this descriptor. Raises HostError."""
-
-    def read(self, buffer: memoryview) -> int | None:
-        """Read a frame into *buffer*; None when none waits. Raises OSError when the interface is gone."""
-        try:
-            return os.readv(self.fd, (buffer,))
-        except BlockingIOError:
-            return None
-
-    def write(self, parts: Sequence[bytes | memoryview]) -> bool:
-        """Write a frame; False when the interface takes no more now. Raises OSError when it refuses this frame."""
-        try:
-            os.writev(self.fd, parts)
-        except BlockingIOError:
-            return False
-        return True
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self.fd)
 
 
 @attrs.define(eq=False)

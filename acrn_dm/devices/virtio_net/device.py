@@ -14,11 +14,13 @@ from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.virtio_net import backend
 from acrn_dm.devices.virtio_net.backend import PacketFile
+from acrn_dm.devices.virtio_net.coalescing import Coalescing
 from acrn_dm.devices.virtio_net.config import NetConfig
-from acrn_dm.devices.virtio_net.control import Command, Control, Done, Request, filtered
+from acrn_dm.devices.virtio_net.control import Answer, Command, Control, Done, Request, filtered
 from acrn_dm.devices.virtio_net.pair import Pair
 from acrn_dm.devices.virtio_net.receive_filter import ReceiveFilter
 from acrn_dm.devices.virtio_net.request import (
+    COALESCING,
     CTRL_GUEST_OFFLOADS,
     CTRL_MAC_ADDR,
     CTRL_VLAN,
@@ -31,8 +33,10 @@ from acrn_dm.devices.virtio_net.request import (
     MRG_RXBUF,
     MTU,
     OFFLOADS,
+    RX_QUEUE,
     SPEED_DUPLEX,
     STATUS,
+    TX_QUEUE,
     header_bytes,
 )
 from acrn_dm.virtio.device import VirtioDevice
@@ -81,6 +85,7 @@ class NetDevice(VirtioDevice):
         self._open = open_backend
         self._mac = config.address(context.bdf)
         self._filter: ReceiveFilter | None = None  # what the driver wants, from its start on
+        self._coalescing = Coalescing()
         self._link = 0
         self._cut = False  # the link is down by command
         self._announce = False  # the driver is asked to tell the network where it is
@@ -93,8 +98,8 @@ class NetDevice(VirtioDevice):
         offered = MAC | STATUS | MRG_RXBUF | CTRL_VQ | GUEST_ANNOUNCE | CTRL_MAC_ADDR | self._optional
         if all(tap.vnet_header for tap in self.taps):
             offered |= OFFLOADS
-        if self.config.vhost_user is None:  # whoever moves frames elsewhere knows of no filter
-            offered |= FILTERS
+        if self.config.vhost_user is None:  # whoever moves frames elsewhere knows of no filter, nor when we interrupt
+            offered |= FILTERS | COALESCING
         return offered | (CTRL_GUEST_OFFLOADS if self.taps and offered & OFFLOADS else 0)
 
     @property
@@ -195,6 +200,11 @@ class NetDevice(VirtioDevice):
             pair.start(own, wanted, up=bool(self._link), resting=i >= self._pairs_used)
         for queue in queues:
             self._take_control(queue)
+            self._take_data(queue)
+
+    def _take_data(self, queue: Queue) -> None:
+        if queue.index < 2 * self._pairs(self._features):
+            self._coalescing.take(queue)
 
     def _take_control(self, queue: Queue) -> None:
         """Serve commands, if *queue* is where they come."""
@@ -205,6 +215,7 @@ class NetDevice(VirtioDevice):
     def queue_reset(self, queue: Queue) -> None:
         """Frames for a receive queue go to others, or nowhere where there is none (5.1.6.5.5.2)."""
         pair = queue.index // 2
+        self._coalescing.release(queue.index)
         if self._control is not None and queue is self._control.queue:
             self._control.close()
             self._control = None
@@ -217,6 +228,7 @@ class NetDevice(VirtioDevice):
         """As at DRIVER_OK."""
         pair = queue.index // 2
         self._take_control(queue)
+        self._take_data(queue)
         if pair < min(len(self.pairs), self._pairs(self._features)):
             self.pairs[pair].take(queue, self._features)
             if queue.index % 2 == 0:
@@ -247,6 +259,7 @@ class NetDevice(VirtioDevice):
         """Let go of the queues; frames that wait in the tap are the next driver's."""
         for pair in self.pairs:
             pair.stop()
+        self._coalescing.stop()
         control, self._control = self._control, None
         if control is not None:
             control.close()
@@ -259,6 +272,7 @@ class NetDevice(VirtioDevice):
         self._mac = self.config.address(self.context.bdf)
         self._pairs_used, self._offloads = 1, None
         self._filter, self._announce = None, False
+        self._coalescing.reset()
 
     def close(self) -> None:
         """Close the tap."""
@@ -298,8 +312,11 @@ class NetDevice(VirtioDevice):
         answer = guarded(self, lambda: done(told))
         self.transport.queues_changed(lambda: loop.call_soon(answer))
 
-    def _carry_out(self, request: Request) -> bool:
+    def _carry_out(self, request: Request) -> Answer:
         """A command that is done when this returns; frames under way are held to it, too."""
+        coalescing = self._coalesce(request)
+        if coalescing is not None:
+            return coalescing
         if request.command is Command.GUEST_OFFLOADS_SET:
             return self._set_offloads(request.value)
         if request.command is Command.ANNOUNCE_ACK:
@@ -311,6 +328,19 @@ class NetDevice(VirtioDevice):
             self._mac = wanted.mac
             self._use(wanted)
         return wanted is not None
+
+    def _coalesce(self, request: Request) -> Answer | None:
+        """The answer to *request* if it is about coalescing."""
+        match request.command:
+            case Command.NOTF_COAL_TX_SET:
+                return self._coalescing.set_all(TX_QUEUE, request.data)
+            case Command.NOTF_COAL_RX_SET:
+                return self._coalescing.set_all(RX_QUEUE, request.data)
+            case Command.NOTF_COAL_VQ_SET:
+                return self._coalescing.set_one(request.data)
+            case Command.NOTF_COAL_VQ_GET:
+                return self._coalescing.get_one(request.data) or False
+        return None
 
     def _use(self, wanted: ReceiveFilter) -> None:
         self._filter = wanted

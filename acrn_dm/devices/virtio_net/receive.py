@@ -130,6 +130,8 @@ class Receiver:
         for chain in chains:  # all but the last are filled to the end (5.1.6.4.1)
             done += chain.write(self._buffer[done : self._waiting])
             self.queue.push(chain)
+        if len(chains) > 1:
+            self.queue.coalescer.took_several(len(chains))
         self._waiting = 0
         return True
 

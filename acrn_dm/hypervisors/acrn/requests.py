@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
 PORTS = 1 << 16
+LATE_ATTACH = 0.2  # seconds given to a thread that has passed the gate, when its client could not be destroyed
 SIZES: Mapping[int, tuple[int, ...]] = {
     _hsm.PIO: (1, 2, 4),
     _hsm.PCI_CONFIG: (1, 2, 4),
@@ -120,6 +121,8 @@ class RequestThread:
         result = self._port.attempt("DESTROY_IOREQ_CLIENT", client)
         thread, self._thread = self._thread, None
         if result < 0:
+            if thread is not None:
+                thread.join(LATE_ATTACH)  # it may have passed the gate, and is not to attach to a VM that is gone
             raise failed("DESTROY_IOREQ_CLIENT", -result)  # a thread that is still in ATTACH ends with the descriptor
         if thread is not None:
             thread.join()

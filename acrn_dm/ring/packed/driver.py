@@ -6,7 +6,7 @@ turns the wrap counter over. Nothing here is shared with the device's code but t
 
 from collections.abc import Iterator, Sequence
 
-from acrn_dm.ring.driver import need_event, table_bytes
+from acrn_dm.ring.driver import ReturnOrder, need_event, table_bytes
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, U16, RingLayout, RingMemory
 from acrn_dm.ring.packed.layout import (
     DESC_F_AVAIL,
@@ -75,8 +75,9 @@ class PackedFields:
 class PackedDriverRing(PackedFields):
     """One queue's driver: ``add_chain`` as often as wanted, ``publish``, kick if ``wants_kick()``, then ``used()``.
 
-    *start* descriptors have gone by before; the ring is cleared. *ids* are the buffer ids to choose from (default: as
-    many as there are descriptors). Nothing is checked: a test may hand in any address.
+    *start* descriptors have gone by before; the ring is cleared. With *in_order* it understands batches. *ids* are the
+    buffer ids to choose from (default: as many as there are descriptors). Nothing is checked: a test may hand in any
+    address.
     """
 
     def __init__(
@@ -85,11 +86,14 @@ class PackedDriverRing(PackedFields):
         layout: RingLayout,
         *,
         event_idx: bool = False,
+        in_order: bool = False,
         start: int = 0,
         ids: Sequence[int] | None = None,
     ) -> None:
         super().__init__(memory, layout)
         self.event_idx = event_idx
+        self.in_order = in_order
+        self._order = ReturnOrder()
         self.next_avail = start  # descriptors written, shown or not
         self.published_avail = start  # ... that the device can see
         self.last_used = start  # where the next used descriptor is to appear
@@ -147,6 +151,8 @@ class PackedDriverRing(PackedFields):
             raise RuntimeError(f"{len(buffers)} descriptors needed, {self.free_descriptors} free")
         buffer_id = self._free_ids.pop()
         self._chains[buffer_id] = len(buffers)
+        if self.in_order:
+            self._order.add(buffer_id, sum(length for _, length in in_))
         linked = [(gpa, length, flags | DESC_F_NEXT) for gpa, length, flags in buffers[:-1]]
         self._write([(*buffer, buffer_id) for buffer in [*linked, buffers[-1]]])
         return buffer_id
@@ -195,28 +201,34 @@ class PackedDriverRing(PackedFields):
     def used(self) -> list[tuple[int, int]]:
         """(buffer id, written bytes) of each chain the device returned since the last call; frees their descriptors."""
         returned: list[tuple[int, int]] = []
-        for at, buffer_id, length in self._look():
-            count = self._chains.pop(buffer_id, None)
-            if count is not None:
-                self._free_ids.append(buffer_id)
+        for at, batch, count in self._look():
+            for buffer_id, written in batch:
+                self._order.returned(buffer_id, written)
+                if self._chains.pop(buffer_id, None) is not None:
+                    self._free_ids.append(buffer_id)
             self._returned = [*self._returned[-self.layout.size :], at]
-            self.last_used = at + (count or 1)
-            returned.append((buffer_id, length))
+            self.last_used = at + count
+            returned += batch
         return returned
 
     def returned(self) -> int:
         """How many chains came back since ``used`` was last called."""
-        return sum(1 for _ in self._look())
+        return sum(len(batch) for _, batch, _ in self._look())
 
-    def _look(self) -> Iterator[tuple[int, int, int]]:
-        """(where, buffer id, written) of each used descriptor, from the one to be expected next on."""
-        at, open_ = self.last_used, dict(self._chains)
+    def _look(self) -> Iterator[tuple[int, list[tuple[int, int]], int]]:
+        """Each used descriptor, from the one to be expected next on: where it stands, (buffer id, written) of the
+        chains that it returns, and how many descriptors they have.
+        """
+        at, open_, order = self.last_used, dict(self._chains), self._order.copy()
         while at < self.last_used + self.layout.size:
             _, length, buffer_id, flags = self.desc(at)
             if flags & (DESC_F_AVAIL | DESC_F_USED) != self.used_marks(at):
                 return
-            yield at, buffer_id, length if flags & DESC_F_WRITE else 0  # 2.8.4: reserved where nothing was written
-            at += open_.pop(buffer_id, 1)
+            # 2.8.4: the length is reserved where nothing was written
+            batch = order.returned(buffer_id, length if flags & DESC_F_WRITE else 0)
+            count = sum(open_.pop(one, 1) for one, _ in batch)
+            yield at, batch, count
+            at += count
 
     def used_elements(self, count: int) -> list[tuple[int, int]]:
         """Where the device wrote the last *count* used descriptors: (gpa, length) of each, the latest first."""

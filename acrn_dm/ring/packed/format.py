@@ -7,7 +7,7 @@ as used (2.8.6), so who finds a ring in memory can't tell what of it was returne
 """
 
 from acrn_dm._fastring import MemoryMap, PackedRing
-from acrn_dm.ring.features import EVENT_IDX, INDIRECT_DESC
+from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, RingLayout, RingMemory, RingPart
 from acrn_dm.ring.packed.driver import PackedDriverRing
 from acrn_dm.ring.packed.layout import WRAP, packed_layout, packed_parts
@@ -67,7 +67,9 @@ class PackedFormat:
 
     def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> PackedDriverRing:
         """The driver side, by which *start* descriptors have gone before."""
-        return PackedDriverRing(memory, layout, event_idx=bool(features & EVENT_IDX), start=start)
+        return PackedDriverRing(
+            memory, layout, event_idx=bool(features & EVENT_IDX), in_order=bool(features & IN_ORDER), start=start
+        )
 
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """The descriptor ring and both event suppression structures."""

@@ -21,7 +21,6 @@ NOT_IMPLEMENTED: Mapping[str, str] = {
     "pci.vendor.*": "no vendor data capabilities",
     "pci.nontrans.*": "a device without a legacy interface has no I/O BAR",
     "rsvd.access_platform.offer": "no IOMMU stands before guest memory, so that nothing has to be offered",
-    "d.packed.inorder_batch": "no rule",
     "rsvd.sriov.offer": "no function has an SR-IOV capability",
     "legacy.feat.notify_on_empty": "NOTIFY_ON_EMPTY is not offered",
     **unjudged.NOT_IMPLEMENTED,

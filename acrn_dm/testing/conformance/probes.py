@@ -23,8 +23,9 @@ class Shape:
         return f"{'+'.join(str(len(data)) for data in self.out) or 'no'} bytes out, {self.room} in"
 
 
-BOTH = Shape(out=(bytes(16), bytes(64)), in_=(64, 1))
-READABLE = Shape(out=(bytes(16), bytes(64)))
+DATA = bytes(range(1, 65))  # no two bytes the same, so that it shows in which order they were taken
+BOTH = Shape(out=(bytes(16), DATA), in_=(64, 1))
+READABLE = Shape(out=(bytes(16), DATA))
 WRITABLE = Shape(in_=(64, 1))
 GENERIC = (BOTH, READABLE, WRITABLE)
 

@@ -73,6 +73,7 @@ cdef class QueueCounters:
             "bytes_in": self.counts.bytes_in,
             "interrupts": self.counts.interrupts,
             "suppressed": self.counts.suppressed,
+            "delayed": self.counts.delayed,
             "driver_errors": self.counts.driver_errors,
             "device_errors": self.counts.device_errors,
             "late": self.counts.late,

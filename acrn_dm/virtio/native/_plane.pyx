@@ -7,8 +7,8 @@ with the loop held, so both find the plane between two batches.
 """
 
 from acrn_dm._fastring cimport (
-    FR_E_NOT_IN_FLIGHT, FR_EMPTY, FR_OK, vq_disable_kicks, vq_enable_kicks, vq_pop_batch, vq_publish, vq_push, vq_raise,
-    vq_unpop,
+    FR_E_NOT_IN_FLIGHT, FR_EMPTY, FR_OK, vq_disable_kicks, vq_enable_kicks, vq_hold, vq_pop_batch, vq_publish, vq_push,
+    vq_raise, vq_release, vq_unpop,
 )
 from acrn_dm.virtio.native._counters cimport monotonic_ns
 from libc.stdint cimport int64_t, uint64_t
@@ -34,14 +34,17 @@ cdef class Plane:
         return isinstance(ring, NativeRing)
 
     def start(self, NativeRing ring not None, EventPoll poll not None, QueueCounters counters not None, *, int kick_fd,
-              int call_fd=-1, bint timed=False):
+              int call_fd=-1, bint timed=False, Coalescer coalescer=None):
         """Serve *ring* on the loop whose set is *poll*: when *kick_fd* is signalled, or with *timed* when ``look`` is
-        called. *call_fd* is an eventfd of ours that interrupts; without it ``asked`` says when to. Raises OSError.
+        called. *call_fd* is an eventfd of ours that interrupts; without it ``asked`` says when to. *coalescer*: whether
+        interrupts wait, which may change at any time (``Queue.coalesce``). Raises OSError.
         """
         if self.vq != NULL:
             raise RuntimeError("the plane serves a queue already")
         self.ring, self.poll, self.counters = ring, poll, counters
         self.kick_fd, self.call_fd, self.timed = kick_fd, call_fd, timed
+        self.coalescer = Coalescer() if coalescer is None else coalescer
+        self.coalescer.serve(poll, kick_fd)
         self.polling = self.call_wanted = False
         self.status = FR_OK
         self.generation += 1
@@ -62,6 +65,7 @@ cdef class Plane:
         """Take no more chains. With the loop held. Idempotent."""
         self.running = False
         if self.poll is not None:
+            self.coalescer.serve(None, -1)
             self.poll.remove_poller(<void *>self)
             self.poll.remove_native(self.kick_fd)
 
@@ -75,7 +79,7 @@ cdef class Plane:
     def look(self):
         """Look at the ring now. On the loop's thread, or with the loop held."""
         with nogil:
-            self.serve()
+            self._turn()
 
     def asked(self):
         """What C hands over: (whether to interrupt the driver, why the queue is dead or None). On the loop's thread."""
@@ -117,14 +121,45 @@ cdef class Plane:
             self.counters.counts.late += 1
 
     cdef void flush(self) noexcept nogil:
-        cdef uint64_t one = 1
         cdef bint wanted
         if self.vq == NULL or self.counters.n_pending == 0:
             return
+        if self.coalescer.active and self.running:
+            self._hold()
+            return
         wanted = vq_publish(self.vq)
         self.counters.showed(wanted)
-        if not wanted:
+        if wanted:
+            self._interrupt()
+
+    cdef void _hold(self) noexcept nogil:
+        """Show what was returned; its interrupt waits."""
+        cdef bint waits = self.coalescer.holding
+        cdef uint64_t returned = self.counters.counts.returned
+        cdef int64_t now
+        if not vq_hold(self.vq):
+            self.counters.showed(False)
+            self.coalescer.skip(returned)
             return
+        now = monotonic_ns()
+        self.counters.held(now)
+        if self.coalescer.add(returned, now):
+            self._settle()
+        elif not waits and self.coalescer.by_loop:
+            self.poll.ask(self.kick_fd)
+        elif not waits:
+            self.poll.at(self.kick_fd, self.coalescer.deadline)
+
+    cdef void _settle(self) noexcept nogil:
+        """The wait is over: interrupt the driver if it still wants that."""
+        cdef bint wanted = vq_release(self.vq)
+        self.coalescer.over(self.counters.counts.returned)
+        self.counters.let_go(wanted)
+        if wanted:
+            self._interrupt()
+
+    cdef void _interrupt(self) noexcept nogil:
+        cdef uint64_t one = 1
         if self.call_fd >= 0:
             c_write(self.call_fd, &one, sizeof(one))  # non-blocking: a full one is readable anyway
         else:
@@ -140,6 +175,14 @@ cdef class Plane:
             self.status = status
             self.running = False
             self.poll.ask(self.kick_fd)
+
+    cdef bint _turn(self) noexcept nogil:
+        """Interrupt if that has waited long enough, then serve."""
+        if not self.running:
+            return False
+        if self.coalescer.holding and not self.coalescer.by_loop and monotonic_ns() >= self.coalescer.deadline:
+            self._settle()
+        return self.serve()
 
     cdef bint serve(self) noexcept nogil:
         """Take batches until the ring is empty or others have to have their turn; returns whether there was any."""
@@ -203,14 +246,14 @@ cdef class Plane:
 
 cdef void _kicked(Plane self, uint32_t events) noexcept nogil:
     self.counters.counts.kicks += events != 0
-    self.serve()
+    self._turn()
 
 
 cdef bint _poll(Plane self) noexcept nogil:
-    return self.serve()
+    return self._turn()
 
 
 cdef bint _switch(Plane self, bint polling) noexcept nogil:
     """The end of polling is as a kick: it asks for the next one, or finds that there is more."""
     self.polling = polling
-    return False if polling else self.serve()
+    return False if polling else self._turn()

@@ -19,7 +19,8 @@ class QueueCounts:
     bytes_out: int  # that the driver said in the chains taken
     bytes_in: int  # that the device wrote into those returned
     interrupts: int  # sent
-    suppressed: int  # times that used buffers were shown and the driver wanted no interrupt
+    suppressed: int  # times that used buffers were shown, or an interrupt was due, and the driver wanted none
+    delayed: int  # times that used buffers were shown and the interrupt waited for more of them, or for its time
     driver_errors: int  # times the driver broke the ring
     device_errors: int  # times the device failed the queue
     late: int  # completions of an earlier driver's requests, dropped

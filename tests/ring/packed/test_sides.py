@@ -320,3 +320,41 @@ def test_position_is_where_the_next_used_descriptor_goes_on_both_sides(sides: ty
     s.ring.pop_batch()
     assert s.ring.next_avail == 0  # slot 0 of the next lap
     assert s.ring.position.base == 0x8002_8002
+
+
+# Rows of the specification that no device shows
+
+
+def test_d_packed_multi_buffer_first_is_shown_last(sides: type[Sides]) -> None:
+    """Row d.packed.multi_buffer: a frame's later buffers are marked used while its first one is not; then that is."""
+    s = sides(4)
+    s.offer(0, 1)
+    s.offer(0, 1)
+    s.offer(0, 1)
+    for chain in s.ring.pop_batch():
+        s.ring.push(chain, 4)
+    marks = [s.slot(n)[3] & (AVAIL | USED) for n in range(3)]
+    assert marks == [AVAIL, AVAIL | USED, AVAIL | USED]
+    s.ring.publish()
+    assert [s.slot(n)[3] & (AVAIL | USED) for n in range(3)] == [AVAIL | USED] * 3
+
+
+def test_packed_used_write_reorder_is_not_seen_by_who_looks_at_the_next_one_only(sides: type[Sides]) -> None:
+    """Row packed.used_write_reorder: later used descriptors may be written before the one to be expected next."""
+    s = sides(4)
+    heads = [s.offer() for _ in range(2)]
+    s.driver.set_flags(1, AVAIL | USED)
+    assert (s.driver.returned(), s.driver.used()) == (0, [])
+    s.driver.set_flags(0, AVAIL | USED)
+    assert s.driver.used() == [(head, 0) for head in heads]
+
+
+def test_d_packed_next_reserved_used_is_ignored_by_the_driver(sides: type[Sides]) -> None:
+    """Row d.packed.next_reserved_used: NEXT in a used descriptor leads nowhere."""
+    s = sides(4)
+    heads = [s.offer(2), s.offer(2)]
+    s.serve()
+    for n in (0, 2):
+        s.driver.set_flags(n, s.slot(n)[3] | DESC_F_NEXT)
+    assert s.driver.used() == [(head, 0) for head in heads]
+    assert s.driver.free_descriptors == 4

@@ -5,16 +5,20 @@ no thread has begun, tells the jobs that have, which look between two pieces of 
 not come back: ``busy`` says whether anything is.
 """
 
+import functools
 import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import IoLoop
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 J = TypeVar("J")
 
@@ -23,18 +27,20 @@ J = TypeVar("J")
 class WorkerPool(Generic[J]):
     """The threads of one queue: started as jobs pile up, at most *limit*, they stay until ``close``.
 
-    *execute* runs on a thread and never raises; *finish* gets all jobs that are done by then, on *loop*.
+    *execute* runs on a thread and never raises; *finish* gets all jobs that are done by then, on *loop*. A job for
+    which it returns a future is executed again once that is done, and keeps no thread until then.
     """
 
     name: str
     loop: IoLoop
-    execute: Callable[[J], None]
+    execute: Callable[[J], "Future[None] | None"]
     finish: Callable[[list[J]], None]
     limit: int = 8
     cancelled: bool = attrs.field(default=False, init=False)
     _jobs: "queue.SimpleQueue[J | None]" = attrs.field(factory=queue.SimpleQueue, init=False, repr=False)
     _done: list[J] = attrs.field(factory=list, init=False, repr=False)
     _threads: list[threading.Thread] = attrs.field(factory=list, init=False, repr=False)
+    _waiting: "set[Future[None]]" = attrs.field(factory=set, init=False, repr=False)
     _unfinished: int = attrs.field(default=0, init=False)
     _changed: threading.Condition = attrs.field(factory=threading.Condition, init=False, repr=False)
 
@@ -62,6 +68,9 @@ class WorkerPool(Generic[J]):
             self.cancelled = True
             dropped = len(self._done)
             self._done.clear()
+            waiting = tuple(self._waiting)
+        for later in waiting:
+            later.cancel()
         with suppress(queue.Empty):
             while True:
                 self._jobs.get_nowait()
@@ -114,7 +123,11 @@ class WorkerPool(Generic[J]):
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            self.execute(job)
+            later = self.execute(job)
+            if later is not None:
+                self._wait(later, job)
+                del job, later
+                continue
             with self._changed:
                 wanted = not self.cancelled
                 if wanted:
@@ -128,6 +141,27 @@ class WorkerPool(Generic[J]):
                 self.loop.call_soon(lambda: self._returned(1))
             elif first:
                 self.loop.call_soon(self._collect)
+
+    def _wait(self, later: "Future[None]", job: J) -> None:
+        with self._changed:
+            self._waiting.add(later)
+            cancelled = self.cancelled
+        later.add_done_callback(functools.partial(self._came, [job]))
+        if cancelled:
+            later.cancel()
+
+    def _came(self, jobs: list[J], later: "Future[None]") -> None:
+        """On whatever thread has ended *later*, which keeps what it was called with, but not the job."""
+        job = jobs.pop()
+        with self._changed:
+            self._waiting.discard(later)
+            wanted = not self.cancelled
+            if wanted:
+                self._jobs.put(job)
+            else:
+                self._unfinished -= 1
+        if not wanted:
+            self.loop.call_soon(lambda: self._returned(1))
 
     def _collect(self) -> None:
         with self._changed:

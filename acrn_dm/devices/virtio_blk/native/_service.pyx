@@ -98,7 +98,7 @@ cdef class BlkService:
         self.known = &self.standing.state
         self.fd, self.start = image.fd, image.start
         self.alignment, self.in_memory = alignment, in_memory
-        self.reads_cached = alignment == 0
+        self.reads_cached = alignment == 0 and self.fd >= 0  # an engine need have no file
 
     def limit(self, limits, *, bint durable):
         """What requests are held to from now on, and whether a completed write is on the medium. Not while they run."""

@@ -249,6 +249,8 @@ cdef class NetRx(Plane):
             done += step
             self.counters.took_one(chain.head, chain.out_bytes, self.now)
             self.complete(chain.head, step)
+        if count > 1 and self.coalescer.active:
+            self.coalescer.merged(<uint32_t>count)
         self.first += <uint32_t>count
         self.used += <uint32_t>count
         self.waiting = 0

@@ -21,6 +21,7 @@ from tests.testing.conformance.mutants.plant import plant
 WRONG = (
     "chains",
     "packed",
+    "packed_lists",
     "suppression",
     "configuration",
     "lifecycle",

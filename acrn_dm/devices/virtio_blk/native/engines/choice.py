@@ -20,3 +20,10 @@ def make_engine(aio: str, fd: int, depth: int, *, name: str) -> BlkEngine:
             why = e.strerror if BUILT else "built without liburing"
             log.warning("%s: aio=io_uring is served by threads: %s", name, why)
         return PoolEngine(fd, depth)
+
+
+def engine_of(image: object, aio: str, depth: int, *, name: str) -> BlkEngine:
+    """An engine for *image*: of its own, where its driver has some, else as ``make_engine``. Raises OSError."""
+    own = getattr(image, "engine", None)
+    made: BlkEngine = own(depth) if own is not None else make_engine(aio, image.fd, depth, name=name)  # type: ignore[attr-defined]
+    return made

@@ -53,12 +53,29 @@ def used_index_counts_the_chains_of_a_batch(bench: Bench) -> None:
             assert len(done) == len(sent), f"queue {queue.index}: {len(done)} of {len(sent)} chains come back"
 
 
+@rule("d.packed.inorder_batch", needs=NEEDS, ring="packed")
+def used_descriptor_of_a_batch_is_the_last_chain_s_in_the_first_one_s_place(bench: Bench) -> None:
+    """2.8.9: its id says how far the batch goes, and so where the next used descriptor is going to be; those before
+    the last one are filled to the end.
+    """
+    for queue, _ in bench.answering(bench.start()):
+        for _ in range(4):
+            sent, done = _send(bench, queue)
+            came = [one.token for one in done]
+            assert came == sent, f"queue {queue.index}: the used descriptors stand for {came} of {sent}"
+            _expect_filled(queue, done)
+
+
 @rule("d.split.inorder_skipped", needs=NEEDS, ring="split")
 def chains_without_an_element_are_filled_to_the_end(bench: Bench) -> None:
     """2.7.9: nothing says how long they are, so they are all that long."""
     for queue, _ in bench.answering(bench.start()):
         _, done = _send(bench, queue)
-        for one in done:
-            if len(one.data) >= 4 and one.written == len(one.data):
-                rest = one.data[-4:]
-                assert rest != bytes([POISON]) * 4, f"queue {queue.index}: a chain counts as full and is not"
+        _expect_filled(queue, done)
+
+
+def _expect_filled(queue: DriverQueue, done: list[Completion]) -> None:
+    for one in done:
+        if len(one.data) >= 4 and one.written == len(one.data):
+            rest = one.data[-4:]
+            assert rest != bytes([POISON]) * 4, f"queue {queue.index}: a chain counts as full and is not"

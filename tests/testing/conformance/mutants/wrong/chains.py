@@ -227,7 +227,7 @@ class AnswersInAnotherQueue(Right):
         self.queues[0].push(chain)
 
 
-@breaks("rsvd.in_order")
+@breaks("d.split.inorder_skipped", "d.packed.inorder_batch")  # for the driver it is one batch, up to the last one
 class OffersOrderAndReturnsBackwards(Right):
     """Says that it keeps the order of its chains, and returns each batch the last one first."""
 

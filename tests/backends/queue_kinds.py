@@ -1,0 +1,108 @@
+"""Queues of each kind that there is, in a driver's hands: served in Python, in C, and relayed to another process's."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+
+from acrn_dm.backends.user import backend as user
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.sockets.unix_listener import UnixListener
+from acrn_dm.devices import virtio_blk
+from acrn_dm.export.cli import Kind, make_device
+from acrn_dm.export.device import ExportedDevice
+from acrn_dm.export.server import Server
+from acrn_dm.testing import SimMachine, VirtioDriver
+from acrn_dm.testing.native._echo_plane import EchoPlane
+from acrn_dm.virtio.queue import Queue
+from tests.backends.user.user_rig import eventually
+from tests.virtio.parts import SLOT, Echo
+
+SETTLED = 3  # rounds of a machine's loops in which nothing is to happen, where another thread may have something to do
+
+
+class InC(Echo):
+    """All of its queues are served by a plane."""
+
+    def plane(self, features: int, queue: Queue) -> EchoPlane:
+        return EchoPlane()
+
+
+@attrs.define(eq=False)
+class QueueKind:
+    """One machine with one device whose queue 0 is of this kind. *written* is what it says of a request of
+    ``hostile_rows``. *elsewhere*: other threads have a part in it.
+    """
+
+    machine: SimMachine
+    written: int
+    elsewhere: bool = False
+    driver: VirtioDriver = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.driver = self.machine.driver(SLOT)
+
+    def wait(self, done: Callable[[], bool]) -> bool:
+        """Let the device work; whether *done* came true."""
+        self.machine.settle()
+        if self.elsewhere and not done():
+            eventually(self.machine, done)
+        return done()
+
+    def rest(self) -> None:
+        """Let it work until it has nothing to do any more."""
+        for _ in range(SETTLED):
+            self.machine.settle()
+
+
+@contextlib.contextmanager
+def in_python(folder: Path) -> Iterator[QueueKind]:
+    """By a device's ``handle_queue``."""
+    with SimMachine() as machine:
+        machine.add(Echo, slot=SLOT)
+        yield QueueKind(machine, 16)
+
+
+@contextlib.contextmanager
+def in_c(folder: Path) -> Iterator[QueueKind]:
+    """By a plane."""
+    with SimMachine() as machine:
+        machine.add(InC, slot=SLOT)
+        yield QueueKind(machine, 16)
+
+
+@contextlib.contextmanager
+def served_disk(folder: Path) -> Iterator[Path]:
+    """A socket at which a disk is served, by a loop's thread, which takes no notes."""
+    image, path = folder / "image", folder / "s"
+    image.write_bytes(bytes(1 << 16))
+    loop = IoLoop("main")
+    kind = Kind(device="virtio-blk", default="", help="")
+    exported = ExportedDevice(make_device(kind, str(image)), loop)
+    with contextlib.closing(UnixListener(path, "socket")) as listener:
+        exported.open()
+        server = Server(exported, listener.socket, loop.stop)
+        loop.start()
+        try:
+            yield path
+        finally:
+            loop.stop()
+            server.close()
+            exported.close()
+            loop.close()
+
+
+def relayed(native: bool) -> Callable[[Path], "contextlib.AbstractContextManager[QueueKind]"]:
+    """By a relay, in C or in Python, in front of a disk that is served over vhost-user."""
+
+    @contextlib.contextmanager
+    def make(folder: Path) -> Iterator[QueueKind]:
+        with served_disk(folder) as path, SimMachine(plugins=[virtio_blk, user], native=native) as machine:
+            machine.add("virtio-blk", f"vhost-user={path}", slot=SLOT)
+            yield QueueKind(machine, 21, elsewhere=True)
+
+    return make
+
+
+KINDS = {"python": in_python, "plane": in_c, "relay": relayed(True), "relay_in_python": relayed(False)}
