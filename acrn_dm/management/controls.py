@@ -50,6 +50,7 @@ class Controls:
     press_power_button: Callable[[], None]  # the guest decides; pressing again changes nothing
     power_off: Callable[[str], None]  # at once; the text says who wanted it
     insert_medium: Callable[[Bdf, str], None]  # into an empty slot; raises AcrnDmError
+    set_limits: Callable[[Bdf, str], None]  # of a disk, by its options; raises AcrnDmError
     set_link: Callable[[Bdf, bool], None]  # of a network card, up or down; raises AcrnDmError
     resume: Callable[
         [], bool
@@ -62,6 +63,12 @@ def parse_rescan(text: str) -> tuple[Bdf, str]:
     if not comma or not medium:
         raise ValueError("expected SLOT,PATH[,OPTIONS]")
     return parse_bdf(place, ":"), medium
+
+
+def parse_limits(text: str) -> tuple[Bdf, str]:
+    """Read ``SLOT[,OPTION=N...]``, SLOT as in ``parse_rescan``. Raises ValueError."""
+    place, _, limits = text.partition(",")
+    return parse_bdf(place, ":"), limits
 
 
 def parse_link(text: str) -> tuple[Bdf, bool]:

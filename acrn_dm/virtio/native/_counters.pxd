@@ -31,6 +31,7 @@ cdef struct Counts:
     uint64_t delayed          # times that they were shown and the interrupt was held back for more of them
     uint64_t driver_errors    # the driver broke the ring
     uint64_t device_errors    # the device failed the queue
+    uint64_t throttled        # chains that had to wait for a limit of the device's options
     uint64_t late             # completions of an earlier driver's, dropped
     uint64_t batches[BATCH_BUCKETS]
     uint64_t latency[LATENCY_BUCKETS]

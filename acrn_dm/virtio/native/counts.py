@@ -23,6 +23,7 @@ class QueueCounts:
     delayed: int  # times that used buffers were shown and the interrupt waited for more of them, or for its time
     driver_errors: int  # times the driver broke the ring
     device_errors: int  # times the device failed the queue
+    throttled: int = 0  # chains that had to wait for a limit of the device's options (``iops``, ``bps``)
     late: int  # completions of an earlier driver's requests, dropped
     batches: tuple[int, ...]  # sizes of the batches taken
     latency_ns: tuple[int, ...]  # from taken to shown as used
