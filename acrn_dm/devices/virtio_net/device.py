@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
-from acrn_dm.base.files.claims import Claim, socket_claim
+from acrn_dm.base.files.claims import Claim
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.loopwork import guarded
@@ -17,6 +17,7 @@ from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.coalescing import Coalescing
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.control import Answer, Command, Control, Done, Request, filtered
+from acrn_dm.devices.virtio_net.drivers.carrier import carrier
 from acrn_dm.devices.virtio_net.pair import Pair
 from acrn_dm.devices.virtio_net.receive_filter import ReceiveFilter
 from acrn_dm.devices.virtio_net.request import (
@@ -73,7 +74,8 @@ class NetDevice(VirtioDevice):
         super().__init__(context)
         if config.vhost != "off" and context.backend is not None:
             raise ConfigError("vhost and backend exclude each other", option=self.name)
-        self.config = config
+        self._carrier = carrier(self.name, config, context.driver, open_backend)
+        self.config = config = self._carrier.config
         self.taps: tuple[PacketFile, ...] = ()
         self.pairs: tuple[Pair, ...] = ()
         self._control: Control | None = None
@@ -82,12 +84,12 @@ class NetDevice(VirtioDevice):
         self._deaf: frozenset[int] = frozenset()  # pairs whose receive queue was reset alone
         self._pairs_used = 1  # 5.1.6.5.5: until the driver asks for more
         self._offloads: int | None = None  # what the driver chose of those it negotiated, if it did
-        self._open = open_backend
         self._mac = config.address(context.bdf)
         self._filter: ReceiveFilter | None = None  # what the driver wants, from its start on
         self._coalescing = Coalescing()
         self._link = 0
         self._cut = False  # the link is down by command
+        self._unplugged = False  # it is by the driver's word
         self._announce = False  # the driver is asked to tell the network where it is
 
     @property
@@ -97,7 +99,7 @@ class NetDevice(VirtioDevice):
         """
         offered = MAC | STATUS | MRG_RXBUF | CTRL_VQ | GUEST_ANNOUNCE | CTRL_MAC_ADDR | self._optional
         if all(tap.vnet_header for tap in self.taps):
-            offered |= OFFLOADS
+            offered |= OFFLOADS & self._carrier.offloads
         if self.config.vhost_user is None:  # whoever moves frames elsewhere knows of no filter, nor when we interrupt
             offered |= FILTERS | COALESCING
         return offered | (CTRL_GUEST_OFFLOADS if self.taps and offered & OFFLOADS else 0)
@@ -132,7 +134,7 @@ class NetDevice(VirtioDevice):
         """The kernel's vhost or another process, if asked for; the interface, or the socket."""
         if self.config.vhost_user is not None:
             return at_socket(self.config.vhost_user)
-        tap, vhost = f"tap {self.config.tap}", self.config.vhost
+        tap, vhost = self._carrier.text, self.config.vhost
         if vhost == "off":
             return Placement(text=tap)
         note = "vhost, if usable" if vhost == "auto" else "vhost"
@@ -140,24 +142,16 @@ class NetDevice(VirtioDevice):
 
     def check(self) -> list[str]:
         """Whether the interface is there, and nobody else's."""
-        if self.config.tap is None:
-            return []
-        why = backend.problem(self.config.tap, self.config.mq)
-        user = backend.user(self.config.tap) if why is None else None
-        why = f"tap {self.config.tap} is in use by {user}" if user is not None else why
-        return [] if why is None else [f"{self.name}: {why}"]
+        return self._carrier.check()
 
     def claims(self) -> Sequence[Claim]:
-        """The interface; a socket's process serves one client."""
-        if self.config.vhost_user is not None:
-            return [socket_claim(self.config.vhost_user)]
-        return [Claim(key=("interface", self.config.tap), what=f"tap {self.config.tap}")]
+        """The interface, the socket, or what the driver says."""
+        return self._carrier.claims()
 
     def realize(self, resources: Resources) -> None:
-        """Open the tap. Raises ConfigError or HostError; unlike the original, there is no device without a tap."""
-        if self.config.tap is not None:
-            for _ in range(self.config.mq):
-                self.taps = (*self.taps, self._open(self.config.tap))
+        """Open the tap, or the driver. Raises ConfigError, HostError or PluginError."""
+        loop = resources.main_loop
+        self.taps = self._carrier.open(lambda up: loop.call_soon(lambda: self._carrier_up(up)))
         guard = functools.partial(guarded, self)
         self.pairs = tuple(Pair(tap, self._tap_gone, guard, mtu=self.config.mtu or 0) for tap in self.taps)
         self._link = LINK_UP
@@ -165,7 +159,7 @@ class NetDevice(VirtioDevice):
     def read_config(self, offset: int, size: int) -> bytes:
         """5.1.4."""
         config = self.config
-        up = LINK_UP if self._link and not self._cut else 0
+        up = LINK_UP if self._link and not self._cut and not self._unplugged else 0
         speed = UNKNOWN_SPEED if config.speed is None else config.speed
         fields = (up | (ANNOUNCE if self._announce else 0), config.mq, config.mtu or 0, speed, config.duplex_code)
         return CONFIG.pack(self._mac, *fields)[offset : offset + size]
@@ -278,6 +272,7 @@ class NetDevice(VirtioDevice):
         """Close the tap."""
         self.stop()
         taps, self.taps, self.pairs = self.taps, (), ()
+        self._carrier.close()
         for tap in taps:
             tap.close()
 
@@ -353,7 +348,7 @@ class NetDevice(VirtioDevice):
         there is no interface any more.
         """
         if not self._link:
-            raise ConfigError(f"tap {self.config.tap} is gone", option=self.name)
+            raise ConfigError(f"{self._carrier.text} is gone", option=self.name)
         if self._cut is not up:
             return
         self._cut = not up
@@ -386,6 +381,12 @@ class NetDevice(VirtioDevice):
 
     def _tap_gone(self, error: OSError) -> None:
         if self._link:
-            log.error("%s: tap %s: %s; the link is down", self.name, self.config.tap, error)
+            log.error("%s: %s: %s; the link is down", self.name, self._carrier.text, error)
             self._link = 0
+            self.config_changed()
+
+    def _carrier_up(self, up: bool) -> None:
+        """A driver's word on the link: the guest is told, and what it sends all the same is the driver's to judge."""
+        if self._unplugged is up:
+            self._unplugged = not up
             self.config_changed()
