@@ -50,6 +50,7 @@ MODULES = (
     "acrn_dm.devices.virtio_blk.native.throttle._gate",
     "acrn_dm.devices.virtio_blk.native.throttle._throttle",
     "acrn_dm.devices.virtio_console.native._port_plane",
+    "acrn_dm.devices.virtio_net.steering._hash",
     "acrn_dm.devices.virtio_net.native._link",
     "acrn_dm.devices.virtio_net.native._port",
     "acrn_dm.devices.virtio_net.native._rx",

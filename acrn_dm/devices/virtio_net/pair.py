@@ -6,7 +6,7 @@ the reference.
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
@@ -20,7 +20,9 @@ from acrn_dm.devices.virtio_net.native._tx import NetTx
 from acrn_dm.devices.virtio_net.native.ports import port_of
 from acrn_dm.devices.virtio_net.receive import BUDGET, Receiver
 from acrn_dm.devices.virtio_net.receive_filter import ReceiveFilter
-from acrn_dm.devices.virtio_net.request import header_bytes
+from acrn_dm.devices.virtio_net.request import HASH_HEADER, MAX_FRAME, MIN_FRAME, RSS, header_bytes
+from acrn_dm.devices.virtio_net.steering._hash import FrameHash
+from acrn_dm.devices.virtio_net.steering.inbox import Inbox
 from acrn_dm.devices.virtio_net.transmit import Transmitter
 from acrn_dm.virtio.native._plane import Plane
 from acrn_dm.virtio.queue import Queue
@@ -49,6 +51,12 @@ class Pair:
     deaf: bool = attrs.field(default=False, init=False)  # the receive queue was reset alone
     down: bool = attrs.field(default=False, init=False)  # there is no link
     wanted: ReceiveFilter | None = attrs.field(default=None, init=False, repr=False)  # None: every frame is
+    hashes: FrameHash | None = attrs.field(default=None, init=False, repr=False)
+    _peers: "Sequence[Pair]" = attrs.field(default=(), init=False, repr=False)  # where frames go to by their hashes
+    _header: int = attrs.field(default=0, init=False)  # bytes before each frame
+    _space: memoryview = attrs.field(
+        factory=lambda: memoryview(bytearray(HASH_HEADER + MAX_FRAME + 1)), init=False, repr=False
+    )
     _watch: FdWatch | None = attrs.field(default=None, init=False)
     _link: NetLink | None = attrs.field(default=None, init=False, repr=False)  # of queues that are served in C
 
@@ -63,15 +71,20 @@ class Pair:
         if self._watch is None:
             self._watch = FdWatch(queue.loop, self.tap.fd, self.guard(self._ready))
         with self._watch.loop.held():
+            self._header = header_bytes(features)
             if queue.index % 2 == 0:
-                self.rx, self.deaf = Receiver(queue, self.tap, features, wanted=self.wanted, mtu=self.mtu), False
+                self.rx = Receiver(queue, self.tap, features, wanted=self.wanted, mtu=self.mtu, hashes=self.hashes)
+                self.deaf = False
+                self._give_inbox()
             else:
                 self.tx = Transmitter(queue, self.tap, features)
 
     def plane(self, queue: Queue, features: int) -> Plane | None:
-        """What serves *queue*, which was taken, in C; None where the interface is one that Python moves frames of."""
+        """What serves *queue*, which was taken, in C; None where Python moves the frames: those of an interface with a
+        way of its own, and those that are steered.
+        """
         port = port_of(self.tap)
-        if port is None or self._watch is None:
+        if port is None or self._watch is None or features & RSS:
             return None
         loop = self._watch.loop
         with loop.held():
@@ -88,6 +101,7 @@ class Pair:
         if queue.index % 2 == 0:
             self.rx = plane = NetRx(link, queue.ring, features, header, self.mtu)
             plane.want(self.wanted)
+            plane.hashes = self.hashes
         else:
             self.tx = plane = NetTx(link, features, header)
         link.join(plane, queue.index % 2 == 0)
@@ -118,6 +132,7 @@ class Pair:
             if side is not None and side.dropped:
                 log.debug("tap on descriptor %d: %d frames %s were dropped", self.tap.fd, side.dropped, whose)
         self._watch = self.rx = self.tx = None
+        self._peers = ()
 
     def _leave(self, loop: IoLoop) -> None:
         if self._link is not None:
@@ -156,6 +171,36 @@ class Pair:
             with self._watch.loop.held():
                 if self.rx is not None:
                     self.rx.want(wanted)
+
+    @property
+    def served(self) -> bool:
+        """Whether there is a queue, so that the interface's descriptor is looked at."""
+        return self._watch is not None
+
+    def steer(self, hashes: FrameHash | None, pairs: "Sequence[Pair]") -> None:
+        """When this returns frames have *hashes*, and where those steer they go to one of *pairs* by them, whichever
+        descriptor they come by.
+        """
+        if self._watch is None:
+            self.hashes = hashes
+            return
+        with self._watch.loop.held():
+            self.hashes, self._peers = hashes, pairs if hashes is not None and hashes.steers else ()
+            if self.rx is not None:
+                self.rx.hashes = hashes
+                self._give_inbox()
+            self._follow()
+        self._watch.loop.call_soon(self.guard(self._ready))
+
+    def _give_inbox(self) -> None:
+        assert self._watch is not None
+        if not isinstance(self.rx, Receiver):
+            return
+        loop, ready = self._watch.loop, self.guard(self._ready)
+        if not self._peers:
+            self.rx.inbox = None
+        elif self.rx.inbox is None:
+            self.rx.inbox = Inbox(lambda: loop.call_soon(ready))
 
     def cut(self, down: bool) -> None:
         """Whether there is no link: then nothing is passed on, either way. Control threads."""
@@ -214,16 +259,37 @@ class Pair:
         if self._link is not None:
             self._link.state(up=self.up, resting=self.resting, losing=self.deaf or self.down, cut=self.down)
         elif self._watch is not None:
-            reads = self.deaf or self.down or (isinstance(self.rx, Receiver) and self.rx.reads)
+            wanted = bool(self._peers) or (isinstance(self.rx, Receiver) and self.rx.reads)
+            reads = self.deaf or self.down or wanted
             events = READ if self.up and not self.resting and reads else 0
             events |= WRITE if self.up and isinstance(self.tx, Transmitter) and self.tx.blocked else 0
             self._watch.want(events)
 
     def _receive(self) -> None:
-        if self.deaf or self.down:
+        if self._peers and not self.down and not self.resting:
+            self._distribute()
+        if self.down or (self.deaf and not self._peers):
             self._drop()
         elif isinstance(self.rx, Receiver) and not self.resting:
             self.rx.pump()
+
+    def _distribute(self) -> None:
+        """Pass frames on to the queues that they belong to (5.1.6.5.7.2). One whose queue is not there is dropped."""
+        assert self.hashes is not None
+        space, header = self._space, self._header if self.tap.vnet_header else 0
+        for _ in range(BUDGET):
+            size = self.tap.read(space)
+            if size is None:
+                return
+            if MIN_FRAME <= size - header <= MAX_FRAME:
+                target = self._peers[self.hashes.pair(*self.hashes.hash(space[header:size]))]
+                target.take_in(bytes(space[:size]))
+
+    def take_in(self, packet: bytes) -> None:
+        """A frame for the receive queue, with its packet header; nothing happens where there is none. Any thread."""
+        rx = self.rx
+        if isinstance(rx, Receiver) and rx.inbox is not None and not self.resting and not self.down:
+            rx.inbox.put(packet)
 
     def _drop(self) -> None:
         for _ in range(BUDGET):

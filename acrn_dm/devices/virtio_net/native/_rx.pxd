@@ -4,6 +4,7 @@ from acrn_dm._fastring cimport FrBatch, FrSegment
 from acrn_dm.devices.virtio_net.native.frames._filter cimport FrameFilter
 from acrn_dm.devices.virtio_net.native.frames._headers cimport NET_MAX_FRAME, NET_MAX_HEADER
 from acrn_dm.devices.virtio_net.native._link cimport NetLink
+from acrn_dm.devices.virtio_net.steering._hash cimport FrameHash
 from acrn_dm.virtio.native._plane cimport Plane
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -22,6 +23,7 @@ cdef enum NetRxStep:
 cdef class NetRx(Plane):
     cdef NetLink link
     cdef FrameFilter wanted   # None: every frame is
+    cdef public FrameHash hashes  # what a report in the header is made by; None: frames have none
     cdef uint64_t features
     cdef uint32_t header      # bytes before each frame
     cdef uint32_t mtu         # 0: none was told to the driver
@@ -41,6 +43,8 @@ cdef class NetRx(Plane):
     cdef int fetch(self) noexcept nogil
     cdef bint take_in(self, int64_t got) noexcept nogil
     cdef uint32_t name_posted(self, uint32_t *into) noexcept nogil
+    cdef uint32_t looked_at(self) noexcept nogil
+    cdef void report(self) noexcept nogil
     cdef bint judge(self) noexcept nogil
     cdef bint unwanted(self) noexcept nogil
     cdef void drop(self) noexcept nogil

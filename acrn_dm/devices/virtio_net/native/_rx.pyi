@@ -2,10 +2,12 @@ from typing_extensions import disjoint_base
 
 from acrn_dm.devices.virtio_net.native._link import NetLink
 from acrn_dm.devices.virtio_net.receive_filter import ReceiveFilter
+from acrn_dm.devices.virtio_net.steering._hash import FrameHash
 from acrn_dm.virtio.native._plane import Plane
 
 @disjoint_base
 class NetRx(Plane):
+    hashes: FrameHash | None
     def __new__(cls, link: NetLink, ring: object, features: int, header: int, mtu: int) -> NetRx: ...
     @property
     def dropped(self) -> int: ...

@@ -11,19 +11,26 @@ from acrn_dm.devices.virtio_net.native.frames._headers cimport (
     net_receive_flags,
 )
 from acrn_dm.devices.virtio_net.native.frames._segments cimport gather, scatter
+from acrn_dm.devices.virtio_net.steering._hash cimport NET_HASH_LOOKED_AT
 from acrn_dm.virtio.native._counters cimport monotonic_ns
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.errno cimport EAGAIN, EFAULT
-from libc.string cimport memset
+from libc.stdint cimport uint16_t
+from libc.string cimport memcpy, memset
 
 from acrn_dm.base.errors import GuestError
+
+cdef extern from "<endian.h>" nogil:
+    uint16_t htole16(uint16_t value)
+    uint32_t htole32(uint32_t value)
 
 cdef enum:
     BUDGET = 64               # frames per turn of the loop
     BYTES = 512 << 10         # of a turn: large frames take long
     BUFFERS = 64              # taken at once; as many as there are where a frame needs more
     LARGE = 4096              # bytes of a frame that is worth a call with several pieces, which saves a copy
-    LOOKED_AT = 18            # bytes of a frame that filters look at
+    FILTERED_BY = 18          # bytes of a frame that filters look at
+    REPORT_AT = 12            # of a header with a hash report: le32 value, le16 report
     TAG = 4                   # bytes of a VLAN tag, which no MTU counts
     TAG_AT = 12
     BAD_BUFFER = -1001        # a status of the plane's own
@@ -148,7 +155,7 @@ cdef class NetRx(Plane):
             self.link.lost(<int>-got)
             return NET_ENDED
         if placed:
-            gather(self.pieces, n, 0, self.buffer, min(<uint32_t>got, self.header + LOOKED_AT))
+            gather(self.pieces, n, 0, self.buffer, min(<uint32_t>got, self.header + self.looked_at()))
         if not self.take_in(got + before) or placed == 0:
             return NET_MOVED
         return self.deliver(placed)
@@ -188,13 +195,27 @@ cdef class NetRx(Plane):
                 n += 1
             if bytes >= self.expected or not self.features & NET_MRG_RXBUF:
                 break
-        if bytes < self.header + LOOKED_AT:
+        if bytes < self.header + self.looked_at():
             return 0
         if bytes > NET_BUFFER:  # no frame is longer; and the parts that follow are counted in 32 bits
             self.pieces[n - 1].len -= <size_t>(bytes - NET_BUFFER)
             bytes = NET_BUFFER
         into[0] = <uint32_t>bytes
         return n
+
+    cdef uint32_t looked_at(self) noexcept nogil:
+        """How many bytes of a frame have to stand in *buffer*."""
+        return FILTERED_BY if self.hashes is None else NET_HASH_LOOKED_AT
+
+    cdef void report(self) noexcept nogil:
+        """Put the waiting frame's hash into its header; zeros stand there."""
+        cdef uint16_t kind = 0
+        cdef uint32_t value
+        if self.header == NET_MAX_HEADER and self.hashes is not None:
+            value = htole32(self.hashes.of(self.buffer + self.header, self.waiting - self.header, &kind))
+            kind = htole16(kind)
+            memcpy(self.buffer + REPORT_AT, &value, sizeof(value))
+            memcpy(self.buffer + REPORT_AT + sizeof(value), &kind, sizeof(kind))
 
     cdef bint judge(self) noexcept nogil:
         """Whether the driver can take the waiting frame; its flags are what the driver may see then."""
@@ -236,6 +257,7 @@ cdef class NetRx(Plane):
         if self.header >= NET_LONG_HEADER:
             self.buffer[NET_NUM_BUFFERS] = count & 0xFF
             self.buffer[NET_NUM_BUFFERS + 1] = count >> 8
+            self.report()
         for i in range(self.first, self.first + <uint32_t>count):  # all but the last are filled (5.1.6.4.1)
             chain = &self.posted.chains[i]
             step = min(chain.in_bytes, self.waiting - done)
