@@ -34,6 +34,7 @@ METADATA = {"dist_info", "egg_info", "sdist"}  # those that have no use for C
 MODULES = (
     "acrn_dm._fastring",
     "acrn_dm.base._ioctl",
+    "acrn_dm.base._libc",
     "acrn_dm.base.events._aio",
     "acrn_dm.base.events._poll",
     "acrn_dm.backends.kernel._vhost",
@@ -50,6 +51,7 @@ MODULES = (
     "acrn_dm.devices.virtio_blk.native.throttle._gate",
     "acrn_dm.devices.virtio_blk.native.throttle._throttle",
     "acrn_dm.devices.virtio_console.native._port_plane",
+    "acrn_dm.devices.virtio_net.steering._hash",
     "acrn_dm.hypervisors.acrn.module._hsm",
     "acrn_dm.hypervisors.acrn.module._request_page",
     "acrn_dm.hypervisors.kvm.module._system",
