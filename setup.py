@@ -36,6 +36,7 @@ MODULES = (
     "acrn_dm.backends.kernel._vhost",
     "acrn_dm.backends.user.native._relay",
     "acrn_dm.base._ioctl",
+    "acrn_dm.base._libc",
     "acrn_dm.base.events._aio",
     "acrn_dm.base.events._poll",
     "acrn_dm.devices.terminal._rescue",
