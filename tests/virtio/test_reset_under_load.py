@@ -1,8 +1,8 @@
 """Resets of devices that are served in C by threads of their own, in the middle of what they do (2.1.2: after a reset
 that reads back 0 the device touches no ring and no buffer).
 
-Each round fills the rings, kicks, and resets at some moment of the work. As soon as the status reads 0 the driver writes
-a pattern over all that the device knew of; whoever still writes there afterwards spoils it.
+Each round fills the rings, kicks, and resets at some moment of the work. As soon as the status reads 0 the driver
+writes a pattern over all that the device knew of; whoever still writes there afterwards spoils it.
 """
 
 import contextlib

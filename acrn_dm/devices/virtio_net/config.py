@@ -2,13 +2,13 @@
 options, then what ``GRAMMAR`` lists.
 """
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
 
+from acrn_dm.base.digest import md5
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.option_types import FALSE_WORDS, TRUE_WORDS
@@ -73,7 +73,7 @@ class NetConfig:
     """
 
     GRAMMAR: ClassVar[str] = (
-        "tap=NAME[,vhost[=auto]]|vhost-user=SOCKET|driver=NAME[,OPTION...][,mq=N][,mtu=N][,speed=N][,duplex=half|full][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]"
+        "tap=NAME[,vhost[=auto]]|vhost-user=SOCKET|driver=NAME[,OPTION...][,mq=N][,rss][,hash][,mtu=N][,speed=N][,duplex=half|full][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]"
     )
 
     NOT_WITH_DRIVER: ClassVar[frozenset[str]] = frozenset({"tap", "vhost", "vhost_user"})
@@ -95,6 +95,8 @@ class NetConfig:
         "'-s virtio-net,driver=NAME,help' shows them.",
     )
     mq: int = option(default=1, validator=_pairs, help="Queue pairs; a tap for several is made with multi_queue.")
+    rss: bool = option(default=False, help="The driver may choose the queue of each frame received, by its hash (RSS).")
+    hash: bool = option(default=False, help="The driver is told the hash of each frame received (HASH_REPORT).")
     mtu: int | None = option(
         default=None, validator=_mtu, help="Largest packet that the guest is told of, 68 to 65535."
     )
@@ -115,6 +117,8 @@ class NetConfig:
             raise ValueError("expected either tap=NAME or vhost-user=SOCKET or driver=NAME")
         if self.tap is None and self.vhost != "off":
             raise ValueError(f"vhost and {'driver' if self.driver else 'vhost-user'} exclude each other")
+        if (self.rss or self.hash) and (self.vhost_user is not None or self.vhost != "off"):
+            raise ValueError("rss and hash are for frames that this process moves, without vhost and vhost-user")
 
     @classmethod
     def from_string(cls, text: str) -> "NetConfig":
@@ -124,9 +128,9 @@ class NetConfig:
             key, eq, value = token.partition("=")
             if key in values:
                 raise ConfigError(f"option {key!r} is given twice", option=WHAT, value=text)
-            if not eq and key != "vhost":
+            if not eq and key not in ("vhost", "rss", "hash"):
                 meant = f"did you mean 'tap={token}'? " if _is_interface(token) and "tap" not in values else ""
-                known = "tap=NAME, vhost[=auto], vhost-user=SOCKET, driver=NAME, mq=N, mtu=N, speed=N, "
+                known = "tap=NAME, vhost[=auto], vhost-user=SOCKET, driver=NAME, mq=N, rss, hash, mtu=N, speed=N, "
                 known += "duplex=half|full, mac=... or mac_seed=..."
                 raise ConfigError(f"{token!r}: {meant}expected {known}", option=WHAT, value=text)
             values[key] = value if eq else True
@@ -142,4 +146,4 @@ class NetConfig:
         if self.mac is not None:
             return self.mac
         text = f"{bdf.slot}-{bdf.func}" if self.mac_seed is None else f"{bdf.slot}-{bdf.func}-{self.mac_seed}"
-        return OUI + hashlib.md5(text.encode(), usedforsecurity=False).digest()[:3]
+        return OUI + md5(text.encode())[:3]
