@@ -1,5 +1,7 @@
 """The split virtqueue of virtio 1.4 (2.7) as a ring format."""
 
+import mmap
+
 from acrn_dm._fastring import MemoryMap, SplitRing
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring import layout as split_layout
@@ -8,6 +10,7 @@ from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Ring, Tell
+from acrn_dm.ring.shadow import ShadowRing, shadow_layout
 from acrn_dm.ring.split_rules import SplitRules
 
 MAX_INDEX = 0xFFFF  # 2.7: indices run on modulo 2^16
@@ -17,6 +20,7 @@ class SplitFormat:
     """``RingFormat`` of split rings."""
 
     start = RingPosition()
+    shadows_descriptors = False
     sizes = "a power of two"
 
     def takes_size(self, size: int) -> bool:
@@ -75,6 +79,14 @@ class SplitFormat:
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """With both event indices: who is told of a ring may use them."""
         return layout.parts()
+
+    def lay_out_shadow(self, at: int, size: int) -> RingLayout:
+        """Two rings; the table is the driver's."""
+        return shadow_layout(at, size)
+
+    def make_shadow(self, memory: mmap.mmap, layout: RingLayout) -> ShadowRing:
+        """The driver's side of it."""
+        return ShadowRing(memory, layout)
 
     def used_position(self, memory: RingMemory, layout: RingLayout) -> RingPosition:
         """The used index."""

@@ -94,7 +94,9 @@ class PluginManager:
             if name in without:
                 self.left_out.append(origin)
             elif not self._pm.has_plugin(name):
-                self.register(importlib.import_module(module), origin)
+                plugin = importlib.import_module(module)
+                if not self._pm.is_registered(plugin):  # it may be there by another name
+                    self.register(plugin, origin)
 
     def load_entry_points(
         self,

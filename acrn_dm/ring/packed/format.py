@@ -6,12 +6,15 @@ upper half says the same of the next used one. Neither stands in the ring: of a 
 as used (2.8.6), so who finds a ring in memory can't tell what of it was returned.
 """
 
+import mmap
+
 from acrn_dm._fastring import MemoryMap, PackedRing
 from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, RingLayout, RingMemory, RingPart
 from acrn_dm.ring.packed.driver import PackedDriverRing
 from acrn_dm.ring.packed.layout import WRAP, packed_layout, packed_parts
 from acrn_dm.ring.packed.rules import PackedRules
+from acrn_dm.ring.packed.shadow import PackedShadowRing, packed_shadow_layout
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Ring, Tell
 
@@ -22,6 +25,7 @@ class PackedFormat:
     """``RingFormat`` of packed rings."""
 
     start = RingPosition(WRAP << HALF | WRAP)
+    shadows_descriptors = True
     sizes = "any number"
 
     def takes_size(self, size: int) -> bool:
@@ -74,6 +78,14 @@ class PackedFormat:
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """The descriptor ring and both event suppression structures."""
         return packed_parts(layout)
+
+    def lay_out_shadow(self, at: int, size: int) -> RingLayout:
+        """A whole ring."""
+        return packed_shadow_layout(at, size)
+
+    def make_shadow(self, memory: mmap.mmap, layout: RingLayout) -> PackedShadowRing:
+        """The driver's side of it."""
+        return PackedShadowRing(memory, layout)
 
     def used_position(self, memory: RingMemory, layout: RingLayout) -> None:
         """Nobody can know."""
