@@ -47,6 +47,10 @@ MODULES = (
     "acrn_dm.devices.virtio_blk.native.engines._engine",
     "acrn_dm.devices.virtio_blk.native.engines._pool",
     "acrn_dm.devices.virtio_blk.native.engines._uring",
+    "acrn_dm.devices.virtio_blk.native.throttle._gate",
+    "acrn_dm.devices.virtio_blk.native.throttle._throttle",
+    "acrn_dm.devices.virtio_console.native._port_plane",
+    "acrn_dm.devices.virtio_net.steering._hash",
     "acrn_dm.hypervisors.acrn.module._hsm",
     "acrn_dm.hypervisors.acrn.module._request_page",
     "acrn_dm.hypervisors.kvm.module._system",
@@ -64,6 +68,7 @@ MODULES = (
     "acrn_dm.ring.trial._race",
     "acrn_dm.testing.native._echo_plane",
     "acrn_dm.testing.native._handler",
+    "acrn_dm.virtio.native._coalescer",
     "acrn_dm.virtio.native._counters",
     "acrn_dm.virtio.native._plane",
 )

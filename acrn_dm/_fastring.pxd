@@ -29,8 +29,8 @@ from acrn_dm.ring.native._status cimport (
     FR_E_TOTAL, FR_EMPTY, FR_OK, FrStatus,
 )
 from acrn_dm.ring.native._virtqueue cimport (
-    vq_disable_kicks, vq_enable_kicks, vq_ends_at, vq_look, vq_next, vq_pop_batch, vq_publish, vq_push, vq_raise,
-    vq_ring, vq_unpop,
+    vq_disable_kicks, vq_enable_kicks, vq_ends_at, vq_hold, vq_look, vq_next, vq_pop_batch, vq_publish, vq_push,
+    vq_raise, vq_release, vq_ring, vq_unpop,
 )
 from acrn_dm.ring.native.packed._layout cimport (
     FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_ENABLE,

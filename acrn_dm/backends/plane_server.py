@@ -42,7 +42,8 @@ class PlaneServer:
         loop.attend(kick.fd, self._asked)
         timed = self._poll_s is not None
         fds = {"kick_fd": kick.fd, "call_fd": call_fd}
-        self._plane.start(self.queue.ring, loop.poll, self.queue.counters, timed=timed, **fds)
+        coalescer = self.queue.coalescer
+        self._plane.start(self.queue.ring, loop.poll, self.queue.counters, timed=timed, coalescer=coalescer, **fds)
         kick.signal()
         if self._poll_s is not None:
             self._timer = loop.call_later(self._poll_s, self._on_timer)
@@ -70,6 +71,8 @@ class PlaneServer:
         call, error = self._plane.asked()
         if call:
             self.queue.call()
+        if self.queue.coalescer.by_loop:
+            self.queue.hold()
         if error is not None:
             self._failed(error)
 

@@ -104,9 +104,11 @@ class VbsU(Backend):
         self._served: list[QueueServer | PlaneServer] = []  # those of this driver, stopped or not
         self._queues: list[Queue] = []
         self._device_started = False
+        self._cancelled = False
 
     def start(self, session: Session) -> None:
         """Make the rings, start the device, then take kicks."""
+        self._cancelled = False
         for events in session.queues:
             self._queues.append(self._open(session, events))
         self._device_started = True
@@ -116,6 +118,7 @@ class VbsU(Backend):
 
     def cancel(self) -> None:
         """Kicks end, then the device gives up what it can."""
+        self._cancelled = True
         self._end_kicks()
         if self._device_started and isinstance(self.device, Cancellable):
             self.device.cancel()
@@ -182,6 +185,8 @@ class VbsU(Backend):
             self._served.clear()
             positions = {q.index: q.ring.position for q in self._queues}
             for queue in self._queues:
+                if not self._cancelled:  # a pause: the driver misses no interrupt that waits
+                    queue.settle_last()
                 queue.close()
             self._queues.clear()
         return positions

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 import attrs
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.drivers import guarded
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import Bdf
@@ -18,7 +19,7 @@ from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.pci.quiesce import quiesce
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.optional import LinkSwitch, MediumSlot
+from acrn_dm.virtio.optional import LinkSwitch, MediumSlot, RateLimited
 from acrn_dm.virtio.pci.transport import VirtioPci
 
 
@@ -85,6 +86,24 @@ class Devices:
             if not isinstance(function.device, MediumSlot):
                 raise ConfigError("takes no medium", option=function.name)
             function.device.insert_medium(text)
+
+    def set_limits(self, bdf: Bdf, text: str) -> None:
+        """Hold the disk at *bdf* to the limits in *text*, and to no others. Raises ConfigError, HostError."""
+        function = self.bus.find(bdf)
+        if not isinstance(function, VirtioPci) or not isinstance(function.device, RateLimited):
+            raise ConfigError(f"there is no disk at {bdf}", value=text)
+        with function.lock:
+            function.device.set_limits(text)
+
+    def command_driver(self, bdf: Bdf, text: str) -> None:
+        """Have the driver of the device at *bdf* (``driver=NAME``) do what *text* says. Raises ConfigError, HostError,
+        PluginError.
+        """
+        function = self.bus.find(bdf)
+        chosen = function.context.driver if function is not None else None
+        if chosen is None:
+            raise ConfigError(f"there is no device with a driver at {bdf}", value=text)
+        guarded.command(chosen, text)
 
     def set_link(self, bdf: Bdf, up: bool) -> None:
         """Whether the network card at *bdf* has a link. Raises ConfigError."""

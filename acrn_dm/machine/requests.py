@@ -103,6 +103,8 @@ def controls(power: Power, button: PowerButton, standstill: Standstill, devices:
         press_power_button=button.press_once,
         power_off=lambda who: power.request(StopReason.POWEROFF, who),
         insert_medium=devices.insert_medium,
+        set_limits=devices.set_limits,
         set_link=devices.set_link,
+        command_driver=devices.command_driver,
         resume=resume,
     )

@@ -50,7 +50,9 @@ class Controls:
     press_power_button: Callable[[], None]  # the guest decides; pressing again changes nothing
     power_off: Callable[[str], None]  # at once; the text says who wanted it
     insert_medium: Callable[[Bdf, str], None]  # into an empty slot; raises AcrnDmError
+    set_limits: Callable[[Bdf, str], None]  # of a disk, by its options; raises AcrnDmError
     set_link: Callable[[Bdf, bool], None]  # of a network card, up or down; raises AcrnDmError
+    command_driver: Callable[[Bdf, str], None]  # a text for the driver of a device (driver=NAME); raises AcrnDmError
     resume: Callable[
         [], bool
     ]  # leave S3, or go on after a pause; False when the guest does neither sleep nor stand still
@@ -62,6 +64,12 @@ def parse_rescan(text: str) -> tuple[Bdf, str]:
     if not comma or not medium:
         raise ValueError("expected SLOT,PATH[,OPTIONS]")
     return parse_bdf(place, ":"), medium
+
+
+def parse_limits(text: str) -> tuple[Bdf, str]:
+    """Read ``SLOT[,OPTION=N...]``, SLOT as in ``parse_rescan``. Raises ValueError."""
+    place, _, limits = text.partition(",")
+    return parse_bdf(place, ":"), limits
 
 
 def parse_link(text: str) -> tuple[Bdf, bool]:

@@ -153,6 +153,7 @@ class ModelSplitRing(RingFields):
         self.seen_avail = next_avail
         self.used_idx = next_avail
         self.published_used = next_avail
+        self._wish: int | None = None  # what the driver asked for an interrupt by that is held back
         self.broken: GuestError | None = None
         self._in_flight: set[int] = set()
 
@@ -215,6 +216,22 @@ class ModelSplitRing(RingFields):
         self.published_used = new
         if self.event_idx:
             return need_event(self._get_u16(self.layout.used_event_at), new, old)
+        return not self._get_u16(self.layout.avail_flags_at) & AVAIL_F_NO_INTERRUPT
+
+    def hold(self) -> bool:
+        """The same with the interrupt held back until ``release``; True while there is one."""
+        if self.publish():
+            self._wish = self._get_u16(self.layout.used_event_at) if self.event_idx else 0
+        return self._wish is not None
+
+    def release(self) -> bool:
+        """True when the driver wants what was held back, and has asked for nothing else since."""
+        self._check()
+        wish, self._wish = self._wish, None
+        if wish is None:
+            return False
+        if self.event_idx:
+            return self._get_u16(self.layout.used_event_at) == wish
         return not self._get_u16(self.layout.avail_flags_at) & AVAIL_F_NO_INTERRUPT
 
     def disable_kicks(self) -> None:

@@ -46,6 +46,12 @@ class Ring(Protocol):
     def publish(self) -> bool:
         """Show the driver what was pushed; True when it wants an interrupt for that."""
 
+    def hold(self) -> bool:
+        """Show the driver what was pushed, its interrupt held back until ``release``: True while it has one to get."""
+
+    def release(self) -> bool:
+        """Hold no interrupt back any more. True when the driver, asked anew, still wants it."""
+
     def disable_kicks(self) -> None:
         """Tell the driver that kicks are not needed."""
 

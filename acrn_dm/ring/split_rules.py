@@ -67,6 +67,11 @@ class SplitRules(WatchedRing, RingFields):
         self._flags()
         return self._inner.publish()
 
+    def hold(self) -> bool:
+        """As ``publish``."""
+        self._flags()
+        return self._inner.hold()
+
     def _look(self) -> None:
         idx = self._get_u16(self.layout.avail_idx_at)
         ahead = (idx - self._seen) & 0xFFFF

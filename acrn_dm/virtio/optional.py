@@ -165,3 +165,11 @@ class MediumSlot(Protocol):
 
     def insert_medium(self, text: str) -> None:
         """Take the medium *text* (the kind's own option text) into the empty slot. Raises ConfigError or HostError."""
+
+
+@runtime_checkable
+class RateLimited(Protocol):
+    """A device whose limits in operations and bytes a second can be changed while the guest runs."""
+
+    def set_limits(self, text: str) -> None:
+        """Keep to the limits in *text* (options of the kind) and to no others. Raises ConfigError or HostError."""

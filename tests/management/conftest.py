@@ -30,7 +30,9 @@ class FakeMachine:
             press_power_button=lambda: self.done.append(("button",)),
             power_off=lambda who: self.done.append(("off", who)),
             insert_medium=self._insert,
+            set_limits=lambda bdf, text: self.done.append(("limits", str(bdf), text)),
             set_link=lambda bdf, up: self.done.append(("link", str(bdf), up)),
+            command_driver=lambda bdf, text: self.done.append(("driver", str(bdf), text)),
             resume=self._wake,
         )
 

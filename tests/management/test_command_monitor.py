@@ -246,3 +246,21 @@ def test_link_needs_a_slot_and_a_word(peer: Peer, machine: FakeMachine, argument
     peer.send(b'{"command":"set_link","arguments":"%s"}' % arguments.encode())
     assert peer.receive() == FAILED
     assert machine.done == []
+
+
+def test_limits_of_a_disk_are_set_by_its_slot(peer: Peer, machine: FakeMachine) -> None:
+    peer.send(b'{"command":"blkthrottle","arguments":"3,iops=100,bps=1M"}')
+    assert peer.receive() == OK
+    assert machine.done == [("limits", "0:3.0", "iops=100,bps=1M")]
+
+
+def test_limits_are_lifted_where_none_are_named(peer: Peer, machine: FakeMachine) -> None:
+    peer.send(b'{"command":"blkthrottle","arguments":"3"}')
+    assert peer.receive() == OK
+    assert machine.done == [("limits", "0:3.0", "")]
+
+
+def test_driver_of_a_device_is_told_by_its_slot(peer: Peer, machine: FakeMachine) -> None:
+    peer.send(b'{"command":"driver","arguments":"3,heal,all"}')
+    assert peer.receive() == OK
+    assert machine.done == [("driver", "0:3.0", "heal,all")]

@@ -259,6 +259,14 @@ class Conforming(RuleBasedStateMachine):
     def publish(self) -> None:
         self.device_does(lambda ring: ring.publish())
 
+    @rule()
+    def hold(self) -> None:
+        self.device_does(lambda ring: ring.hold())
+
+    @rule()
+    def release(self) -> None:
+        self.device_does(lambda ring: ring.release())
+
     @rule(on=st.booleans())
     def set_kicks(self, on: bool) -> None:
         self.device_does(lambda ring: ring.enable_kicks() if on else ring.disable_kicks())

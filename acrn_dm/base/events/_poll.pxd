@@ -7,7 +7,7 @@
 from acrn_dm.base.events._run_lock cimport RunLock, pthread_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-# *events*: as epoll_wait reports them; 0 when it is the turn that ``again`` asked for.
+# *events*: as epoll_wait reports them; 0 when it is the turn that ``again`` or ``at`` asked for.
 ctypedef void (*PollHandler)(void *context, uint32_t events) noexcept nogil
 # Look, while the loop polls in place of sleeping (see ``add_poller``); true if there was work, which is done.
 ctypedef bint (*Poller)(void *context) noexcept nogil
@@ -21,6 +21,7 @@ cdef struct PollEntry:
     PollHandler handler       # NULL: none, or a Python one
     void *context
     uint32_t generation       # of the number's use: an event of the last user's file is not the next one's
+    int64_t due               # when the handler is called without an event (``at``); 0: never
     bint wants_again
     bint asks
 
@@ -38,6 +39,7 @@ cdef class EventPoll:
     cdef int _capacity
     cdef bint _more                       # some entry wants another turn
     cdef bint _asking                     # some entry asks for Python
+    cdef int64_t _due                     # the earliest of the entries' times, or one before it; 0 without any
     cdef pthread_t _waiter                # the thread that waits, or did so last
     cdef bint _waits                      # some thread has
     cdef uint32_t _generation
@@ -60,6 +62,9 @@ cdef class EventPoll:
     cdef int remove_native(self, int fd) except -1
     # From a handler, or under the run lock: call the handler of *fd* again, after the others that are ready.
     cdef void again(self, int fd) noexcept nogil
+    # From a handler, or under the run lock: call the handler of *fd* at *when* (ns of CLOCK_MONOTONIC), too. Once; the
+    # last call for *fd* counts, and 0 takes it back.
+    cdef void at(self, int fd, int64_t when) noexcept nogil
     # From a handler, or under the run lock: let Python's handler of *fd* be called (``IoLoop.attend``).
     cdef void ask(self, int fd) noexcept nogil
     # Look by *poll* before the loop sleeps. False if there are too many. Any thread.
@@ -73,6 +78,7 @@ cdef class EventPoll:
     cdef void _take(self)
     cdef bint _run(self, int fd, uint32_t generation, uint32_t events) noexcept nogil
     cdef int _run_again(self) noexcept nogil
+    cdef void _ripen(self, int64_t now) noexcept nogil
     cdef bint _switch(self, bint polling) noexcept nogil
     cdef bint _look(self, int64_t deadline) noexcept nogil
     cdef void _adapt(self, int64_t began) noexcept nogil

@@ -224,6 +224,12 @@ cdef class EventPoll:
         self._more = True
         self._hurry()
 
+    cdef void at(self, int fd, int64_t when) noexcept nogil:
+        self._entries[fd].due = when
+        if when > 0 and (self._due == 0 or when < self._due):
+            self._due = when
+            self._hurry()
+
     cdef void ask(self, int fd) noexcept nogil:
         self._entries[fd].asks = True
         self._asking = True
@@ -277,6 +283,17 @@ cdef class EventPoll:
                 ran += self._run(fd, self._entries[fd].generation, 0)
                 run_lock_yield(&self._lock)
         return ran
+
+    cdef void _ripen(self, int64_t now) noexcept nogil:
+        """Those whose time has come have another turn; with the lock."""
+        cdef int fd
+        self._due = 0
+        for fd in range(self._capacity):
+            if 0 < self._entries[fd].due <= now:
+                self._entries[fd].due = 0
+                self._entries[fd].wants_again = self._more = True
+            elif self._entries[fd].due > 0 and (self._due == 0 or self._entries[fd].due < self._due):
+                self._due = self._entries[fd].due
 
     cdef bint _switch(self, bint polling) noexcept nogil:
         cdef int i
@@ -343,6 +360,8 @@ cdef int look_and_sleep(EventPoll self, epoll_event *events, int64_t deadline) n
     cdef int n
     if self._more or self._asking or deadline == 0:
         return sleep(self, events, 0)
+    if self._due > 0 and (deadline == FOREVER or self._due < deadline):
+        deadline = self._due
     if self._poll_limit == 0 or self._n_pollers == 0:
         return sleep(self, events, deadline)
     began = now_ns()
@@ -358,12 +377,17 @@ cdef int run_native(EventPoll self, epoll_event *events, int n, bint *woken) noe
     """Run the C handlers among *n* events, and those that asked for another turn; returns how many are Python's, which
     are moved to the front.
     """
-    cdef bint more = self._more
     cdef bint taken = False
     cdef int n_python = 0
     cdef uint64_t data
     cdef uint64_t count
+    cdef bint more
     cdef int i
+    if self._due > 0 and now_ns() >= self._due:
+        run_lock_take(&self._lock)
+        taken = True
+        self._ripen(now_ns())
+    more = self._more
     for i in range(n):
         data = events[i].data.u64
         if data & NATIVE:

@@ -12,10 +12,12 @@ from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.io_threads import IoThreads, io_threads
 from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.options import from_mapping, option, vhost_user_option
+from acrn_dm.devices.virtio_blk.rates import RateOptions
 
 WHAT = "virtio-blk"
 SECTOR = 512  # the unit of capacity and of request addresses, whatever the logical block size (5.2.6)
 MAX_DISCARD_SEGMENTS = 256
+NOT_BEHIND_THE_PATH = ("iothread", "mq", "path", "nodisk", "cache")
 MAX_SEGMENT_SECTORS = 0xFFFF_FFFF  # le32 in the configuration space
 
 
@@ -42,6 +44,11 @@ class Discard:
     max_sectors: int | None = None
     max_segments: int = 1
     alignment: int = 0
+
+
+def _behind_the_path(config: type) -> list[str]:
+    names = [field.name for field in attrs.fields(config)]
+    return [name for name in names if name not in (*NOT_BEHIND_THE_PATH, "vhost_user", "driver")]
 
 
 def _number(text: str, what: str) -> int:
@@ -107,7 +114,7 @@ def _one_of(*words: str) -> Any:
 
 
 @attrs.frozen(kw_only=True)
-class BlkConfig:
+class BlkConfig(RateOptions):
     """The options of one disk. Converters and validators raise ValueError, which the option reader turns into a
     ConfigError.
     """
@@ -116,7 +123,7 @@ class BlkConfig:
         "[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...] or nodisk or [mq=N,]vhost-user=SOCKET or driver=NAME[,OPTION...]"
     )
     NOT_WITH_DRIVER: ClassVar[frozenset[str]] = frozenset(
-        {"path", "nodisk", "vhost_user", "nocache", "range", "share", "aio"}
+        {"path", "nodisk", "vhost_user", "nocache", "range", "secure_erase", "share", "aio"}
     )
     WORDS: ClassVar[frozenset[str]] = frozenset({"writeback", "writethru"})  # that are options without being fields
 
@@ -150,6 +157,9 @@ class BlkConfig:
         converter=_discard,
         metavar="MAXSECT:MAXSEG:ALIGN",
         help="Let the guest give sectors back to the host.",
+    )
+    secure_erase: bool = option(
+        default=False, help="Let the guest erase sectors for good; the image is a block device that can (eMMC)."
     )
     sectorsize: SectorSize | None = option(
         default=None,
@@ -185,6 +195,7 @@ class BlkConfig:
     )
 
     def __attrs_post_init__(self) -> None:
+        self.check_rates()
         if self.path is None and not self.nodisk and self.vhost_user is None and self.driver is None:
             raise ValueError("the path of an image is missing (or nodisk, or vhost-user=SOCKET, or driver=NAME)")
         if self.path is not None and self.nodisk:
@@ -231,9 +242,8 @@ class BlkConfig:
             key, eq, value = token.partition("=")
             if key in ("writeback", "writethru"):
                 values["cache"] = key  # the last one counts, as in the original
-            elif (key in ("iothread", "mq", "path", "nodisk", "cache") and not behind_driver) or not key:
-                known = "writeback, writethru, ro, nocache, no_bst_block, discard, sectorsize, range, "
-                known += "share, werror, rerror, aio"
+            elif (key in NOT_BEHIND_THE_PATH and not behind_driver) or not key:
+                known = ", ".join(("writeback", "writethru", *_behind_the_path(cls)))
                 raise ConfigError(f"unknown option {key!r} behind the path; known: {known}", option=WHAT, value=text)
             elif key == "aio" and not eq:
                 continue  # bare: the default

@@ -25,8 +25,8 @@ from acrn_dm.contract.resources import HostFault, Resources
 from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.cache_mode import CONFIG_WCE, FLUSH, CacheMode
-from acrn_dm.devices.virtio_blk.config import MAX_SEGMENT_SECTORS, SECTOR, BlkConfig
-from acrn_dm.devices.virtio_blk.config_space import LAYOUT, QUEUE_SIZE, WRITEBACK_OFFSET, config_space
+from acrn_dm.devices.virtio_blk.config import BlkConfig
+from acrn_dm.devices.virtio_blk.config_space import ERASE, LAYOUT, QUEUE_SIZE, WRITEBACK_OFFSET, config_space
 from acrn_dm.devices.virtio_blk.drivers import opening
 from acrn_dm.devices.virtio_blk.drivers.stepping import begin
 from acrn_dm.devices.virtio_blk.engine.bounce import BounceBuffer
@@ -35,10 +35,13 @@ from acrn_dm.devices.virtio_blk.engine.retry import RetryQueue
 from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
 from acrn_dm.devices.virtio_blk.image.backend import Image
-from acrn_dm.devices.virtio_blk.job import Job, data_of, is_for, serial_number, write_data
+from acrn_dm.devices.virtio_blk.job import Job, data_of, filled, is_for, serial_number, write_data
+from acrn_dm.devices.virtio_blk.limits import SECURE_ERASE, accepted, limits_of, offer
 from acrn_dm.devices.virtio_blk.native.engines.choice import engine_of
 from acrn_dm.devices.virtio_blk.planes import BlkPlanes, can_serve
+from acrn_dm.devices.virtio_blk.rates import read_rates
 from acrn_dm.devices.virtio_blk.request import Limits, Op, Request, Status, parse
+from acrn_dm.devices.virtio_blk.restraint import Restraint
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.features import VERSION_1
 from acrn_dm.virtio.native._plane import Plane
@@ -50,11 +53,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SEG_MAX, RO, BLK_SIZE = 1 << 2, 1 << 5, 1 << 6  # feature bits, 5.2.3
-TOPOLOGY = 1 << 10
-MQ, DISCARD, WRITE_ZEROES = 1 << 12, 1 << 13, 1 << 14
+SEG_MAX, BLK_SIZE, TOPOLOGY, MQ = 1 << 2, 1 << 6, 1 << 10, 1 << 12  # feature bits, 5.2.3
+COMMON = SEG_MAX | BLK_SIZE | TOPOLOGY | FLUSH | CONFIG_WCE
 
-ZEROES_SECTORS = 1 << 16  # 32 MiB, because a medium without fallocate has it written out
 BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop; what is left gets another turn
 CACHED_READ_BYTES = 128 << 10  # larger reads would keep the loop busy copying
 PAUSE_S = 10.0  # a pause waits for what is in flight
@@ -86,17 +87,14 @@ class BlkDevice(VirtioDevice):
         self._flush: LastFlush | None = None
         self._resources: Resources | None = None
         self._retries: RetryQueue[Job] = RetryQueue(self._pause)
+        self._restraint = Restraint(self._transfer)
 
     @property
     def features(self) -> int:
         """FLUSH and CONFIG_WCE are always there: a driver may want write-back where the option says write-through."""
         if self.config.vhost_user is not None:
             return 0  # the other process says what it has
-        offer = SEG_MAX | BLK_SIZE | TOPOLOGY | FLUSH | CONFIG_WCE
-        offer |= MQ if self._queues > 1 else 0
-        if self.config.ro:
-            return offer | RO
-        return offer | WRITE_ZEROES | (DISCARD if self.config.discard else 0)
+        return COMMON | (MQ if self._queues > 1 else 0) | offer(self.config, self._limits)
 
     @property
     def queue_sizes(self) -> Sequence[int]:
@@ -105,8 +103,8 @@ class BlkDevice(VirtioDevice):
 
     @property
     def config_size(self) -> int:
-        """Up to write_zeroes_may_unmap and its padding."""
-        return LAYOUT.size
+        """Up to the last field that a feature on offer has."""
+        return LAYOUT.size + (ERASE.size if self.features & SECURE_ERASE else 0)
 
     @property
     def placement(self) -> Placement:
@@ -146,6 +144,15 @@ class BlkDevice(VirtioDevice):
         self._adopt(image)
         log.info("%s: inserted %s", self.name, config.path)
         self.config_changed()
+
+    def set_limits(self, text: str) -> None:
+        """Hold the disk to the limits in *text* from now on, and to no others. Raises ConfigError or HostError."""
+        if self.config.vhost_user is not None:
+            raise ConfigError("the process behind vhost-user has the limits", option=self.name)
+        rates = read_rates(text, self.name)
+        self.config = attrs.evolve(self.config, **attrs.asdict(rates))
+        self._restraint.set(self.config)
+        self._equip()
 
     def read_config(self, offset: int, size: int) -> bytes:
         """5.2.4."""
@@ -197,6 +204,7 @@ class BlkDevice(VirtioDevice):
         bdf = self.context.bdf
         name = f"blk-{bdf.slot}:{bdf.func}-{queue.index}"
         self._pools[queue.index] = WorkerPool(name, queue.loop, self._execute, self._finisher(queue))
+        self._restraint.add(queue)
         self._pin(queue)
 
     def plane(self, features: int, queue: Queue) -> Plane | None:
@@ -204,6 +212,8 @@ class BlkDevice(VirtioDevice):
         steps = self.config.aio == "auto" and self._driver is None and not queue.loop.runs_by_itself
         if steps or self.config.aio == "python" or not can_serve(self.image):
             return None
+        if queue.loop.clock.stands_still and self._restraint.throttle.active:
+            return None  # planes wait by this host's clock
         plane = self._planes.add(queue, self.serial, legacy=not features & VERSION_1)
         self._equip()
         return plane
@@ -211,6 +221,7 @@ class BlkDevice(VirtioDevice):
     def queue_reset(self, queue: Queue) -> None:
         """As ``cancel``, for the requests of one queue."""
         self._planes.drop(queue)
+        self._restraint.drop(queue)
         pool = self._pools.pop(queue.index)
         self._retries.drop(functools.partial(is_for, pool))
         pool.cancel()
@@ -231,6 +242,7 @@ class BlkDevice(VirtioDevice):
     def cancel(self) -> None:
         """Requests that have begun end at their next piece; the others are dropped."""
         self._retries.close()
+        self._restraint.drop()
         self._planes.cancel()
         for pool in self._pools.values():
             pool.cancel()
@@ -246,6 +258,7 @@ class BlkDevice(VirtioDevice):
         it is cancelled.
         """
         failed = self._retries.close()
+        self._restraint.release()
         drained = self._planes.drain(PAUSE_S)  # what it can't do comes to the pools
         pools, self._pools = tuple(self._pools.values()), {}
         self._left = (*self._left, *pools)
@@ -299,18 +312,9 @@ class BlkDevice(VirtioDevice):
 
     def _adopt(self, image: Image) -> None:
         """Make *image* the medium: capacity and limits follow from it."""
-        discard, writable = self.config.discard, not self.config.ro
-        capacity = image.size // SECTOR
-        may_discard = discard is not None and writable
         self.image = image
-        self._limits = Limits(
-            capacity=capacity,
-            readonly=self.config.ro,
-            discard_segments=discard.max_segments if discard and may_discard else 0,
-            discard_sectors=min(discard.max_sectors or capacity, MAX_SEGMENT_SECTORS) if discard and may_discard else 0,
-            zeroes_segments=int(writable),
-            zeroes_sectors=min(ZEROES_SECTORS, capacity) if writable else 0,
-        )
+        self._limits = limits_of(self.config, image)
+        self._restraint.set(self.config)
         self._equip()
 
     def _equip(self) -> None:
@@ -321,17 +325,12 @@ class BlkDevice(VirtioDevice):
                 self._planes.adopt(
                     self.image, lambda depth: engine_of(self.image, self.config.aio, depth, name=self.name)
                 )
+                self._planes.restrain(self._restraint.throttle)
             except OSError as e:
                 raise HostError.from_os(f"{self.name}: an engine for {self.config.path}", e) from e
 
     def _current_limits(self) -> Limits:
-        """Without the types that the driver did not accept."""
-        limits = attrs.evolve(self._limits, legacy=not self._features & VERSION_1)
-        if not self._features & DISCARD and limits.discard_segments:
-            limits = attrs.evolve(limits, discard_segments=0)
-        if not self._features & WRITE_ZEROES and limits.zeroes_segments:
-            limits = attrs.evolve(limits, zeroes_segments=0)
-        return limits
+        return accepted(self._limits, self._features)
 
     def _accept(self, queue: Queue, chains: list[Chain]) -> None:
         limits = self._current_limits()
@@ -343,14 +342,15 @@ class BlkDevice(VirtioDevice):
                 self._complete(queue, chain, Status.IOERR, 0)
             elif request.op is Op.GET_ID:
                 self._complete(queue, chain, Status.OK, write_data(chain, self.serial))
-            else:
-                self._transfer(queue, chain, request, self.image)
+            elif not self._restraint.parks(queue, chain, request):
+                self._transfer(queue, chain, request)
 
-    def _transfer(self, queue: Queue, chain: Chain, request: Request, image: Image) -> None:
+    def _transfer(self, queue: Queue, chain: Chain, request: Request) -> None:
+        assert self.image is not None
         views = data_of(chain, request)
         if request.op is Op.READ:
             length = request.extents[0].length
-            if length <= CACHED_READ_BYTES and image.read_cached(views, request.extents[0].offset):
+            if length <= CACHED_READ_BYTES and self.image.read_cached(views, request.extents[0].offset):
                 self._complete(queue, chain, Status.OK, length)
                 return
         self._submit(self._job(queue, chain, request, views))
@@ -388,9 +388,8 @@ class BlkDevice(VirtioDevice):
 
     def _handed(self, queue: Queue, chain: Chain, request: Request, err: int) -> None:
         """On the loop's thread: what a plane does not do, or what the host has failed there with *err*."""
-        assert self.image is not None
         if not err:
-            self._transfer(queue, chain, request, self.image)
+            self._transfer(queue, chain, request)
             return
         job = self._job(queue, chain, request, data_of(chain, request))
         # Nobody knows: where the guest was resumed since the start, it is tried anew before it asks for a pause.
@@ -420,8 +419,7 @@ class BlkDevice(VirtioDevice):
                     continue
                 if job.error:
                     self._report(job)
-                done = job.request.op is Op.READ and job.status is Status.OK
-                self._complete(queue, job.chain, job.status, job.request.extents[0].length if done else 0)
+                self._complete(queue, job.chain, job.status, filled(job))
             queue.flush()
 
         return finish

@@ -15,6 +15,7 @@ from acrn_dm.devices.virtio_blk.image.backend_direct import DirectImage
 from acrn_dm.devices.virtio_blk.native._plane import BlkPlane
 from acrn_dm.devices.virtio_blk.native._service import BlkService
 from acrn_dm.devices.virtio_blk.native.engines._engine import BlkEngine
+from acrn_dm.devices.virtio_blk.native.throttle._throttle import BlkThrottle
 from acrn_dm.devices.virtio_blk.request import Limits, Request
 from acrn_dm.virtio.queue import Queue
 
@@ -68,6 +69,13 @@ class BlkPlanes:
                 served.watched = engine.event_fd
                 served.queue.loop.attend(engine.event_fd, lambda s=served: self._take(s))  # type: ignore[misc]
                 served.plane.watch()
+
+    def restrain(self, throttle: BlkThrottle) -> None:
+        """Requests wait for the limits of *throttle* from now on, if there are any. Raises OSError."""
+        for served in self._served:
+            if throttle.active or served.plane.service.gate is not None:
+                with served.queue.loop.held():
+                    served.plane.restrain(throttle)
 
     def limit(self, limits: Limits, *, durable: bool) -> None:
         """What requests are held to from now on."""

@@ -3,16 +3,24 @@
 from collections.abc import Iterable
 
 from acrn_dm.contract.hookspecs import hookimpl
-from acrn_dm.contract.types import BackendType, DeviceType
+from acrn_dm.contract.types import BackendType, DeviceType, PacketDriverType
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
+from acrn_dm.devices.virtio_net.drivers.tap import driver_types
 from acrn_dm.devices.virtio_net.vhost import NetVhost
 
 
 @hookimpl
 def acrn_dm_device_types() -> tuple[DeviceType, ...]:
     """Offer ``virtio-net``."""
-    return (DeviceType(name="virtio-net", summary="network card on a tap", config=NetConfig, create=NetDevice),)
+    summary = "network card on a tap"
+    return (DeviceType(name="virtio-net", summary=summary, config=NetConfig, create=NetDevice, drivers="packet"),)
+
+
+@hookimpl
+def acrn_dm_packet_driver_types() -> Iterable[PacketDriverType]:
+    """Offer taps."""
+    return driver_types()
 
 
 @hookimpl

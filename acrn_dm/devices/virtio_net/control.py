@@ -21,10 +21,15 @@ from acrn_dm.devices.virtio_net.request import (
     CTRL_RX_EXTRA,
     CTRL_VLAN,
     GUEST_ANNOUNCE,
+    HASH_REPORT,
     MQ,
+    NOTF_COAL,
+    RSS,
+    VQ_NOTF_COAL,
 )
 from acrn_dm.virtio.queue import Queue
 
+Answer = bool | bytes  # whether a command was carried out; bytes: it was, and this is its result
 ACK_OK, ACK_ERROR = b"\0", b"\1"
 HEADER = 2
 BATCH = 16
@@ -46,7 +51,13 @@ class Command(enum.Enum):
     VLAN_DEL = (2, 1, 2, CTRL_VLAN)
     ANNOUNCE_ACK = (3, 0, 0, GUEST_ANNOUNCE)  # 5.1.6.5.4
     VQ_PAIRS_SET = (4, 0, 2, MQ)  # 5.1.6.5.5: le16
+    MQ_RSS_CONFIG = (4, 1, None, RSS)  # 5.1.6.5.7.1: types, a table, transmit queues and a key
+    MQ_HASH_CONFIG = (4, 2, None, HASH_REPORT)  # 5.1.6.5.6.4: types and a key
     GUEST_OFFLOADS_SET = (5, 0, 8, CTRL_GUEST_OFFLOADS)  # 5.1.6.5.6: le64 of feature bits
+    NOTF_COAL_TX_SET = (6, 0, 8, NOTF_COAL)  # 5.1.6.5.10: le32 max_packets, le32 max_usecs
+    NOTF_COAL_RX_SET = (6, 1, 8, NOTF_COAL)
+    NOTF_COAL_VQ_SET = (6, 2, 12, VQ_NOTF_COAL)  # le16 vq_index, le16 reserved, then the same
+    NOTF_COAL_VQ_GET = (6, 3, 4, VQ_NOTF_COAL)  # le16 vq_index, le16 reserved; the same is the result
 
 
 NUMBERS = {(c.value[0], c.value[1]): c for c in Command}
@@ -97,14 +108,14 @@ Done = Callable[[bool], None]  # tells whether a command was carried out; on the
 @attrs.define(eq=False)
 class Control:
     """The server of *queue*, from DRIVER_OK until ``close``. *set_pairs* may call what it is given later, on the
-    queue's loop; *carry_out* returns whether it did what was asked for.
+    queue's loop; *carry_out* returns whether it did what was asked for, or what the driver asked for.
     """
 
     queue: Queue
     features: int
     max_pairs: int
     set_pairs: Callable[[int, Done], None] = attrs.field(repr=False)
-    carry_out: Callable[[Request], bool] = attrs.field(repr=False)
+    carry_out: Callable[[Request], Answer] = attrs.field(repr=False)
     _chains: "deque[Chain]" = attrs.field(factory=deque, init=False, repr=False)  # the first one is being carried out
     _busy: bool = attrs.field(default=False, init=False)
     _closed: bool = attrs.field(default=False, init=False)
@@ -143,8 +154,11 @@ class Control:
             self._acknowledge(carried_out)
             self._go_on()
 
-    def _acknowledge(self, carried_out: bool) -> None:
+    def _acknowledge(self, answer: Answer) -> None:
+        """A result stands behind the acknowledgement, and one that has no room is none (5.1.6.5)."""
         chain = self._chains.popleft()
-        chain.write(ACK_OK if carried_out else ACK_ERROR)
+        result = answer if isinstance(answer, bytes) else b""
+        good = answer is not False and chain.writable_bytes >= len(ACK_OK + result)
+        chain.write(ACK_OK + result if good else ACK_ERROR)
         self.queue.push(chain)
         self._busy = False

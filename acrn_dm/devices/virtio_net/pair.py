@@ -1,7 +1,7 @@
 """A queue pair: a receive and a transmit queue on one descriptor of the interface, served on one I/O loop."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
@@ -11,6 +11,9 @@ from acrn_dm.devices.loopwork import FdWatch
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.receive import BUDGET, Receiver
 from acrn_dm.devices.virtio_net.receive_filter import ReceiveFilter
+from acrn_dm.devices.virtio_net.request import HASH_HEADER, MAX_FRAME, MIN_FRAME, header_bytes
+from acrn_dm.devices.virtio_net.steering._hash import FrameHash
+from acrn_dm.devices.virtio_net.steering.inbox import Inbox
 from acrn_dm.devices.virtio_net.transmit import Transmitter
 from acrn_dm.virtio.queue import Queue
 
@@ -36,6 +39,12 @@ class Pair:
     deaf: bool = attrs.field(default=False, init=False)  # the receive queue was reset alone
     down: bool = attrs.field(default=False, init=False)  # there is no link
     wanted: ReceiveFilter | None = attrs.field(default=None, init=False, repr=False)  # None: every frame is
+    hashes: FrameHash | None = attrs.field(default=None, init=False, repr=False)
+    _peers: "Sequence[Pair]" = attrs.field(default=(), init=False, repr=False)  # where frames go to by their hashes
+    _header: int = attrs.field(default=0, init=False)  # bytes before each frame
+    _space: memoryview = attrs.field(
+        factory=lambda: memoryview(bytearray(HASH_HEADER + MAX_FRAME + 1)), init=False, repr=False
+    )
     _watch: FdWatch | None = attrs.field(default=None, init=False)
 
     def start(self, queues: Iterable[Queue], features: int, *, up: bool, resting: bool) -> None:
@@ -49,8 +58,11 @@ class Pair:
         if self._watch is None:
             self._watch = FdWatch(queue.loop, self.tap.fd, self.guard(self._ready))
         with self._watch.loop.held():
+            self._header = header_bytes(features)
             if queue.index % 2 == 0:
-                self.rx, self.deaf = Receiver(queue, self.tap, features, wanted=self.wanted, mtu=self.mtu), False
+                self.rx = Receiver(queue, self.tap, features, wanted=self.wanted, mtu=self.mtu, hashes=self.hashes)
+                self.deaf = False
+                self._give_inbox()
             else:
                 self.tx = Transmitter(queue, self.tap, features)
 
@@ -75,6 +87,7 @@ class Pair:
             if side is not None and side.dropped:
                 log.debug("tap on descriptor %d: %d frames %s were dropped", self.tap.fd, side.dropped, whose)
         self._watch = self.rx = self.tx = None
+        self._peers = ()
 
     def rest(self) -> None:
         """When this returns no frame goes to the driver any more, not even one that has been read. Control queue."""
@@ -106,6 +119,35 @@ class Pair:
             with self._watch.loop.held():
                 if self.rx is not None:
                     self.rx.want(wanted)
+
+    @property
+    def served(self) -> bool:
+        """Whether there is a queue, so that the interface's descriptor is looked at."""
+        return self._watch is not None
+
+    def steer(self, hashes: FrameHash | None, pairs: "Sequence[Pair]") -> None:
+        """When this returns frames have *hashes*, and where those steer they go to one of *pairs* by them, whichever
+        descriptor they come by.
+        """
+        if self._watch is None:
+            self.hashes = hashes
+            return
+        with self._watch.loop.held():
+            self.hashes, self._peers = hashes, pairs if hashes is not None and hashes.steers else ()
+            if self.rx is not None:
+                self.rx.hashes = hashes
+                self._give_inbox()
+            self._follow()
+        self._watch.loop.call_soon(self.guard(self._ready))
+
+    def _give_inbox(self) -> None:
+        assert self.rx is not None
+        assert self._watch is not None
+        loop, ready = self._watch.loop, self.guard(self._ready)
+        if not self._peers:
+            self.rx.inbox = None
+        elif self.rx.inbox is None:
+            self.rx.inbox = Inbox(lambda: loop.call_soon(ready))
 
     def cut(self, down: bool) -> None:
         """Whether there is no link: then nothing is passed on, either way. Control threads."""
@@ -150,16 +192,36 @@ class Pair:
     def _follow(self) -> None:
         """Watch the tap for what the queues wait for."""
         if self._watch is not None:
-            reads = self.deaf or self.down or (self.rx is not None and self.rx.reads)
+            reads = self.deaf or self.down or bool(self._peers) or (self.rx is not None and self.rx.reads)
             events = READ if self.up and not self.resting and reads else 0
             events |= WRITE if self.up and self.tx is not None and self.tx.blocked else 0
             self._watch.want(events)
 
     def _receive(self) -> None:
-        if self.deaf or self.down:
+        if self._peers and not self.down and not self.resting:
+            self._distribute()
+        if self.down or (self.deaf and not self._peers):
             self._drop()
         elif self.rx is not None and not self.resting:
             self.rx.pump()
+
+    def _distribute(self) -> None:
+        """Pass frames on to the queues that they belong to (5.1.6.5.7.2). One whose queue is not there is dropped."""
+        assert self.hashes is not None
+        space, header = self._space, self._header if self.tap.vnet_header else 0
+        for _ in range(BUDGET):
+            size = self.tap.read(space)
+            if size is None:
+                return
+            if MIN_FRAME <= size - header <= MAX_FRAME:
+                target = self._peers[self.hashes.pair(*self.hashes.hash(space[header:size]))]
+                target.take_in(bytes(space[:size]))
+
+    def take_in(self, packet: bytes) -> None:
+        """A frame for the receive queue, with its packet header; nothing happens where there is none. Any thread."""
+        rx = self.rx
+        if rx is not None and rx.inbox is not None and not self.resting and not self.down:
+            rx.inbox.put(packet)
 
     def _drop(self) -> None:
         for _ in range(BUDGET):

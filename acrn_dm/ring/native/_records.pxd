@@ -33,6 +33,8 @@ cdef struct FrRing:
     uint16_t published_used   # used.idx as the driver sees it
     bint event_idx
     bint indirect
+    bint held                 # an interrupt is held back
+    uint32_t wish             # ... that the driver asked for by this event index, or event suppression structure
     int status                # FR_OK, or the fault that broke the ring for good
     uint32_t fault_index
     uint64_t fault_value

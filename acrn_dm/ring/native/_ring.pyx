@@ -8,8 +8,8 @@ from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, fr_translate
 from acrn_dm.ring.native._records cimport FrChain
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_E_NOT_LAST, FR_EMPTY, FR_OK, raise_status
 from acrn_dm.ring.native._virtqueue cimport (
-    vq_disable_kicks, vq_enable_kicks, vq_ends_at, vq_look, vq_next, vq_pop_batch, vq_publish, vq_push, vq_raise,
-    vq_ring, vq_unpop,
+    vq_disable_kicks, vq_enable_kicks, vq_ends_at, vq_hold, vq_look, vq_next, vq_pop_batch, vq_publish, vq_push,
+    vq_raise, vq_release, vq_ring, vq_unpop,
 )
 from acrn_dm.ring.native.packed._layout cimport FR_LENGTH, FR_N_IDS, FR_OFF
 from acrn_dm.ring.native.packed._packed cimport fp_begin, fp_next_used
@@ -156,6 +156,17 @@ cdef class NativeRing(RingBase):
         """Show the driver everything pushed. True when it wants an interrupt for that; False if nothing was pushed."""
         check(self)
         return vq_publish(&self.queue)
+
+    def hold(self):
+        """Show the driver everything pushed, its interrupt held back until ``release``: True while it has one to get.
+        """
+        check(self)
+        return vq_hold(&self.queue)
+
+    def release(self):
+        """Hold no interrupt back any more. True when the driver, asked anew, still wants what was held back."""
+        check(self)
+        return vq_release(&self.queue)
 
     def disable_kicks(self):
         """Tell the driver that we look at the ring anyway. A hint: kicks may still come."""

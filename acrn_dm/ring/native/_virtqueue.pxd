@@ -4,10 +4,12 @@
 from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrRing, FrVirtqueue
 from acrn_dm.ring.native._status cimport FR_EMPTY, FR_OK, raise_status
 from acrn_dm.ring.native.packed._packed cimport (
-    fp_disable_kicks, fp_enable_kicks, fp_ends_at, fp_look, fp_next_avail, fp_pop_batch, fp_publish, fp_push, fp_unpop,
+    fp_disable_kicks, fp_enable_kicks, fp_ends_at, fp_hold, fp_look, fp_next_avail, fp_pop_batch, fp_publish, fp_push,
+    fp_release, fp_unpop,
 )
 from acrn_dm.ring.native.split._split cimport (
-    fr_disable_kicks, fr_enable_kicks, fr_ends_at, fr_look, fr_pop_batch, fr_publish, fr_push, fr_unpop,
+    fr_disable_kicks, fr_enable_kicks, fr_ends_at, fr_hold, fr_look, fr_pop_batch, fr_publish, fr_push, fr_release,
+    fr_unpop,
 )
 from libc.stdint cimport uint16_t, uint32_t
 
@@ -34,6 +36,14 @@ cdef inline int vq_push(FrVirtqueue *queue, uint16_t head, uint32_t written) noe
 # Show the driver everything pushed; true when it wants an interrupt for that.
 cdef inline bint vq_publish(FrVirtqueue *queue) noexcept nogil:
     return fp_publish(queue.packed_ring) if queue.packed else fr_publish(queue.split)
+
+# The same for a driver that is interrupted later (coalescing): true while it has an interrupt to get.
+cdef inline bint vq_hold(FrVirtqueue *queue) noexcept nogil:
+    return fp_hold(queue.packed_ring) if queue.packed else fr_hold(queue.split)
+
+# Now: true when the driver, asked anew, still wants it. False where it has asked for something else since.
+cdef inline bint vq_release(FrVirtqueue *queue) noexcept nogil:
+    return fp_release(queue.packed_ring) if queue.packed else fr_release(queue.split)
 
 cdef inline void vq_disable_kicks(FrVirtqueue *queue) noexcept nogil:
     if queue.packed:

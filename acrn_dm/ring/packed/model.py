@@ -51,6 +51,7 @@ class ModelPackedRing(PackedFields):
         self._avail = start  # the next descriptor to take
         self.next_used = start
         self.published_used = start
+        self._wish: tuple[int, int] | None = None  # what the driver asked for an interrupt by that is held back
         self._seen = start  # up to where descriptors were seen to be available; never before _avail
         self.broken: GuestError | None = None
         self._in_flight: dict[int, int] = {}  # buffer id -> descriptors
@@ -135,6 +136,21 @@ class ModelPackedRing(PackedFields):
         if flags & EVENT_FLAGS == EVENT_DESC and self.event_idx:
             return self.event_passed(event, self.next_used, old)
         return flags & EVENT_FLAGS != EVENT_DISABLE
+
+    def hold(self) -> bool:
+        """The same with the interrupt held back until ``release``; True while there is one."""
+        if self.publish():
+            self._wish = self.event(self.layout.avail)
+        return self._wish is not None
+
+    def release(self) -> bool:
+        """True when the driver wants what was held back, and has asked for nothing else since."""
+        self._check()
+        wish, self._wish = self._wish, None
+        now, flags = self.event(self.layout.avail)
+        if wish is None or flags & EVENT_FLAGS == EVENT_DISABLE:
+            return False
+        return not (flags & EVENT_FLAGS == EVENT_DESC and self.event_idx) or wish == (now, flags)
 
     def disable_kicks(self) -> None:
         """Ask for no kicks."""

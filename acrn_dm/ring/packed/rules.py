@@ -86,6 +86,12 @@ class PackedRules(WatchedRing, PackedFields):
         self._shown = self._returned
         return self._inner.publish()
 
+    def hold(self) -> bool:
+        """As ``publish``."""
+        self._event()
+        self._shown = self._returned
+        return self._inner.hold()
+
     def _zeroed(self) -> None:
         if any(self.desc(slot)[3] & DESC_F_USED for slot in range(self.layout.size)):
             self._tell("packed.zeroed", "the descriptor ring has used descriptors at the start")

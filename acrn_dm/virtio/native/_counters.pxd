@@ -28,8 +28,10 @@ cdef struct Counts:
     uint64_t bytes_in         # bytes written into those returned
     uint64_t interrupts
     uint64_t suppressed       # times that used buffers were shown and the driver wanted no interrupt
+    uint64_t delayed          # times that they were shown and the interrupt was held back for more of them
     uint64_t driver_errors    # the driver broke the ring
     uint64_t device_errors    # the device failed the queue
+    uint64_t throttled        # chains that had to wait for a limit of the device's options
     uint64_t late             # completions of an earlier driver's, dropped
     uint64_t batches[BATCH_BUCKETS]
     uint64_t latency[LATENCY_BUCKETS]
@@ -75,12 +77,21 @@ cdef class QueueCounters:
             self.counts.latency[min(qc_log2(max(<int64_t>0, took)), LATENCY_BUCKETS - 1)] += 1
         self.n_pending = 0
 
+    # What was returned is shown, and the interrupt for it held back.
+    cdef inline void held(self, int64_t now) noexcept nogil:
+        self.settle(now)
+        self.counts.delayed += 1
+
+    # An interrupt was held back up to now; *wanted*: it is sent.
+    cdef inline void let_go(self, bint wanted) noexcept nogil:
+        if wanted:
+            self.counts.interrupts += 1
+        else:
+            self.counts.suppressed += 1
+
     # What was returned is shown; *wanted*: the driver is interrupted for that.
     cdef inline void showed(self, bint wanted) noexcept nogil:
         if self.n_pending == 0:
             return
         self.settle(monotonic_ns())
-        if wanted:
-            self.counts.interrupts += 1
-        else:
-            self.counts.suppressed += 1
+        self.let_go(wanted)

@@ -54,6 +54,10 @@ cdef class QueueCounters:
         """What was returned is shown; *wanted*: the driver is interrupted for that."""
         self.showed(wanted)
 
+    def throttled(self):
+        """A chain waits for a limit of the device's options."""
+        self.counts.throttled += 1
+
     def failed(self, bint by_driver):
         """The queue is dead, by the driver's fault or the device's."""
         if by_driver:
@@ -73,8 +77,10 @@ cdef class QueueCounters:
             "bytes_in": self.counts.bytes_in,
             "interrupts": self.counts.interrupts,
             "suppressed": self.counts.suppressed,
+            "delayed": self.counts.delayed,
             "driver_errors": self.counts.driver_errors,
             "device_errors": self.counts.device_errors,
+            "throttled": self.counts.throttled,
             "late": self.counts.late,
             "batches": tuple([self.counts.batches[i] for i in range(BATCH_BUCKETS)]),
             "latency_ns": tuple([self.counts.latency[i] for i in range(LATENCY_BUCKETS)]),

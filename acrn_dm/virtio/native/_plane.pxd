@@ -7,6 +7,7 @@
 
 from acrn_dm._fastring cimport FrBatch, FrVirtqueue, NativeRing
 from acrn_dm.base.events._poll cimport EventPoll
+from acrn_dm.virtio.native._coalescer cimport Coalescer
 from acrn_dm.virtio.native._counters cimport QueueCounters
 from libc.stdint cimport uint16_t, uint32_t
 
@@ -21,6 +22,7 @@ cdef class Plane:
     cdef EventPoll poll
     cdef FrBatch batch        # its arrays are the ring's
     cdef readonly QueueCounters counters
+    cdef Coalescer coalescer
     cdef readonly uint32_t generation     # counts drivers: what is kept of an earlier one is late
     cdef int kick_fd
     cdef int call_fd          # an eventfd of ours; -1: Python interrupts
@@ -41,7 +43,8 @@ cdef class Plane:
     cdef void complete(self, uint16_t head, uint32_t written) noexcept nogil
     # The same for a chain that was kept when ``generation`` had this value; an earlier driver's is dropped and counted.
     cdef void complete_of(self, uint32_t generation, uint16_t head, uint32_t written) noexcept nogil
-    # Show what was returned, and interrupt the driver if it wants that.
+    # Show what was returned, and interrupt the driver if it wants that; later where interrupts wait for more
+    # (``coalescer``, which a plane tells of packets that took several chains).
     cdef void flush(self) noexcept nogil
     # There is room, or news: look at the ring again. On the loop's thread, or under its run lock.
     cdef void wake(self) noexcept nogil
@@ -51,3 +54,6 @@ cdef class Plane:
     cdef bint _serve(self) noexcept nogil
     cdef int _take(self, uint32_t room) noexcept nogil
     cdef bint _sleep(self) noexcept nogil
+    cdef void _hold(self) noexcept nogil
+    cdef void _settle(self) noexcept nogil
+    cdef void _interrupt(self) noexcept nogil

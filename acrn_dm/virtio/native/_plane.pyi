@@ -1,6 +1,7 @@
 from typing_extensions import disjoint_base
 
 from acrn_dm.base.events._poll import EventPoll
+from acrn_dm.virtio.native._coalescer import Coalescer
 from acrn_dm.virtio.native._counters import QueueCounters
 
 @disjoint_base
@@ -20,6 +21,7 @@ class Plane:
         kick_fd: int,
         call_fd: int = -1,
         timed: bool = False,
+        coalescer: Coalescer | None = None,
     ) -> None: ...
     def stop(self) -> None: ...
     def detach(self) -> None: ...

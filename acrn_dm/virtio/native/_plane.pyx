@@ -7,8 +7,8 @@ with the loop held, so both find the plane between two batches.
 """
 
 from acrn_dm._fastring cimport (
-    FR_E_NOT_IN_FLIGHT, FR_EMPTY, FR_OK, vq_disable_kicks, vq_enable_kicks, vq_pop_batch, vq_publish, vq_push, vq_raise,
-    vq_unpop,
+    FR_E_NOT_IN_FLIGHT, FR_EMPTY, FR_OK, vq_disable_kicks, vq_enable_kicks, vq_hold, vq_pop_batch, vq_publish, vq_push,
+    vq_raise, vq_release, vq_unpop,
 )
 from acrn_dm.virtio.native._counters cimport monotonic_ns
 from libc.stdint cimport int64_t, uint64_t
@@ -34,14 +34,17 @@ cdef class Plane:
         return isinstance(ring, NativeRing)
 
     def start(self, NativeRing ring not None, EventPoll poll not None, QueueCounters counters not None, *, int kick_fd,
-              int call_fd=-1, bint timed=False):
+              int call_fd=-1, bint timed=False, Coalescer coalescer=None):
         """Serve *ring* on the loop whose set is *poll*: when *kick_fd* is signalled, or with *timed* when ``look`` is
-        called. *call_fd* is an eventfd of ours that interrupts; without it ``asked`` says when to. Raises OSError.
+        called. *call_fd* is an eventfd of ours that interrupts; without it ``asked`` says when to. *coalescer*: whether
+        interrupts wait, which may change at any time (``Queue.coalesce``). Raises OSError.
         """
         if self.vq != NULL:
             raise RuntimeError("the plane serves a queue already")
         self.ring, self.poll, self.counters = ring, poll, counters
         self.kick_fd, self.call_fd, self.timed = kick_fd, call_fd, timed
+        self.coalescer = Coalescer() if coalescer is None else coalescer
+        self.coalescer.serve(poll, kick_fd)
         self.polling = self.call_wanted = False
         self.status = FR_OK
         self.generation += 1
@@ -62,6 +65,7 @@ cdef class Plane:
         """Take no more chains. With the loop held. Idempotent."""
         self.running = False
         if self.poll is not None:
+            self.coalescer.serve(None, -1)
             self.poll.remove_poller(<void *>self)
             self.poll.remove_native(self.kick_fd)
 
@@ -117,14 +121,45 @@ cdef class Plane:
             self.counters.counts.late += 1
 
     cdef void flush(self) noexcept nogil:
-        cdef uint64_t one = 1
         cdef bint wanted
         if self.vq == NULL or self.counters.n_pending == 0:
             return
+        if self.coalescer.active and self.running:
+            self._hold()
+            return
         wanted = vq_publish(self.vq)
         self.counters.showed(wanted)
-        if not wanted:
+        if wanted:
+            self._interrupt()
+
+    cdef void _hold(self) noexcept nogil:
+        """Show what was returned; its interrupt waits."""
+        cdef bint waits = self.coalescer.holding
+        cdef uint64_t returned = self.counters.counts.returned
+        cdef int64_t now
+        if not vq_hold(self.vq):
+            self.counters.showed(False)
+            self.coalescer.skip(returned)
             return
+        now = monotonic_ns()
+        self.counters.held(now)
+        if self.coalescer.add(returned, now):
+            self._settle()
+        elif not waits and self.coalescer.by_loop:
+            self.poll.ask(self.kick_fd)
+        elif not waits:
+            self.poll.at(self.kick_fd, self.coalescer.deadline)
+
+    cdef void _settle(self) noexcept nogil:
+        """The wait is over: interrupt the driver if it still wants that."""
+        cdef bint wanted = vq_release(self.vq)
+        self.coalescer.over(self.counters.counts.returned)
+        self.counters.let_go(wanted)
+        if wanted:
+            self._interrupt()
+
+    cdef void _interrupt(self) noexcept nogil:
+        cdef uint64_t one = 1
         if self.call_fd >= 0:
             c_write(self.call_fd, &one, sizeof(one))  # non-blocking: a full one is readable anyway
         else:
@@ -149,6 +184,8 @@ cdef class Plane:
         cdef bint did = False
         if not self.running:
             return False
+        if self.coalescer.holding and not self.coalescer.by_loop and monotonic_ns() >= self.coalescer.deadline:
+            self._settle()
         vq_disable_kicks(self.vq)
         for _round in range(PLANE_ROUNDS):
             room = self.room()

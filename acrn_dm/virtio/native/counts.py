@@ -19,9 +19,11 @@ class QueueCounts:
     bytes_out: int  # that the driver said in the chains taken
     bytes_in: int  # that the device wrote into those returned
     interrupts: int  # sent
-    suppressed: int  # times that used buffers were shown and the driver wanted no interrupt
+    suppressed: int  # times that used buffers were shown, or an interrupt was due, and the driver wanted none
+    delayed: int  # times that used buffers were shown and the interrupt waited for more of them, or for its time
     driver_errors: int  # times the driver broke the ring
     device_errors: int  # times the device failed the queue
+    throttled: int = 0  # chains that had to wait for a limit of the device's options (``iops``, ``bps``)
     late: int  # completions of an earlier driver's requests, dropped
     batches: tuple[int, ...]  # sizes of the batches taken
     latency_ns: tuple[int, ...]  # from taken to shown as used

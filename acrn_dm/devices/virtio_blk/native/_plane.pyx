@@ -4,6 +4,8 @@
 from acrn_dm._fastring cimport FrBatch
 from acrn_dm.base.events._poll cimport EventPoll
 from acrn_dm.devices.virtio_blk.native._service cimport BLK_NO_ROOM, BlkService
+from acrn_dm.devices.virtio_blk.native.throttle._gate cimport BlkGate
+from acrn_dm.devices.virtio_blk.native.throttle._throttle cimport BlkThrottle
 from acrn_dm.virtio.native._plane cimport Plane
 from libc.stdint cimport uint16_t, uint32_t
 
@@ -18,6 +20,10 @@ cdef enum:
     BATCH = 64                # chains at once
     TURNS = 4                 # looks at what has completed, in a row
     FAULTS = -2000            # below: BlkService's
+
+
+cdef inline uint32_t waiting(BlkService service) noexcept nogil:
+    return 0 if service.gate is None else service.gate.waiting
 
 
 cdef class BlkPlane(Plane):
@@ -51,8 +57,25 @@ cdef class BlkPlane(Plane):
             self.events.remove_poller(<void *>&self.link)
             self.events.remove_native(self.event_fd)
             self.event_fd = -1
+        if self.service.gate is not None and self.service.gate.timer_fd >= 0:
+            self.events.remove_native(self.service.gate.timer_fd)
         self.events.outstanding -= self.counted
         self.counted = 0
+
+    def restrain(self, BlkThrottle throttle not None):
+        """Have requests wait for the limits of *throttle*, which may be new or others than before. With the loop held.
+        Raises OSError.
+        """
+        cdef BlkGate gate = self.service.gate
+        if gate is None:
+            gate = BlkGate(throttle)
+            self.events.add_native(
+                gate.timer_fd, EPOLLIN | EPOLLET, <void (*)(void *, uint32_t) noexcept nogil>_completed,
+                <void *>&self.link, self,
+            )
+            self.service.restrain(gate)
+        with nogil:
+            _look(&self.link)
 
     def drain(self, double seconds):
         """Wait until nothing is in flight, and show the answers; false if that takes longer. With the loop held."""
@@ -73,21 +96,24 @@ cdef class BlkPlane(Plane):
     cdef int handle(self, FrBatch *batch) noexcept nogil:
         cdef uint32_t i
         cdef int status = 0
+        cdef uint32_t waited = waiting(self.service)
         self.service.begin(batch.n_chains)
         for i in range(batch.n_chains):
             status = self.service.accept(&batch.chains[i])
             if status < 0:
                 break
+        self.counters.counts.throttled += waiting(self.service) - waited
         self.service.settle()
         self.turn()
         return FAULTS + status if status < 0 else <int>batch.n_chains
 
     cdef bint turn(self) noexcept nogil:
         """Answer what has completed, and see to it that we hear of the rest; returns whether anything had."""
-        cdef bint did = False
+        cdef bint did
         cdef int _turn
         if self.service.engine is None:
             return False
+        did = self.service.unpark()
         for _turn in range(TURNS):
             if self.service.engine.in_flight == 0 or not self.service.collect():
                 break
@@ -102,8 +128,9 @@ cdef class BlkPlane(Plane):
 
     cdef void count(self) noexcept nogil:
         """Tell a loop that is stepped what is under way."""
-        self.events.outstanding += <int>self.service.in_flight - self.counted
-        self.counted = <int>self.service.in_flight
+        cdef int under_way = <int>(self.service.in_flight - waiting(self.service))
+        self.events.outstanding += under_way - self.counted
+        self.counted = under_way
 
 
 cdef void _answer(BlkPlane self, uint16_t head, uint32_t written) noexcept nogil:

@@ -5,6 +5,7 @@ from acrn_dm.devices.virtio_blk.image._standing cimport BlkStanding, Standing
 from acrn_dm.devices.virtio_blk.native._request cimport BlkLimits
 from acrn_dm.devices.virtio_blk.native._task cimport BlkTask, BlkTasks
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport BlkEngine
+from acrn_dm.devices.virtio_blk.native.throttle._gate cimport BlkGate
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # Return the chain named *head*, *written* bytes of which were filled in.
@@ -21,6 +22,7 @@ cdef class BlkService:
     cdef readonly uint32_t in_flight  # requests accepted, not answered and not handed to Python
     cdef readonly uint64_t at_once    # reads and writes that needed no engine
     cdef readonly bint cancelled
+    cdef readonly BlkGate gate        # where requests wait for limits; None: nowhere
     cdef MemoryMap memory             # which can't go while requests are in flight
     cdef Standing standing
     cdef BlkStanding *known           # of *standing*
@@ -52,6 +54,8 @@ cdef class BlkService:
     cdef void begin(self, uint32_t n) noexcept nogil
     # Take one; 0, or what is wrong. Its answer may be given at once.
     cdef int accept(self, const FrChain *chain) noexcept nogil
+    # Begin what has waited long enough; true if anything had.
+    cdef bint unpark(self) noexcept nogil
     # The batch has ended: what was accepted begins.
     cdef void settle(self) noexcept nogil
     # Answer what has completed; true if anything had. Then ``settle``.

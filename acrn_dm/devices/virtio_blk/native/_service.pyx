@@ -18,15 +18,17 @@ from acrn_dm.devices.virtio_blk.native._request cimport (
     limits_from, request_from,
 )
 from acrn_dm.devices.virtio_blk.native._task cimport (
-    BLK_IOV_MAX, BlkTask, task_clear, task_data, task_moved, task_parse, task_piece, task_set, tasks_put,
+    BLK_IOV_MAX, BlkTask, task_clear, task_data, task_moved, task_now, task_parse, task_piece, task_set, tasks_put,
     tasks_take,
 )
-from acrn_dm.devices.virtio_blk.native.engines._engine cimport BLK_IO_READ, BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo
+from acrn_dm.devices.virtio_blk.native.throttle._gate cimport BlkGate
+from acrn_dm.devices.virtio_blk.native.engines._engine cimport (
+    BLK_IO_READ, BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo, engine_wait,
+)
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.errno cimport EAGAIN, EINTR, EINVAL, errno
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport EAGAIN, EINTR, EINVAL
+from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libc.string cimport memcpy
-from posix.unistd cimport read as c_read
 
 from time import monotonic
 
@@ -36,17 +38,6 @@ cdef extern from "<sys/uio.h>" nogil:
     enum:
         RWF_DSYNC
         RWF_NOWAIT
-    int64_t preadv2(int fd, const void *iov, int n, int64_t offset, int flags)
-    int64_t pwritev2(int fd, const void *iov, int n, int64_t offset, int flags)
-
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    enum:
-        POLLIN
-    int poll(pollfd *fds, unsigned long n, int timeout)
 
 cdef enum:
     AT_ONCE = 128 << 10       # bytes; larger transfers would keep the loop busy copying
@@ -59,12 +50,6 @@ STUCK = []  # services whose requests the host has not given back: what those us
 
 cdef void push(void *context, uint16_t head, uint32_t written) noexcept nogil:
     vq_push(<FrVirtqueue *>context, head, written)
-
-
-cdef void clear(int eventfd) noexcept nogil:
-    """Read the count of our own eventfd, which never blocks."""
-    cdef uint64_t count
-    c_read(eventfd, &count, sizeof(count))
 
 
 cdef class BlkService:
@@ -105,6 +90,10 @@ cdef class BlkService:
         limits_from(&self.limits, limits)
         self.durable = durable
 
+    def restrain(self, BlkGate gate):
+        """Have requests wait at *gate* before they begin. Not while they run."""
+        self.gate = gate
+
     def promise(self, bint durable):
         """Whether a write that completes is on the medium, from now on. Any thread."""
         self.durable = durable
@@ -129,9 +118,22 @@ cdef class BlkService:
             self.reply(task, status, 0)
         elif self.engine is None:
             self.reply(task, BLK_S_IOERR, 0)
-        else:
+        elif self.gate is None or not self.gate.parks(task):
             self.start_task(task)
         return 0
+
+    cdef bint unpark(self) noexcept nogil:
+        cdef BlkTask *task
+        cdef bint some = False
+        while self.gate is not None:
+            task = self.gate.next()
+            if task == NULL:
+                break
+            some = True
+            self.start_task(task)
+        if some:
+            self.settle()
+        return some
 
     cdef void start_task(self, BlkTask *task) noexcept nogil:
         cdef int op = task.request.op
@@ -201,14 +203,9 @@ cdef class BlkService:
 
     cdef void now(self, BlkTask *task, int flags) noexcept nogil:
         """On this thread, as what is in memory needs no waiting."""
-        cdef int64_t result
-        task_piece(task)
-        if task.io.kind == BLK_IO_READ:
-            result = preadv2(self.fd, task.io.iov, <int>task.io.n_iov, <int64_t>task.io.offset, flags)
-        else:
-            result = pwritev2(self.fd, task.io.iov, <int>task.io.n_iov, <int64_t>task.io.offset, flags)
+        cdef int64_t result = task_now(task, self.fd, flags)
         if result < 0 and flags & RWF_NOWAIT:
-            if errno != EAGAIN:
+            if result != -EAGAIN:
                 self.reads_cached = False  # there are no such reads; a real error shows in the engine
             self.misses = min(2 * self.misses + 1, <uint32_t>MAX_SKIP)
             self.skip = self.misses
@@ -219,7 +216,7 @@ cdef class BlkService:
             return
         self.misses = 0
         self.at_once += 1
-        self.went(task, result if result >= 0 else -errno)
+        self.went(task, result)
 
     cdef void went(self, BlkTask *task, int64_t result) noexcept nogil:
         """A piece has come back."""
@@ -380,20 +377,20 @@ cdef class BlkService:
         return len(chains)
 
     def drain(self, double seconds):
-        """Wait until everything accepted is answered or handed over; false if that takes longer. Nobody else may use
-        the object meanwhile.
+        """Wait until everything accepted is answered or handed over, limits or not; false if that takes longer. Nobody
+        else may use the object meanwhile.
         """
         cdef double deadline = monotonic() + seconds
         cdef double left = seconds
-        cdef pollfd waits
+        if self.gate is not None:
+            self.gate.lift()
+            self.unpark()
         while self.in_flight and left > 0:
-            waits.fd, waits.events, waits.revents = self.engine.event_fd, POLLIN, 0
             with nogil:
                 while self.collect():
                     self.settle()
-                if self.in_flight and not self.engine.arm():
-                    poll(&waits, 1, <int>(1000 * left) + 1)
-                clear(self.engine.event_fd)
+                if self.in_flight:
+                    engine_wait(self.engine, left)
             left = deadline - monotonic()
         return self.in_flight == 0
 
@@ -412,6 +409,8 @@ cdef class BlkService:
         if self.cancelled:
             return
         self.cancelled = True
+        if self.gate is not None:
+            self.gate.drop()
         if self.engine is not None:
             with nogil:
                 self.engine.cancel()
@@ -440,6 +439,8 @@ cdef class BlkService:
                 STUCK.append(self)
                 return
             self.engine.close()
+        if self.gate is not None:
+            self.gate.close()
         for i in range(self.n_tasks):
             task_clear(&self.tasks[i])
         self.engine = None

@@ -3,7 +3,7 @@
 from acrn_dm._fastring cimport FrChain, FrSegment
 from acrn_dm.devices.virtio_blk.native._request cimport BlkExtent, BlkLimits, BlkRequest
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport BlkIo
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
     BLK_FEW = 12              # segments of a request that needs no allocation of its own
@@ -54,6 +54,8 @@ cdef int task_parse(BlkTask *task, const BlkLimits *limits) noexcept nogil
 cdef void task_data(BlkTask *task, uint64_t start) noexcept nogil
 # Make *io* the next piece.
 cdef void task_piece(BlkTask *task) noexcept nogil
+# Make it, and move it on this thread; returns the bytes moved or a negative errno.
+cdef int64_t task_now(BlkTask *task, int fd, int flags) noexcept nogil
 # *moved* bytes of the piece were moved.
 cdef void task_moved(BlkTask *task, uint32_t moved) noexcept nogil
 # Free what the request has allocated.

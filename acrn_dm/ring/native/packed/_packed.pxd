@@ -43,6 +43,10 @@ cdef inline int fp_push(FrPacked *packed, uint16_t head, uint32_t written) noexc
 
 # Show the driver everything pushed; true when it wants an interrupt for that.
 cdef bint fp_publish(FrPacked *packed) noexcept nogil
+# The same, with the interrupt held back until fp_release: true while the driver has one to get.
+cdef bint fp_hold(FrPacked *packed) noexcept nogil
+# Hold nothing back any more; true when the driver, asked anew, still wants what was held back.
+cdef bint fp_release(FrPacked *packed) noexcept nogil
 cdef void fp_disable_kicks(FrPacked *packed) noexcept nogil
 # FR_OK when more chains came since the last look (no kick tells of them: look again), FR_EMPTY when none did.
 cdef int fp_enable_kicks(FrPacked *packed) noexcept nogil

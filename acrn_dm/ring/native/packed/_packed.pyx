@@ -112,6 +112,25 @@ cdef bint fp_publish(FrPacked *packed) noexcept nogil:
     return wants_interrupt(packed, n)
 
 
+cdef bint fp_hold(FrPacked *packed) noexcept nogil:
+    if fp_publish(packed):
+        packed.ring.held = True
+        packed.ring.wish = fr_load_u32(packed.ring.avail)
+    return packed.ring.held
+
+
+cdef bint fp_release(FrPacked *packed) noexcept nogil:
+    cdef uint32_t event = fr_load_u32(packed.ring.avail)
+    cdef uint16_t flags = (event >> 16) & FR_EVENT_FLAGS
+    cdef bint held = packed.ring.held
+    packed.ring.held = False
+    if not held:
+        return False
+    if flags != FR_EVENT_DESC or not packed.ring.event_idx:
+        return flags != FR_EVENT_DISABLE
+    return event == packed.ring.wish  # else it was awake since, as in fr_release
+
+
 cdef void fp_disable_kicks(FrPacked *packed) noexcept nogil:
     # Other than a split ring's avail_event a position that the driver has passed comes round after one lap already, so
     # with EVENT_IDX, too, it is told by the flags (2.8.10).

@@ -29,6 +29,10 @@ cdef inline int fr_push(FrRing *ring, uint16_t head, uint32_t written) noexcept 
 
 # Show the driver everything pushed; true when it wants an interrupt for that.
 cdef bint fr_publish(FrRing *ring) noexcept nogil
+# The same, with the interrupt held back until fr_release: true while the driver has one to get.
+cdef bint fr_hold(FrRing *ring) noexcept nogil
+# Hold nothing back any more; true when the driver, asked anew, still wants what was held back.
+cdef bint fr_release(FrRing *ring) noexcept nogil
 cdef void fr_disable_kicks(FrRing *ring) noexcept nogil
 # FR_OK when more chains came meanwhile (no kick tells of them: look again), FR_EMPTY when none did.
 cdef int fr_enable_kicks(FrRing *ring) noexcept nogil

@@ -127,6 +127,25 @@ cdef bint fr_publish(FrRing *ring) noexcept nogil:
     return <uint16_t>(new - event - 1) < <uint16_t>(new - old)
 
 
+cdef bint fr_hold(FrRing *ring) noexcept nogil:
+    if fr_publish(ring):
+        ring.held = True
+        ring.wish = fr_load_u16(used_event(ring.avail, ring.size)) if ring.event_idx else 0
+    return ring.held
+
+
+cdef bint fr_release(FrRing *ring) noexcept nogil:
+    cdef bint held = ring.held
+    ring.held = False
+    if not held:
+        return False
+    if not ring.event_idx:
+        return not fr_load_u16(avail_flags(ring.avail)) & FR_AVAIL_F_NO_INTERRUPT
+    # A driver that has changed its wish since was awake, and has looked at idx behind that: what it asked for then is
+    # nothing that was shown by then, else fr_hold has found the new wish. So nothing is lost; no fence is missing.
+    return fr_load_u16(used_event(ring.avail, ring.size)) == ring.wish
+
+
 cdef void fr_disable_kicks(FrRing *ring) noexcept nogil:
     # With EVENT_IDX flags stays 0 (2.7.10.1) and the avail_event that the driver has passed keeps it quiet for us.
     if not ring.event_idx:

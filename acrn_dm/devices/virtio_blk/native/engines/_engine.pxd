@@ -32,3 +32,6 @@ cdef class BlkEngine:
     cdef bint arm(self) noexcept nogil
     # Give up what can be given up; what has not begun completes as ECANCELED. Does not wait.
     cdef void cancel(self) noexcept nogil
+
+# Wait up to *seconds* for the next completion.
+cdef void engine_wait(BlkEngine engine, double seconds) noexcept nogil

@@ -1,0 +1,13 @@
+from collections.abc import Sequence
+from typing import Final
+
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class BlkThrottle:
+    active: Final[bool]
+    generation: Final[int]
+    def __new__(cls) -> BlkThrottle: ...
+    def set(self, rates: Sequence[tuple[float, float, float]], operation: float) -> None: ...
+    def reserve(self, write: bool, n_bytes: int, now: int) -> int: ...
+    def give_back(self, write: bool, n_bytes: int) -> None: ...
