@@ -34,6 +34,7 @@ METADATA = {"dist_info", "egg_info", "sdist"}  # those that have no use for C
 MODULES = (
     "acrn_dm._fastring",
     "acrn_dm.base._ioctl",
+    "acrn_dm.base._libc",
     "acrn_dm.base.events._aio",
     "acrn_dm.base.events._poll",
     "acrn_dm.backends.kernel._vhost",
