@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.backends.user import backend as user
 from acrn_dm.backends.user import relay as user_relay
 from acrn_dm.backends.wire.message import ProtocolFeature, Request
@@ -40,7 +41,7 @@ def peer(tmp_path: Path) -> Iterator[Peer]:
 
 @pytest.fixture
 def machine(peer: Peer, request: pytest.FixtureRequest) -> Iterator[SimMachine]:
-    with SimMachine(plugins=[virtio_blk, user], native=getattr(request, "param", True)) as machine:
+    with SimMachine(plugins=[virtio_blk, vhost_user], native=getattr(request, "param", True)) as machine:
         yield machine
 
 
@@ -230,7 +231,7 @@ def test_nonsense_of_an_earlier_backend_does_not_fail_the_next_driver(
 
 @pytest.mark.parametrize("bad", [0, 1], ids=["the first", "the last"])
 def test_reset_that_meets_nonsense_in_one_queue_lets_go_of_all(peer: Peer, bad: int, wanted: int) -> None:
-    with SimMachine(plugins=[virtio_blk, user], vcpus=2) as machine:
+    with SimMachine(plugins=[virtio_blk, vhost_user], vcpus=2) as machine:
         machine.add("virtio-blk", f"mq=2,vhost-user={peer.path}", slot=3)
         driver = machine.driver(3)
         restart(driver, wanted)

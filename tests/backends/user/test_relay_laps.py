@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from acrn_dm._fastring import Chain, MemoryMap, PackedRing
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.backends.user import backend as user
 from acrn_dm.backends.wire.message import ProtocolFeature, Request
 from acrn_dm.devices import virtio_blk
@@ -74,7 +75,7 @@ def test_each_request_is_answered_once_by_its_own_data_whoever_is_there(
     monkeypatch.setattr(user, "TIME_LIMIT_S", 0.2)  # what the last back-end has is left behind
     rng = random.Random(seed)
     peer = Peer(tmp_path / "s", protocol=ALL & ~ProtocolFeature.INFLIGHT_SHMFD, features=BLK_FEATURES | PACKED)
-    with peer, SimMachine(plugins=[virtio_blk, user], native=native) as machine:
+    with peer, SimMachine(plugins=[virtio_blk, vhost_user], native=native) as machine:
         machine.add("virtio-blk", f"vhost-user={peer.path}", slot=3)
         driver = machine.driver(3)
         driver.negotiate(VERSION_1 | PACKED | INDIRECT_DESC)
