@@ -18,6 +18,7 @@ from acrn_dm.machine.resolve import ResolvedDevice
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.pci.quiesce import quiesce
+from acrn_dm.virtio.choice import unchosen
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import LinkSwitch, MediumSlot, RateLimited
 from acrn_dm.virtio.pci.transport import VirtioPci
@@ -27,7 +28,7 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
     """Make one device and, for a virtio device, the PCI transport in front of it. Raises ConfigError."""
     device = resolved.create()
     if isinstance(device, VirtioDevice):
-        return VirtioPci(device, resolved.context, plugins.backend_types())
+        return VirtioPci(device, resolved.context, plugins.backend_types(resolved.context.backend))
     if isinstance(device, PciFunction):
         if resolved.context.backend is not None:
             raise ConfigError(
@@ -112,6 +113,10 @@ class Devices:
             raise ConfigError(f"there is no network card at {bdf}")
         with function.lock:
             function.device.set_link(up)
+
+    def unchosen_backends(self, plugins: PluginManager) -> list[str]:
+        """What to say of backends that plugins brought and no device here uses. Raises PluginError."""
+        return unchosen(plugins, [(f.context, f.backend_type) for f in self.functions if isinstance(f, VirtioPci)])
 
     def window_changed(self) -> None:
         """The terminal has another size: tell the consoles on it."""
