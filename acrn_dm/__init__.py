@@ -64,6 +64,7 @@ from acrn_dm.virtio.optional import LegacyConfig as LegacyConfig
 from acrn_dm.virtio.optional import LinkSwitch as LinkSwitch
 from acrn_dm.virtio.optional import LocalQueues as LocalQueues
 from acrn_dm.virtio.optional import LoopChoice as LoopChoice
+from acrn_dm.virtio.optional import Threads as Threads
 from acrn_dm.virtio.optional import MediumSlot as MediumSlot
 from acrn_dm.virtio.optional import NativePlane as NativePlane
 from acrn_dm.virtio.optional import NegotiationWatcher as NegotiationWatcher

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from acrn_dm.contract.types import DeviceContext
+from acrn_dm.contract.types import DeviceContext, DeviceType
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
@@ -106,9 +106,15 @@ class Card:
 
 @contextmanager
 def card(
-    *, features: int | None = None, vnet_header: bool = True, legacy: bool = False, text: str = "tap=t0", **machine: Any
+    *,
+    features: int | None = None,
+    vnet_header: bool = True,
+    legacy: bool = False,
+    text: str = "tap=t0",
+    threads: int = 0,
+    **machine: Any,
 ) -> Iterator[Card]:
-    """A started card in slot 3."""
+    """A started card in slot 3, with so many loops of its own."""
     taps: list[FakeTap] = []
     peers: list[socket.socket] = []
 
@@ -124,7 +130,16 @@ def card(
         return NetDevice(NetConfig.from_string(text), context, open_tap)
 
     with ExitStack() as stack, SimMachine(**machine) as m:
-        function = m.add(create, slot=3)
+        if threads:
+            kind = DeviceType(
+                name="net",
+                summary="",
+                config=NetConfig,
+                create=lambda config, context: NetDevice(config, context, open_tap),
+            )
+            function = m.add(kind, f"{text},iothread={threads}", slot=3)
+        else:
+            function = m.add(create, slot=3)
         driver = m.driver_legacy(3) if legacy else m.driver(3)
         driver.start(features)
         yield Card(m, function.device, driver, peers, taps)  # type: ignore[attr-defined]
