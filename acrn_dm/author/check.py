@@ -4,17 +4,20 @@ import enum
 import importlib
 import inspect
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError, PluginError
+from acrn_dm.base.files.installed import entry_points
 from acrn_dm.contract import options
 from acrn_dm.contract.hookspecs import PROJECT
 from acrn_dm.contract.option_types import option_value
 from acrn_dm.contract.options import did_you_mean
 from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
+from acrn_dm.contract.plugins.deferred import GROUP
+from acrn_dm.contract.plugins.entry import provenance_of
 from acrn_dm.contract.plugins.host import hook_names
 from acrn_dm.contract.types import DeviceType, HypervisorType, Provenance
 from acrn_dm.testing import SimMachine
@@ -96,11 +99,23 @@ def _looked_at(
                 clash = len(claimed) > 1
                 text = offers.contest(name) if clash else f"offers the {offers.what}"
                 yield Finding(Level.WRONG if clash else Level.GOOD, name, text)
+    yield from _told(origin, {name for name, c in plugins.devices.claims.items() if any(o.owner is origin for o in c)})
     for hypervisor in (o.record for o in plugins.hypervisors.accepted if o.owner is origin):
         yield _probed(hypervisor)
     for kind in (o.record for o in plugins.devices.accepted if o.owner is origin):
         yield from _options(kind)
         yield from _tried(kind, plugin, texts.get(kind.name))
+
+
+def _told(origin: Provenance, offered: Collection[str]) -> Iterator[Finding]:
+    """Whether the devices that the distribution's entry points tell of are those *offered*."""
+    entries = [(entry.name, provenance_of(entry).distribution) for entry in entry_points(GROUP)]
+    told = {name for name, distribution in entries if distribution == origin.distribution}
+    for name in sorted(told - set(offered)):
+        yield Finding(Level.WRONG, name, f"is told of in the entry points of group {GROUP}, and not offered")
+    for name in sorted(set(offered) - told if told else ()):
+        text = f"is missing in the entry points of group {GROUP}: whoever asks for it waits for all plugins"
+        yield Finding(Level.WRONG, name, text)
 
 
 def _hooked(plugin: object, name: str) -> bool:

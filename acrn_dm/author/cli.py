@@ -120,7 +120,7 @@ def _refuse_taken(name: str, kind: str) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from acrn_dm.cli import inventory  # noqa: PLC0415  # --help does without
+    from acrn_dm.cli.shown import inventory  # noqa: PLC0415  # --help does without
     from acrn_dm.contract.plugins import make_plugin_manager  # noqa: PLC0415
 
     plugins = make_plugin_manager()

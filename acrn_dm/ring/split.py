@@ -1,14 +1,17 @@
-"""The split virtqueue of virtio 1.4 (2.7) as a ring format."""
+"""The split virtqueue of virtio 1.4 (2.7) as a ring format. Rules and driver side are imported for those who ask."""
+
+from typing import TYPE_CHECKING
 
 from acrn_dm._fastring import MemoryMap, SplitRing
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring import layout as split_layout
-from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Ring, Tell
-from acrn_dm.ring.split_rules import SplitRules
+
+if TYPE_CHECKING:
+    from acrn_dm.ring.driver import DriverRing
 
 MAX_INDEX = 0xFFFF  # 2.7: indices run on modulo 2^16
 
@@ -56,14 +59,18 @@ class SplitFormat:
         fresh: bool,
     ) -> Ring:
         """Rules before the ring."""
+        from acrn_dm.ring.split_rules import SplitRules  # noqa: PLC0415
+
         return SplitRules(ring, memory, layout, features, begin=position.base, tell=tell, fresh=fresh)
 
     def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
         """One after the other, the used ring at a multiple of *align*."""
         return RingLayout.at(gpa, size, align)
 
-    def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> DriverRing:
+    def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> "DriverRing":
         """The driver side; both indices begin at *start*, modulo 2^16."""
+        from acrn_dm.ring.driver import DriverRing  # noqa: PLC0415
+
         return DriverRing(
             memory,
             layout,

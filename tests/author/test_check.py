@@ -83,6 +83,15 @@ def test_device_that_breaks_the_specification_fails_by_row(place: Path) -> None:
     assert any("odd conformance: dm.exception " in line for line in wrong("bad"))
 
 
+def test_devices_that_its_entry_points_tell_of_wrongly_are_named(place: Path) -> None:
+    install(place, "odd", OFFER.format("device('odd', aliases=('strange',))"), devices=["odd", "even"])
+    group = "group acrn_dm.devices"
+    assert wrong("odd") == [
+        f"wrong even: is told of in the entry points of {group}, and not offered",
+        f"wrong strange: is missing in the entry points of {group}: whoever asks for it waits for all plugins",
+    ]
+
+
 def test_plugin_goes_by_its_name_its_distribution_s_or_its_module_s(place: Path) -> None:
     install(place, "odd", OFFER.format("device()"))
     for name in ("odd", "acrn-dm-odd", "acrn_dm_odd"):

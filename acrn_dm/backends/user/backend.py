@@ -12,7 +12,7 @@ Threads: everything happens under one lock (``ConversationLock``), on control th
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import attrs
@@ -35,9 +35,7 @@ from acrn_dm.backends.wire.channel import problem
 from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, ProtocolFeature
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.events.ioloop import Timer
-from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.resources import Resources
-from acrn_dm.contract.types import BackendType
 from acrn_dm.pci.eventfds import make_eventfd
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
@@ -441,9 +439,3 @@ class VhostUser(Proxy):
 
     def _described(self, error: HostError) -> HostError:
         return HostError(f"{self._where}: {error}")
-
-
-@hookimpl
-def acrn_dm_backend_types() -> Iterable[BackendType]:
-    """Every kind of device that has a socket to offer."""
-    return [BackendType(name="vhost-user", summary="in another process, by a socket", kinds={"*"}, create=VhostUser)]

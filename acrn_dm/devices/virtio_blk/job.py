@@ -1,6 +1,5 @@
 """A request on its way through worker threads, and what stands around it."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Generator
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.digest import md5
 from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
 from acrn_dm.devices.virtio_blk.request import HEADER, LIFETIME_BYTES, Op, Request, Status
 
@@ -42,7 +42,7 @@ class Job:
 
 def serial_number(text: str) -> bytes:
     """20 ASCII bytes derived from the option text, as the original does, so that guests find their disks by it."""
-    d = hashlib.md5(os.fsencode(text)[:MAX_ID_TEXT], usedforsecurity=False).digest()
+    d = md5(os.fsencode(text)[:MAX_ID_TEXT])
     return "ACRN--{:02X}{:02X}-{:02X}{:02X}-{:02X}{:02X}".format(*d[:6]).encode()
 
 

@@ -2,13 +2,13 @@
 options, then what ``GRAMMAR`` lists.
 """
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
 
+from acrn_dm.base.digest import md5
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.option_types import FALSE_WORDS, TRUE_WORDS
@@ -146,4 +146,4 @@ class NetConfig:
         if self.mac is not None:
             return self.mac
         text = f"{bdf.slot}-{bdf.func}" if self.mac_seed is None else f"{bdf.slot}-{bdf.func}-{self.mac_seed}"
-        return OUI + hashlib.md5(text.encode(), usedforsecurity=False).digest()[:3]
+        return OUI + md5(text.encode())[:3]

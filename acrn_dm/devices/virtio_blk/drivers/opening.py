@@ -53,11 +53,12 @@ def claims(config: BlkConfig, chosen: ChosenDriver | None) -> Sequence[Claim]:
 def open_image(config: BlkConfig, chosen: ChosenDriver | None) -> Image | None:
     """Open what there is. Raises ConfigError, HostError, PluginError."""
     if chosen is not None:
-        return _open_driver(chosen, config.sectorsize)
+        return open_driver(chosen, config.sectorsize)
     return medium.open_image(config) if config.path is not None else None
 
 
-def _open_driver(chosen: ChosenDriver, sectors: SectorSize | None) -> Image:
+def open_driver(chosen: ChosenDriver, sectors: SectorSize | None) -> Image:
+    """Open a driver; *sectors* are what the user wants the guest to see. Raises ConfigError, HostError, PluginError."""
     from acrn_dm.devices.virtio_blk.drivers.faults import Blame  # noqa: PLC0415  # for disks that have one
     from acrn_dm.devices.virtio_blk.drivers.image import DriverImage  # noqa: PLC0415
 

@@ -5,7 +5,6 @@ guest writes into the first sectors means nothing to us. All failures are OSErro
 one that ends at the end of the file is EIO. ``trust`` says when the image as a whole can't be relied on any more.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -13,6 +12,7 @@ import struct
 
 import attrs
 
+from acrn_dm.base._libc import fallocate
 from acrn_dm.devices.virtio_blk.config import SectorSize
 from acrn_dm.devices.virtio_blk.engine.pieces import IOV_MAX, Views, scatter, total, transfer_all
 from acrn_dm.devices.virtio_blk.image.node import BlockNode, erase
@@ -22,15 +22,6 @@ ZEROES = memoryview(bytes(1 << 20))
 BLKDISCARD = 0x1277  # linux/fs.h
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 NOT_PROVIDED = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS)
-
-_libc = ctypes.CDLL(None, use_errno=True)  # calls release the GIL
-
-
-def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
-    """fallocate(2), which ``os`` lacks. Raises OSError."""
-    if _libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
-        err = ctypes.get_errno()
-        raise OSError(err, os.strerror(err))
 
 
 @attrs.define(eq=False)

@@ -1,4 +1,4 @@
-"""acrn_dm.cli.help: texts made from the tables."""
+"""acrn_dm.cli.shown.help: texts made from the tables."""
 
 import pytest
 

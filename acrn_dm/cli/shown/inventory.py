@@ -16,8 +16,6 @@ from acrn_dm.contract.types import BackendType, DeviceType, HypervisorType, Prov
 from acrn_dm.machine.hypervisor import unusable
 from acrn_dm.machine.resolve import ORIGINAL_DEVICES
 
-LIST = ("list",)  # the word behind --plugins that asks for it
-
 
 @attrs.frozen(kw_only=True)
 class PluginReport:

@@ -5,9 +5,9 @@ import textwrap
 from collections.abc import Sequence
 
 from acrn_dm.base.errors import ConfigError
-from acrn_dm.cli import inventory
 from acrn_dm.cli.arguments import Setting
 from acrn_dm.cli.grammar import Group, Table
+from acrn_dm.cli.shown import inventory
 from acrn_dm.contract import options
 from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.contract.types import BackendType, DeviceType
