@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -105,6 +105,13 @@ class Card:
                 return frames
 
 
+def _add(machine: SimMachine, create: Callable[[NetConfig, DeviceContext], NetDevice], text: str, threads: int) -> Any:
+    if threads:
+        kind = DeviceType(name="net", summary="", config=NetConfig, create=create)
+        return machine.add(kind, f"{text},iothread={threads}", slot=3)
+    return machine.add(lambda context: create(NetConfig.from_string(text), context), slot=3)
+
+
 @contextmanager
 def card(
     *,
@@ -132,22 +139,13 @@ def card(
         peers.append(stack.enter_context(peer))
         return taps[-1]
 
-    def create(context: DeviceContext) -> NetDevice:
-        return NetDevice(NetConfig.from_string(text), context, open_tap)
+    def create(config: NetConfig, context: DeviceContext) -> NetDevice:
+        return NetDevice(config, context, open_tap)
 
     with ExitStack() as stack, SimMachine(**machine) as m:
-        if threads:
-            kind = DeviceType(
-                name="net",
-                summary="",
-                config=NetConfig,
-                create=lambda config, context: NetDevice(config, context, open_tap),
-            )
-            function = m.add(kind, f"{text},iothread={threads}", slot=3)
-        else:
-            function = m.add(create, slot=3)
+        function = _add(m, create, text, threads)
         driver = m.driver_legacy(3) if legacy else m.driver(3)
         if packed and not legacy:
             features = (driver.registers.offered() if features is None else features) | PACKED
         driver.start(features)
-        yield Card(m, function.device, driver, peers, taps)  # type: ignore[attr-defined]
+        yield Card(m, function.device, driver, peers, taps)
