@@ -129,7 +129,8 @@ def _backends(plugins: PluginManager) -> list[str]:
     rows = sorted((t.name, f"{t.summary}; for {_kinds(t)} [{owner}]") for t, owner in offered)
     strict = "'strict=on' there checks the device's driver against the specification, and logs what it breaks"
     switches = f"'NAME=on|off' there switches a feature of its queues: {', '.join(sorted(SWITCHES))}"
-    threads = "'iothread[=1[@CPUS]]' there gives it a thread of its own; 'poll_us=N' has that look before it sleeps"
+    threads = "'iothread[=N[@CPUS]]' there gives it a thread of its own, disks and cards N; "
+    threads += "'poll_us=N' has that look before it sleeps"
     lines = ["", strict, switches, threads]
     return ["", heading, *(_entry(name, text) for name, text in rows), *lines] if rows else []
 
