@@ -86,5 +86,4 @@ cdef class EventPoll:
     cdef void _ripen(self, int64_t now) noexcept nogil
     cdef bint _switch(self, bint polling) noexcept nogil
     cdef bint _look(self, int64_t deadline) noexcept nogil
-    cdef bint _ask_pollers(self) noexcept nogil
     cdef void _adapt(self, int64_t began) noexcept nogil

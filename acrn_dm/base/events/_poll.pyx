@@ -320,32 +320,25 @@ cdef class EventPoll:
         cdef int64_t end = now + self._poll_ns
         cdef bint found = False
         cdef bint some
+        cdef int i
         self.looks += 1
         run_lock_take(&self._lock)
         self._switch(True)
         while True:
-            some = self._ask_pollers()
+            some = False
+            for i in range(self._n_pollers):
+                some |= self._pollers[i].poll(self._pollers[i].context)
             now = now_ns()
             if some:
                 found = True
                 self.found += 1
                 end = now + self._poll_ns
-            if now >= end or (found and now >= turn_ends) or (deadline != FOREVER and now >= deadline):
-                break
-            if self._more or self._asking:
+            if now >= end or (found and now >= turn_ends) or 0 <= deadline <= now or self._more or self._asking:
                 break
             run_lock_yield(&self._lock)
         if self._switch(False):
             found = True
         run_lock_leave(&self._lock)
-        return found
-
-    cdef bint _ask_pollers(self) noexcept nogil:
-        cdef bint found = False
-        cdef int i
-        for i in range(self._n_pollers):
-            if self._pollers[i].poll(self._pollers[i].context):
-                found = True
         return found
 
     cdef void _adapt(self, int64_t began) noexcept nogil:

@@ -17,7 +17,7 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLLIN
 
 cdef enum:
-    BATCH = 64                # chains at once
+    BATCH = 16                # chains at once: while they are executed the driver makes others of the last ones
     TURNS = 4                 # looks at what has completed, in a row
     FAULTS = -2000            # below: BlkService's
 

@@ -21,7 +21,12 @@
 static inline void blk_prep_rw(struct io_uring_sqe *sqe, int write, const struct iovec *iov, unsigned n,
                                unsigned long long offset, int flags)
 {
-    if (write)
+    if (n == 1 && write) { /* one vector need not be copied */
+        io_uring_prep_write(sqe, 0, iov->iov_base, iov->iov_len, offset);
+        sqe->rw_flags = flags;
+    } else if (n == 1)
+        io_uring_prep_read(sqe, 0, iov->iov_base, iov->iov_len, offset);
+    else if (write)
         io_uring_prep_writev2(sqe, 0, iov, n, offset, flags);
     else
         io_uring_prep_readv2(sqe, 0, iov, n, offset, flags);
