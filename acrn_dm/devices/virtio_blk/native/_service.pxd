@@ -62,7 +62,7 @@ cdef class BlkService(BlkAnswers):
     cdef void start_task(self, BlkTask *task) noexcept nogil
     cdef void start_read(self, BlkTask *task) noexcept nogil
     cdef void start_write(self, BlkTask *task) noexcept nogil
-    cdef bint needs_bounce(self, const BlkTask *task) noexcept nogil
+    cdef bint is_pythons(self, const BlkTask *task) noexcept nogil
     cdef void send(self, BlkTask *task) noexcept nogil
     cdef void went(self, BlkTask *task, int64_t result) noexcept nogil
     cdef void done(self, BlkTask *task) noexcept nogil

@@ -171,21 +171,21 @@ cdef class BlkService(BlkAnswers):
         else:
             self.hand(task, 0)
 
-    cdef bint needs_bounce(self, const BlkTask *task) noexcept nogil:
-        """Whether the request needs the bounce buffers of the Python path."""
+    cdef bint is_pythons(self, const BlkTask *task) noexcept nogil:
+        """Whether the request needs what the Python path has: a legacy driver's buffer, a descriptor without O_DIRECT."""
         return self.legacy or (self.alignment != 0 and (
             task.offset % self.alignment != 0 or task.left % self.alignment != 0
         ))
 
     cdef void start_read(self, BlkTask *task) noexcept nogil:
         task.io.kind, task.io.durable = BLK_IO_READ, False
-        if self.needs_bounce(task):
+        if self.is_pythons(task):
             self.hand(task, 0)
         else:
             self.send(task)
 
     cdef void start_write(self, BlkTask *task) noexcept nogil:
-        if not self.may_write() or self.needs_bounce(task):
+        if not self.may_write() or self.is_pythons(task):
             self.hand(task, 0)
             return
         task.io.kind, task.io.durable = BLK_IO_WRITE, self.durable
@@ -204,7 +204,7 @@ cdef class BlkService(BlkAnswers):
             task_moved(task, <uint32_t>result)
             if task.left == 0:
                 self.done(task)
-            elif self.needs_bounce(task):
+            elif self.is_pythons(task):
                 self.hand(task, 0)
             else:
                 self.send(task)
@@ -213,8 +213,10 @@ cdef class BlkService(BlkAnswers):
         if (result == -EINTR or result == -EAGAIN) and task.attempts < ATTEMPTS:
             task.attempts += 1
             self.send(task)
+        elif result == -EINVAL and self.alignment != 0 and task.bounce.hva == NULL and self.bounce(task):
+            self.send(task)  # O_DIRECT does not like the guest's buffers
         elif result == 0 or (result == -EINVAL and self.alignment != 0):
-            self.failed(task, 0)  # the file has ended, or O_DIRECT does not like the guest's buffers
+            self.failed(task, 0)  # the file has ended, or there are no buffers left
         else:
             self.failed(task, <int>-result)
 

@@ -19,6 +19,8 @@ cdef class BlkAnswers:
     cdef BlkTask *tasks
     cdef uint32_t n_tasks
     cdef BlkTasks unused
+    cdef uint32_t bouncing            # tasks with a buffer in between
+    cdef public uint32_t max_bouncing  # what needs more goes to the Python path, whose threads wait for one another
     cdef BlkTasks handed              # for the Python path
 
     # A task for *chain*; NULL if there are more than the queue is long, or no memory.
@@ -31,5 +33,7 @@ cdef class BlkAnswers:
     cdef void reply(self, BlkTask *task, int status, uint32_t filled) noexcept nogil
     # Let the Python path have it: to execute it, or to say what follows from *err*.
     cdef void hand(self, BlkTask *task, int err) noexcept nogil
+    # Let the data of *task* go through a buffer; false where there are enough of those, or is no memory.
+    cdef bint bounce(self, BlkTask *task) noexcept nogil
     cdef void forget(self, BlkTask *task) noexcept nogil
     cdef void free_tasks(self)

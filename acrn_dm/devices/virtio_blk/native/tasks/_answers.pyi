@@ -8,5 +8,6 @@ from acrn_dm.devices.virtio_blk.request import Request
 @disjoint_base
 class BlkAnswers:
     in_flight: Final[int]
+    max_bouncing: int
     def __new__(cls, ring: SplitRing, *args: object, **kwargs: object) -> BlkAnswers: ...
     def take_handed(self, ring: SplitRing) -> list[tuple[Chain, Request, int]]: ...

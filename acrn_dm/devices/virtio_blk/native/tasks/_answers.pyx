@@ -5,10 +5,13 @@ from acrn_dm._fastring cimport FrChain, FrVirtqueue, RingBase, new_chain, vq_pus
 from acrn_dm.devices.virtio_blk.image._standing cimport blk_changes
 from acrn_dm.devices.virtio_blk.native._request cimport BlkExtent, BlkRequest, blk_status_byte, request_from
 from acrn_dm.devices.virtio_blk.native.tasks._task cimport (
-    BlkTask, task_clear, task_set, tasks_put, tasks_put_back, tasks_take,
+    BlkTask, task_bounce, task_clear, task_set, tasks_put, tasks_put_back, tasks_take,
 )
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport uint16_t, uint32_t
+
+cdef enum:
+    MAX_BOUNCING = 64         # 4 MiB
 
 
 cdef void push(void *context, uint16_t head, uint32_t written) noexcept nogil:
@@ -29,6 +32,7 @@ cdef class BlkAnswers:
         for i in range(self.n_tasks):
             tasks_put(&self.unused, &self.tasks[i])
         self.memory.users += 1
+        self.max_bouncing = MAX_BOUNCING
 
     def __dealloc__(self):
         if self.memory is not None and self.tasks != NULL:
@@ -66,7 +70,14 @@ cdef class BlkAnswers:
         self.in_flight -= 1
         tasks_put(&self.handed, task)
 
+    cdef bint bounce(self, BlkTask *task) noexcept nogil:
+        if self.bouncing >= self.max_bouncing or not task_bounce(task):
+            return False
+        self.bouncing += 1
+        return True
+
     cdef void forget(self, BlkTask *task) noexcept nogil:
+        self.bouncing -= task.bounce.hva != NULL
         task_clear(task)
         tasks_put_back(&self.unused, task)
 

@@ -9,6 +9,8 @@ cdef enum:
     BLK_FEW = 12              # segments of a request that needs no allocation of its own
     BLK_PIECE = 4 << 20       # bytes moved by one call, as pieces.PIECE_BYTES
     BLK_IOV_MAX = 1024
+    BLK_BOUNCE = 64 << 10     # bytes of a buffer of ours, where the kernel does not take the guest's
+    BLK_PAGE = 4096           # what O_DIRECT asks for at most
 
 cdef struct BlkTask:
     BlkIo io                  # first: what the engine hands back is the task
@@ -19,6 +21,7 @@ cdef struct BlkTask:
     FrSegment *iov            # n_iov stretches left to move; behind the chain's segments
     FrSegment *memory         # allocated where *few* has no room, else NULL
     FrSegment few[2 * BLK_FEW]
+    FrSegment bounce          # the buffer in between, with the length of the piece; its address is NULL without
     uint64_t offset           # in the file, of what is left
     uint64_t before           # of a flush: changes when it began
     uint32_t n_iov
@@ -63,5 +66,7 @@ cdef void task_data(BlkTask *task, uint64_t start) noexcept nogil
 cdef void task_piece(BlkTask *task) noexcept nogil
 # *moved* bytes of the piece were moved.
 cdef void task_moved(BlkTask *task, uint32_t moved) noexcept nogil
+# Let the data go through an aligned buffer of ours from now on; false without memory for one.
+cdef bint task_bounce(BlkTask *task) noexcept nogil
 # Free what the request has allocated.
 cdef void task_clear(BlkTask *task) noexcept nogil

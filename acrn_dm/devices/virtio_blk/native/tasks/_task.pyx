@@ -3,11 +3,14 @@
 
 from acrn_dm._fastring cimport FrChain, FrSegment
 from acrn_dm.devices.virtio_blk.native._request cimport (
-    BLK_HEADER, BLK_READ, BlkExtent, BlkRequest, blk_window,
+    BLK_HEADER, BLK_READ, BLK_WRITE, BlkExtent, BlkRequest, blk_gather, blk_scatter, blk_window,
 )
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
+
+cdef extern from "<stdlib.h>" nogil:
+    int posix_memalign(void **memory, size_t alignment, size_t size)
 
 
 cdef bint task_set(
@@ -15,7 +18,7 @@ cdef bint task_set(
 ) noexcept nogil:
     cdef size_t n = chain.n_out + chain.n_in
     cdef size_t size = request.n_extents * sizeof(BlkExtent)
-    task.memory, task.extents = NULL, NULL
+    task.memory, task.extents, task.bounce.hva = NULL, NULL, NULL
     task.err, task.attempts, task.volatile_change = 0, 0, False
     task.request = request[0]
     task.chain = chain[0]
@@ -49,17 +52,28 @@ cdef void task_data(BlkTask *task, uint64_t start) noexcept nogil:
 cdef void task_piece(BlkTask *task) noexcept nogil:
     cdef size_t size = 0
     cdef uint32_t n = 0
+    task.io.offset = task.offset
+    if task.bounce.hva != NULL:
+        task.bounce.len = min(task.left, <uint32_t>BLK_BOUNCE)
+        if task.request.op == BLK_WRITE:
+            blk_gather(task.iov, task.n_iov, 0, <uint8_t *>task.bounce.hva, <uint32_t>task.bounce.len)
+        task.io.iov, task.io.n_iov = &task.bounce, 1
+        return
     while n < task.n_iov and n < BLK_IOV_MAX and size < BLK_PIECE:
         size += task.iov[n].len
         n += 1
     task.trimmed = size - BLK_PIECE if size > BLK_PIECE else 0
     task.iov[n - 1].len -= task.trimmed
-    task.io.iov, task.io.n_iov, task.io.offset = task.iov, n, task.offset
+    task.io.iov, task.io.n_iov = task.iov, n
 
 
 cdef void task_moved(BlkTask *task, uint32_t moved) noexcept nogil:
-    task.iov[task.io.n_iov - 1].len += task.trimmed
-    task.trimmed = 0
+    if task.bounce.hva != NULL:
+        if task.request.op == BLK_READ:
+            blk_scatter(task.iov, task.n_iov, <uint8_t *>task.bounce.hva, moved)
+    else:
+        task.iov[task.io.n_iov - 1].len += task.trimmed
+        task.trimmed = 0
     task.offset += moved
     task.left -= moved
     while task.n_iov > 0 and moved >= task.iov.len:
@@ -71,7 +85,12 @@ cdef void task_moved(BlkTask *task, uint32_t moved) noexcept nogil:
         task.iov.len -= moved
 
 
+cdef bint task_bounce(BlkTask *task) noexcept nogil:
+    return posix_memalign(&task.bounce.hva, BLK_PAGE, BLK_BOUNCE) == 0
+
+
 cdef void task_clear(BlkTask *task) noexcept nogil:
     free(task.memory)
     free(task.extents)
-    task.memory, task.extents = NULL, NULL
+    free(task.bounce.hva)
+    task.memory, task.extents, task.bounce.hva = NULL, NULL, NULL
