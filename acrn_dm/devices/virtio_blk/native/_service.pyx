@@ -172,7 +172,7 @@ cdef class BlkService(BlkAnswers):
             self.hand(task, 0)
 
     cdef bint is_pythons(self, const BlkTask *task) noexcept nogil:
-        """Whether the request needs what the Python path has: a legacy driver's buffer, a descriptor without O_DIRECT."""
+        """Whether the request needs what Python has: a legacy driver's buffer, a descriptor without O_DIRECT."""
         return self.legacy or (self.alignment != 0 and (
             task.offset % self.alignment != 0 or task.left % self.alignment != 0
         ))
