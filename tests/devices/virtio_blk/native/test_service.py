@@ -197,7 +197,8 @@ def test_legacy_driver_has_its_transfers_bounced_and_its_cached_reads_at_once(en
 def test_cached_read_needs_no_engine(engine: str, path: Path) -> None:
     with served(path, engine) as s:
         s.one(IN, 1, room=512)
-        assert (s.service.at_once, s.service.engine is not None and s.service.engine.in_flight) == (1, 0)
+        assert s.service.shortcut is not None
+        assert (s.service.shortcut.taken, s.service.engine is not None and s.service.engine.in_flight) == (1, 0)
 
 
 def test_requests_that_were_given_up_are_not_answered(engine: str, path: Path) -> None:
