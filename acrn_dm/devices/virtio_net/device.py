@@ -50,6 +50,7 @@ from acrn_dm.devices.virtio_net.steering.parameters import (
     parse_steering,
 )
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.native._plane import Plane
 from acrn_dm.virtio.placement import Placement, at_socket
 from acrn_dm.virtio.queue import Queue
 
@@ -249,6 +250,12 @@ class NetDevice(VirtioDevice):
         self._deaf = self._deaf - {pair} if able else self._deaf | {pair}
         if self._link and len(self.taps) > 1:
             self._told(lambda: self._attach(self._pairs_used))
+
+    def plane(self, features: int, queue: Queue) -> Plane | None:
+        """What moves the frames of *queue*, if it is one of a pair's and C can."""
+        pair = queue.index // 2
+        used = pair < min(len(self.pairs), self._pairs(features))
+        return self.pairs[pair].plane(queue, self._features) if used else None
 
     def handle_queue(self, queue: Queue) -> None:
         """Frames, buffers for them, or commands."""
