@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.backends.user import backend as user
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.sockets.unix_listener import UnixListener
 from acrn_dm.devices import virtio_blk
@@ -98,7 +98,7 @@ def relayed(native: bool) -> Callable[[Path], "contextlib.AbstractContextManager
 
     @contextlib.contextmanager
     def make(folder: Path) -> Iterator[QueueKind]:
-        with served_disk(folder) as path, SimMachine(plugins=[virtio_blk, user], native=native) as machine:
+        with served_disk(folder) as path, SimMachine(plugins=[virtio_blk, vhost_user], native=native) as machine:
             machine.add("virtio-blk", f"vhost-user={path}", slot=SLOT)
             yield QueueKind(machine, 21, elsewhere=True)
 

@@ -84,6 +84,8 @@ class NetDevice(VirtioDevice):
         super().__init__(context)
         if config.vhost != "off" and context.backend is not None:
             raise ConfigError("vhost and backend exclude each other", option=self.name)
+        if config.driver is not None and context.iothread.count > 1:  # it knows of one thread
+            raise ConfigError("a packet driver's frames are moved by one thread", option=f"{self.name} iothread")
         self._carrier = carrier(self.name, config, context.driver, open_backend)
         self.config = config = self._carrier.config
         self.taps: tuple[PacketFile, ...] = ()
@@ -133,6 +135,10 @@ class NetDevice(VirtioDevice):
     def config_size(self) -> int:
         """mac, status, and what the options add."""
         return next((end for feature, end in CONFIG_ENDS if self._optional & feature), CONFIG_WITHOUT)
+
+    def thread(self, queue: int) -> int:
+        """Each pair has one of its own, if there are so many; the control queue the first."""
+        return queue // 2 if queue < 2 * self.config.mq else 0
 
     def local_queues(self, features: int) -> Collection[int]:
         """The control queue, and what the driver has no right to use."""

@@ -2,13 +2,13 @@
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import attrs
 
-from acrn_dm.contract.types import DeviceContext
+from acrn_dm.contract.types import DeviceContext, DeviceType
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
@@ -105,6 +105,13 @@ class Card:
                 return frames
 
 
+def _add(machine: SimMachine, create: Callable[[NetConfig, DeviceContext], NetDevice], text: str, threads: int) -> Any:
+    if threads:
+        kind = DeviceType(name="net", summary="", config=NetConfig, create=create)
+        return machine.add(kind, f"{text},iothread={threads}", slot=3)
+    return machine.add(lambda context: create(NetConfig.from_string(text), context), slot=3)
+
+
 @contextmanager
 def card(
     *,
@@ -113,10 +120,11 @@ def card(
     legacy: bool = False,
     packed: bool | None = None,
     text: str = "tap=t0",
+    threads: int = 0,
     **machine: Any,
 ) -> Iterator[Card]:
-    """A started card in slot 3. Its rings are split unless *packed*, and *native* is as the machine has it; by default
-    both are the way that the test runs over.
+    """A started card in slot 3, with so many loops of its own. Its rings are split unless *packed*, and *native* is as
+    the machine has it; by default both are the way that the test runs over.
     """
     packed = WAY.get("packed", False) if packed is None else packed
     machine = {"native": WAY.get("native", True)} | machine
@@ -131,13 +139,13 @@ def card(
         peers.append(stack.enter_context(peer))
         return taps[-1]
 
-    def create(context: DeviceContext) -> NetDevice:
-        return NetDevice(NetConfig.from_string(text), context, open_tap)
+    def create(config: NetConfig, context: DeviceContext) -> NetDevice:
+        return NetDevice(config, context, open_tap)
 
     with ExitStack() as stack, SimMachine(**machine) as m:
-        function = m.add(create, slot=3)
+        function = _add(m, create, text, threads)
         driver = m.driver_legacy(3) if legacy else m.driver(3)
         if packed and not legacy:
             features = (driver.registers.offered() if features is None else features) | PACKED
         driver.start(features)
-        yield Card(m, function.device, driver, peers, taps)  # type: ignore[attr-defined]
+        yield Card(m, function.device, driver, peers, taps)

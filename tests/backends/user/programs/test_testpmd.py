@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from acrn_dm.backends.user import backend as user
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.devices import virtio_net
 from acrn_dm.devices.virtio_net.control import ACK_OK
 from acrn_dm.devices.virtio_net.request import CTRL_VQ, MQ
@@ -200,7 +200,7 @@ def round_trip(testpmd: Daemon, pairs: Sequence[Pair], frames: int) -> None:
 
 
 def test_a_million_frames_come_back_with_right_checksums(testpmd: Daemon) -> None:
-    with SimMachine(memory=64 * MIB, plugins=[virtio_net, user]) as machine:
+    with SimMachine(memory=64 * MIB, plugins=[virtio_net, vhost_user]) as machine:
         machine.add("virtio-net", f"vhost-user={testpmd.socket}", slot=3)
         driver = machine.driver(3)
         driver.start(VERSION_1 | INDIRECT_DESC)
@@ -225,7 +225,7 @@ def use_pairs(driver: VirtioDriver, pairs: int) -> None:
 
 @pytest.mark.parametrize("testpmd", [2], indirect=True, ids=["2 pairs"])
 def test_two_queue_pairs_carry_frames_and_the_driver_decides_how_many(testpmd: Daemon) -> None:
-    with SimMachine(memory=64 * MIB, plugins=[virtio_net, user]) as machine:
+    with SimMachine(memory=64 * MIB, plugins=[virtio_net, vhost_user]) as machine:
         machine.add("virtio-net", f"vhost-user={testpmd.socket},mq=2", slot=3)
         driver = machine.driver(3)
         driver.start(VERSION_1 | INDIRECT_DESC | MQ | CTRL_VQ)
