@@ -190,10 +190,10 @@ def bare_reads(int fd, Side side not None, uint32_t frames):
 
 def arrive(int packet_socket, const uint8_t[::1] frame not None, uint32_t frames):
     """Send so many frames into the interface; how many it took."""
-    cdef uint32_t i
+    cdef uint32_t _i
     cdef uint32_t sent = 0
     with nogil:
-        for i in range(frames):
+        for _i in range(frames):
             sent += send(packet_socket, &frame[0], frame.shape[0], 0) == frame.shape[0]
     return sent
 

@@ -4,8 +4,8 @@ dpdk-testpmd's vhost driver.
 One driver at C speed is in front of all of them, on a core of its own; ours runs on the thread of its I/O loop. On taps
 it is the processor time of the thread that moves the frames that counts, system calls included, ours and the bare
 loop's: it is what a frame costs, and a machine that others use disturbs it least. The bare loops use the driver's
-buffers in turn, as we have to: one that is always in the cache would be another thing. Memory to memory both spin, so there
-it is the time of the clock.
+buffers in turn, as we have to: one that is always in the cache would be another thing. Memory to memory
+both spin, so there it is the time of the clock.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import PACKED, VERSION_1
 from benchmarks.native import native
-from benchmarks.rows import QUICK_ROUNDS, ROUNDS, Entry, PeerMissing, Skipped, alternate
+from benchmarks.rows import QUICK_ROUNDS, ROUNDS, Entry, PeerMissing, Skipped, alternate, table
 
 MIB = 1 << 20
 HEADER = 12
@@ -316,3 +316,13 @@ def all_rows(rounds: int, looped_frames: int) -> Iterator[Entry]:
         yield Skipped("tap", str(e))
     for packed in (False, True):
         yield from testpmd_rows(rounds, looped_frames, packed=packed)
+
+
+def main() -> int:
+    """Measure and print."""
+    print("\n".join(table(rows(quick=False))))
+    return 0
+
+
+if __name__ == "__main__":
+    main()
