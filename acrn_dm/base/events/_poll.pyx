@@ -312,14 +312,10 @@ cdef class EventPoll:
         return found
 
     cdef bint _look(self, int64_t deadline) noexcept nogil:
-        """Look at the pollers for some time, and on while they have work; true if there was any. Files that are ready
-        have their turn after ``busy_limit``.
-        """
+        """Look at the pollers for some time, on while they have work (``busy_limit``); true if there was any."""
         cdef int64_t now = now_ns()
-        cdef int64_t turn_ends = now + self.busy_limit
-        cdef int64_t end = now + self._poll_ns
-        cdef bint found = False
-        cdef bint some
+        cdef int64_t turn_ends = now + self.busy_limit, end = now + self._poll_ns
+        cdef bint some, found = False
         cdef int i
         self.looks += 1
         run_lock_take(&self._lock)

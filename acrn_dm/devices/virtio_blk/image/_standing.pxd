@@ -26,6 +26,8 @@ cdef struct BlkStanding:
 cdef bint blk_whole(BlkStanding *standing) noexcept nogil
 # A change that waits for a flush begins or ends.
 cdef void blk_changes(BlkStanding *standing) noexcept nogil
+# A range may be a hole from now on.
+cdef void blk_punched(BlkStanding *standing) noexcept nogil
 # Begin a flush; false while another is under way, whose failure would be told to one of the two only.
 cdef bint blk_try_sync(BlkStanding *standing, uint64_t *before) noexcept nogil
 # It has ended, with an errno or 0.

@@ -67,6 +67,12 @@ cdef void blk_changes(BlkStanding *standing) noexcept nogil:
     pthread_mutex_unlock(&standing.lock)
 
 
+cdef void blk_punched(BlkStanding *standing) noexcept nogil:
+    pthread_mutex_lock(&standing.lock)
+    standing.punches += 1
+    pthread_mutex_unlock(&standing.lock)
+
+
 cdef bint blk_try_sync(BlkStanding *standing, uint64_t *before) noexcept nogil:
     cdef bint ours
     pthread_mutex_lock(&standing.lock)
@@ -135,9 +141,7 @@ cdef class Standing:
 
     def punched(self):
         """A range may be a hole from now on."""
-        pthread_mutex_lock(&self.state.lock)
-        self.state.punches += 1
-        pthread_mutex_unlock(&self.state.lock)
+        blk_punched(&self.state)
 
     def durable_failed(self, int err):
         """A write that waited for the medium has failed with *err*: perhaps the only word of another write's loss."""

@@ -62,6 +62,9 @@ cdef class BlkService(BlkAnswers):
     cdef void start_task(self, BlkTask *task) noexcept nogil
     cdef void start_read(self, BlkTask *task) noexcept nogil
     cdef void start_write(self, BlkTask *task) noexcept nogil
+    cdef void start_ranges(self, BlkTask *task) noexcept nogil
+    cdef void next_range(self, BlkTask *task) noexcept nogil
+    cdef void ranged(self, BlkTask *task, int64_t result) noexcept nogil
     cdef bint is_pythons(self, const BlkTask *task) noexcept nogil
     cdef void send(self, BlkTask *task) noexcept nogil
     cdef void went(self, BlkTask *task, int64_t result) noexcept nogil

@@ -1,9 +1,9 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
 """The executor of one queue's requests without the GIL.
 
-It executes what is common: reads and writes of aligned requests, flushes, the serial number. What is rare (ranges, what
-has to be bounced, everything that the host failed) it hands to the Python path, in which policies and words stand; what
-it hands over it has parsed, so that no byte of the guest's is read twice.
+It executes what is common: reads and writes of aligned requests, flushes, discards and zeroes by fallocate, the serial
+number. What is rare (what has to be bounced or needs an ioctl, everything that the host failed) it hands to the Python
+path, in which policies and words stand; what it hands over it has parsed, so that no byte of the guest's is read twice.
 
 A batch costs one look at the file's length, before its writes and after its reads (``image.trust``), and one call of
 the engine. Flushes that wait while one is under way share the next one.
@@ -11,23 +11,23 @@ the engine. Flushes that wait while one is under way share the next one.
 
 from acrn_dm._fastring cimport Chain, FrChain, RingBase
 from acrn_dm.devices.virtio_blk.image._standing cimport (
-    blk_changes, blk_durable_failed, blk_synced, blk_try_sync, blk_whole,
+    blk_changes, blk_durable_failed, blk_punched, blk_synced, blk_try_sync, blk_whole,
 )
 from acrn_dm.devices.virtio_blk.native._request cimport (
-    BLK_FLUSH, BLK_GET_ID, BLK_HEADER, BLK_MAX_EXTENTS, BLK_READ, BLK_S_IOERR, BLK_S_NO_ROOM, BLK_S_OK, BLK_WRITE,
-    BlkExtent, BlkRequest, blk_parse, blk_scatter, blk_window, limits_from,
+    BLK_DISCARD, BLK_FLUSH, BLK_GET_ID, BLK_HEADER, BLK_MAX_EXTENTS, BLK_READ, BLK_S_IOERR, BLK_S_NO_ROOM, BLK_S_OK,
+    BLK_WRITE, BLK_WRITE_ZEROES, BlkExtent, BlkRequest, blk_parse, blk_scatter, blk_window, limits_from,
 )
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport (
-    BLK_IO_READ, BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo, engine_wait,
+    BLK_IO_FALLOCATE, BLK_IO_READ, BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo, engine_wait,
 )
 from acrn_dm.devices.virtio_blk.native.shortcut._shortcut cimport BLK_AT_ONCE, BlkShortcut
 from acrn_dm.devices.virtio_blk.native.tasks._answers cimport BlkAnswers
 from acrn_dm.devices.virtio_blk.native.tasks._task cimport (
-    BlkTask, task_data, task_moved, task_piece, tasks_put, tasks_take,
+    BlkTask, task_data, task_moved, task_piece, task_range, tasks_put, tasks_take,
 )
 from acrn_dm.devices.virtio_blk.native.throttle._gate cimport BlkGate
 from acrn_dm.virtio.native._counters cimport monotonic_ns
-from libc.errno cimport EAGAIN, EINTR, EINVAL
+from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOSYS, ENOTTY, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
@@ -128,9 +128,7 @@ cdef class BlkService(BlkAnswers):
 
     cdef bint may_write(self) noexcept nogil:
         """Whether a write may go to the file as things stand; there, or in the Python path's hands."""
-        if not self.looked:
-            self.looked = True
-            blk_whole(self.known)
+        self.looked = self.looked or blk_whole(self.known)
         if self.known.cut:
             return False
         # With earlier writes waiting, a flush has to follow: one that means those, too.
@@ -169,7 +167,44 @@ cdef class BlkService(BlkAnswers):
             else:
                 self.start_write(task)
         else:
+            self.start_ranges(task)
+
+    cdef void start_ranges(self, BlkTask *task) noexcept nogil:
+        cdef bint discards = task.request.op == BLK_DISCARD and not self.known.is_block_device  # which have an ioctl
+        self.looked = self.looked or blk_whole(self.known)
+        if not self.engine.allocates or self.known.cut or not (discards or task.request.op == BLK_WRITE_ZEROES):
             self.hand(task, 0)
+            return
+        task.io.kind, task.io.durable = BLK_IO_FALLOCATE, self.durable
+        task.left = task.request.n_extents
+        self.next_range(task)
+
+    cdef void next_range(self, BlkTask *task) noexcept nogil:
+        if task_range(task, self.start):
+            if task.request.op == BLK_WRITE_ZEROES and not task.volatile_change:
+                task.volatile_change = True
+                blk_changes(self.known)
+            self.engine.submit(&task.io)
+        elif task.volatile_change and task.io.durable:
+            task.volatile_change = False
+            blk_changes(self.known)
+            tasks_put(&self.flushes, task)
+        else:
+            self.done(task)
+
+    cdef void ranged(self, BlkTask *task, int64_t result) noexcept nogil:
+        """A range has come back."""
+        blk_punched(self.known)
+        if result == 0:
+            task.left -= 1
+            self.next_range(task)
+        elif (result == -EINTR or result == -EAGAIN) and task.attempts < ATTEMPTS:
+            task.attempts += 1
+            self.engine.submit(&task.io)
+        elif result == -EOPNOTSUPP or result == -ENOTTY or result == -EINVAL or result == -ENOSYS:
+            self.hand(task, EOPNOTSUPP if task.request.op == BLK_DISCARD else 0)  # zeroes can be written out
+        else:
+            self.hand(task, <int>-result)
 
     cdef bint is_pythons(self, const BlkTask *task) noexcept nogil:
         """Whether the request needs what Python has: a legacy driver's buffer, a descriptor without O_DIRECT."""
@@ -289,6 +324,8 @@ cdef class BlkService(BlkAnswers):
                 following = io.next
                 if io.kind == BLK_IO_SYNC:
                     self.flushed(io.result)
+                elif io.kind == BLK_IO_FALLOCATE:
+                    self.ranged(<BlkTask *>io, io.result)
                 else:
                     self.went(<BlkTask *>io, io.result)
                 io = following

@@ -1,1 +1,1 @@
-"""Transfers of what is in memory already, on the loop's own thread: no engine, no completion to wait for."""
+"""The shortcut of requests whose bytes are in memory: the loop's own thread moves them, without an engine."""

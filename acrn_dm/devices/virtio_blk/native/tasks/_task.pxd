@@ -25,7 +25,7 @@ cdef struct BlkTask:
     uint64_t offset           # in the file, of what is left
     uint64_t before           # of a flush: changes when it began
     uint32_t n_iov
-    uint32_t left             # bytes
+    uint32_t left             # bytes, or ranges
     size_t trimmed            # bytes that the last vector of the piece was cut by
     int err                   # the host's failure, 0: not tried here
     uint8_t attempts
@@ -68,5 +68,7 @@ cdef void task_piece(BlkTask *task) noexcept nogil
 cdef void task_moved(BlkTask *task, uint32_t moved) noexcept nogil
 # Let the data go through an aligned buffer of ours from now on; false without memory for one.
 cdef bint task_bounce(BlkTask *task) noexcept nogil
+# Make *io* the next range that has a length, counted from *start* of the file; false if there is none left.
+cdef bint task_range(BlkTask *task, uint64_t start) noexcept nogil
 # Free what the request has allocated.
 cdef void task_clear(BlkTask *task) noexcept nogil

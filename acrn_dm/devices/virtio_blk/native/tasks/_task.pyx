@@ -3,7 +3,7 @@
 
 from acrn_dm._fastring cimport FrChain, FrSegment
 from acrn_dm.devices.virtio_blk.native._request cimport (
-    BLK_HEADER, BLK_READ, BLK_WRITE, BlkExtent, BlkRequest, blk_gather, blk_scatter, blk_window,
+    BLK_DISCARD, BLK_HEADER, BLK_READ, BLK_WRITE, BlkExtent, BlkRequest, blk_gather, blk_scatter, blk_window,
 )
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -11,6 +11,11 @@ from libc.string cimport memcpy
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **memory, size_t alignment, size_t size)
+
+cdef enum:                    # linux/falloc.h
+    KEEP_SIZE = 0x01
+    PUNCH_HOLE = 0x02
+    ZERO_RANGE = 0x10
 
 
 cdef bint task_set(
@@ -87,6 +92,18 @@ cdef void task_moved(BlkTask *task, uint32_t moved) noexcept nogil:
 
 cdef bint task_bounce(BlkTask *task) noexcept nogil:
     return posix_memalign(&task.bounce.hva, BLK_PAGE, BLK_BOUNCE) == 0
+
+
+cdef bint task_range(BlkTask *task, uint64_t start) noexcept nogil:
+    cdef const BlkExtent *extent
+    while task.left > 0:
+        extent = &task.extents[task.request.n_extents - task.left]
+        if extent.length > 0:
+            task.io.offset, task.io.length = start + extent.offset, extent.length
+            task.io.mode = KEEP_SIZE | (PUNCH_HOLE if extent.unmap or task.request.op == BLK_DISCARD else ZERO_RANGE)
+            return True
+        task.left -= 1
+    return False
 
 
 cdef void task_clear(BlkTask *task) noexcept nogil:

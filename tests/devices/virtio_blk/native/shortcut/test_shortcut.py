@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.devices.virtio_blk.blk_rig import IN, OK, OUT
+from tests.devices.virtio_blk.blk_rig import IN, OK, OUT, WRITE_ZEROES, segment
 from tests.devices.virtio_blk.native.service_rig import Served, drop_cache, served
 
 CHUNK = 2 << 20
@@ -63,6 +63,15 @@ def test_zeroes_that_made_a_hole_are_not_filled_by_reading_them(memory: Path) ->
     with served(memory, "threads", in_memory=True) as s:
         s.one(IN, 0, room=512)
         s.image.write_zeroes(0, CHUNK, unmap=True, durable=False)
+        before = blocks(memory)
+        assert s.one(IN, 8, room=4096)[1] == bytes(4096) + bytes([OK])
+        assert blocks(memory) == before
+
+
+def test_zeroes_that_the_engine_made_a_hole_are_not_filled_by_reading_them(memory: Path) -> None:
+    with served(memory, "threads", in_memory=True) as s:
+        s.one(IN, 0, room=512)
+        assert s.one(WRITE_ZEROES, 0, segment(0, 64, 1)) == (1, bytes([OK]))
         before = blocks(memory)
         assert s.one(IN, 8, room=4096)[1] == bytes(4096) + bytes([OK])
         assert blocks(memory) == before
