@@ -108,7 +108,10 @@ def test_frame_takes_more_buffers_than_a_batch_has() -> None:
 @pytest.mark.parametrize("sizes", [(65_600,) * 6, (2048,) * 60])
 def test_hash_report_of_a_frame_of_any_length_is_the_references(sizes: tuple[int, ...]) -> None:
     features = MODERN | MRG_RXBUF | CTRL_VQ | HASH_REPORT
-    frames = [bytes(20) + to(OWN, size) for size in (60, 9000, 9000, 60)]
+    frames = [
+        bytes(20) + (OWN + OWN + IPV4[:-2] + bytes((0, number))).ljust(size, b".")
+        for number, size in enumerate((60, 9000, 9000, 60))
+    ]
     found = run(True, frames, sizes, features, "tap=t0,hash=on", packed=False)
     assert found
     assert found == run(False, frames, sizes, features, "tap=t0,hash=on", packed=False)
@@ -154,8 +157,9 @@ def test_interface_that_vanishes_takes_the_link_down_once(queue: int) -> None:
         assert machine.failures == []
 
 
-def test_chains_that_were_taken_and_not_used_go_back_for_who_serves_the_queue_next() -> None:
-    with card(memory=32 << 20) as c:
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+def test_chains_that_were_taken_and_not_used_go_back_for_who_serves_the_queue_next(packed: bool) -> None:
+    with card(memory=32 << 20, packed=packed) as c:
         c.post(*[2048] * 8)
         assert len(c.inject(PLAIN + to(OWN, 60, 1))) == 1
         c.machine.serve_in_python()
