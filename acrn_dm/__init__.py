@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from acrn_dm.virtio.optional import QueueSwitch as QueueSwitch
     from acrn_dm.virtio.optional import SlowToClose as SlowToClose
     from acrn_dm.virtio.optional import TerminalUser as TerminalUser
+    from acrn_dm.virtio.optional import Threads as Threads
     from acrn_dm.virtio.optional import WindowWatcher as WindowWatcher
 
     # A PCI function: BARs, capabilities, interrupts
@@ -173,7 +174,7 @@ _NAMES = {  # by the module that has them
     "acrn_dm.virtio.optional": (
         *("Cancellable", "FeatureJudge", "InFlight", "LegacyConfig", "LinkSwitch", "LocalQueues", "LoopChoice"),
         *("MediumSlot", "NativePlane", "NegotiationWatcher", "QueueEnabled", "QueueInFlight", "QueueReset"),
-        *("QueueSwitch", "SlowToClose", "TerminalUser", "WindowWatcher"),
+        *("QueueSwitch", "SlowToClose", "TerminalUser", "Threads", "WindowWatcher"),
     ),
     "acrn_dm.pci.function": ("PciFunction",),
     "acrn_dm.pci.bar": ("Bar", "BarKind"),

@@ -64,6 +64,18 @@ KINDS = {
         devices="",
         body="`backend=$name` among the options of a virtio device chooses it; `--$name-hide=MASK` hides features.",
     ),
+    "block": Kind(
+        summary="a block driver that executes a disk's requests",
+        files={**MODULE, "test_driver.py.in": "tests/test_driver.py"},
+        try_it="acrn-dm --dry-run -s 0,hostbridge -s 3,virtio-blk,driver=$name -k bzImage vm1",
+        body="`acrn-dm -s virtio-blk,driver=$name,help` shows the options.",
+    ),
+    "packet": Kind(
+        summary="a packet driver that carries a card's frames",
+        files={**MODULE, "test_driver.py.in": "tests/test_driver.py"},
+        try_it="acrn-dm --dry-run -s 0,hostbridge -s 3,virtio-net,driver=$name -k bzImage vm1",
+        body="`acrn-dm -s virtio-net,driver=$name,help` shows the options.",
+    ),
     "hypervisor": Kind(
         summary="a hypervisor",
         files={**MODULE, "test_hypervisor.py.in": "tests/test_hypervisor.py"},

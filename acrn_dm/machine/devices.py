@@ -20,7 +20,7 @@ from acrn_dm.pci.function import PciFunction
 from acrn_dm.pci.quiesce import quiesce
 from acrn_dm.virtio.choice import unchosen
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.optional import LinkSwitch, MediumSlot, RateLimited
+from acrn_dm.virtio.optional import LinkSwitch, MediumSlot, RateLimited, Threads
 from acrn_dm.virtio.pci.transport import VirtioPci
 
 
@@ -28,6 +28,8 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
     """Make one device and, for a virtio device, the PCI transport in front of it. Raises ConfigError."""
     device = resolved.create()
     if isinstance(device, VirtioDevice):
+        if resolved.context.iothread.count > 1 and not isinstance(device, Threads):
+            raise ConfigError("its queues are served by one thread", option=f"{device.name} iothread")
         return VirtioPci(device, resolved.context, plugins.backend_types(resolved.context.backend))
     if isinstance(device, PciFunction):
         if resolved.context.backend is not None:

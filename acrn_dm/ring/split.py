@@ -11,7 +11,10 @@ from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Ring, Tell
 
 if TYPE_CHECKING:
+    import mmap
+
     from acrn_dm.ring.driver import DriverRing
+    from acrn_dm.ring.shadow import ShadowRing
 
 MAX_INDEX = 0xFFFF  # 2.7: indices run on modulo 2^16
 
@@ -20,6 +23,7 @@ class SplitFormat:
     """``RingFormat`` of split rings."""
 
     start = RingPosition()
+    shadows_descriptors = False
     sizes = "a power of two"
 
     def takes_size(self, size: int) -> bool:
@@ -82,6 +86,18 @@ class SplitFormat:
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """With both event indices: who is told of a ring may use them."""
         return layout.parts()
+
+    def lay_out_shadow(self, at: int, size: int) -> RingLayout:
+        """Two rings; the table is the driver's."""
+        from acrn_dm.ring.shadow import shadow_layout  # noqa: PLC0415
+
+        return shadow_layout(at, size)
+
+    def make_shadow(self, memory: "mmap.mmap", layout: RingLayout) -> "ShadowRing":
+        """The driver's side of it."""
+        from acrn_dm.ring.shadow import ShadowRing  # noqa: PLC0415
+
+        return ShadowRing(memory, layout)
 
     def used_position(self, memory: RingMemory, layout: RingLayout) -> RingPosition:
         """The used index."""

@@ -111,7 +111,9 @@ class PluginManager:
                     register()
 
     def _register_builtin(self, module: str, origin: Provenance) -> None:
-        self.register(importlib.import_module(module), origin)
+        plugin = importlib.import_module(module)
+        if not self._pm.is_registered(plugin):  # it may be there by another name
+            self.register(plugin, origin)
 
     def _wait(self, plugin: Deferred) -> None:
         self._ranks[plugin.origin.plugin] = next(self._count)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError
 from acrn_dm.base.files.claims import Claim, path_key, socket_claim
-from acrn_dm.base.files.file_locks import Access, holder, is_free, take
+from acrn_dm.base.files.file_locks import Access, holder, is_free, soon, take
 from acrn_dm.devices.virtio_blk.config import SECTOR, WHAT, BlkConfig, Range, SectorSize
 from acrn_dm.devices.virtio_blk.image import containers, node
 from acrn_dm.devices.virtio_blk.image.backend import Image
@@ -28,7 +28,7 @@ def problem(config: BlkConfig) -> str | None:
         fd = _open(config, os.O_RDONLY)
         try:
             _examine(fd, config.path, config)
-            return None if is_free(fd, access(config)) else _in_use(fd, config.path)
+            return None if soon(lambda: is_free(fd, access(config)), fd) else _in_use(fd, config.path)
         finally:
             os.close(fd)
     except AcrnDmError as e:
@@ -56,7 +56,7 @@ def open_image(config: BlkConfig) -> Image:
     fd = _open(config, mode)
     try:
         image = _examine(fd, path, config)
-        if not take(fd, access(config)):
+        if not soon(lambda: take(fd, access(config)), fd):
             raise ConfigError(_in_use(fd, path), option=WHAT)
         return _bypass_cache(image, mode | os.O_CLOEXEC) if config.nocache else image
     except OSError as e:

@@ -50,6 +50,7 @@ from acrn_dm.devices.virtio_net.steering.parameters import (
     parse_steering,
 )
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.native._plane import Plane
 from acrn_dm.virtio.placement import Placement, at_socket
 from acrn_dm.virtio.queue import Queue
 
@@ -83,6 +84,8 @@ class NetDevice(VirtioDevice):
         super().__init__(context)
         if config.vhost != "off" and context.backend is not None:
             raise ConfigError("vhost and backend exclude each other", option=self.name)
+        if config.driver is not None and context.iothread.count > 1:  # it knows of one thread
+            raise ConfigError("a packet driver's frames are moved by one thread", option=f"{self.name} iothread")
         self._carrier = carrier(self.name, config, context.driver, open_backend)
         self.config = config = self._carrier.config
         self.taps: tuple[PacketFile, ...] = ()
@@ -132,6 +135,10 @@ class NetDevice(VirtioDevice):
     def config_size(self) -> int:
         """mac, status, and what the options add."""
         return next((end for feature, end in CONFIG_ENDS if self._optional & feature), CONFIG_WITHOUT)
+
+    def thread(self, queue: int) -> int:
+        """Each pair has one of its own, if there are so many; the control queue the first."""
+        return queue // 2 if queue < 2 * self.config.mq else 0
 
     def local_queues(self, features: int) -> Collection[int]:
         """The control queue, and what the driver has no right to use."""
@@ -249,6 +256,12 @@ class NetDevice(VirtioDevice):
         self._deaf = self._deaf - {pair} if able else self._deaf | {pair}
         if self._link and len(self.taps) > 1:
             self._told(lambda: self._attach(self._pairs_used))
+
+    def plane(self, features: int, queue: Queue) -> Plane | None:
+        """What moves the frames of *queue*, if it is one of a pair's and C can."""
+        pair = queue.index // 2
+        used = pair < min(len(self.pairs), self._pairs(features))
+        return self.pairs[pair].plane(queue, self._features) if used else None
 
     def handle_queue(self, queue: Queue) -> None:
         """Frames, buffers for them, or commands."""

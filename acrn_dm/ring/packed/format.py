@@ -18,7 +18,10 @@ from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Ring, Tell
 
 if TYPE_CHECKING:
+    import mmap
+
     from acrn_dm.ring.packed.driver import PackedDriverRing
+    from acrn_dm.ring.packed.shadow import PackedShadowRing
 
 HALF = 16  # bits of one side's part of a position
 
@@ -27,6 +30,7 @@ class PackedFormat:
     """``RingFormat`` of packed rings."""
 
     start = RingPosition(WRAP << HALF | WRAP)
+    shadows_descriptors = True
     sizes = "any number"
 
     def takes_size(self, size: int) -> bool:
@@ -83,6 +87,18 @@ class PackedFormat:
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """The descriptor ring and both event suppression structures."""
         return packed_parts(layout)
+
+    def lay_out_shadow(self, at: int, size: int) -> RingLayout:
+        """A whole ring."""
+        from acrn_dm.ring.packed.shadow import packed_shadow_layout  # noqa: PLC0415
+
+        return packed_shadow_layout(at, size)
+
+    def make_shadow(self, memory: "mmap.mmap", layout: RingLayout) -> "PackedShadowRing":
+        """The driver's side of it."""
+        from acrn_dm.ring.packed.shadow import PackedShadowRing  # noqa: PLC0415
+
+        return PackedShadowRing(memory, layout)
 
     def used_position(self, memory: RingMemory, layout: RingLayout) -> None:
         """Nobody can know."""

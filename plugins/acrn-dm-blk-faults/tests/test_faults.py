@@ -171,3 +171,17 @@ def test_request_that_never_ends_keeps_neither_the_others_nor_a_reset(image: Pat
     driver.reset()
     driver.start()
     assert read(driver) == OK
+
+
+def test_what_waits_goes_on_when_the_rules_are_taken_away(image: Path, machine: SimMachine) -> None:
+    driver = started(machine, f"driver=faults,over={image},rule=delay=forever:on=read")
+    driver.queue(0).send([bytes(16)], [512, 1])
+    driver.queue(0).kick()
+    faults = machine.bus.functions[0].context.driver.driver  # type: ignore[union-attr]
+    assert isinstance(faults, FaultyDisk)
+    deadline = time.monotonic() + 30
+    while not faults.hits and time.monotonic() < deadline:
+        machine.io_loop("io").step(0.01)
+    machine.command_driver(3, "clear")
+    machine.settle()
+    assert [completion.data[-1:] for completion in driver.queue(0).completed()] == [OK]

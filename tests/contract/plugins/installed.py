@@ -32,6 +32,12 @@ def hypervisor(name="odd", **more):
     given = {"name": name, "summary": "odd", "probe": lambda: "not here", "open": lambda options: None}
     return HypervisorType(**{**given, **more})
 
+def block(name="odd", **more):
+    return BlockDriverType(**{"name": name, "summary": "odd", "config": Options, "create": lambda o, c: None, **more})
+
+def packet(name="odd", **more):
+    return PacketDriverType(**{"name": name, "summary": "odd", "config": Options, "create": lambda o, c: None, **more})
+
 hook = hookimpl
 """
 

@@ -207,4 +207,4 @@ cdef class RxPlane(PortPlane):
 
 cdef void _input(RxPlane self, uint32_t events) noexcept nogil:
     self.waiting = False
-    self._serve()
+    self.serve()

@@ -11,6 +11,7 @@ from acrn_dm.base.errors import AcrnDmError, ConfigError, PluginError
 from acrn_dm.base.files.claims import Claim, socket_claim
 from acrn_dm.contract.drivers.guarded import asked, lines
 from acrn_dm.contract.drivers.packet import PacketDriver, PacketFile
+from acrn_dm.contract.plugins.guard import told
 from acrn_dm.contract.types import ChosenDriver
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.drivers.port import DriverPort
@@ -74,7 +75,10 @@ class Carrier:
         if port is not None and not port.close():
             log.error("%s: it does not come back from a frame; it is left as it is", port.blamed)
         elif opened and self.chosen is not None:
-            asked(self.chosen, self._driver.close)
+            try:
+                self._driver.close()
+            except (Exception, SystemExit) as e:  # it stops nobody
+                log.error("%s: closing: %s", self.chosen.blamed, told(e))
 
     def _begin(self, chosen: ChosenDriver, pairs: int, tell: Callable[[bool], None]) -> tuple[PacketFile, ...]:
         port = DriverPort(self.name, self._driver, chosen.blamed, tell)

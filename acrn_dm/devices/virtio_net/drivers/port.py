@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import attrs
 
+from acrn_dm.base.errors import HostError
 from acrn_dm.contract.drivers.packet import PacketDriver, PacketFile
 from acrn_dm.contract.plugins.guard import told
 from acrn_dm.devices.virtio_net.request import LONG_HEADER, MAX_FRAME
@@ -28,16 +29,21 @@ MAX_MESSAGE = LONG_HEADER + MAX_FRAME
 class DriverFile(PacketFile):
     """The card's end for one queue pair."""
 
-    def __init__(self, end: socket.socket, driver: PacketDriver, attach: Callable[[bool], None]) -> None:
+    def __init__(self, end: socket.socket, driver: PacketDriver, blamed: str, attach: Callable[[bool], None]) -> None:
         end.setblocking(False)
         super().__init__(end.detach(), driver.offloads != 0)
         self._driver = driver
+        self._blamed = blamed
         self._attach = attach
 
     def configure(self, *, header_bytes: int, offloads: int) -> None:
         """See PacketFile."""
-        if self.vnet_header:
+        if not self.vnet_header:
+            return
+        try:
             self._driver.configure(header_bytes=header_bytes, offloads=offloads)
+        except (Exception, SystemExit) as e:
+            raise HostError(f"{self._blamed}: configure: {told(e)}") from e
 
     def attach(self, attached: bool) -> None:
         """See PacketFile."""
@@ -83,7 +89,7 @@ class DriverPort:
             near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             channel = Channel(index, far)
             self._channels.append(channel)
-            files.append(DriverFile(near, self.driver, lambda on, c=channel: setattr(c, "attached", on)))  # type: ignore[misc]
+            files.append(DriverFile(near, self.driver, self.blamed, lambda on, c=channel: setattr(c, "attached", on)))  # type: ignore[misc]
         return files
 
     def begin(self) -> None:

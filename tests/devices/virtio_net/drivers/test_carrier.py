@@ -256,6 +256,7 @@ def test_driver_that_can_t_be_opened_says_why(driver: Any, kind: type[Exception]
         ("driver=sunk", "no packet driver 'sunk'; did you mean 'sink'"),
         ("driver=sink,deepness=1", "unknown option 'deepness'; .*known: depth"),
         ("driver=sink,depth=x", "expected a whole number"),
+        ("driver=sink,mq=2,iothread=2", "frames are moved by one thread"),
         ("driver=sink,vhost=on", "unknown option 'vhost'"),
         ("driver=sink,driver=sink", "given twice"),
         ("driver=", "expected the name of a driver"),
