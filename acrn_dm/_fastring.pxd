@@ -38,6 +38,7 @@ from acrn_dm.ring.native.split._layout cimport FR_AVAIL_F_NO_INTERRUPT, FR_USED_
 from acrn_dm.ring.native.split._shadow cimport (
     FrShadow, fs_add, fs_close, fs_open, fs_publish, fs_returned, fs_take,
 )
+from acrn_dm.ring.native.split._pop cimport fr_pop, fr_pop_batch
 from acrn_dm.ring.native.split._split cimport (
-    fr_disable_kicks, fr_enable_kicks, fr_load_avail, fr_pop, fr_pop_batch, fr_publish, fr_push, fr_raise, fr_unpop,
+    fr_disable_kicks, fr_enable_kicks, fr_load_avail, fr_publish, fr_push, fr_raise, fr_unpop,
 )
