@@ -18,6 +18,10 @@ from acrn_dm.ring.native._memory cimport (
 )
 from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrPacked, FrRing, FrVirtqueue
 from acrn_dm.ring.native._ring cimport NativeRing, PackedRing, SplitRing
+from acrn_dm.ring.native._shadow cimport (
+    FR_SHADOW_EMPTY, FR_SHADOW_JUMPED, FR_SHADOW_NONSENSE, FR_SHADOW_TAKEN, FrShadow, fs_add, fs_close, fs_free,
+    fs_make, fs_note, fs_open, fs_publish, fs_take,
+)
 from acrn_dm.ring.native._status cimport (
     FR_E_ADDRESS, FR_E_AVAIL_JUMP, FR_E_HEAD, FR_E_ID_IN_FLIGHT, FR_E_IN_FLIGHT, FR_E_INDIRECT_ADDRESS,
     FR_E_INDIRECT_LEN, FR_E_INDIRECT_LIST, FR_E_INDIRECT_NESTED, FR_E_INDIRECT_NEXT, FR_E_INDIRECT_OFF, FR_E_NEXT,
@@ -35,9 +39,6 @@ from acrn_dm.ring.native.packed._packed cimport (
     fp_disable_kicks, fp_enable_kicks, fp_look, fp_pop_batch, fp_publish, fp_push, fp_unpop,
 )
 from acrn_dm.ring.native.split._layout cimport FR_AVAIL_F_NO_INTERRUPT, FR_USED_F_NO_NOTIFY
-from acrn_dm.ring.native.split._shadow cimport (
-    FrShadow, fs_add, fs_close, fs_open, fs_publish, fs_returned, fs_take,
-)
 from acrn_dm.ring.native.split._pop cimport fr_pop, fr_pop_batch
 from acrn_dm.ring.native.split._split cimport (
     fr_disable_kicks, fr_enable_kicks, fr_load_avail, fr_publish, fr_push, fr_raise, fr_unpop,

@@ -1,5 +1,7 @@
 """What ``from acrn_dm import …`` has is enough: every type that a public name mentions is public itself."""
 
+import ast
+import importlib
 import inspect
 import typing
 from collections.abc import Callable, Iterator
@@ -81,3 +83,28 @@ def test_a_type_is_found_wherever_it_stands(hint: str) -> None:
 
 def test_modules_are_no_public_names() -> None:
     assert {"virtio", "ModuleType"} & {*acrn_dm.__all__} == set()
+
+
+def stated() -> dict[str, str]:
+    """The public names by the statements that type checkers read, each with its module."""
+    tree = ast.parse(inspect.getsource(acrn_dm))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and not isinstance(node.test, ast.UnaryOp))
+    return {a.asname or "": n.module or "" for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names}
+
+
+def test_names_that_type_checkers_see_are_those_that_python_has_from_the_same_modules() -> None:
+    assert stated() == acrn_dm._HOMES
+
+
+@pytest.mark.parametrize("name", acrn_dm.__all__)
+def test_name_is_the_one_of_its_module(name: str) -> None:
+    assert getattr(acrn_dm, name) is getattr(importlib.import_module(stated()[name]), name)
+
+
+def test_names_are_shown_before_they_are_asked_for() -> None:
+    assert {*acrn_dm.__all__, "__doc__"} <= {*dir(acrn_dm)}
+
+
+def test_unknown_name_is_an_attribute_error_as_of_any_module() -> None:
+    with pytest.raises(AttributeError, match="module 'acrn_dm' has no attribute 'Spline'"):
+        acrn_dm.Spline  # type: ignore[attr-defined]  # noqa: B018

@@ -3,7 +3,8 @@
 A process serves a virtio-blk disk to a driver in the simulated machine, which writes blocks at random on two queues,
 several at a time, and flushes now and then. What it submits and what the device answers it notes in shared memory. At a
 random moment the process is killed; then the image must hold every write that was acknowledged, and nothing that was
-never written. Each mode is a cache mode of the option, or one that the driver chose.
+never written. Each mode is a cache mode of the option, or one that the driver chose. Python executes the requests, but
+natively in the modes that name an engine.
 
 What this shows, and what not: SIGKILL ends the process only; what it has given to the kernel survives. So an
 acknowledged write must be there flushed or not, and a flush that does nothing would go unnoticed. Modes that end in
@@ -47,6 +48,10 @@ PATIENCE_S = 60.0
 MODES: dict[str, tuple[str, int | None, bool]] = {
     "writethru": ("writethru", None, False),
     "writeback": ("writeback", None, False),
+    "writethru-io_uring": ("writethru,aio=io_uring", None, False),
+    "writeback-io_uring": ("writeback,aio=io_uring", None, False),
+    "writethru-threads": ("writethru,aio=threads", None, False),
+    "writeback-threads": ("writeback,aio=threads", None, False),
     "writethru-nocache": ("writethru,nocache", None, False),
     "writeback-nocache": ("writeback,nocache", None, False),
     "chosen-writethru": ("writeback", 0, False),

@@ -4,20 +4,24 @@ import enum
 import importlib
 import inspect
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError, PluginError
+from acrn_dm.base.files.installed import entry_points
 from acrn_dm.contract import options
+from acrn_dm.contract.drivers.choice import DriverType, clashes
 from acrn_dm.contract.hookspecs import PROJECT
 from acrn_dm.contract.option_types import option_value
 from acrn_dm.contract.options import did_you_mean
 from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
+from acrn_dm.contract.plugins.deferred import GROUP
+from acrn_dm.contract.plugins.entry import provenance_of
 from acrn_dm.contract.plugins.host import hook_names
 from acrn_dm.contract.types import DeviceType, HypervisorType, Provenance
-from acrn_dm.testing import SimMachine
+from acrn_dm.testing import BlockBench, PacketBench, SimMachine
 from acrn_dm.testing.conformance import SLOT, conform
 
 
@@ -90,17 +94,33 @@ def _looked_at(
         yield Finding(Level.WRONG, "hooks", "none; a hook is a function named acrn_dm_... under @hookimpl")
     for name in (n for n in hook_names() if hasattr(plugin, n) and not _hooked(plugin, n)):
         yield Finding(Level.WRONG, name, "is not under @hookimpl, so it is never called")
-    for offers in (plugins.devices, plugins.backends, plugins.hypervisors):
+    for offers in plugins.offers:
         for name, claimed in offers.claims.items():
             if any(offer.owner is origin for offer in claimed):
                 clash = len(claimed) > 1
                 text = offers.contest(name) if clash else f"offers the {offers.what}"
                 yield Finding(Level.WRONG if clash else Level.GOOD, name, text)
+    yield from _told(origin, {name for name, c in plugins.devices.claims.items() if any(o.owner is origin for o in c)})
     for hypervisor in (o.record for o in plugins.hypervisors.accepted if o.owner is origin):
         yield _probed(hypervisor)
     for kind in (o.record for o in plugins.devices.accepted if o.owner is origin):
         yield from _options(kind)
         yield from _tried(kind, plugin, texts.get(kind.name))
+    for sort, drivers in (("block", plugins.block_drivers), ("packet", plugins.packet_drivers)):
+        for record in (o.record for o in drivers.accepted if o.owner is origin):
+            yield from _options(record)
+            yield from _tried_driver(sort, record, plugin, texts.get(record.name))
+
+
+def _told(origin: Provenance, offered: Collection[str]) -> Iterator[Finding]:
+    """Whether the devices that the distribution's entry points tell of are those *offered*."""
+    entries = [(entry.name, provenance_of(entry).distribution) for entry in entry_points(GROUP)]
+    told = {name for name, distribution in entries if distribution == origin.distribution}
+    for name in sorted(told - set(offered)):
+        yield Finding(Level.WRONG, name, f"is told of in the entry points of group {GROUP}, and not offered")
+    for name in sorted(set(offered) - told if told else ()):
+        text = f"is missing in the entry points of group {GROUP}: whoever asks for it waits for all plugins"
+        yield Finding(Level.WRONG, name, text)
 
 
 def _hooked(plugin: object, name: str) -> bool:
@@ -119,7 +139,7 @@ def _probed(kind: HypervisorType) -> Finding:
     return Finding(Level.GOOD, kind.name, f"can't be used here: {reason}" if reason else "can be used here")
 
 
-def _options(kind: DeviceType) -> Iterable[Finding]:
+def _options(kind: DeviceType | DriverType) -> Iterable[Finding]:
     """What the help shows, and whether the defaults are what the options' types say."""
     if not attrs.has(kind.config):
         return
@@ -152,17 +172,48 @@ def _default_problem(field: "attrs.Attribute[object]", hint: object) -> str | No
     return None
 
 
-def _required(kind: DeviceType) -> list[str]:
+def _required(kind: DeviceType | DriverType) -> list[str]:
     lines = options.describe(kind.config) if attrs.has(kind.config) else ()
     return [line.name for line in lines if line.default == "required"]
 
 
+def _untried(kind: DeviceType | DriverType, text: str | None) -> str | None:
+    """Why it can't be tried with the options *text*, if there are any."""
+    required = _required(kind)
+    if not required or text is not None:
+        return None
+    return f"not tried: option {required[0]!r} is required; --options '{kind.name}:{required[0]}=...' tries it"
+
+
+def _tried_driver(sort: str, record: DriverType, plugin: object, text: str | None) -> Iterable[Finding]:
+    """The driver opened and closed; options that nobody could give it."""
+    name = f"{record.name} driver"
+    for kind in (k for k in make_plugin_manager(entry_points=False).device_types().values() if k.drivers == sort):
+        if clash := clashes(record, kind):
+            yield Finding(
+                Level.WRONG, name, f"{kind.name} has an option {clash[0]!r} itself, so the driver's can't be had"
+            )
+            return
+    if (required := _untried(record, text)) is not None:
+        yield Finding(Level.NOTE, name, required)
+        return
+    bench = BlockBench if sort == "block" else PacketBench
+    try:
+        with bench(f"{record.name},{text or ''}", plugins=[plugin]) as tried:
+            missing = tried.problems
+            if isinstance(tried, BlockBench):
+                tried.read(0, 512)
+    except (AcrnDmError, OSError) as e:
+        yield Finding(Level.WRONG, name, f"it can't be used: {e}")
+        return
+    said = f"not all is here: {'; '.join(missing)}" if missing else "opens, and is closed again"
+    yield Finding(Level.NOTE if missing else Level.GOOD, name, said)
+
+
 def _tried(kind: DeviceType, plugin: object, text: str | None) -> Iterable[Finding]:
     """The device made, and held to the specifications."""
-    required = _required(kind)
-    if required and text is None:
-        way = f"--options '{kind.name}:{required[0]}=...' tries it"
-        yield Finding(Level.NOTE, f"{kind.name} conformance", f"not tried: option {required[0]!r} is required; {way}")
+    if (required := _untried(kind, text)) is not None:
+        yield Finding(Level.NOTE, f"{kind.name} conformance", required)
         return
     try:
         with SimMachine(plugins=[plugin]) as machine:

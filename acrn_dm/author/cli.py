@@ -111,7 +111,12 @@ def _refuse_taken(name: str, kind: str) -> None:
     for origin, _ in plugins.loaded:
         if origin.plugin == name:
             raise ConfigError(f"there is a plugin of this name: {origin}", option="new", value=name)
-    of_kind: dict[str, Offers[Any]] = {"backend": plugins.backends, "hypervisor": plugins.hypervisors}
+    of_kind: dict[str, Offers[Any]] = {
+        "backend": plugins.backends,
+        "hypervisor": plugins.hypervisors,
+        "block": plugins.block_drivers,
+        "packet": plugins.packet_drivers,
+    }
     offers = of_kind.get(kind, plugins.devices)
     for claim, claimed in offers.claims.items():
         if claim.partition(" for ")[0] == name:
@@ -120,7 +125,7 @@ def _refuse_taken(name: str, kind: str) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from acrn_dm.cli import inventory  # noqa: PLC0415  # --help does without
+    from acrn_dm.cli.shown import inventory  # noqa: PLC0415  # --help does without
     from acrn_dm.contract.plugins import make_plugin_manager  # noqa: PLC0415
 
     plugins = make_plugin_manager()

@@ -30,6 +30,13 @@ COMMON = {
 CONFORMANCE = {"../common/test_conformance.py.in": "tests/test_conformance.py"}
 MODULE = {"module.py.in": "src/$package/__init__.py"}
 DEVICE = {**MODULE, **CONFORMANCE, "test_device.py.in": "tests/test_device.py"}
+# Of a plugin that has hooks for devices only; one with others is imported at each start.
+DEVICES = """
+# A line for each device that it offers: acrn-dm imports the plugin when one of them is asked for. A plugin with hooks
+# that every start has to call, such as acrn_dm_add_options, has none of these lines.
+[project.entry-points."acrn_dm.devices"]
+$name = "$package"
+"""
 DEVICE_BODY = "`acrn-dm -s $name,help` shows the options."
 DEVICE_TRY = "acrn-dm --dry-run -s 0,hostbridge -s 3,$name -k bzImage vm1"
 
@@ -44,6 +51,7 @@ class Kind:
     body: str = DEVICE_BODY
     build_requires: tuple[str, ...] = ("setuptools>=77",)
     data: tuple[str, ...] = ()
+    devices: str = DEVICES
 
 
 KINDS = {
@@ -53,12 +61,26 @@ KINDS = {
         summary="a backend that moves the data of virtio devices",
         files={**MODULE, "test_backend.py.in": "tests/test_backend.py"},
         try_it="acrn-dm --dry-run -s 3,virtio-blk,disk.img,backend=$name -k bzImage vm1",
+        devices="",
         body="`backend=$name` among the options of a virtio device chooses it; `--$name-hide=MASK` hides features.",
+    ),
+    "block": Kind(
+        summary="a block driver that executes a disk's requests",
+        files={**MODULE, "test_driver.py.in": "tests/test_driver.py"},
+        try_it="acrn-dm --dry-run -s 0,hostbridge -s 3,virtio-blk,driver=$name -k bzImage vm1",
+        body="`acrn-dm -s virtio-blk,driver=$name,help` shows the options.",
+    ),
+    "packet": Kind(
+        summary="a packet driver that carries a card's frames",
+        files={**MODULE, "test_driver.py.in": "tests/test_driver.py"},
+        try_it="acrn-dm --dry-run -s 0,hostbridge -s 3,virtio-net,driver=$name -k bzImage vm1",
+        body="`acrn-dm -s virtio-net,driver=$name,help` shows the options.",
     ),
     "hypervisor": Kind(
         summary="a hypervisor",
         files={**MODULE, "test_hypervisor.py.in": "tests/test_hypervisor.py"},
         try_it="acrn-dm --hypervisor $name -s 0,hostbridge -k bzImage vm1",
+        devices="",
         body="`acrn-dm --hypervisor help` shows whether it can be used on this host.",
     ),
     "cython": Kind(
@@ -130,7 +152,8 @@ def _values(plain: str, kind: Kind, version: str) -> dict[str, str]:
         "more_data": "".join(f', "{pattern}"' for pattern in kind.data),
         "pad": " " * max(0, 8 - len(plain)),
     }
-    return values | {"try_it": _fill(kind.try_it, values), "body": _fill(kind.body, values)}
+    texts = {"try_it": kind.try_it, "body": kind.body, "devices": kind.devices}
+    return values | {key: _fill(text, values) for key, text in texts.items()}
 
 
 def _text(texts: Traversable, kind: str, source: str) -> str:

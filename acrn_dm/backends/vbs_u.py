@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from acrn_dm.backends.in_order import InOrderRing
 from acrn_dm.backends.plane_server import NS_PER_S, PlaneServer, end_queue, plane_of
+from acrn_dm.base.events.io_threads import SHARED, thread_loop
 from acrn_dm.base.events.ioloop import IoLoop, Timer
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.types import BackendType
@@ -18,11 +19,10 @@ from acrn_dm.ring.features import IN_ORDER
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.optional import Cancellable, InFlight, LoopChoice, QueueEnabled, QueueInFlight, QueueReset
+from acrn_dm.virtio.optional import Cancellable, InFlight, LoopChoice, QueueEnabled, QueueInFlight, QueueReset, Threads
 from acrn_dm.virtio.queue import Queue
 
 ROUNDS_PER_KICK = 2
-SHARED_LOOP = "io"  # of all devices that do not care
 
 
 class QueueServer:
@@ -208,10 +208,15 @@ class VbsU(Backend):
             ring = watch_ring(session.features, ring, queue, memory, tell=tell, fresh=not session.resumed)
         if session.features & IN_ORDER and not self.device.in_order:
             ring = InOrderRing(ring)
-        name = self.device.loop_name(queue.index) if isinstance(self.device, LoopChoice) else SHARED_LOOP
-        loop: IoLoop = session.resources.io_loop(name)
+        loop: IoLoop = session.resources.io_loop(_loop_of(self.device, queue.index))
         queue.counters.begin()
         return Queue(queue.index, ring, loop, queue.call.signal, counters=queue.counters)
+
+
+def _loop_of(device: VirtioDevice, queue: int) -> str:
+    if isinstance(device, LoopChoice):
+        return device.loop_name(queue)
+    return thread_loop(device.thread(queue)) if isinstance(device, Threads) else SHARED
 
 
 @hookimpl

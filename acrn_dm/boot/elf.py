@@ -9,9 +9,7 @@ from collections.abc import Iterator
 import attrs
 
 from acrn_dm.boot.files import ImageFile
-from acrn_dm.boot.image import Piece
-
-MAGIC = b"\x7fELF"
+from acrn_dm.boot.image import ELF_MAGIC, Piece
 
 _LITTLE_ENDIAN = 1
 _EXECUTABLE = 2
@@ -65,7 +63,7 @@ class _ProgramHeader:
 
 def parse(image: ImageFile) -> ElfImage:
     """Parse an executable for x86. Raises ConfigError."""
-    if image.data[:4] != MAGIC:
+    if image.data[:4] != ELF_MAGIC:
         raise image.error("not an ELF image")
     bits = {1: 32, 2: 64}.get(image.unpack("B", 4, "ELF header")[0])
     if bits is None or image.unpack("B", 5, "ELF header")[0] != _LITTLE_ENDIAN:

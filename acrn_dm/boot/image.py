@@ -15,6 +15,7 @@ from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 
 PAGE = 4096
+ELF_MAGIC = b"\x7fELF"
 _ZEROS = bytes(layout.MIB)
 
 

@@ -1,22 +1,27 @@
-"""The boot loader: chooses how the user's kernel is loaded, adds the tables, writes guest memory."""
+"""The boot loader: chooses how the user's kernel is loaded, adds the tables, writes guest memory. What knows a kind of
+kernel, or firmware, is imported for those who have one.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from acrn_dm.base.errors import ConfigError
-from acrn_dm.boot import bzimage, elf, multiboot, ovmf, pvh
 from acrn_dm.boot.acpi.build import RSDP_GPA, build_acpi
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.bios import area as bios_area
 from acrn_dm.boot.bios.mp_table import build_mp
 from acrn_dm.boot.files import ImageFile, KeptFiles
-from acrn_dm.boot.image import BootImage, GuestSetup, Piece, low_memory_end
+from acrn_dm.boot.image import ELF_MAGIC, BootImage, GuestSetup, Piece, low_memory_end
 from acrn_dm.boot.smbios import Identity, Smbios, build_smbios
 from acrn_dm.contract.config import Firmware
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
+
+if TYPE_CHECKING:
+    from acrn_dm.boot.elf import ElfImage
 
 
 @attrs.frozen(kw_only=True)
@@ -93,6 +98,8 @@ def prepare(plan: BootPlan) -> BootImage:
     smbios = plan.smbios()
     tables += [Piece(name="SMBIOS table", gpa=gpa, data=data) for gpa, data in (smbios.placed if smbios else ())]
     if plan.firmware is not None:
+        from acrn_dm.boot import ovmf  # noqa: PLC0415
+
         image = ovmf.prepare(plan.firmware, setup, plan.files).with_pieces(tables)
         image.check([*plan.memory_ranges, ovmf.region(plan.firmware, plan.files)])
     else:
@@ -119,15 +126,21 @@ def _boot_file(plan: BootPlan, room: int) -> ImageFile | None:
 
 
 def _kernel_image(plan: BootPlan, file: ImageFile, setup: GuestSetup) -> BootImage:
-    if file.data[:4] == elf.MAGIC:
+    if file.data[:4] == ELF_MAGIC:
+        from acrn_dm.boot import elf  # noqa: PLC0415
+
         return _elf_image(file, elf.parse(file), setup, as_kernel=plan.kernel is not None)
     if plan.kernel is None:
         raise file.error("not an ELF image; a bzImage is given with -k")
+    from acrn_dm.boot import bzimage  # noqa: PLC0415
+
     return bzimage.prepare(file, setup)
 
 
-def _elf_image(file: ImageFile, parsed: elf.ElfImage, setup: GuestSetup, *, as_kernel: bool) -> BootImage:
+def _elf_image(file: ImageFile, parsed: "ElfImage", setup: GuestSetup, *, as_kernel: bool) -> BootImage:
     """``-k`` takes the PVH entry only; ``-E`` prefers it in 64-bit images, and multiboot in 32-bit ones."""
+    from acrn_dm.boot import multiboot, pvh  # noqa: PLC0415
+
     entry = pvh.entry_point(file, parsed)
     if entry is not None and (as_kernel or parsed.bits == 64):
         return pvh.prepare(file, parsed, entry, setup)

@@ -2,17 +2,13 @@
 
 import contextlib
 import copy
-import errno
-import io
 import logging
-import logging.handlers
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from acrn_dm.base.files import one_user
-from acrn_dm.base.files.private_files import make_folder, open_log
+from acrn_dm.base.files.private_files import make_folder
 from acrn_dm.base.log_text import LineFormatter, escaped
 from acrn_dm.base.process.stderr import StderrHandler
 from acrn_dm.cli.values import LogSettings
@@ -103,21 +99,6 @@ class DiskFormatter(LineFormatter):
         return f"{wall} [{time.monotonic():.6f}] {super().format(record)}"
 
 
-class PrivateFiles(logging.handlers.RotatingFileHandler):
-    """Rotated files that are for this user only; none is reached by a symbolic link, or written by another machine."""
-
-    def _open(self) -> io.TextIOWrapper:
-        fd = open_log(self.baseFilename)
-        if not one_user.take(fd):
-            os.close(fd)
-            user = one_user.holder(self.baseFilename) or "another process"
-            raise OSError(errno.EBUSY, f"in use by {user}", self.baseFilename)
-        return open(fd, "a", encoding=self.encoding, errors=self.errors)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk is no reason to stop, nor to tell stderr with each record; the console has them, too."""
-
-
 @contextlib.contextmanager
 def logging_to(settings: LogSettings, name: str | None, folder: Path | None = None) -> Iterator[None]:
     """Send log records where *settings* say while the block runs; *name* is the VM's, None: only the console.
@@ -170,6 +151,8 @@ def _files(settings: LogSettings, name: str, folder: Path) -> Iterator[logging.H
 
 def _disk(name: str, folder: Path) -> logging.Handler:
     """Eight files of 2 MiB: ``NAME_log_0`` is written to, higher numbers are older."""
+    from acrn_dm.base.files.rotated import PrivateFiles  # noqa: PLC0415  # few have a log on disk
+
     make_folder(folder)
     handler = PrivateFiles(
         folder / f"{name}_log_0", maxBytes=FILE_SIZE, backupCount=FILES - 1, encoding="utf-8", errors="backslashreplace"

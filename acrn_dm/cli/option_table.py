@@ -66,7 +66,7 @@ RUN = (
            parse=values.seconds, field="shutdown_timeout_s", toml=(int, float),
            help="seconds that the guest has after its power button was pressed, before it is forced off [30]"),
     Option(name="cmd_monitor", metavar="PATH", group=Group.RUN, parse=values.socket_path, field="command_monitor",
-           help="take commands (destroy, resume, blkrescan, blkthrottle, set_link) and tell events on this socket"),
+           help="take commands (destroy, resume, blkrescan, blkthrottle, driver, set_link), tell events, here"),
     Option(name="manager-directory", metavar="DIR", group=Group.RUN, original=False,
            parse=values.directory, field="manager_directory",
            help=f"where acrnctl looks for this machine's socket; none: nowhere [{values.MANAGER_DIRECTORY}]"),

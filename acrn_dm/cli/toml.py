@@ -1,6 +1,5 @@
 """Configuration files: the long options' names as keys, ``name``, and the tables ``[[device]]`` and ``[[uart]]``."""
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,8 @@ class Document:
 
 def read(path: Path) -> Document:
     """Read *path*. Raises ConfigError."""
+    import tomllib  # noqa: PLC0415  # most starts have no file
+
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)

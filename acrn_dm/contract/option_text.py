@@ -4,7 +4,6 @@ A comma ends an option; two of them are one comma of a value, as in QEMU: ``path
 and ``ro``. So an empty option can't be written. What is read from a TOML table is never quoted.
 """
 
-import difflib
 import re
 from collections.abc import Collection, Iterable
 
@@ -82,6 +81,8 @@ def unquoted(raw: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'? `` for the known word nearest to *word*, or nothing."""
+    import difflib  # noqa: PLC0415  # nobody asks while all is well
+
     near = difflib.get_close_matches(word[:MAX_WORD], list(known), n=1)
     return f"did you mean {near[0]!r}? " if near else ""
 

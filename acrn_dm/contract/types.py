@@ -66,7 +66,7 @@ class DeviceContext:
     poll_ns: int | None = None  # --virtio_poll
     backend: str | None = None  # backend=NAME: who moves the data by the user's wish; None: as the device says
     switches: Mapping[str, bool] = attrs.field(factory=dict, repr=False)  # queue_reset=off ...: features of its rings
-    iothread: IoThreads = attrs.field(factory=IoThreads)  # iothread[=1[@CPUS]], where it is no option of its kind's
+    iothread: IoThreads = attrs.field(factory=IoThreads)  # iothread[=N[@CPUS]], where it is no option of its kind's
     io_poll_us: int = 0  # poll_us=N: its loops look at its queues for that long before they sleep
     strict: bool = False  # strict=on: its driver is checked, and what it breaks of the specification is logged
     plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them

@@ -16,6 +16,7 @@ from acrn_dm.base.events.io_loops import IoLoops
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import device_loops
 from acrn_dm.export.client_memory import ClientMemory
 from acrn_dm.export.vring import ClientKick, Vring
 from acrn_dm.ring.factory import ring_format
@@ -79,7 +80,7 @@ class ExportedDevice:
             interrupts=machine,
             eventfds=machine,
             main_loop=main_loop,
-            io_loop=self._loops.get,
+            io_loop=device_loops(device.context, self._loops.get).get,
             device_failed=lambda device, error: None,
             quit=quit_,
         )

@@ -1,7 +1,5 @@
 """A built machine as a record for ``--dry-run``: reads what ``machine.build.build`` decided, opens nothing."""
 
-import logging
-from collections.abc import Iterable
 from pathlib import Path
 
 from acrn_dm.contract.config import MachineConfig
@@ -12,10 +10,7 @@ from acrn_dm.machine.report import BarReport, DeviceReport, MachineReport, Range
 from acrn_dm.memory.guest_memory import guest_ranges
 from acrn_dm.pci.config_space import DEVICE_ID, VENDOR_ID
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.virtio.choice import unchosen
 from acrn_dm.virtio.pci.transport import VirtioPci
-
-log = logging.getLogger(__name__)
 
 
 def describe_function(function: PciFunction, provider: str) -> DeviceReport:
@@ -50,17 +45,6 @@ def describe_boot(config: MachineConfig) -> str:
     return ", ".join(f"{what} {path}" for what, path in parts if path is not None)
 
 
-def unchosen_backends(functions: Iterable[PciFunction], plugins: PluginManager) -> list[str]:
-    """What to say of backends that plugins brought and no device of *functions* uses. Raises PluginError."""
-    return unchosen(plugins, [(f.context, f.backend_type) for f in functions if isinstance(f, VirtioPci)])
-
-
-def log_unchosen_backends(functions: Iterable[PciFunction], plugins: PluginManager) -> None:
-    """Say it in the log of a machine that starts, where ``--dry-run`` has notes."""
-    for line in unchosen_backends(functions, plugins):
-        log.info("%s", line)
-
-
 def describe(
     config: MachineConfig, devices: Devices, hypervisor: HypervisorType | None, plugins: PluginManager
 ) -> MachineReport:
@@ -78,5 +62,5 @@ def describe(
         boot=describe_boot(config),
         devices=tuple(describe_function(f, devices.providers.get(f.context.bdf, "")) for f in devices.functions),
         uarts=tuple(uarts),
-        notes=(*no_guest, *unchosen_backends(devices.functions, plugins)),
+        notes=(*no_guest, *devices.unchosen_backends(plugins)),
     )

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 import attrs
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.contract.drivers import guarded
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import Bdf
@@ -17,8 +18,9 @@ from acrn_dm.machine.resolve import ResolvedDevice
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.pci.quiesce import quiesce
+from acrn_dm.virtio.choice import unchosen
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.optional import LinkSwitch, MediumSlot, RateLimited
+from acrn_dm.virtio.optional import LinkSwitch, MediumSlot, RateLimited, Threads
 from acrn_dm.virtio.pci.transport import VirtioPci
 
 
@@ -26,7 +28,9 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
     """Make one device and, for a virtio device, the PCI transport in front of it. Raises ConfigError."""
     device = resolved.create()
     if isinstance(device, VirtioDevice):
-        return VirtioPci(device, resolved.context, plugins.backend_types())
+        if resolved.context.iothread.count > 1 and not isinstance(device, Threads):
+            raise ConfigError("its queues are served by one thread", option=f"{device.name} iothread")
+        return VirtioPci(device, resolved.context, plugins.backend_types(resolved.context.backend))
     if isinstance(device, PciFunction):
         if resolved.context.backend is not None:
             raise ConfigError(
@@ -94,6 +98,16 @@ class Devices:
         with function.lock:
             function.device.set_limits(text)
 
+    def command_driver(self, bdf: Bdf, text: str) -> None:
+        """Have the driver of the device at *bdf* (``driver=NAME``) do what *text* says. Raises ConfigError, HostError,
+        PluginError.
+        """
+        function = self.bus.find(bdf)
+        chosen = function.context.driver if function is not None else None
+        if chosen is None:
+            raise ConfigError(f"there is no device with a driver at {bdf}", value=text)
+        guarded.command(chosen, text)
+
     def set_link(self, bdf: Bdf, up: bool) -> None:
         """Whether the network card at *bdf* has a link. Raises ConfigError."""
         function = self.bus.find(bdf)
@@ -101,6 +115,10 @@ class Devices:
             raise ConfigError(f"there is no network card at {bdf}")
         with function.lock:
             function.device.set_link(up)
+
+    def unchosen_backends(self, plugins: PluginManager) -> list[str]:
+        """What to say of backends that plugins brought and no device here uses. Raises PluginError."""
+        return unchosen(plugins, [(f.context, f.backend_type) for f in self.functions if isinstance(f, VirtioPci)])
 
     def window_changed(self) -> None:
         """The terminal has another size: tell the consoles on it."""

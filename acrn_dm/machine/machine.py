@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -27,20 +28,21 @@ from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.resources import Resources
 from acrn_dm.machine.boot_source import BootSource
 from acrn_dm.machine.check import check_machine
-from acrn_dm.machine.describe import describe, log_unchosen_backends
 from acrn_dm.machine.device_memory import add_memory
 from acrn_dm.machine.devices import Devices
 from acrn_dm.machine.dispatch import MachineDispatch
 from acrn_dm.machine.firmware import FirmwareSupport
 from acrn_dm.machine.hypervisor import ChosenHypervisor
 from acrn_dm.machine.power import Power, State
-from acrn_dm.machine.report import MachineReport
 from acrn_dm.machine.requests import GuestRequests, PowerButton, controls
 from acrn_dm.management import Management, Standstill, StopReason
 from acrn_dm.memory.allocate import allocate
 from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.pci.quiesce import left_behind
+
+if TYPE_CHECKING:
+    from acrn_dm.machine.report import MachineReport
 
 __all__ = ("Machine", "StopReason")
 
@@ -103,13 +105,16 @@ class Machine:
         """What is missing on this host, one line each; opens and changes nothing."""
         return check_machine(self.config, self.devices, self.boot_source, self.firmware, self.hypervisor.problem)
 
-    def describe(self) -> MachineReport:
-        """The machine as a record for ``--dry-run``."""
+    def describe(self) -> "MachineReport":
+        """The machine as a record for ``--dry-run``, which alone imports what makes it."""
+        from acrn_dm.machine.describe import describe  # noqa: PLC0415
+
         return describe(self.config, self.devices, self.hypervisor.type, self.plugins)
 
     def realize(self) -> None:
         """Open hypervisor, memory and devices. On an error everything opened so far is closed by ``close``."""
-        log_unchosen_backends(self.functions, self.plugins)
+        for line in self.devices.unchosen_backends(self.plugins):  # of which --dry-run has notes
+            log.info("%s", line)
         self.open()
         self.connect()
 

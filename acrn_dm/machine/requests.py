@@ -105,5 +105,6 @@ def controls(power: Power, button: PowerButton, standstill: Standstill, devices:
         insert_medium=devices.insert_medium,
         set_limits=devices.set_limits,
         set_link=devices.set_link,
+        command_driver=devices.command_driver,
         resume=resume,
     )

@@ -47,7 +47,10 @@ class ResolvedDevice:
 
 def without_obsolete(config: MachineConfig, plugins: PluginManager) -> tuple[MachineConfig, tuple[str, ...]]:
     """Take obsolete devices out, unless a plugin provides them; also return one line about each. Raises PluginError."""
-    dropped = OBSOLETE_DEVICES - plugins.device_types().keys()
+    asked = OBSOLETE_DEVICES & {device.kind for device in config.devices}
+    if not asked:
+        return config, ()
+    dropped = asked - plugins.device_types().keys()
     lines = tuple(f"{d.origin}: {d.kind} is obsolete and ignored" for d in config.devices if d.kind in dropped)
     if not lines:
         return config, ()

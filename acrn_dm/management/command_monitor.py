@@ -1,7 +1,8 @@
 """``--cmd_monitor PATH``: commands as JSON objects, and the machine's events to one client that asks for them.
 
 ``{"command": "destroy"}`` ends the machine at once, not one with a real-time guest; ``blkrescan`` inserts a medium into
-an empty virtio-blk slot, ``blkthrottle`` (``SLOT,iops=N,...``) replaces the limits of a disk; ``set_link`` pulls a
+an empty virtio-blk slot, ``blkthrottle`` (``SLOT,iops=N,...``) replaces the limits of a disk; ``driver``
+(``SLOT,TEXT``) tells the driver behind a disk or a card something, in the driver's own words; ``set_link`` pulls a
 network card's cable (``SLOT,off``) or plugs it in; ``resume`` lets a guest go on that stands still because the host
 failed one of its devices, or sleeps; ``register_vm_event_client`` asks for events, and tells at once why the guest
 stands still, if it does. Each command is answered by ``{"ack": 0}`` or ``{"ack": -1}``, also one that is unknown (the
@@ -98,14 +99,7 @@ class _Session:
             return True
         if wanted.name == "resume":
             return controls.resume()
-        if wanted.name == "blkrescan":
-            controls.insert_medium(*parse_rescan(wanted.arguments))
-            return True
-        if wanted.name == "blkthrottle":
-            controls.set_limits(*parse_limits(wanted.arguments))
-            return True
-        if wanted.name == "set_link":
-            controls.set_link(*parse_link(wanted.arguments))
+        if self._on_device(wanted):
             return True
         if wanted.name == "register_vm_event_client":
             if self.monitor.listener is not None:
@@ -114,3 +108,18 @@ class _Session:
             self.client.waits = True
             return True
         raise ValueError(f"unknown command {wanted.name[:32]!r}")
+
+    def _on_device(self, wanted: Command) -> bool:
+        """Carry out what is about one device; False for what is not."""
+        controls = self.monitor.controls
+        if wanted.name == "blkrescan":
+            controls.insert_medium(*parse_rescan(wanted.arguments))
+        elif wanted.name == "blkthrottle":
+            controls.set_limits(*parse_limits(wanted.arguments))
+        elif wanted.name == "driver":
+            controls.command_driver(*parse_rescan(wanted.arguments))
+        elif wanted.name == "set_link":
+            controls.set_link(*parse_link(wanted.arguments))
+        else:
+            return False
+        return True

@@ -52,6 +52,7 @@ class Controls:
     insert_medium: Callable[[Bdf, str], None]  # into an empty slot; raises AcrnDmError
     set_limits: Callable[[Bdf, str], None]  # of a disk, by its options; raises AcrnDmError
     set_link: Callable[[Bdf, bool], None]  # of a network card, up or down; raises AcrnDmError
+    command_driver: Callable[[Bdf, str], None]  # a text for the driver of a device (driver=NAME); raises AcrnDmError
     resume: Callable[
         [], bool
     ]  # leave S3, or go on after a pause; False when the guest does neither sleep nor stand still

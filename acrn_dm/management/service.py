@@ -1,16 +1,20 @@
 """Both sockets of one machine, opened and closed together."""
 
 import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.sockets import unix_listener
 from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.resources import HostFault
-from acrn_dm.management.command_monitor import CommandMonitor
 from acrn_dm.management.controls import Controls
 from acrn_dm.management.events import Event, Events, VmEventKind
 from acrn_dm.management.manager_socket import ManagerSocket, rival
+
+if TYPE_CHECKING:
+    from acrn_dm.management.command_monitor import CommandMonitor
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +29,13 @@ def check(config: MachineConfig) -> list[str]:
     return [] if why is None else [str(ConfigError(why, option="--cmd_monitor", value=str(path)))]
 
 
+def _command_monitor(loop: IoLoop, path: Path, controls: Controls, *, may_destroy: bool) -> "CommandMonitor":
+    """The command monitor, imported for those who want one."""
+    from acrn_dm.management.command_monitor import CommandMonitor  # noqa: PLC0415
+
+    return CommandMonitor(loop, path, controls, may_destroy=may_destroy)
+
+
 class Management:
     """The sockets that ``config`` asks for, on the main loop."""
 
@@ -37,7 +48,7 @@ class Management:
         self._manager: ManagerSocket | None = None
         self._events = Events(loop, self._send)
         if config.command_monitor is not None:
-            self._monitor = CommandMonitor(loop, config.command_monitor, controls, may_destroy=not rtvm)
+            self._monitor = _command_monitor(loop, config.command_monitor, controls, may_destroy=not rtvm)
             self._monitor.standing = self._events.standing
         if config.manager_directory is not None:
             try:

@@ -5,10 +5,8 @@ export of each mapping, so that closing too early raises BufferError instead of 
 """
 
 import contextlib
-import ctypes
 import errno
 import fcntl
-import functools
 import mmap
 import os
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from collections.abc import Sequence
 import attrs
 
 from acrn_dm._fastring import MemoryMap
+from acrn_dm.base._libc import address_of, clear, fallocate
 from acrn_dm.base.errors import GuestError, HostError
 from acrn_dm.base.process.core_dumps import leave_out
 from acrn_dm.memory.hugepages import HugePages
@@ -34,11 +33,6 @@ class MemoryRange:
 
     gpa: int = attrs.field(repr=hex)
     size: int = attrs.field(repr=hex)
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
 
 
 def guest_ranges(size_bytes: int) -> tuple[MemoryRange, ...]:
@@ -62,18 +56,15 @@ class MemoryRegion:
     @property
     def hva(self) -> int:
         """Address of the mapping in this process, for the hypervisor's memory ioctl."""
-        anchor = ctypes.c_char.from_buffer(self.mapping)
-        try:
-            return ctypes.addressof(anchor)
-        finally:
-            del anchor
+        return address_of(self.mapping)
 
     def discard(self, offset: int = 0, length: int | None = None) -> None:
         """Punch *length* bytes of the file out from *offset* on, by default all of it. Raises HostError."""
         end = self.size if length is None else offset + length
-        args = (self.fd, FALLOC_PUNCH_AND_KEEP, ctypes.c_int64(offset), ctypes.c_int64(end - offset))
-        if _libc().fallocate(*args) != 0:
-            raise HostError("clearing guest memory", err=ctypes.get_errno())
+        try:
+            fallocate(self.fd, FALLOC_PUNCH_AND_KEEP, offset, end - offset)
+        except OSError as e:
+            raise HostError("clearing guest memory", err=e.errno) from None
 
     def overwrite(self) -> None:
         """Fill what the file has pages for with zeros, without the GIL; holes stay holes."""
@@ -86,7 +77,7 @@ class MemoryRegion:
                 if e.errno == errno.ENXIO:  # no data from here on
                     return
                 start, end = at, self.size
-            ctypes.memset(self.hva + start, 0, end - start)
+            clear(self.mapping, start, end)
             at = end
 
 

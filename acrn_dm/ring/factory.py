@@ -10,6 +10,8 @@ from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import DriverSide, Ring, RingFormat, Tell
 from acrn_dm.ring.split import SPLIT
 
+RING_FORMATS: tuple[RingFormat, ...] = (SPLIT, PACKED_RINGS)
+
 
 class PlacedQueue(Protocol):
     """A queue as its driver has placed it; ``virtio.backend.SessionQueue`` in a machine."""

@@ -1,6 +1,7 @@
 """Rings, of whatever format: a device side that can be served, and facts for those who only hand rings on."""
 
-from collections.abc import Callable, Sequence
+import mmap
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from acrn_dm._fastring import Chain, MemoryMap
@@ -57,8 +58,23 @@ class Ring(Protocol):
     def enable_kicks(self) -> bool:
         """Ask for a kick at the next chain; True when more came meanwhile: look again."""
 
+    def descriptors(self, chain: Chain) -> bytes:
+        """What stands in the ring for a chain that was just taken, and does not stay there: nothing in a split one."""
+
     def close(self) -> None:
         """Let go of guest memory."""
+
+
+class ShadowSide(Protocol):
+    """The driver's side of a shadow ring (``ring.shadow``)."""
+
+    def add(self, chains: Iterable[tuple[int, bytes]]) -> None:
+        """Make (head, ``Ring.descriptors``) available; there are never more than the ring has room for."""
+
+    def used(self) -> list[tuple[int, int]]:
+        """(head, bytes written) of what came back since the last call, unchecked. Raises ValueError for more than there
+        can be.
+        """
 
 
 class DriverSide(Protocol):
@@ -126,6 +142,7 @@ class RingFormat(Protocol):
     """A ring format, as ``factory.ring_format`` chooses it by what was negotiated."""
 
     start: RingPosition  # of a ring that nobody has used
+    shadows_descriptors: bool  # a shadow ring has its own; else the driver's are used
     sizes: str  # which ones there are, for messages
 
     def takes_size(self, size: int) -> bool:
@@ -162,6 +179,12 @@ class RingFormat(Protocol):
 
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """What a driver placed in guest memory."""
+
+    def lay_out_shadow(self, at: int, size: int) -> RingLayout:
+        """Where a shadow ring's parts are, from offset *at* on."""
+
+    def make_shadow(self, memory: mmap.mmap, layout: RingLayout) -> ShadowSide:
+        """The driver's side of a shadow ring, which is empty."""
 
     def used_position(self, memory: RingMemory, layout: RingLayout) -> RingPosition | None:
         """Where to go on when nobody knows more than what was returned; None where the ring does not say that."""

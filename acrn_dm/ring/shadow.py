@@ -1,13 +1,14 @@
-"""Rings of our own between us and another device side: available and used ring, the descriptor table is the driver's.
+"""Rings of our own between us and another device side: of split ones available and used ring, the descriptor table is
+the driver's. Packed ones are whole (``ring.packed.shadow``).
 
-So heads mean the same on both sides. Interrupts and kicks are never suppressed: there are eventfds in between, whose
+Heads mean the same on both sides. Interrupts and kicks are never suppressed: there are eventfds in between, whose
 system calls also order the accesses (x86 keeps each kind in order).
 """
 
 import mmap
 from collections.abc import Iterable
 
-from acrn_dm._fastring import SplitRing
+from acrn_dm._fastring import PackedRing, SplitRing
 from acrn_dm.ring.layout import U16, USED_ELEMENT, RingLayout, align_up, avail_bytes, used_bytes
 from acrn_dm.ring.ring import Ring
 
@@ -21,8 +22,8 @@ def shadow_layout(at: int, size: int) -> RingLayout:
 
 
 def can_shadow(ring: Ring) -> bool:
-    """Whether heads of *ring* name the same chains in a shadow ring, and are entered in C: it is split, and native."""
-    return isinstance(ring, SplitRing)
+    """Whether chains of *ring* are noted and entered in C: it is native, and nothing stands before it."""
+    return isinstance(ring, (SplitRing, PackedRing))
 
 
 class ShadowRing:
@@ -36,9 +37,9 @@ class ShadowRing:
         memory[layout.avail : layout.avail + avail_bytes(layout.size)] = bytes(avail_bytes(layout.size))
         memory[layout.used : layout.used + used_bytes(layout.size)] = bytes(used_bytes(layout.size))
 
-    def add(self, heads: Iterable[int]) -> None:
-        """Make *heads* available; there are never more than the ring has entries."""
-        for head in heads:
+    def add(self, chains: Iterable[tuple[int, bytes]]) -> None:
+        """Make chains available by their heads; there are never more than the ring has entries."""
+        for head, _ in chains:
             U16.pack_into(self._memory, self._layout.avail_entry_at(self._next_avail), head)
             self._next_avail = (self._next_avail + 1) & 0xFFFF
         U16.pack_into(self._memory, self._layout.avail_idx_at, self._next_avail)

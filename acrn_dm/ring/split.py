@@ -1,14 +1,20 @@
-"""The split virtqueue of virtio 1.4 (2.7) as a ring format."""
+"""The split virtqueue of virtio 1.4 (2.7) as a ring format. Rules and driver side are imported for those who ask."""
+
+from typing import TYPE_CHECKING
 
 from acrn_dm._fastring import MemoryMap, SplitRing
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring import layout as split_layout
-from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Ring, Tell
-from acrn_dm.ring.split_rules import SplitRules
+
+if TYPE_CHECKING:
+    import mmap
+
+    from acrn_dm.ring.driver import DriverRing
+    from acrn_dm.ring.shadow import ShadowRing
 
 MAX_INDEX = 0xFFFF  # 2.7: indices run on modulo 2^16
 
@@ -17,6 +23,7 @@ class SplitFormat:
     """``RingFormat`` of split rings."""
 
     start = RingPosition()
+    shadows_descriptors = False
     sizes = "a power of two"
 
     def takes_size(self, size: int) -> bool:
@@ -56,14 +63,18 @@ class SplitFormat:
         fresh: bool,
     ) -> Ring:
         """Rules before the ring."""
+        from acrn_dm.ring.split_rules import SplitRules  # noqa: PLC0415
+
         return SplitRules(ring, memory, layout, features, begin=position.base, tell=tell, fresh=fresh)
 
     def lay_out(self, gpa: int, size: int, align: int) -> RingLayout:
         """One after the other, the used ring at a multiple of *align*."""
         return RingLayout.at(gpa, size, align)
 
-    def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> DriverRing:
+    def make_driver_ring(self, features: int, memory: RingMemory, layout: RingLayout, start: int) -> "DriverRing":
         """The driver side; both indices begin at *start*, modulo 2^16."""
+        from acrn_dm.ring.driver import DriverRing  # noqa: PLC0415
+
         return DriverRing(
             memory,
             layout,
@@ -75,6 +86,18 @@ class SplitFormat:
     def parts(self, layout: RingLayout) -> tuple[RingPart, ...]:
         """With both event indices: who is told of a ring may use them."""
         return layout.parts()
+
+    def lay_out_shadow(self, at: int, size: int) -> RingLayout:
+        """Two rings; the table is the driver's."""
+        from acrn_dm.ring.shadow import shadow_layout  # noqa: PLC0415
+
+        return shadow_layout(at, size)
+
+    def make_shadow(self, memory: "mmap.mmap", layout: RingLayout) -> "ShadowRing":
+        """The driver's side of it."""
+        from acrn_dm.ring.shadow import ShadowRing  # noqa: PLC0415
+
+        return ShadowRing(memory, layout)
 
     def used_position(self, memory: RingMemory, layout: RingLayout) -> RingPosition:
         """The used index."""

@@ -8,7 +8,9 @@ from acrn_dm.ring.packed.layout import packed_layout
 from acrn_dm.ring.packed.model import ModelPackedRing
 from acrn_dm.testing.clock import VirtualClock
 from acrn_dm.testing.conformance import CHECKS, assert_device_conforms
-from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver
+from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver, rings
+from acrn_dm.testing.drivers.block import BlockBench
+from acrn_dm.testing.drivers.packet import PacketBench
 from acrn_dm.testing.fake_vhost import FakeNode, FakeVhost
 from acrn_dm.testing.faults import Fault, Faults
 from acrn_dm.testing.guest_pci import GuestFunction
@@ -20,6 +22,7 @@ from acrn_dm.virtio.strict.clauses import Clause
 from acrn_dm.virtio.strict.report import Violation
 
 __all__ = [
+    "BlockBench",
     "CHECKS",
     "Clause",
     "Completion",
@@ -36,6 +39,7 @@ __all__ = [
     "ModelPackedRing",
     "ModelSplitRing",
     "PackedDriverRing",
+    "PacketBench",
     "Player",
     "Recorder",
     "RingLayout",
@@ -49,4 +53,5 @@ __all__ = [
     "packed_layout",
     "parse_session",
     "replay",
+    "rings",
 ]

@@ -265,6 +265,12 @@ class SimMachine:
             raise LookupError(f"there is no virtio device in slot {slot}")
         return function.queue_counts(index)
 
+    def command_driver(self, slot: int, text: str, func: int = 0) -> None:
+        """Tell the driver of the device in *slot* (``driver=NAME``) something, as the command monitor's ``driver``
+        does. Raises ConfigError for what it does not understand.
+        """
+        self.machine.devices.command_driver(Bdf(slot=slot, func=func), text)
+
     def record(self, level: int = logging.INFO) -> Recorder:
         """A recorder of this machine, for a ``with`` block; it takes log records from *level* on."""
         return Recorder(self, level)

@@ -70,18 +70,14 @@ def _on(value: object, option: str) -> bool:
 
 
 def take_io_threads(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, IoThreads]:
-    """Return *spec* without ``iothread[=1[@CPUS]]``, and the threads. Raises ConfigError."""
+    """Return *spec* without ``iothread[=N[@CPUS]]``, and the threads. Raises ConfigError."""
     alone = spec.table is None and IOTHREAD_KEY in split_raw(spec.text)
     if alone:  # a word without a value, as for the disks of the original
         text = ",".join(f"{IOTHREAD_KEY}=1" if raw == IOTHREAD_KEY else raw for raw in split_raw(spec.text))
     rest, value = _take(attrs.evolve(spec, text=text) if alone else spec, config, IOTHREAD_KEY)
     if value is None:
         return spec, IoThreads()
-    where = f"{_where(spec)} {IOTHREAD_KEY}"
-    threads = _read(io_threads, value, where)
-    if threads.count > 1:  # devices are written for one thread; what can have more has the option itself
-        raise ConfigError("its queues are served by one thread", option=where, value=str(value))
-    return rest, threads
+    return rest, _read(io_threads, value, f"{_where(spec)} {IOTHREAD_KEY}")
 
 
 def take_poll_us(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, int]:

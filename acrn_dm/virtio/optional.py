@@ -48,6 +48,14 @@ class LoopChoice(Protocol):
 
 
 @runtime_checkable
+class Threads(Protocol):
+    """A device whose queues several I/O threads may serve at once (``iothread=N``)."""
+
+    def thread(self, queue: int) -> int:
+        """Which of them serves queue number *queue*, counted from 0 and taken modulo how many there are."""
+
+
+@runtime_checkable
 class LegacyConfig(Protocol):
     """A device with fields of its configuration space that only a legacy driver may write."""
 

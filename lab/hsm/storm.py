@@ -21,7 +21,7 @@ from acrn_dm.contract.types import HypervisorOptions
 from acrn_dm.hypervisors.acrn.cpus import Placement, place
 from acrn_dm.hypervisors.acrn.module import _hsm
 from acrn_dm.hypervisors.acrn.module.abi import HSM, Abi
-from acrn_dm.hypervisors.acrn.vhm import VHM
+from acrn_dm.hypervisors.acrn.module.vhm_abi import VHM
 from acrn_dm.hypervisors.acrn.vm import AcrnVm
 
 KEY = 0x5A5A_5A5A_5A5A_5A5A

@@ -30,7 +30,7 @@ def test_package_has_what_a_package_needs(kind: str) -> None:
     made = template.files("edu", kind, "1.2")
     assert {"README.md", ".github/workflows/test.yml", ".gitlab-ci.yml", ".gitignore"} <= made.keys()
     assert any(place.startswith("tests/test_") for place in made)
-    assert any("conform(" in text for text in made.values()) or kind == "hypervisor"
+    assert any("conform(" in text for text in made.values()) or kind in ("hypervisor", "block", "packet")
 
 
 @pytest.mark.parametrize(("kind", "name"), list(itertools.product(template.KINDS, ["e", LONGEST])))

@@ -20,7 +20,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from acrn_dm.backends.user import backend as user
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.base.irq import MsiMessage
 from acrn_dm.devices import virtio_console
 from acrn_dm.hypervisors.sim.irq import InterruptController
@@ -303,7 +303,7 @@ def test_other_process_that_writes_the_call(tmp_path: Path) -> None:
     daemon = Daemon([*program, f"socket:port0={tmp_path / 'port0'}:server"], path, tmp_path / "log")
     daemon.start()
     try:
-        with SimMachine(memory=32 * MIB, plugins=[virtio_console, user]) as machine:
+        with SimMachine(memory=32 * MIB, plugins=[virtio_console, vhost_user]) as machine:
             witness = watch(machine)
             machine.add("virtio-console", f"vhost-user={path}", slot=SLOT)
             driver = machine.driver(SLOT)

@@ -12,7 +12,7 @@ import pytest
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.cli import main
-from acrn_dm.cli.app import SWITCH_INTERVAL_S
+from acrn_dm.cli.session import SWITCH_INTERVAL_S
 from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 from tests.cli.fakes import Cli, FakeMachine, NoOptions, Reason, device_type, managing, plugin
 

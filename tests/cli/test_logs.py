@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from acrn_dm.base.files import rotated
 from acrn_dm.cli import logs
 from acrn_dm.cli.logs import NOTICE, Bounded, KernelLog, logging_to
 from acrn_dm.cli.values import LogSettings
@@ -66,7 +67,7 @@ def test_full_disk_stops_nobody_and_tells_stderr_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with logging_to(LogSettings(console=1, disk=5), "vm1", tmp_path):
-        monkeypatch.setattr(logs.PrivateFiles, "shouldRollover", full)
+        monkeypatch.setattr(rotated.PrivateFiles, "shouldRollover", full)
         log.info("text")
     assert capsys.readouterr().err == ""
 

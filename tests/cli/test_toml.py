@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.cli import toml
-from acrn_dm.cli.app import plugin_choice
 from acrn_dm.cli.arguments import understood
 from acrn_dm.cli.grammar import Table
 from acrn_dm.cli.option_table import OPTIONS
+from acrn_dm.cli.session import plugin_choice
 from acrn_dm.machine.resolve import resolve_devices
 from tests.cli.fakes import Cli
 

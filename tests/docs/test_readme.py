@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.cli.app import main
-from acrn_dm.cli.help import EXIT_CODES
+from acrn_dm.cli.shown.help import EXIT_CODES
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

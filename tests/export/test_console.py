@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.backends.user import backend as user
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.devices import virtio_console
 from acrn_dm.export.cli import main
 from acrn_dm.memory.guest_memory import MIB
@@ -43,7 +43,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 @pytest.fixture
 def machine() -> Iterator[SimMachine]:
-    with SimMachine(memory=32 * MIB, plugins=[virtio_console, user]) as machine:
+    with SimMachine(memory=32 * MIB, plugins=[virtio_console, vhost_user]) as machine:
         yield machine
 
 
@@ -143,7 +143,7 @@ def test_driver_comes_back_after_reset(driver: VirtioDriver, terminal: socket.so
 def test_second_machine_is_served_when_the_first_is_gone(daemon: Daemon, tmp_path: Path) -> None:
     for text in (b"one", b"two"):
         with (
-            SimMachine(plugins=[virtio_console, user]) as machine,
+            SimMachine(plugins=[virtio_console, vhost_user]) as machine,
             socket.socket(socket.AF_UNIX) as terminal,
         ):
             machine.add("virtio-console", f"vhost-user={daemon.socket}", slot=3)

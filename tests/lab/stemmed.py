@@ -25,7 +25,7 @@ def stem() -> list[str]:
     the demonstration itself and by some launch lines.
     """
     installed = [entry.module for entry in importlib.metadata.entry_points(group="acrn_dm")]
-    return ["acrn_dm.cli.app", "acrn_dm.machine.build", *BUILTINS.values(), *installed]
+    return ["acrn_dm.cli.session", "acrn_dm.machine.build", *BUILTINS.values(), *installed]
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
-from acrn_dm.hypervisors.acrn.module.abi import ACRN_OPTIONS
+from acrn_dm.hypervisors.acrn.module.interface import ACRN_OPTIONS
 from acrn_dm.machine.build import build
 from acrn_dm.machine.hypervisor import choose_hypervisor, find_hypervisor, hypervisor_options, unprovided
 

@@ -20,7 +20,8 @@ from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.contract.types import Bdf, HypervisorOptions, HypervisorType
 from acrn_dm.hypervisors.acrn.cpus import place
-from acrn_dm.hypervisors.acrn.module.abi import ACRN_OPTIONS, HSM
+from acrn_dm.hypervisors.acrn.module.abi import HSM
+from acrn_dm.hypervisors.acrn.module.interface import ACRN_OPTIONS
 from acrn_dm.hypervisors.acrn.vm import AcrnVm
 from acrn_dm.machine.build import build
 from acrn_dm.machine.machine import Machine, StopReason

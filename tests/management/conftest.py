@@ -32,6 +32,7 @@ class FakeMachine:
             insert_medium=self._insert,
             set_limits=lambda bdf, text: self.done.append(("limits", str(bdf), text)),
             set_link=lambda bdf, up: self.done.append(("link", str(bdf), up)),
+            command_driver=lambda bdf, text: self.done.append(("driver", str(bdf), text)),
             resume=self._wake,
         )
 

@@ -258,3 +258,9 @@ def test_limits_are_lifted_where_none_are_named(peer: Peer, machine: FakeMachine
     peer.send(b'{"command":"blkthrottle","arguments":"3"}')
     assert peer.receive() == OK
     assert machine.done == [("limits", "0:3.0", "")]
+
+
+def test_driver_of_a_device_is_told_by_its_slot(peer: Peer, machine: FakeMachine) -> None:
+    peer.send(b'{"command":"driver","arguments":"3,heal,all"}')
+    assert peer.receive() == OK
+    assert machine.done == [("driver", "0:3.0", "heal,all")]

@@ -13,7 +13,7 @@ from acrn_dm.contract.types import HypervisorOptions
 from acrn_dm.hypervisors.acrn.cpus import Placement, place
 from acrn_dm.hypervisors.acrn.module import _hsm
 from acrn_dm.hypervisors.acrn.module.abi import HSM
-from acrn_dm.hypervisors.acrn.vhm import VHM
+from acrn_dm.hypervisors.acrn.module.vhm_abi import VHM
 from acrn_dm.hypervisors.acrn.vm import AcrnVm
 from tests.hypervisors.conftest import eventfd  # noqa: F401
 from tests.hypervisors.guests import Guest

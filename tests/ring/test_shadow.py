@@ -22,7 +22,7 @@ def test_ring_of_a_former_connection_is_empty_again() -> None:
     memory[:] = b"\xff" * 4096
     ring = ShadowRing(memory, layout)
     assert ring.used() == []
-    ring.add([3])
+    ring.add([(3, b"")])
     assert U16.unpack_from(memory, layout.avail_idx_at) == (1,)
     assert U16.unpack_from(memory, layout.avail_entry_at(0)) == (3,)
 
@@ -31,7 +31,7 @@ def test_indices_go_round_without_losing_a_head() -> None:
     memory, layout = mmap.mmap(-1, 4096), shadow_layout(0, 4)
     ring = ShadowRing(memory, layout)
     for i in range(65540):
-        ring.add([i % 4])
+        ring.add([(i % 4, b"")])
         assert U16.unpack_from(memory, layout.avail_entry_at(i)) == (i % 4,)
         USED_ELEMENT.pack_into(memory, layout.used_element_at(i), i % 4, i)
         U16.pack_into(memory, layout.used_idx_at, (i + 1) & 0xFFFF)

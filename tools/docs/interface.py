@@ -25,7 +25,7 @@ def public_names() -> dict[str, list[str]]:
     """The public names by group, as they stand in ``acrn_dm/__init__.py``: a comment there is a group's title."""
     groups: dict[str, list[str]] = {}
     title = ""
-    for line in inspect.getsource(acrn_dm).splitlines():
+    for line in map(str.strip, inspect.getsource(acrn_dm).splitlines()):
         if line.startswith("# "):
             title = line.removeprefix("# ")
         elif (found := PUBLIC.fullmatch(line)) and title:

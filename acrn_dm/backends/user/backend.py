@@ -2,17 +2,17 @@
 
 One connection lasts as long as the process behind it, over any number of drivers. When it ends by itself, the device
 pauses: its driver's requests wait in the rings, and a new process is looked for, at first soon, then less often. What
-the old one had in flight the new one does again: for disks from the region of INFLIGHT_SHMFD, in which the old one took
-notes, or through a relay if it takes none (``user_relay``); elsewhere from the used index on. A back-end that breaks
-the protocol, refuses something or keeps silent is not tried again before the driver has reset the device, which it is
-asked to.
+the old one had in flight the new one does again: for disks and in packed rings from the region of INFLIGHT_SHMFD, in
+which the old one took notes, or through a relay if it takes none (``relay``); elsewhere from the used index on. A
+back-end that breaks the protocol, refuses something or keeps silent is not tried again before the driver has reset the
+device, which it is asked to.
 
 Threads: everything happens under one lock (``ConversationLock``), on control threads or on the main loop.
 """
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import attrs
@@ -35,9 +35,7 @@ from acrn_dm.backends.wire.channel import problem
 from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, ProtocolFeature
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.events.ioloop import Timer
-from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.resources import Resources
-from acrn_dm.contract.types import BackendType
 from acrn_dm.pci.eventfds import make_eventfd
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
@@ -64,6 +62,7 @@ class VhostUser(Proxy):
         self._id = device.device_id
         self._remote_config = user_features.remote_config(self._id)
         self._tracked = self._id in user_features.TRACKED
+        self.packed_by_default = user_features.keeps_packed(self._id)
         self._peer = Peer(features=0)
         self._session: Session | None = None
         self._handed_over = False  # some back-end has used the session's rings
@@ -163,7 +162,7 @@ class VhostUser(Proxy):
 
     def reset_remote(self, index: int) -> bool:
         """Alone, but for disks: notes of what is in flight are for all of their rings."""
-        if self._tracked or self._session is None:
+        if self._tracked or self._relay is not None or self._session is None:
             return False
         with self._conversations.hold():
             self._link.settle()
@@ -174,7 +173,7 @@ class VhostUser(Proxy):
 
     def enable_remote(self, session: Session, queue: SessionQueue) -> bool:
         """If there is no back-end now, the next one gets the ring with the others."""
-        if self._tracked or self._session is None:
+        if self._tracked or self._relay is not None or self._session is None:
             return False
         with self._conversations.hold():
             self._link.settle()
@@ -203,8 +202,8 @@ class VhostUser(Proxy):
                 positions |= told if told is not None and relay is None else {}
             if not running or not self._link.connected:  # nobody finished what its region says is in flight
                 self._inflight.forget()
-                lost = self._handed_over and not user_plan.tells_used(session)
-                self._owing = lost or (self._tracked and not user_plan.idle(session))
+                lost = self._handed_over if not user_plan.tells_used(session) else self._tracked
+                self._owing = relay.owing if relay is not None else lost and not user_plan.idle(session)
             self._written.clear()
         return positions
 
@@ -213,7 +212,7 @@ class VhostUser(Proxy):
             return relay.end(alive_fd, TIME_LIMIT_S)
         except HostError as e:
             self._give_up(e)
-            return {}
+        return {}
 
     def close(self) -> None:
         """Close the connection and stop looking for another."""
@@ -310,13 +309,13 @@ class VhostUser(Proxy):
 
     def _resumable(self, session: Session) -> bool:
         """Whether notes or a relay are needed to go on after the end of a back-end, and are of use."""
-        return self._tracked and user_plan.tells_used(session)
+        return self._tracked or (user_features.keeps_packed(self._id) and not user_plan.tells_used(session))
 
     def _check_resumable(self, session: Session) -> None:
         """Whether rings that an earlier back-end has used can be taken on. Raises PeerError."""
-        if not user_plan.tells_used(session):
-            raise PeerError("an earlier back-end used the rings, which do not tell where it was")
         takes_notes = self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD and self._inflight.region is not None
+        if not takes_notes and not user_plan.tells_used(session):
+            raise PeerError("an earlier back-end used the rings, which do not tell where it was")
         if self._tracked and not takes_notes and not user_plan.idle(session):
             raise PeerError("requests were in flight, and without INFLIGHT_SHMFD nobody knows which")
 
@@ -441,9 +440,3 @@ class VhostUser(Proxy):
 
     def _described(self, error: HostError) -> HostError:
         return HostError(f"{self._where}: {error}")
-
-
-@hookimpl
-def acrn_dm_backend_types() -> Iterable[BackendType]:
-    """Every kind of device that has a socket to offer."""
-    return [BackendType(name="vhost-user", summary="in another process, by a socket", kinds={"*"}, create=VhostUser)]

@@ -63,6 +63,13 @@ CHOSEN_QUEUES = (defs.NET, defs.BLOCK, defs.SCSI)  # by an option; others have a
 TRACKED = (defs.BLOCK, defs.SCSI)  # requests may complete in any order: without INFLIGHT_SHMFD they can't be resumed
 
 
+def keeps_packed(device_id: int) -> bool:
+    """Whether packed rings are gone on with after the end of a back-end, by its notes or a relay. Frames do not pass
+    through a relay, which would cost more than such rings save.
+    """
+    return device_id != defs.NET
+
+
 def remote_config(device_id: int) -> bool:
     """Whether the back-end owns the configuration space."""
     return device_id != defs.NET

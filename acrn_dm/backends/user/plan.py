@@ -24,29 +24,31 @@ def make_plan(session: Session, area: ShadowArea | None, *, used_before: bool) -
     *area*, too, if the connection may need it later: memory is told once.
     """
     memory = session.resources.memory
-    positions = used_positions(session) if used_before else {q.index: q.position for q in session.queues}
+    positions = {q.index: q.position for q in session.queues} | (used_positions(session) if used_before else {})
     vrings = tuple(_vring(queue, positions[queue.index]) for queue in session.queues)
     return Plan(features=session.features, regions=_regions(memory, area), vrings=vrings)
 
 
 def make_relay_plan(session: Session, area: ShadowArea) -> Plan:
     """What ``talk`` tells about shadow rings in *area*."""
-    base = USER_BASE + SHADOW_GPA
-    vrings = tuple(
-        Vring(
-            index=queue.index,
-            size=queue.size,
-            desc=USER_BASE + queue.desc,
-            avail=base + area.queues[queue.index].layout.avail,
-            used=base + area.queues[queue.index].layout.used,
-            base=0,
-            kick_fd=area.queues[queue.index].kick_fd,
-            call_fd=area.queues[queue.index].call_fd,
-        )
-        for queue in session.queues
-    )
+    vrings = tuple(_shadow_vring(session, queue, area) for queue in session.queues)
     regions = _regions(session.resources.memory, area)
     return Plan(features=session.features & ~EVENT_IDX, regions=regions, vrings=vrings)
+
+
+def _shadow_vring(session: Session, queue: SessionQueue, area: ShadowArea) -> Vring:
+    form, place, base = ring_format(session.features), area.queues[queue.index], USER_BASE + SHADOW_GPA
+    layout = place.layout(form, queue.size)
+    return Vring(
+        index=queue.index,
+        size=queue.size,
+        desc=base + layout.desc if form.shadows_descriptors else USER_BASE + queue.desc,
+        avail=base + layout.avail,
+        used=base + layout.used,
+        base=form.start.base,
+        kick_fd=place.kick_fd,
+        call_fd=place.call_fd,
+    )
 
 
 def check(session: Session) -> None:

@@ -1,9 +1,10 @@
-"""Requests relayed to a disk back-end that takes no notes: for those without INFLIGHT_SHMFD.
+"""Requests relayed to a back-end that takes no notes: for those without INFLIGHT_SHMFD.
 
-Requests complete in any order, so the rings of a back-end that died do not tell which ones it owes. Here they are taken
-from the driver's ring as in any other device, noted, and passed on by their head in a shadow ring; answers come back
-the same way. Data and descriptors are not touched. A new back-end gets everything that is noted again. The price are
-two thread wake-ups a batch.
+Requests complete in any order, so the rings of a back-end that died do not tell which ones it owes; packed rings do not
+even tell how many came back. Here they are taken from the driver's ring as in any other device, noted, and passed on by
+their head in a shadow ring; answers come back the same way. Data is not touched, nor are descriptors, but that packed
+ones are copied (``ring.packed.shadow``). A new back-end gets everything that is noted again. The price are two thread
+wake-ups a batch.
 
 ``Relay`` is the device that ``VbsU`` serves in place of the real one. Its queues pass in C (``native``), but where the
 way through Python is wanted.
@@ -25,8 +26,10 @@ from acrn_dm.backends.vbs_u import VbsU
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import SIGNALLED, drain, signal
+from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
-from acrn_dm.ring.shadow import ShadowRing, can_shadow
+from acrn_dm.ring.ring import RingFormat, ShadowSide
+from acrn_dm.ring.shadow import can_shadow
 from acrn_dm.virtio.backend import Session
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.native._plane import Plane
@@ -41,9 +44,11 @@ class RelayQueue:
 
     queue: Queue
     failed: Callable[[HostError], None]
+    form: RingFormat
     in_flight: dict[int, Chain] = attrs.field(factory=dict, init=False)
+    _kept: dict[int, bytes] = attrs.field(factory=dict, init=False, repr=False)  # their descriptors
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)  # against connections
-    _ring: ShadowRing | None = attrs.field(default=None, init=False)
+    _ring: ShadowSide | None = attrs.field(default=None, init=False)
     _kick_fd: int = attrs.field(default=-1, init=False)
     _call_fd: int = attrs.field(default=-1, init=False)
 
@@ -52,8 +57,8 @@ class RelayQueue:
         self.disconnect()
         place = area.queues[self.queue.index]
         with self._lock:
-            self._ring = ShadowRing(area.memory, place.layout)
-            self._ring.add(self.in_flight)
+            self._ring = self.form.make_shadow(area.memory, place.layout(self.form, self.queue.size))
+            self._ring.add((head, self._kept[head]) for head in self.in_flight)
             self._kick_fd, self._call_fd = place.kick_fd, place.call_fd
             self.queue.loop.add(place.call_fd, self._called, events=SIGNALLED)
 
@@ -91,6 +96,11 @@ class RelayQueue:
         self.queue.flush()
         return len(self.in_flight)
 
+    @property
+    def owed(self) -> int:
+        """Chains that the back-end has not returned."""
+        return len(self.in_flight)
+
     def notify(self) -> None:
         """Tell the back-end to look at the ring."""
         with self._lock:
@@ -101,9 +111,11 @@ class RelayQueue:
         if not chains:
             return
         with self._lock:
+            new = {chain.head: self.queue.ring.descriptors(chain) for chain in chains}
             self.in_flight.update((chain.head, chain) for chain in chains)
+            self._kept |= new
             if self._ring is not None:
-                self._ring.add(chain.head for chain in chains)
+                self._ring.add(new.items())
                 self._notify()
 
     def _notify(self) -> None:
@@ -121,7 +133,7 @@ class RelayQueue:
             self.failed(e)
         self.queue.flush()
 
-    def _answer(self, ring: ShadowRing) -> None:
+    def _answer(self, ring: ShadowSide) -> None:
         try:
             elements = ring.used()
         except ValueError as e:
@@ -130,6 +142,7 @@ class RelayQueue:
             chain = self.in_flight.pop(head, None)
             if chain is None or written > chain.writable_bytes:
                 raise PeerError(f"it returned descriptor {head} with {written} bytes, which nobody asked for")
+            del self._kept[head]
             self.queue.push(chain, written)
 
 
@@ -143,6 +156,7 @@ class Relay(VirtioDevice):
         self._device = device
         self._failed = functools.partial(failed, self)
         self._queues: dict[int, RelayQueue | NativeRelayQueue] = {}
+        self.owing = False  # it ended with requests that nobody finished
         self._server = VbsU(self)
         self._alive_fd = -1
         self._deadline = 0.0
@@ -162,17 +176,19 @@ class Relay(VirtioDevice):
 
     def start(self, features: int, queues: Sequence[Queue]) -> None:
         """A driver came."""
-        self._queues = {queue.index: RelayQueue(queue, self._failed) for queue in queues}
+        form = ring_format(features)
+        self._queues = {queue.index: RelayQueue(queue, self._failed, form) for queue in queues}
 
     def plane(self, features: int, queue: Queue) -> Plane | None:
         """A plane that does what ``RelayQueue`` does; None on a host without asynchronous I/O, by which it signals."""
         if not can_shadow(queue.ring):
             return None
+        form = ring_format(features)
         try:
-            plane = RelayPlane(queue.size)
+            plane = RelayPlane(queue.size, packed=form.shadows_descriptors)
         except OSError:
             return None
-        self._queues[queue.index] = NativeRelayQueue(queue, self._failed, plane)
+        self._queues[queue.index] = NativeRelayQueue(queue, self._failed, form, plane)
         return plane
 
     def handle_queue(self, queue: Queue) -> None:
@@ -186,9 +202,11 @@ class Relay(VirtioDevice):
         """Kicks have ended; the driver's rings are there until this returns, shadow rings and their eventfds, too."""
         queues, self._queues = self._queues, {}
         left = 0
+        self.owing = any(queue.owed for queue in queues.values())
         try:
             if self._alive_fd >= 0:
                 left = sum(queue.finish(self._deadline, self._alive_fd) for queue in queues.values())
+                self.owing = left > 0
         finally:
             for queue in queues.values():  # also those behind one with nonsense: nobody else knows them any more
                 queue.disconnect()

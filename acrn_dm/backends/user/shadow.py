@@ -11,17 +11,22 @@ from acrn_dm.backends.wire.message import close_all
 from acrn_dm.base.errors import HostError
 from acrn_dm.memory.guest_memory import SEALS
 from acrn_dm.pci.eventfds import make_eventfd
+from acrn_dm.ring.factory import RING_FORMATS
 from acrn_dm.ring.layout import RingLayout
-from acrn_dm.ring.shadow import shadow_layout
+from acrn_dm.ring.ring import RingFormat
 
 
 @attrs.frozen(kw_only=True)
 class Placing:
-    """The place of a queue's two rings, as offsets in the area, and its eventfds."""
+    """The place of a queue's ring from offset *at* of the area on, and its eventfds."""
 
-    layout: RingLayout
+    at: int
     kick_fd: int
     call_fd: int
+
+    def layout(self, form: RingFormat, size: int) -> RingLayout:
+        """Where the parts of a ring of that format and size are: the driver chooses both, and may choose anew."""
+        return form.lay_out_shadow(self.at, size)
 
 
 class ShadowArea:
@@ -33,10 +38,9 @@ class ShadowArea:
         at = 0
         try:
             for size in sizes:
-                layout = shadow_layout(at, size)
                 kick_fd, call_fd = self._eventfd(), self._eventfd()
-                self.queues.append(Placing(layout=layout, kick_fd=kick_fd, call_fd=call_fd))
-                at = layout.end
+                self.queues.append(Placing(at=at, kick_fd=kick_fd, call_fd=call_fd))
+                at = max(form.lay_out_shadow(at, size).end for form in RING_FORMATS)
             self.size = -(-at // mmap.PAGESIZE) * mmap.PAGESIZE
             self.fd = self._own(os.memfd_create("shadow-rings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
             os.ftruncate(self.fd, self.size)

@@ -58,6 +58,9 @@ cdef class EventPoll:
     # *context* is usually the owner. Any thread. Raises OSError where *fd* can't be watched or is watched already.
     # With EPOLLET an eventfd need not be read: each write is an event.
     cdef int add_native(self, int fd, uint32_t events, PollHandler handler, void *context, object owner) except -1
+    # Watch *fd*, which has a C handler, for other *events*; what it is ready for is an event anew, with EPOLLET, too.
+    # From a handler, or under the run lock. False where that fails.
+    cdef bint change(self, int fd, uint32_t events) noexcept nogil
     # When this returns, the handler is neither running (unless we are in it) nor will it run again. Any thread.
     cdef int remove_native(self, int fd) except -1
     # From a handler, or under the run lock: call the handler of *fd* again, after the others that are ready.

@@ -206,6 +206,12 @@ cdef class EventPoll:
             run_lock_leave(&self._lock)
         return 0
 
+    cdef bint change(self, int fd, uint32_t events) noexcept nogil:
+        cdef epoll_event event
+        event.events = events
+        event.data.u64 = NATIVE | (<uint64_t>self._entries[fd].generation << 32) | <uint64_t>fd
+        return epoll_ctl(self._fd, EPOLL_CTL_MOD, fd, &event) == 0
+
     cdef int remove_native(self, int fd) except -1:
         """Returns whether it had a C handler."""
         if not 0 <= fd < self._capacity or self._entries[fd].handler == NULL:

@@ -1,9 +1,9 @@
 """Threads of one device's own: how many, on which CPUs of the host, and how long they look before they sleep.
 
 ``iothread[=N[@CPUS]]`` among a device's options gives it loops instead of the one that all devices share: one, but for
-disks, whose queues know nothing of one another. CPUS are sets of host CPUs, one for each thread: ``/`` stands between
-sets, ``:`` within one, ``*`` is no choice. With ``poll_us=N`` the loops that serve a device look at its queues for up
-to N microseconds before they sleep, as long as that pays.
+those whose queues several may serve (``virtio.optional.Threads``, and disks). CPUS are sets of host CPUs, one for each
+thread: ``/`` stands between sets, ``:`` within one, ``*`` is no choice. With ``poll_us=N`` the loops that serve a
+device look at its queues for up to N microseconds before they sleep, as long as that pays.
 """
 
 import logging
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 MAX_THREADS = 40
 MAX_POLL_US = 10_000
 NS_PER_US = 1000
+SHARED = "io"  # the loop of all devices that do not care
 
 CpuSet = tuple[int, ...]  # empty: not pinned
 
@@ -47,6 +48,11 @@ def io_threads(value: Any) -> IoThreads:
     if len(cpus) > count:
         raise ValueError(f"iothread {value!r}: CPUs for {len(cpus)} threads, but there are {count}")
     return IoThreads(count=count, cpus=cpus)
+
+
+def thread_loop(number: int) -> str:
+    """Name of a device's loop *number*, counted from 0, for ``DeviceLoops.get``."""
+    return f"{SHARED}/{number}"
 
 
 def poll_us(value: Any) -> int:
@@ -78,11 +84,18 @@ class DeviceLoops:
     make: Callable[[str], IoLoop] = attrs.field(repr=False)  # as ``IoLoops.get``
     _known: set[str] = attrs.field(factory=set, init=False)
 
-    def get(self, name: str, shared: str = "io") -> IoLoop:
-        """The loop of that name; the first of the device's own instead of the *shared* one. Any thread."""
-        own = name == shared and self.threads.count > 0
-        cpus = self.threads.cpus[0] if own and self.threads.cpus else ()
-        return self._prepared(f"iothr-0-{self.short}" if own else name, cpus)
+    def get(self, name: str) -> IoLoop:
+        """The loop of that name. Instead of the shared one it is the first of the device's own, and by ``thread_loop``
+        another one of these, modulo how many there are; the shared one where there are none. Any thread.
+        """
+        first, _, number = name.partition("/")
+        if first != SHARED:
+            return self._prepared(name, ())
+        if self.threads.count == 0:
+            return self._prepared(SHARED, ())
+        own = int(number or 0) % self.threads.count
+        cpus = self.threads.cpus[own] if own < len(self.threads.cpus) else ()
+        return self._prepared(f"iothr-{own}-{self.short}", cpus)
 
     def _prepared(self, name: str, cpus: CpuSet) -> IoLoop:
         loop = self.make(name)

@@ -16,6 +16,7 @@ import logging
 import os
 import struct
 import time
+from collections.abc import Callable
 
 import attrs
 
@@ -29,6 +30,7 @@ READ, WRITE = 0, 1  # bit numbers of its BLK_PERM_CONSISTENT_READ, BLK_PERM_WRIT
 PARTS = 250  # who has a part of the image
 FIRST = 256  # of a part that begins at 0: the bytes below are none of its locks
 TRIES, PAUSE_S = 20, 0.01  # another part's owner may be between its bytes and the mark
+LEAVING_S = 2.0  # the kernel takes down what a killed process had
 NOT_PROVIDED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # by the file system
 
 
@@ -86,6 +88,19 @@ def is_free(fd: int, access: Access) -> bool:
     except OSError as e:
         if e.errno not in NOT_PROVIDED:
             raise
+    return True
+
+
+def soon(attempt: Callable[[], bool], fd: int) -> bool:
+    """Whether *attempt* to lock the file that is open as *fd* succeeds, now or when a lock that is nobody's has gone.
+
+    That of a killed process stays for a moment where it had an io_uring, which the kernel takes down behind its back.
+    """
+    deadline = time.monotonic() + LEAVING_S
+    while not attempt():
+        if time.monotonic() > deadline or holder(fd) is not None:
+            return False
+        time.sleep(PAUSE_S)
     return True
 
 

@@ -1,11 +1,13 @@
 """The machine's identity: the names in its tables."""
 
 import functools
-import importlib.metadata
 import uuid
 from pathlib import Path
 
 import attrs
+
+from acrn_dm.base.digest import sha1
+from acrn_dm.base.files.installed import version_of
 
 MANUFACTURER, PRODUCT = "ACRN", "acrn_dm"
 MACHINE_ID = Path("/etc/machine-id")
@@ -15,10 +17,7 @@ _NAMESPACE = uuid.UUID("5f0a3c5e-6d0e-5b0c-9a54-0c1d3f0b7e21")
 @functools.cache
 def program_version() -> str:
     """Our version; 0 where we are not installed."""
-    try:
-        return importlib.metadata.version("acrn-dm")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
+    return version_of("acrn-dm") or "0"
 
 
 @functools.cache  # a reset of the guest opens no path again
@@ -28,7 +27,8 @@ def lasting_uuid(name: str, machine_id: Path = MACHINE_ID) -> uuid.UUID:
         host = machine_id.read_text().strip()
     except (OSError, UnicodeDecodeError):
         host = ""
-    return uuid.uuid5(_NAMESPACE, f"{host}/{name}")
+    digest = sha1(_NAMESPACE.bytes + f"{host}/{name}".encode())  # RFC 4122, 4.3, as uuid.uuid5 does by hashlib
+    return uuid.UUID(bytes=digest[:16], version=5)
 
 
 @attrs.frozen(kw_only=True)

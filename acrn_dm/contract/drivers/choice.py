@@ -68,6 +68,8 @@ def offers(plugins: PluginManager, sort: str) -> Offers[Any]:
 def find(plugins: PluginManager, sort: str, name: str, where: str) -> DriverType:
     """The driver *name*. Raises ConfigError naming those there are, PluginError for one that was refused."""
     offered = offers(plugins, sort)
+    if not offered.knows(name):
+        plugins.load_all()
     try:
         record: DriverType | None = offered.get(name)
     except ConfigError as e:

@@ -1,7 +1,7 @@
 """Packet drivers: what carries a card's frames, by descriptors of the host's or in Python.
 
-A frame is Ethernet's, without its checksum. Where there are packet headers, one stands before it, both ways: struct
-virtio_net_hdr (virtio 5.1.6), of as many bytes as ``configure`` says.
+A frame is Ethernet's, without its checksum. Where a driver has ``offloads``, a packet header stands before each, both
+ways: struct virtio_net_hdr (virtio 5.1.6), of as many bytes as ``configure`` says.
 """
 
 import os
@@ -73,7 +73,7 @@ class PacketDriver:
     line in the log, and the link is down.
     """
 
-    vnet_header: bool = False  # frames have packet headers: the guest may leave checksums and segmentation to us
+    offloads: int = 0  # what frames may need, both ways: feature bits of virtio 5.1.3; 0: no packet headers either
 
     def check(self) -> list[str]:
         """What is missing on this host, one line each; opens and changes nothing."""
@@ -98,7 +98,7 @@ class PacketDriver:
 
     def configure(self, *, header_bytes: int, offloads: int) -> None:
         """What the guest's driver has negotiated: bytes of the packet headers, both ways, and what frames for it may
-        need (feature bits GUEST_*, virtio 5.1.3). Only with ``vnet_header``.
+        need (feature bits GUEST_*). Once for each queue pair, and only with ``offloads``.
         """
 
     def control(self, text: str) -> None:

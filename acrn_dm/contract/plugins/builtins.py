@@ -8,11 +8,21 @@ BUILTINS = {
     "hypervisors.kvm": "acrn_dm.hypervisors.kvm.plugin",
     "hypervisors.sim": "acrn_dm.hypervisors.sim.plugin",
     "virtio.vbs_u": "acrn_dm.backends.vbs_u",
-    "vhost.user": "acrn_dm.backends.user.backend",
+    "vhost.user": "acrn_dm.backends.user",
     "devices.hostbridge": "acrn_dm.devices.hostbridge",
     "devices.i440fx": "acrn_dm.devices.i440fx",
     "devices.lpc": "acrn_dm.devices.lpc",
     "devices.virtio_net": "acrn_dm.devices.virtio_net",
     "devices.virtio_blk": "acrn_dm.devices.virtio_blk",
     "devices.virtio_console": "acrn_dm.devices.virtio_console",
+}
+
+# What those with devices offer: they are imported when one of these is asked for. Their backends serve these only.
+OFFERED = {
+    "devices.hostbridge": ("hostbridge", "amd_hostbridge"),
+    "devices.i440fx": ("i440fx", "piix4-pm"),
+    "devices.lpc": ("lpc",),
+    "devices.virtio_net": ("virtio-net",),
+    "devices.virtio_blk": ("virtio-blk",),
+    "devices.virtio_console": ("virtio-console",),
 }

@@ -4,8 +4,8 @@ It is made by ``make_plugin_manager``, never at import; core code never touches 
 """
 
 import contextlib
+import functools
 import importlib
-import importlib.metadata
 import inspect
 import itertools
 import logging
@@ -18,11 +18,13 @@ import attrs
 import pluggy
 
 from acrn_dm.base.errors import ConfigError, HostError, PluginError
+from acrn_dm.base.files.installed import entry_points
 from acrn_dm.base.irq import IoEventFd, IrqFd
 from acrn_dm.contract import hookspecs
 from acrn_dm.contract.options import did_you_mean
-from acrn_dm.contract.plugins import offers
-from acrn_dm.contract.plugins.builtins import BUILTINS
+from acrn_dm.contract.plugins import deferred, offers
+from acrn_dm.contract.plugins.builtins import BUILTINS, OFFERED
+from acrn_dm.contract.plugins.deferred import Deferred, Waiting
 from acrn_dm.contract.plugins.entry import Entry, provenance_of
 from acrn_dm.contract.plugins.guard import faulty, told
 from acrn_dm.contract.plugins.offers import Offers, unusable
@@ -52,7 +54,9 @@ class _Pluggy(pluggy.PluginManager):
 
 @attrs.define(eq=False)
 class PluginManager:
-    """The loaded plugins of one machine. ``problems`` are plugins that failed to load and were left out."""
+    """The loaded plugins of one machine, and those that wait until one of their devices is asked for
+    (``deferred``). ``problems`` are plugins that failed to load and were left out.
+    """
 
     _pm: pluggy.PluginManager = attrs.field(repr=False)
     _provenance: dict[str, Provenance] = attrs.field(factory=dict)
@@ -62,16 +66,20 @@ class PluginManager:
     _parsers: list[object] = attrs.field(factory=list, repr=False)  # that options were added to
     _offers: dict[str, Offers[Any]] = attrs.field(factory=dict, repr=False)  # by hook, once they were asked for
     _providers: dict[int, Provenance] = attrs.field(factory=dict, repr=False)
+    _waiting: Waiting = attrs.field(factory=Waiting, repr=False)
+    _ranks: dict[str, int] = attrs.field(factory=dict, repr=False)  # the order in which plugins became known
+    _count: Iterator[int] = attrs.field(factory=itertools.count, repr=False)
 
     def register(self, plugin: object, provenance: Provenance) -> None:
         """Add *plugin* (a module or an object). Raises PluginError for hooks that do not exist or have wrong
         arguments.
         """
         name = provenance.plugin
-        if self._pm.has_plugin(name):
-            raise PluginError(f"the name is taken by {self._provenance[name]}", provenance=str(provenance))
+        owner = self._provenance.get(name) or self._waiting.origin(name)
+        if owner is not None:
+            raise PluginError(f"the name is taken by {owner}", provenance=str(provenance))
         self._provenance[name] = provenance
-        self._offers.clear()
+        self._ranks.setdefault(name, next(self._count))
         try:
             self._pm.register(plugin, name=name)
             unknown = [
@@ -84,17 +92,40 @@ class PluginManager:
         except BaseException as e:
             self._forget(plugin, name)
             raise (_signature(e, provenance) or faulty(e, str(provenance))) from e
+        for hook, offered in self._offers.items():  # what was asked for before: this one's belongs to it, too
+            self._collect(hook, offered, self._impls(hook, plugin))
 
     def register_builtins(self, builtins: Mapping[str, str], without: Collection[str] = ()) -> None:
-        """Import and add those of *builtins* (as ``BUILTINS``) that are not there yet, but for *without*. Raises
-        PluginError.
+        """Add those of *builtins* (as ``BUILTINS``) that are not there yet, but for *without*; those with devices are
+        imported when one of these is asked for. Raises PluginError.
         """
         for name, module in builtins.items():
             origin = Provenance(plugin=name)
             if name in without:
                 self.left_out.append(origin)
-            elif not self._pm.has_plugin(name):
-                self.register(importlib.import_module(module), origin)
+            elif name not in self._ranks:
+                register = functools.partial(self._register_builtin, module, origin)
+                if name in OFFERED:
+                    self._wait(Deferred(origin, OFFERED[name], register))
+                else:
+                    register()
+
+    def _register_builtin(self, module: str, origin: Provenance) -> None:
+        plugin = importlib.import_module(module)
+        if not self._pm.is_registered(plugin):  # it may be there by another name
+            self.register(plugin, origin)
+
+    def _wait(self, plugin: Deferred) -> None:
+        self._ranks[plugin.origin.plugin] = next(self._count)
+        self._waiting.put(plugin)
+
+    def load_devices(self, names: Iterable[str]) -> None:
+        """Load the plugins that offer devices of these *names*: those that say so, and where nobody does, all."""
+        for name in names:
+            told = self._waiting.offering(name)
+            self._waiting.register(told)
+            if not told and not self._offered_devices.knows(name):
+                self.load_all()
 
     def load_entry_points(
         self,
@@ -102,37 +133,57 @@ class PluginManager:
         entries: Iterable[Entry] | None = None,
         *,
         selection: Selection | None = None,
+        declared: Iterable[Entry] | None = None,
     ) -> None:
         """Load installed plugins by entry point, each under its own guard; *only*, or *selection*, restricts to some.
+        *declared* are the entry points of ``deferred.GROUP``: whose devices stand there waits for them.
 
         Raises ConfigError for a name that no plugin has.
         """
-        found = sorted(
-            importlib.metadata.entry_points(group=hookspecs.PROJECT) if entries is None else entries,
-            key=lambda e: e.name,
-        )
+        if declared is None:
+            declared = entry_points(deferred.GROUP) if entries is None else ()
+        found = sorted(entry_points(hookspecs.PROJECT) if entries is None else entries, key=lambda e: e.name)
         origins = [provenance_of(entry) for entry in found]
         chosen = selection or Selection(only=None if only is None else frozenset(only))
         chosen.check({o.plugin: o.distribution for o in origins}, [o.plugin for o in self.left_out])
         for entry, origin in zip(found, origins, strict=True):
-            if chosen.takes(origin.plugin, origin.distribution):
-                self._load(entry, origin)
-            else:
+            if not chosen.takes(origin.plugin, origin.distribution):
                 self.left_out.append(origin)
+                continue
+            devices = deferred.devices_of(entry, declared)
+            if devices and origin.plugin not in self._ranks:
+                self._wait(Deferred(origin, devices, functools.partial(self._load, entry, origin, asked=True)))
+            else:
+                self._load(entry, origin)
+
+    def load_all(self) -> None:
+        """Load the plugins that wait: for questions about all, and for names that nobody is known to offer."""
+        self._waiting.register_all()
 
     @property
     def loaded(self) -> tuple[tuple[Provenance, object], ...]:
-        """The plugins that were loaded, and the module or object of each."""
+        """The plugins, all of them loaded now, and the module or object of each."""
+        self.load_all()
         return tuple((origin, self._pm.get_plugin(name)) for name, origin in self._provenance.items())
 
     @property
     def devices(self) -> Offers[DeviceType]:
-        """The kinds of devices that are offered. Raises nothing."""
-        return self._collected("acrn_dm_device_types", "device", DeviceType, offers.device_names)
+        """The kinds of devices that are offered by all plugins."""
+        self.load_all()
+        return self._offered_devices
 
     @property
     def backends(self) -> Offers[BackendType]:
-        """The backends that are offered. Raises nothing."""
+        """The backends that are offered by all plugins."""
+        self.load_all()
+        return self._offered_backends
+
+    @property
+    def _offered_devices(self) -> Offers[DeviceType]:
+        return self._collected("acrn_dm_device_types", "device", DeviceType, offers.device_names)
+
+    @property
+    def _offered_backends(self) -> Offers[BackendType]:
         return self._collected("acrn_dm_backend_types", "backend", BackendType, offers.backend_names)
 
     @property
@@ -152,11 +203,12 @@ class PluginManager:
 
     @property
     def offers(self) -> tuple[Offers[Any], ...]:
-        """The offers of all kinds."""
-        return (self.devices, self.backends, self.block_drivers, self.packet_drivers, self.hypervisors)
+        """The offers of all kinds, by the plugins that are loaded by now."""
+        these = (self._offered_devices, self._offered_backends)
+        return (*these, self.block_drivers, self.packet_drivers, self.hypervisors)
 
     def faults(self) -> list[PluginError]:
-        """All that was left out and why: plugins that did not load, hooks that failed, records that are wrong."""
+        """All that was left out by now, and why: plugins that did not load, hooks that failed, wrong records."""
         return [*self.problems, *(problem for found in self.offers for problem in found.problems)]
 
     def device_types(self) -> dict[str, DeviceType]:
@@ -167,13 +219,16 @@ class PluginManager:
         """The kind of device *name*; None where nobody offers it. Raises ConfigError for a name that two offer,
         PluginError for one that was refused.
         """
-        return self.devices.get(name)
+        self.load_devices([name])
+        return self._offered_devices.get(name)
 
-    def backend_types(self) -> list[BackendType]:
-        """All backends. One whose name two plugins offer for one kind of device, or which was refused, says so when it
-        is made.
+    def backend_types(self, wanted: str | None = None) -> list[BackendType]:
+        """All backends for the devices that were asked for; where none of them is named *wanted*, those of all plugins.
+        One whose name two plugins offer for one kind of device, or which was refused, says so when it is made.
         """
-        found = self.backends
+        found = self._offered_backends
+        if wanted is not None and not any(offer.record.name == wanted for offer in found.accepted):
+            self.load_all()
         clashes = (name for name, claimed in found.contested().items() if not claimed[0].owner.built_in)
         contested = [unusable(name, ConfigError(found.contest(name))) for name in clashes]
         refused = [unusable(f"{name} for *", error) for name, error in found.refused.items()]
@@ -237,7 +292,7 @@ class PluginManager:
 
     def _add_options(self, plugin: object, parsers: Iterable[object]) -> None:
         """Call the hook of *plugin* with each of *parsers*; one that fails has added nothing."""
-        impls = [i for i in getattr(self._pm.hook, ADD_OPTIONS).get_hookimpls() if i.plugin is plugin]
+        impls = self._impls(ADD_OPTIONS, plugin)
         for parser, impl in itertools.product(parsers, impls):
             with getattr(parser, "attempt", contextlib.nullcontext)():
                 impl.function(*(parser for _ in impl.argnames))
@@ -245,12 +300,18 @@ class PluginManager:
     def _collected(self, hook: str, what: str, kind: type[R], names: Callable[[R], Sequence[str]]) -> Offers[R]:
         known = self._offers.get(hook)
         if known is None:
-            impls = getattr(self._pm.hook, hook).get_hookimpls()
-            sources = [(self._provenance[impl.plugin_name], impl.function) for impl in impls]
             known = self._offers[hook] = Offers(what, hook, kind, names)
-            known.collect(sorted(sources, key=lambda source: not source[0].built_in))
-            self._providers.update((id(offer.record), offer.owner) for offer in known.accepted)
+            self._collect(hook, known, getattr(self._pm.hook, hook).get_hookimpls())
         return known
+
+    def _impls(self, hook: str, plugin: object) -> list[pluggy.HookImpl]:
+        return [i for i in getattr(self._pm.hook, hook).get_hookimpls() if i.plugin is plugin]
+
+    def _collect(self, hook: str, offered: Offers[Any], impls: Iterable[pluggy.HookImpl]) -> None:
+        """Add what *impls* offer; whenever it comes, it stands where its plugin does, built-in ones first."""
+        offered.collect((self._provenance[impl.plugin_name], impl.function) for impl in impls)
+        offered.sort(lambda owner: (not owner.built_in, self._ranks[owner.plugin]))
+        self._providers.update((id(offer.record), offer.owner) for offer in offered.accepted)
 
     def _bind(self, hook: str, vm: object, binding: object, assign: bool) -> None:
         caller = getattr(self._pm.hook, hook)
@@ -284,12 +345,19 @@ class PluginManager:
         codes = {id(frame.f_code) for frame, _ in traceback.walk_tb(error.__traceback__)}
         return (i for i in hook.get_hookimpls() if id(getattr(i.function, "__code__", None)) in codes)
 
-    def _load(self, entry: Entry, origin: Provenance) -> None:
+    def _load(self, entry: Entry, origin: Provenance, *, asked: bool = False) -> None:
+        """Import and add the plugin of *entry*; one that waited to be *asked* for has hooks for that only."""
         try:
-            self.register(entry.load(), origin)
+            plugin = entry.load()
+            if asked:
+                deferred.check_hooks(self._hooks(plugin), origin)
+            self.register(plugin, origin)
         except BaseException as e:  # a plugin's import may raise anything
             self.problems.append(faulty(e, str(origin)))
             self.failed.append(origin)
+
+    def _hooks(self, plugin: object) -> list[str]:
+        return [name for name in dir(plugin) if self._pm.parse_hookimpl_opts(plugin, name) is not None]
 
     def watch(self, tell: Callable[[str, dict[str, object], str], None]) -> Callable[[], object]:
         """Tell of every call of a hook, but for those that collect types: its name, its arguments, and `` raised ...``
@@ -303,7 +371,7 @@ class PluginManager:
         return self._pm.add_hookcall_monitoring(lambda *_: None, after)
 
     def _forget(self, plugin: object, name: str) -> None:
-        del self._provenance[name]
+        del self._provenance[name], self._ranks[name]
         if self._pm.has_plugin(name):
             self._pm.unregister(plugin)
         for hook in [h for h in vars(self._pm.hook) if h.startswith("acrn_dm_")]:

@@ -4,8 +4,9 @@ A record that is wrong is left out alone, a hook that fails with all that it wou
 for each. A name that two plugins offer is nobody's until one of them is left out: whoever asks for it is told both.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -57,6 +58,15 @@ class Offers(Generic[R]):
                 continue
             for record in offered:
                 self._consider(record, owner)
+
+    def sort(self, key: Callable[[Provenance], Any]) -> None:
+        """Put all that was collected in the order of *key* of who offers it; what one offers stays in its own."""
+        for found in itertools.chain([self.accepted], self.claims.values()):
+            found.sort(key=lambda offer: key(offer.owner))
+
+    def knows(self, name: str) -> bool:
+        """Whether somebody offers *name*, rightly or not."""
+        return name in self.claims or name in self.refused
 
     def get(self, name: str) -> R | None:
         """The record of *name*; None where nobody offers it.

@@ -123,7 +123,7 @@ class BlkConfig(RateOptions):
         "[iothread[=N[@CPUS]],][mq=N,]PATH[,OPTION...] or nodisk or [mq=N,]vhost-user=SOCKET or driver=NAME[,OPTION...]"
     )
     NOT_WITH_DRIVER: ClassVar[frozenset[str]] = frozenset(
-        {"path", "nodisk", "vhost_user", "nocache", "range", "share", "aio"}
+        {"path", "nodisk", "vhost_user", "nocache", "range", "secure_erase", "share", "aio"}
     )
     WORDS: ClassVar[frozenset[str]] = frozenset({"writeback", "writethru"})  # that are options without being fields
 
@@ -157,6 +157,9 @@ class BlkConfig(RateOptions):
         converter=_discard,
         metavar="MAXSECT:MAXSEG:ALIGN",
         help="Let the guest give sectors back to the host.",
+    )
+    secure_erase: bool = option(
+        default=False, help="Let the guest erase sectors for good; the image is a block device that can (eMMC)."
     )
     sectorsize: SectorSize | None = option(
         default=None,

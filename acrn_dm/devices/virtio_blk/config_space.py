@@ -9,15 +9,17 @@ QUEUE_SIZE = 256
 SEGMENTS = QUEUE_SIZE - 2  # data buffers of one request where the driver has no indirect descriptors
 WRITEBACK_OFFSET = 32
 LAYOUT = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")  # up to unused1: 60 bytes
+ERASE = struct.Struct("<III")  # max_secure_erase_sectors, max_secure_erase_seg, secure_erase_sector_alignment
 
 
 def config_space(
     limits: Limits, sizes: SectorSize | None, *, writeback: bool, queues: int, discard_alignment: int
 ) -> bytes:
-    """All of it; sizes in sectors of 512 bytes unless named otherwise."""
+    """All fields that disks of ours may have; sizes in sectors of 512 bytes unless named otherwise."""
     logical = sizes.logical if sizes is not None else SECTOR
     physical = max(sizes.logical, sizes.physical) if sizes is not None else SECTOR
     blocks_exp = (physical // logical).bit_length() - 1
+    erase = (limits.erase_sectors, limits.erase_segments, physical // SECTOR)
     return LAYOUT.pack(
         limits.capacity,
         0,  # size_max: not offered
@@ -29,4 +31,4 @@ def config_space(
         queues,
         *(limits.discard_sectors, limits.discard_segments, discard_alignment),
         *(limits.zeroes_sectors, limits.zeroes_segments, limits.zeroes_segments > 0),  # zeroing may deallocate
-    )
+    ) + ERASE.pack(*erase)

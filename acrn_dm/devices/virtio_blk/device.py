@@ -26,7 +26,7 @@ from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.cache_mode import CONFIG_WCE, FLUSH, CacheMode
 from acrn_dm.devices.virtio_blk.config import BlkConfig
-from acrn_dm.devices.virtio_blk.config_space import LAYOUT, QUEUE_SIZE, WRITEBACK_OFFSET, config_space
+from acrn_dm.devices.virtio_blk.config_space import ERASE, LAYOUT, QUEUE_SIZE, WRITEBACK_OFFSET, config_space
 from acrn_dm.devices.virtio_blk.drivers import opening
 from acrn_dm.devices.virtio_blk.drivers.stepping import begin
 from acrn_dm.devices.virtio_blk.engine.bounce import BounceBuffer
@@ -35,8 +35,8 @@ from acrn_dm.devices.virtio_blk.engine.retry import RetryQueue
 from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
 from acrn_dm.devices.virtio_blk.error_policy import stops_guest
 from acrn_dm.devices.virtio_blk.image.backend import Image
-from acrn_dm.devices.virtio_blk.job import Job, data_of, is_for, serial_number, write_data
-from acrn_dm.devices.virtio_blk.limits import DISCARD, WRITE_ZEROES, accepted, limits_of
+from acrn_dm.devices.virtio_blk.job import Job, data_of, filled, is_for, serial_number, write_data
+from acrn_dm.devices.virtio_blk.limits import SECURE_ERASE, accepted, limits_of, offer
 from acrn_dm.devices.virtio_blk.native.engines.choice import engine_of
 from acrn_dm.devices.virtio_blk.planes import BlkPlanes, can_serve
 from acrn_dm.devices.virtio_blk.rates import read_rates
@@ -53,9 +53,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SEG_MAX, RO, BLK_SIZE = 1 << 2, 1 << 5, 1 << 6  # feature bits, 5.2.3
-TOPOLOGY = 1 << 10
-MQ = 1 << 12
+SEG_MAX, BLK_SIZE, TOPOLOGY, MQ = 1 << 2, 1 << 6, 1 << 10, 1 << 12  # feature bits, 5.2.3
+COMMON = SEG_MAX | BLK_SIZE | TOPOLOGY | FLUSH | CONFIG_WCE
 
 BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop; what is left gets another turn
 CACHED_READ_BYTES = 128 << 10  # larger reads would keep the loop busy copying
@@ -95,11 +94,7 @@ class BlkDevice(VirtioDevice):
         """FLUSH and CONFIG_WCE are always there: a driver may want write-back where the option says write-through."""
         if self.config.vhost_user is not None:
             return 0  # the other process says what it has
-        offer = SEG_MAX | BLK_SIZE | TOPOLOGY | FLUSH | CONFIG_WCE
-        offer |= MQ if self._queues > 1 else 0
-        if self.config.ro:
-            return offer | RO
-        return offer | WRITE_ZEROES | (DISCARD if self.config.discard else 0)
+        return COMMON | (MQ if self._queues > 1 else 0) | offer(self.config, self._limits)
 
     @property
     def queue_sizes(self) -> Sequence[int]:
@@ -108,8 +103,8 @@ class BlkDevice(VirtioDevice):
 
     @property
     def config_size(self) -> int:
-        """Up to write_zeroes_may_unmap and its padding."""
-        return LAYOUT.size
+        """Up to the last field that a feature on offer has."""
+        return LAYOUT.size + (ERASE.size if self.features & SECURE_ERASE else 0)
 
     @property
     def placement(self) -> Placement:
@@ -324,7 +319,7 @@ class BlkDevice(VirtioDevice):
 
     def _equip(self) -> None:
         """Tell the planes what requests are held to, and give the medium to those that have none."""
-        self._planes.limit(accepted(self._limits, self._features), durable=not self._mode.writeback)
+        self._planes.limit(self._current_limits(), durable=not self._mode.writeback)
         if self.image is not None:
             try:
                 self._planes.adopt(
@@ -334,8 +329,11 @@ class BlkDevice(VirtioDevice):
             except OSError as e:
                 raise HostError.from_os(f"{self.name}: an engine for {self.config.path}", e) from e
 
+    def _current_limits(self) -> Limits:
+        return accepted(self._limits, self._features)
+
     def _accept(self, queue: Queue, chains: list[Chain]) -> None:
-        limits = accepted(self._limits, self._features)
+        limits = self._current_limits()
         for chain in chains:
             request = parse(chain, limits)
             if isinstance(request, Status):
@@ -421,8 +419,7 @@ class BlkDevice(VirtioDevice):
                     continue
                 if job.error:
                     self._report(job)
-                done = job.request.op is Op.READ and job.status is Status.OK
-                self._complete(queue, job.chain, job.status, job.request.extents[0].length if done else 0)
+                self._complete(queue, job.chain, job.status, filled(job))
             queue.flush()
 
         return finish

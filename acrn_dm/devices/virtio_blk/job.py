@@ -1,6 +1,5 @@
 """A request on its way through worker threads, and what stands around it."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Generator
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.digest import md5
 from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
-from acrn_dm.devices.virtio_blk.request import HEADER, Op, Request, Status
+from acrn_dm.devices.virtio_blk.request import HEADER, LIFETIME_BYTES, Op, Request, Status
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -42,7 +42,7 @@ class Job:
 
 def serial_number(text: str) -> bytes:
     """20 ASCII bytes derived from the option text, as the original does, so that guests find their disks by it."""
-    d = hashlib.md5(os.fsencode(text)[:MAX_ID_TEXT], usedforsecurity=False).digest()
+    d = md5(os.fsencode(text)[:MAX_ID_TEXT])
     return "ACRN--{:02X}{:02X}-{:02X}{:02X}-{:02X}{:02X}".format(*d[:6]).encode()
 
 
@@ -54,7 +54,16 @@ def data_of(chain: Chain, request: Request) -> list[memoryview]:
     """Where the data of a read goes, or that of a write is."""
     if request.op is Op.READ:
         return chain.writable(0, request.extents[0].length)
+    if request.op is Op.GET_LIFETIME:
+        return chain.writable(0, LIFETIME_BYTES)
     return chain.readable(HEADER.size) if request.op is Op.WRITE else []
+
+
+def filled(job: Job) -> int:
+    """Bytes that the answer to *job* has before its status."""
+    if job.status is not Status.OK or job.request.op not in (Op.READ, Op.GET_LIFETIME):
+        return 0
+    return job.request.extents[0].length if job.request.extents else LIFETIME_BYTES
 
 
 def write_data(chain: Chain, data: bytes) -> int:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError
 from acrn_dm.base.files.claims import Claim, path_key, socket_claim
-from acrn_dm.base.files.file_locks import Access, holder, is_free, take
+from acrn_dm.base.files.file_locks import Access, holder, is_free, soon, take
 from acrn_dm.devices.virtio_blk.config import SECTOR, WHAT, BlkConfig, Range, SectorSize
-from acrn_dm.devices.virtio_blk.image import containers
+from acrn_dm.devices.virtio_blk.image import containers, node
 from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.devices.virtio_blk.image.backend_direct import DirectImage, probe_alignment
 
@@ -28,7 +28,7 @@ def problem(config: BlkConfig) -> str | None:
         fd = _open(config, os.O_RDONLY)
         try:
             _examine(fd, config.path, config)
-            return None if is_free(fd, access(config)) else _in_use(fd, config.path)
+            return None if soon(lambda: is_free(fd, access(config)), fd) else _in_use(fd, config.path)
         finally:
             os.close(fd)
     except AcrnDmError as e:
@@ -56,7 +56,7 @@ def open_image(config: BlkConfig) -> Image:
     fd = _open(config, mode)
     try:
         image = _examine(fd, path, config)
-        if not take(fd, access(config)):
+        if not soon(lambda: take(fd, access(config)), fd):
             raise ConfigError(_in_use(fd, path), option=WHAT)
         return _bypass_cache(image, mode | os.O_CLOEXEC) if config.nocache else image
     except OSError as e:
@@ -132,6 +132,7 @@ def _bypass_cache(image: Image, mode: int) -> DirectImage:
         sectors=image.sectors,
         is_block_device=image.is_block_device,
         start=image.start,
+        node=image.node,
         alignment=probe_alignment(image.fd, image.size),
         buffered_fd=os.open(f"/proc/self/fd/{image.fd}", mode),  # the same file, whatever its path means by now
     )
@@ -141,6 +142,10 @@ def _examine(fd: int, path: Path, config: BlkConfig) -> Image:
     """Find size and block sizes of *fd* and apply ``sectorsize`` and ``range``."""
     status = os.fstat(fd)
     is_block_device = stat.S_ISBLK(status.st_mode)
+    disk = node.node_of(fd)
+    _require_order(disk, path, config)
+    if config.secure_erase and (disk is None or node.can_erase(fd) is False):
+        raise ConfigError(_no_erase(path), option=WHAT)
     size = os.lseek(fd, 0, os.SEEK_END)
     physical = _block_size(fd, BLKPBSZGET) if is_block_device else status.st_blksize
     sectors = config.sectorsize or SectorSize(logical=SECTOR, physical=_power_of_two(physical))
@@ -151,7 +156,19 @@ def _examine(fd: int, path: Path, config: BlkConfig) -> Image:
     start = 0
     if config.range is not None:
         start, size = _visible_part(config.range, sectors.logical, size, path)
-    return Image(fd=fd, size=size, sectors=sectors, is_block_device=is_block_device, start=start)
+    return Image(fd=fd, size=size, sectors=sectors, is_block_device=is_block_device, start=start, node=disk)
+
+
+def _require_order(disk: node.BlockNode | None, path: Path, config: BlkConfig) -> None:
+    """Refuse a disk on which not every write can be done."""
+    if disk is not None and disk.zoned == "host-managed" and not config.ro:
+        text = f"image {path} is a host-managed zoned disk, which takes writes in the order of its zones only"
+        raise ConfigError(f"{text}; allowed are the option ro, or a device of dm-zoned on it", option=WHAT)
+
+
+def _no_erase(path: Path) -> str:
+    text = f"image {path} can't do what secure_erase promises"
+    return f"{text}: only block devices that erase every copy can (BLKSECDISCARD of Linux 5.19 or later), no files"
 
 
 def _how_to_grow(path: Path, block: int) -> str:

@@ -17,6 +17,7 @@ HEADER = struct.Struct("<IIQ")  # type, reserved (ioprio), sector
 SEGMENT = struct.Struct("<QII")  # sector, num_sectors, flags: one range of a discard or write-zeroes request (5.2.6)
 BARRIER = 1 << 31  # legacy, never offered: a legacy driver that sets it anyway gets the plain request, as from QEMU
 UNMAP = 1  # segment flag
+LIFETIME_BYTES = 6  # struct virtio_blk_lifetime
 
 
 class Status(enum.IntEnum):
@@ -36,6 +37,8 @@ class Op(enum.Enum):
     GET_ID = enum.auto()
     DISCARD = enum.auto()
     WRITE_ZEROES = enum.auto()
+    SECURE_ERASE = enum.auto()
+    GET_LIFETIME = enum.auto()
 
 
 TYPES = {  # 5.2.6; 5 is the legacy synonym of FLUSH
@@ -44,10 +47,12 @@ TYPES = {  # 5.2.6; 5 is the legacy synonym of FLUSH
     4: Op.FLUSH,
     5: Op.FLUSH,
     8: Op.GET_ID,
+    10: Op.GET_LIFETIME,
     11: Op.DISCARD,
     13: Op.WRITE_ZEROES,
+    14: Op.SECURE_ERASE,
 }
-CHANGES_MEDIUM = frozenset({Op.WRITE, Op.DISCARD, Op.WRITE_ZEROES})
+CHANGES_MEDIUM = frozenset({Op.WRITE, Op.DISCARD, Op.WRITE_ZEROES, Op.SECURE_ERASE})
 
 
 @attrs.frozen
@@ -78,6 +83,17 @@ class Limits:
     discard_sectors: int = 0
     zeroes_segments: int = 0
     zeroes_sectors: int = 0
+    erase_segments: int = 0
+    erase_sectors: int = 0
+    lifetime: bool = False  # GET_LIFETIME is on offer
+
+    def of_ranges(self, op: Op) -> tuple[int, int]:
+        """Segments, and sectors of one, of a request that consists of ranges."""
+        if op is Op.DISCARD:
+            return self.discard_segments, self.discard_sectors
+        if op is Op.WRITE_ZEROES:
+            return self.zeroes_segments, self.zeroes_sectors
+        return self.erase_segments, self.erase_sectors
 
 
 def parse(chain: Chain, limits: Limits) -> Request | Status:
@@ -100,11 +116,15 @@ def parse(chain: Chain, limits: Limits) -> Request | Status:
         return _transfer(op, sector, chain.writable_bytes - 1, limits)
     if op is Op.WRITE:
         return _transfer(op, sector, chain.readable_bytes - HEADER.size, limits)
-    if op is Op.DISCARD:
-        return _segments(op, chain, limits.capacity, limits.discard_segments, limits.discard_sectors)
-    if op is Op.WRITE_ZEROES:
-        return _segments(op, chain, limits.capacity, limits.zeroes_segments, limits.zeroes_sectors)
-    return Request(op)
+    if op in (Op.DISCARD, Op.WRITE_ZEROES, Op.SECURE_ERASE):
+        return _segments(op, chain, limits)
+    return _lifetime(op, chain, limits) if op is Op.GET_LIFETIME else Request(op)
+
+
+def _lifetime(op: Op, chain: Chain, limits: Limits) -> Request | Status:
+    if not limits.lifetime:
+        return Status.UNSUPP
+    return Request(op) if chain.writable_bytes > LIFETIME_BYTES else Status.IOERR
 
 
 def _transfer(op: Op, sector: int, length: int, limits: Limits) -> Request | Status:
@@ -114,7 +134,8 @@ def _transfer(op: Op, sector: int, length: int, limits: Limits) -> Request | Sta
     return Request(op, (Extent(sector * SECTOR, length),))
 
 
-def _segments(op: Op, chain: Chain, capacity: int, max_segments: int, max_sectors: int) -> Request | Status:
+def _segments(op: Op, chain: Chain, limits: Limits) -> Request | Status:
+    max_segments, max_sectors = limits.of_ranges(op)
     if max_segments == 0:
         return Status.UNSUPP
     size = chain.readable_bytes - HEADER.size
@@ -123,9 +144,9 @@ def _segments(op: Op, chain: Chain, capacity: int, max_segments: int, max_sector
     extents = []
     allowed = UNMAP if op is Op.WRITE_ZEROES else 0
     for sector, sectors, flags in SEGMENT.iter_unpack(chain.read(size)):
-        if flags & ~allowed:  # 5.2.6.2: unknown flags, and unmap in a discard
+        if flags & ~allowed:  # 5.2.6.2: unknown flags, and unmap where nothing is zeroed
             return Status.UNSUPP
-        if sectors > max_sectors or sector + sectors > capacity:
+        if sectors > max_sectors or sector + sectors > limits.capacity:
             return Status.IOERR
         extents.append(Extent(sector * SECTOR, sectors * SECTOR, bool(flags & UNMAP)))
     return Request(op, tuple(extents))

@@ -56,6 +56,10 @@ class PortBackend:
         self._ready: Ready = lambda: None
         self._changed: Changed = lambda connected: None
         self._watches: dict[int, FdWatch] = {}
+        self.on_drop: Ready = lambda: None  # the descriptors are about to go; called at once
+        self.read_elsewhere: Callable[[], bool] = lambda: (
+            False
+        )  # whether input is wanted that ``want`` does not know of
         self.on_quit: Ready = lambda: None  # the escape key was typed at our own terminal
         self.on_resize: Ready = lambda: None  # the terminal may have another size
         self._wanted = (False, False)
@@ -129,6 +133,7 @@ class PortBackend:
 
     def drop(self) -> None:
         """Forget the connection, and wait for the next one if there can be one."""
+        self.on_drop()
         for fd in list(self._watches):
             self._unwatch(fd)
         self.set_connected(False)
@@ -197,7 +202,12 @@ class PortBackend:
     @property
     def reading(self) -> bool:
         """Whether input is wanted."""
-        return self._wanted[0]
+        return self._wanted[0] or self.read_elsewhere()
+
+    @property
+    def plain_input(self) -> bool:
+        """Whether all input comes from ``read_fd``."""
+        return True
 
     def on_ready(self) -> None:
         """Something that is wanted is there; or the other side has gone, and nobody reads what it left."""

@@ -44,6 +44,11 @@ class SocketBackend(PortBackend):
         self.read_fd = self.write_fd = connection.fileno()
         self.set_connected(True)
 
+    @property
+    def plain_input(self) -> bool:
+        """Not while something is left of those that are gone."""
+        return not self._left
+
     def receive(self, limit: int) -> bytes:
         """First what came before."""
         if not self._left:

@@ -23,6 +23,7 @@ from acrn_dm.devices.virtio_console.config import ConsoleConfig, PortConfig
 from acrn_dm.devices.virtio_console.control import ControlQueues
 from acrn_dm.devices.virtio_console.port import Port
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.native._plane import Plane
 from acrn_dm.virtio.placement import Placement, at_socket
 from acrn_dm.virtio.queue import Queue
 
@@ -147,6 +148,12 @@ class ConsoleDevice(VirtioDevice):
             port.guest_open = port.guest_open or not multiport
             console = port.config.console or not multiport
             port.start(by_index.get(first), by_index.get(first + 1), console=console)
+
+    def plane(self, features: int, queue: Queue) -> Plane | None:
+        """What serves the queue of a port without Python."""
+        if queue.index in (CONTROL_TO_GUEST, CONTROL_FROM_GUEST) or port_of(queue.index) >= len(self.ports):
+            return None
+        return self.ports[port_of(queue.index)].plane(queue)
 
     def handle_queue(self, queue: Queue) -> None:
         """Buffers or bytes of a port, or control messages."""

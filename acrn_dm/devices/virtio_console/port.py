@@ -1,5 +1,7 @@
 """One port: its two queues, its backend, and who may send when.
 
+Without Python while all goes well (``planes``); what follows is what Python does.
+
 Guest to host, when the reader is slow: what a console says is kept as ``devices.backlog`` has it, and its chains come
 back, because its driver spins until they do; on other ports, and where ``wait`` is asked for, it waits in the guest's
 ring. While no host side is connected it is thrown away and counted. Host to guest: what the guest has no buffers for,
@@ -17,6 +19,8 @@ from acrn_dm.base.events.ioloop import Timer
 from acrn_dm.devices.backlog import Backlog
 from acrn_dm.devices.virtio_console.backend import PortBackend
 from acrn_dm.devices.virtio_console.config import PortConfig
+from acrn_dm.devices.virtio_console.planes import PortPlanes, can_serve
+from acrn_dm.virtio.native._plane import Plane
 from acrn_dm.virtio.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -40,7 +44,8 @@ class Port:
     tx: Queue | None = attrs.field(default=None, init=False)
     ready: bool = attrs.field(default=False, init=False)  # the driver said PORT_READY
     guest_open: bool = attrs.field(default=False, init=False)
-    discarded: int = attrs.field(default=0, init=False)  # bytes the guest sent to nobody
+    planes: PortPlanes | None = attrs.field(default=None, init=False, repr=False)  # what moves bytes without Python
+    _discarded: int = attrs.field(default=0, init=False)  # bytes the guest sent to nobody
     backlog: Backlog = attrs.field(factory=Backlog, init=False)  # for a slow reader, of a console
     _keeps: bool = attrs.field(default=False, init=False)  # what a slow reader leaves, instead of waiting for it
     _dropped: int = attrs.field(default=0, init=False)  # bytes dropped since its reader had everything
@@ -48,6 +53,7 @@ class Port:
     _pending: Chain | None = attrs.field(default=None, init=False)  # partly written
     _written: int = attrs.field(default=0, init=False)  # of the pending chain; after stop, of the next one
     _reading: bool = attrs.field(default=False, init=False)
+    _starved: bool = attrs.field(default=False, init=False)  # the guest has no buffers
     _blocked: bool = attrs.field(default=False, init=False)
 
     def start(self, rx: Queue | None, tx: Queue | None, *, console: bool) -> None:
@@ -57,8 +63,25 @@ class Port:
             self.backlog.clock = tx.loop.clock
         self._keeps = console if self.config.slow is None else self.config.slow == "drop"
 
+    @property
+    def discarded(self) -> int:
+        """How many bytes of the guest's went to nobody."""
+        return self._discarded + (0 if self.planes is None else self.planes.discarded)
+
+    def plane(self, queue: Queue) -> Plane | None:
+        """What serves *queue*, one of the port's, without Python; None where ``pump`` has to."""
+        if not can_serve(self.backend):
+            return None
+        if self.planes is None:
+            self.planes = PortPlanes(self.backend)
+            self.backend.on_drop = self._take
+        return self.planes.make_rx(self.again) if queue is self.rx else self.planes.make_tx(self.again)
+
     def stop(self) -> None:
         """Let go of the queues. The chain that was half written comes again, and only the rest of it is written."""
+        self._take()
+        self._discarded, self.planes = self.discarded, None
+        self.backend.on_drop = lambda: None
         self.rx = self.tx = self._pending = None
         self._reading = self._blocked = False
         self._stop_timer()
@@ -72,7 +95,7 @@ class Port:
 
     def reader_left(self) -> None:
         """Nobody will ask for what is kept."""
-        self.discarded += self.backlog.clear()
+        self._discarded += self.backlog.clear()
         self._dropped = 0
 
     def last_words(self) -> None:
@@ -82,15 +105,32 @@ class Port:
 
     def pump(self) -> None:
         """Move what can be moved in both directions, up to a budget. Raises GuestError."""
+        self._take()
         try:
             self._pump_tx()
             self._pump_rx()
+            self._give()
         except GuestError:
             self.rx = self.tx = None  # the rings are not touched again until the driver resets
             self._reading = self._blocked = False
             raise
         finally:
             self.backend.want(read=self._reading, write=self._blocked)
+
+    def _take(self) -> None:
+        """Have the rings, if C has them."""
+        if self.planes is not None:
+            self._written = self.planes.take() or self._written
+
+    def _give(self) -> None:
+        """Let C have the rings again, if it has had them and nothing is left to do for Python."""
+        if self.planes is None:
+            return
+        waits = self._blocked or self._pending is not None or self._written > 0
+        if self.tx is not None and not self.tx.closed:
+            self.planes.give_tx(idle=not waits, empty=self._pending is None)
+        if self.rx is not None and self.guest_open and self.planes.give_rx(empty=self._starved):
+            self._reading = False
 
     def _pump_tx(self) -> None:
         self._stop_timer()
@@ -118,7 +158,7 @@ class Port:
         """Write the rest of *chain* to the host; False when the host takes no more now."""
         while self._written < chain.readable_bytes:
             if not self.backend.connected:
-                self.discarded += chain.readable_bytes - self._written
+                self._discarded += chain.readable_bytes - self._written
                 return True
             taken = 0 if self.backlog else self.backend.send(chain.readable(self._written)[:IOV_MAX])
             self._written += taken
@@ -161,12 +201,13 @@ class Port:
             self._timer = None
 
     def _pump_rx(self) -> None:
-        self._reading = False
+        self._reading = self._starved = False
         if self.rx is None or not self.guest_open:
             return
         for _ in range(BATCH):
             chains = self.rx.pop_batch(1)
             if not chains:
+                self._starved = True
                 break
             if chains[0].writable_bytes:
                 data = self.backend.receive(min(CHUNK, chains[0].writable_bytes))

@@ -8,6 +8,7 @@ import struct
 
 import attrs
 
+from acrn_dm.devices.virtio_net.control import Answer, Command, Request
 from acrn_dm.devices.virtio_net.request import RX_QUEUE, TX_QUEUE
 from acrn_dm.virtio.queue import Queue
 
@@ -15,6 +16,7 @@ PARAMETERS = struct.Struct("<II")  # max_packets, max_usecs
 ONE_QUEUE = struct.Struct("<HHII")  # vq_index, reserved, which is ignored, max_packets, max_usecs
 WHICH = struct.Struct("<HH")  # vq_index, reserved
 
+COMMANDS = frozenset(c for c in Command if c.value[0] == 6)
 Limits = tuple[int, int]  # max_packets, max_usecs
 OFF: Limits = (0, 0)
 
@@ -49,6 +51,14 @@ class Coalescing:
         """All of them are 0."""
         self.of_all = {RX_QUEUE: OFF, TX_QUEUE: OFF}
         self.of_one.clear()
+
+    def carry_out(self, request: Request) -> Answer:
+        """What is done about *request*, one of COMMANDS."""
+        if request.command is Command.NOTF_COAL_VQ_SET:
+            return self.set_one(request.data)
+        if request.command is Command.NOTF_COAL_VQ_GET:
+            return self.get_one(request.data) or False
+        return self.set_all(TX_QUEUE if request.command is Command.NOTF_COAL_TX_SET else RX_QUEUE, request.data)
 
     def set_all(self, kind: int, data: bytes) -> bool:
         """RX_SET or TX_SET with *data*: of all queues of *kind*, whatever was said of one."""

@@ -1,12 +1,14 @@
-"""Options of ``virtio-net``, in any order: ``tap=NAME`` or ``vhost-user=SOCKET``, then what ``GRAMMAR`` lists."""
+"""Options of ``virtio-net``, in any order: ``tap=NAME``, ``vhost-user=SOCKET`` or ``driver=NAME`` with the driver's
+options, then what ``GRAMMAR`` lists.
+"""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
 
+from acrn_dm.base.digest import md5
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.option_types import FALSE_WORDS, TRUE_WORDS
@@ -23,7 +25,8 @@ def _is_interface(name: str) -> bool:
     return 0 < len(name) < 16 and name not in (".", "..") and not re.search(r"[\s/:]", name)
 
 
-def _interface(instance: object, attribute: "attrs.Attribute[str | None]", value: str | None) -> None:
+def interface_name(instance: object, attribute: "attrs.Attribute[str | None]", value: str | None) -> None:
+    """A validator of names of interfaces. Raises ValueError."""
     if value is not None and not _is_interface(value):
         raise ValueError(f"tap {value!r} is no interface name: 1 to 15 characters without '/', ':' and blanks")
 
@@ -70,11 +73,13 @@ class NetConfig:
     """
 
     GRAMMAR: ClassVar[str] = (
-        "tap=NAME[,vhost[=auto]]|vhost-user=SOCKET[,mq=N][,mtu=N][,speed=N][,duplex=half|full][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]"
+        "tap=NAME[,vhost[=auto]]|vhost-user=SOCKET|driver=NAME[,OPTION...][,mq=N][,rss][,hash][,mtu=N][,speed=N][,duplex=half|full][,mac=XX:XX:XX:XX:XX:XX|,mac_seed=SEED]"
     )
 
+    NOT_WITH_DRIVER: ClassVar[frozenset[str]] = frozenset({"tap", "vhost", "vhost_user"})
+
     tap: str | None = option(
-        default=None, validator=_interface, metavar="NAME", help="Tap or macvtap interface; it must exist."
+        default=None, validator=interface_name, metavar="NAME", help="Tap or macvtap interface; it must exist."
     )
     vhost: str = option(
         default="off",
@@ -83,7 +88,15 @@ class NetConfig:
         help="Let the host's kernel move the data; auto: if it can. Bare: on.",
     )
     vhost_user: Path | None = vhost_user_option()
+    driver: str | None = option(
+        default=None,
+        metavar="NAME",
+        help="What carries the frames, instead of a tap: a packet driver, whose own options stand beside it. "
+        "'-s virtio-net,driver=NAME,help' shows them.",
+    )
     mq: int = option(default=1, validator=_pairs, help="Queue pairs; a tap for several is made with multi_queue.")
+    rss: bool = option(default=False, help="The driver may choose the queue of each frame received, by its hash (RSS).")
+    hash: bool = option(default=False, help="The driver is told the hash of each frame received (HASH_REPORT).")
     mtu: int | None = option(
         default=None, validator=_mtu, help="Largest packet that the guest is told of, 68 to 65535."
     )
@@ -100,10 +113,12 @@ class NetConfig:
     def __attrs_post_init__(self) -> None:
         if self.mac is not None and self.mac_seed is not None:
             raise ValueError("mac and mac_seed exclude each other")
-        if (self.tap is None) == (self.vhost_user is None):
-            raise ValueError("expected either tap=NAME or vhost-user=SOCKET")
-        if self.vhost_user is not None and self.vhost != "off":
-            raise ValueError("vhost and vhost-user exclude each other")
+        if sum(what is not None for what in (self.tap, self.vhost_user, self.driver)) != 1:
+            raise ValueError("expected either tap=NAME or vhost-user=SOCKET or driver=NAME")
+        if self.tap is None and self.vhost != "off":
+            raise ValueError(f"vhost and {'driver' if self.driver else 'vhost-user'} exclude each other")
+        if (self.rss or self.hash) and (self.vhost_user is not None or self.vhost != "off"):
+            raise ValueError("rss and hash are for frames that this process moves, without vhost and vhost-user")
 
     @classmethod
     def from_string(cls, text: str) -> "NetConfig":
@@ -113,10 +128,10 @@ class NetConfig:
             key, eq, value = token.partition("=")
             if key in values:
                 raise ConfigError(f"option {key!r} is given twice", option=WHAT, value=text)
-            if not eq and key != "vhost":
+            if not eq and key not in ("vhost", "rss", "hash"):
                 meant = f"did you mean 'tap={token}'? " if _is_interface(token) and "tap" not in values else ""
-                known = "tap=NAME, vhost[=auto], vhost-user=SOCKET, mq=N, mtu=N, speed=N, duplex=half|full, mac=..."
-                known += " or mac_seed=..."
+                known = "tap=NAME, vhost[=auto], vhost-user=SOCKET, driver=NAME, mq=N, rss, hash, mtu=N, speed=N, "
+                known += "duplex=half|full, mac=... or mac_seed=..."
                 raise ConfigError(f"{token!r}: {meant}expected {known}", option=WHAT, value=text)
             values[key] = value if eq else True
         return from_mapping(cls, values, WHAT)
@@ -131,4 +146,4 @@ class NetConfig:
         if self.mac is not None:
             return self.mac
         text = f"{bdf.slot}-{bdf.func}" if self.mac_seed is None else f"{bdf.slot}-{bdf.func}-{self.mac_seed}"
-        return OUI + hashlib.md5(text.encode(), usedforsecurity=False).digest()[:3]
+        return OUI + md5(text.encode())[:3]

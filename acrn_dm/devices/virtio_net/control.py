@@ -21,8 +21,10 @@ from acrn_dm.devices.virtio_net.request import (
     CTRL_RX_EXTRA,
     CTRL_VLAN,
     GUEST_ANNOUNCE,
+    HASH_REPORT,
     MQ,
     NOTF_COAL,
+    RSS,
     VQ_NOTF_COAL,
 )
 from acrn_dm.virtio.queue import Queue
@@ -49,6 +51,8 @@ class Command(enum.Enum):
     VLAN_DEL = (2, 1, 2, CTRL_VLAN)
     ANNOUNCE_ACK = (3, 0, 0, GUEST_ANNOUNCE)  # 5.1.6.5.4
     VQ_PAIRS_SET = (4, 0, 2, MQ)  # 5.1.6.5.5: le16
+    MQ_RSS_CONFIG = (4, 1, None, RSS)  # 5.1.6.5.7.1: types, a table, transmit queues and a key
+    MQ_HASH_CONFIG = (4, 2, None, HASH_REPORT)  # 5.1.6.5.6.4: types and a key
     GUEST_OFFLOADS_SET = (5, 0, 8, CTRL_GUEST_OFFLOADS)  # 5.1.6.5.6: le64 of feature bits
     NOTF_COAL_TX_SET = (6, 0, 8, NOTF_COAL)  # 5.1.6.5.10: le32 max_packets, le32 max_usecs
     NOTF_COAL_RX_SET = (6, 1, 8, NOTF_COAL)

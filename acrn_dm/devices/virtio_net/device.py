@@ -8,15 +8,17 @@ from collections.abc import Callable, Collection, Sequence
 import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
-from acrn_dm.base.files.claims import Claim, socket_claim
+from acrn_dm.base.files.claims import Claim
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.virtio_net import backend
 from acrn_dm.devices.virtio_net.backend import PacketFile
+from acrn_dm.devices.virtio_net.coalescing import COMMANDS as COALESCING_COMMANDS
 from acrn_dm.devices.virtio_net.coalescing import Coalescing
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.control import Answer, Command, Control, Done, Request, filtered
+from acrn_dm.devices.virtio_net.drivers.carrier import carrier
 from acrn_dm.devices.virtio_net.pair import Pair
 from acrn_dm.devices.virtio_net.receive_filter import ReceiveFilter
 from acrn_dm.devices.virtio_net.request import (
@@ -28,18 +30,27 @@ from acrn_dm.devices.virtio_net.request import (
     FILTERS,
     GUEST_ANNOUNCE,
     GUEST_OFFLOADS,
+    HASH_REPORT,
     MAC,
     MQ,
     MRG_RXBUF,
     MTU,
     OFFLOADS,
-    RX_QUEUE,
+    RSS,
     SPEED_DUPLEX,
     STATUS,
-    TX_QUEUE,
     header_bytes,
 )
+from acrn_dm.devices.virtio_net.steering._hash import FrameHash
+from acrn_dm.devices.virtio_net.steering.parameters import (
+    HASH_TYPES,
+    MAX_KEY,
+    MAX_TABLE,
+    parse_hashes,
+    parse_steering,
+)
 from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.native._plane import Plane
 from acrn_dm.virtio.placement import Placement, at_socket
 from acrn_dm.virtio.queue import Queue
 
@@ -48,8 +59,9 @@ log = logging.getLogger(__name__)
 QUEUE_SIZE = 1024
 CONTROL_SIZE = 64
 LINK_UP, ANNOUNCE = 1, 2  # bits of status
-CONFIG = struct.Struct("<6sHHHIB")  # mac, status, max_virtqueue_pairs, mtu, speed, duplex: 5.1.4
-CONFIG_ENDS = ((SPEED_DUPLEX, 17), (MTU, 12), (MQ, 10))  # which fields there are depends on the features
+# mac, status, max_virtqueue_pairs, mtu, speed, duplex, and of hashes the longest key and table, and types: 5.1.4
+CONFIG = struct.Struct("<6sHHHIBBHI")
+CONFIG_ENDS = ((RSS | HASH_REPORT, 24), (SPEED_DUPLEX, 17), (MTU, 12), (MQ, 10))  # fields follow from the features
 CONFIG_WITHOUT = 8
 UNKNOWN_SPEED = 0xFFFF_FFFF
 
@@ -72,7 +84,10 @@ class NetDevice(VirtioDevice):
         super().__init__(context)
         if config.vhost != "off" and context.backend is not None:
             raise ConfigError("vhost and backend exclude each other", option=self.name)
-        self.config = config
+        if config.driver is not None and context.iothread.count > 1:  # it knows of one thread
+            raise ConfigError("a packet driver's frames are moved by one thread", option=f"{self.name} iothread")
+        self._carrier = carrier(self.name, config, context.driver, open_backend)
+        self.config = config = self._carrier.config
         self.taps: tuple[PacketFile, ...] = ()
         self.pairs: tuple[Pair, ...] = ()
         self._control: Control | None = None
@@ -81,12 +96,13 @@ class NetDevice(VirtioDevice):
         self._deaf: frozenset[int] = frozenset()  # pairs whose receive queue was reset alone
         self._pairs_used = 1  # 5.1.6.5.5: until the driver asks for more
         self._offloads: int | None = None  # what the driver chose of those it negotiated, if it did
-        self._open = open_backend
         self._mac = config.address(context.bdf)
         self._filter: ReceiveFilter | None = None  # what the driver wants, from its start on
         self._coalescing = Coalescing()
+        self._hashes: FrameHash | None = None  # what frames are hashed by, and steered if the driver wants that
         self._link = 0
         self._cut = False  # the link is down by command
+        self._unplugged = False  # it is by the driver's word
         self._announce = False  # the driver is asked to tell the network where it is
 
     @property
@@ -96,7 +112,7 @@ class NetDevice(VirtioDevice):
         """
         offered = MAC | STATUS | MRG_RXBUF | CTRL_VQ | GUEST_ANNOUNCE | CTRL_MAC_ADDR | self._optional
         if all(tap.vnet_header for tap in self.taps):
-            offered |= OFFLOADS
+            offered |= OFFLOADS & self._carrier.offloads
         if self.config.vhost_user is None:  # whoever moves frames elsewhere knows of no filter, nor when we interrupt
             offered |= FILTERS | COALESCING
         return offered | (CTRL_GUEST_OFFLOADS if self.taps and offered & OFFLOADS else 0)
@@ -105,6 +121,8 @@ class NetDevice(VirtioDevice):
     def _optional(self) -> int:
         """Features that follow from the options."""
         offered = MQ if self.config.mq > 1 else 0
+        offered |= RSS if self.config.rss else 0
+        offered |= HASH_REPORT if self.config.hash else 0
         offered |= MTU if self.config.mtu is not None else 0
         return offered | (SPEED_DUPLEX if self.config.speed is not None or self.config.duplex is not None else 0)
 
@@ -117,6 +135,10 @@ class NetDevice(VirtioDevice):
     def config_size(self) -> int:
         """mac, status, and what the options add."""
         return next((end for feature, end in CONFIG_ENDS if self._optional & feature), CONFIG_WITHOUT)
+
+    def thread(self, queue: int) -> int:
+        """Each pair has one of its own, if there are so many; the control queue the first."""
+        return queue // 2 if queue < 2 * self.config.mq else 0
 
     def local_queues(self, features: int) -> Collection[int]:
         """The control queue, and what the driver has no right to use."""
@@ -131,7 +153,7 @@ class NetDevice(VirtioDevice):
         """The kernel's vhost or another process, if asked for; the interface, or the socket."""
         if self.config.vhost_user is not None:
             return at_socket(self.config.vhost_user)
-        tap, vhost = f"tap {self.config.tap}", self.config.vhost
+        tap, vhost = self._carrier.text, self.config.vhost
         if vhost == "off":
             return Placement(text=tap)
         note = "vhost, if usable" if vhost == "auto" else "vhost"
@@ -139,24 +161,16 @@ class NetDevice(VirtioDevice):
 
     def check(self) -> list[str]:
         """Whether the interface is there, and nobody else's."""
-        if self.config.tap is None:
-            return []
-        why = backend.problem(self.config.tap, self.config.mq)
-        user = backend.user(self.config.tap) if why is None else None
-        why = f"tap {self.config.tap} is in use by {user}" if user is not None else why
-        return [] if why is None else [f"{self.name}: {why}"]
+        return self._carrier.check()
 
     def claims(self) -> Sequence[Claim]:
-        """The interface; a socket's process serves one client."""
-        if self.config.vhost_user is not None:
-            return [socket_claim(self.config.vhost_user)]
-        return [Claim(key=("interface", self.config.tap), what=f"tap {self.config.tap}")]
+        """The interface, the socket, or what the driver says."""
+        return self._carrier.claims()
 
     def realize(self, resources: Resources) -> None:
-        """Open the tap. Raises ConfigError or HostError; unlike the original, there is no device without a tap."""
-        if self.config.tap is not None:
-            for _ in range(self.config.mq):
-                self.taps = (*self.taps, self._open(self.config.tap))
+        """Open the tap, or the driver. Raises ConfigError, HostError or PluginError."""
+        loop = resources.main_loop
+        self.taps = self._carrier.open(lambda up: loop.call_soon(lambda: self._carrier_up(up)))
         guard = functools.partial(guarded, self)
         self.pairs = tuple(Pair(tap, self._tap_gone, guard, mtu=self.config.mtu or 0) for tap in self.taps)
         self._link = LINK_UP
@@ -164,10 +178,10 @@ class NetDevice(VirtioDevice):
     def read_config(self, offset: int, size: int) -> bytes:
         """5.1.4."""
         config = self.config
-        up = LINK_UP if self._link and not self._cut else 0
+        up = LINK_UP if self._link and not self._cut and not self._unplugged else 0
         speed = UNKNOWN_SPEED if config.speed is None else config.speed
         fields = (up | (ANNOUNCE if self._announce else 0), config.mq, config.mtu or 0, speed, config.duplex_code)
-        return CONFIG.pack(self._mac, *fields)[offset : offset + size]
+        return CONFIG.pack(self._mac, *fields, MAX_KEY, MAX_TABLE, HASH_TYPES)[offset : offset + size]
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Read-only for a modern driver (5.1.4)."""
@@ -193,10 +207,12 @@ class NetDevice(VirtioDevice):
         if self._link and self.taps:
             self._header_bytes = header_bytes(features)
             self._configure(wanted & GUEST_OFFLOADS)
-            self._attach(self._pairs_used)
         for i, pair in enumerate(self.pairs[: self._pairs(features)]):
             own = [q for q in queues if q.index // 2 == i]
             pair.start(own, wanted, up=bool(self._link), resting=i >= self._pairs_used)
+        self._hash(self._hashes)
+        if self._link and self.taps:
+            self._attach(self._pairs_used)
         for queue in queues:
             self._take_control(queue)
             self._take_data(queue)
@@ -241,6 +257,12 @@ class NetDevice(VirtioDevice):
         if self._link and len(self.taps) > 1:
             self._told(lambda: self._attach(self._pairs_used))
 
+    def plane(self, features: int, queue: Queue) -> Plane | None:
+        """What moves the frames of *queue*, if it is one of a pair's and C can."""
+        pair = queue.index // 2
+        used = pair < min(len(self.pairs), self._pairs(features))
+        return self.pairs[pair].plane(queue, self._features) if used else None
+
     def handle_queue(self, queue: Queue) -> None:
         """Frames, buffers for them, or commands."""
         if self._control is not None and queue.index == self._control.queue.index:
@@ -266,17 +288,19 @@ class NetDevice(VirtioDevice):
         self._pairs_used, self._offloads = 1, None
         self._filter, self._announce = None, False
         self._coalescing.reset()
+        self._hashes = None
 
     def close(self) -> None:
         """Close the tap."""
         self.stop()
         taps, self.taps, self.pairs = self.taps, (), ()
+        self._carrier.close()
         for tap in taps:
             tap.close()
 
     def _pairs(self, features: int) -> int:
         """Those a driver may use that negotiated *features*; the control queue follows them (5.1.2)."""
-        return self.config.mq if features & MQ else 1
+        return self.config.mq if features & (MQ | RSS) else 1
 
     def _configure(self, offloads: int) -> None:
         for tap in self.taps:
@@ -284,34 +308,68 @@ class NetDevice(VirtioDevice):
 
     def _attach(self, pairs: int) -> None:
         for i, tap in enumerate(self.taps):
-            tap.attach(i < pairs and i not in self._deaf)
+            unread = self._hashes is not None and self._hashes.steers and not self.pairs[i].served
+            tap.attach(i < pairs and i not in self._deaf and not unread)
 
     def _set_pairs(self, pairs: int, done: Done) -> None:
         """The driver's VQ_PAIRS_SET. The interface's queues decide where frames go, whoever moves them; without an
         interface the other process does, which is told. What was read for a pair that is switched off is forgotten: the
-        driver gets nothing by it from the acknowledgement on (5.1.6.5.5).
+        driver gets nothing by it from the acknowledgement on (5.1.6.5.5). It ends steering by hashes (5.1.6.5.5).
         """
         assert self._control is not None
         assert self.transport is not None
+        if self._hashes is not None and self._hashes.steers:
+            self._hash(self._hashes.unsteered())
+        loop, told = self._control.queue.loop, self._use_pairs(pairs)
+        answer = guarded(self, lambda: done(told))
+        self.transport.queues_changed(lambda: loop.call_soon(answer))
+
+    def _use_pairs(self, pairs: int) -> bool:
         for pair in self.pairs[pairs:]:
             pair.rest()
-        loop, told = self._control.queue.loop, self._told(lambda: self._attach(pairs))
+        told = self._told(lambda: self._attach(pairs))
         if told:
             self._pairs_used = pairs
         else:
             self._told(lambda: self._attach(self._pairs_used))
         for pair in self.pairs[: self._pairs_used]:
             pair.go_on()
-        answer = guarded(self, lambda: done(told))
-        self.transport.queues_changed(lambda: loop.call_soon(answer))
+        return told
+
+    def _steer(self, data: bytes) -> bool:
+        """RSS_CONFIG: frames go where their hashes say, whichever pair's descriptor they come by."""
+        wanted = parse_steering(data, self._pairs(self._features))
+        if wanted is None:
+            return False
+        before = self._hashes
+        self._hash(wanted.hashes)
+        if self._use_pairs(wanted.pairs):
+            return True
+        self._hash(before)
+        return False
+
+    def _report(self, data: bytes) -> bool:
+        """HASH_CONFIG: frames have hashes, the interface chooses their queues."""
+        hashes = parse_hashes(data)
+        if hashes is not None:
+            self._hash(hashes)
+        return hashes is not None
+
+    def _hash(self, hashes: FrameHash | None) -> None:
+        self._hashes = hashes
+        for pair in self.pairs:
+            pair.steer(hashes, self.pairs)
 
     def _carry_out(self, request: Request) -> Answer:
         """A command that is done when this returns; frames under way are held to it, too."""
-        coalescing = self._coalesce(request)
-        if coalescing is not None:
-            return coalescing
+        if request.command in COALESCING_COMMANDS:
+            return self._coalescing.carry_out(request)
         if request.command is Command.GUEST_OFFLOADS_SET:
             return self._set_offloads(request.value)
+        if request.command is Command.MQ_RSS_CONFIG:
+            return self._steer(request.data)
+        if request.command is Command.MQ_HASH_CONFIG:
+            return self._report(request.data)
         if request.command is Command.ANNOUNCE_ACK:
             self._announce = False
             return True
@@ -321,19 +379,6 @@ class NetDevice(VirtioDevice):
             self._mac = wanted.mac
             self._use(wanted)
         return wanted is not None
-
-    def _coalesce(self, request: Request) -> Answer | None:
-        """The answer to *request* if it is about coalescing."""
-        match request.command:
-            case Command.NOTF_COAL_TX_SET:
-                return self._coalescing.set_all(TX_QUEUE, request.data)
-            case Command.NOTF_COAL_RX_SET:
-                return self._coalescing.set_all(RX_QUEUE, request.data)
-            case Command.NOTF_COAL_VQ_SET:
-                return self._coalescing.set_one(request.data)
-            case Command.NOTF_COAL_VQ_GET:
-                return self._coalescing.get_one(request.data) or False
-        return None
 
     def _use(self, wanted: ReceiveFilter) -> None:
         self._filter = wanted
@@ -346,7 +391,7 @@ class NetDevice(VirtioDevice):
         there is no interface any more.
         """
         if not self._link:
-            raise ConfigError(f"tap {self.config.tap} is gone", option=self.name)
+            raise ConfigError(f"{self._carrier.text} is gone", option=self.name)
         if self._cut is not up:
             return
         self._cut = not up
@@ -379,6 +424,12 @@ class NetDevice(VirtioDevice):
 
     def _tap_gone(self, error: OSError) -> None:
         if self._link:
-            log.error("%s: tap %s: %s; the link is down", self.name, self.config.tap, error)
+            log.error("%s: %s: %s; the link is down", self.name, self._carrier.text, error)
             self._link = 0
+            self.config_changed()
+
+    def _carrier_up(self, up: bool) -> None:
+        """A driver's word on the link: the guest is told, and what it sends all the same is the driver's to judge."""
+        if self._unplugged is up:
+            self._unplugged = not up
             self.config_changed()

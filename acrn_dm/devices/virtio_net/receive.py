@@ -17,13 +17,17 @@ from acrn_dm.devices.virtio_net.request import (
     GSO_ECN,
     GSO_NONE,
     GUEST_OFFLOADS,
+    HASH_HEADER,
     LONG_HEADER,
     MAX_FRAME,
     MIN_FRAME,
     MRG_RXBUF,
+    REPORT,
     header_bytes,
     receive_flags,
 )
+from acrn_dm.devices.virtio_net.steering._hash import FrameHash
+from acrn_dm.devices.virtio_net.steering.inbox import Inbox
 from acrn_dm.virtio.queue import Queue
 
 BUDGET = 64  # frames per turn of the loop
@@ -40,6 +44,8 @@ class Receiver:
     features: int
     wanted: ReceiveFilter | None = attrs.field(default=None, kw_only=True, repr=False)  # None: every frame
     mtu: int = attrs.field(default=0, kw_only=True)
+    hashes: FrameHash | None = attrs.field(default=None, kw_only=True, repr=False)  # None: frames have none
+    inbox: Inbox | None = attrs.field(default=None, init=False, repr=False)  # frames come by it, not from the tap
     dropped: int = attrs.field(default=0, init=False)  # frames the guest can't take, however many buffers it posts
     reads: bool = attrs.field(default=False, init=False)  # whether frames can go on: else the ring must be kicked first
     _buffer: memoryview = attrs.field(init=False, repr=False)
@@ -47,12 +53,14 @@ class Receiver:
     _waiting: int = attrs.field(default=0, init=False)  # bytes of the frame in the buffer, header included
 
     def __attrs_post_init__(self) -> None:
-        self._buffer = memoryview(bytearray(LONG_HEADER + MAX_FRAME + 1))  # one byte more shows what is too long
+        self._buffer = memoryview(bytearray(HASH_HEADER + MAX_FRAME + 1))  # one byte more shows what is too long
         self._header = header_bytes(self.features)
 
     def pump(self) -> None:
         """Move frames while there are frames and buffers, within a budget. Raises GuestError; OSError without a tap."""
         self.reads = True
+        if self.inbox is not None:
+            self.dropped += self.inbox.open()
         for _ in range(BUDGET):
             if not self._waiting and not self._fetch():
                 break
@@ -60,11 +68,13 @@ class Receiver:
                 self.reads = False
                 break
         self.queue.flush()
+        if self.inbox is not None and self.reads:
+            self.inbox.shut()
 
     def _fetch(self) -> bool:
         """Read the next frame; False when none is there. One that is dropped leaves the buffer empty."""
         space = self._buffer if self.tap.vnet_header else self._buffer[self._header :]
-        size = self.tap.read(space)
+        size = self.tap.read(space) if self.inbox is None else self._open_next(self.inbox, space)
         if size is None:
             return False
         frame = size - self._header if self.tap.vnet_header else size
@@ -77,6 +87,13 @@ class Receiver:
         self._select()
         return True
 
+    def _open_next(self, inbox: Inbox, space: memoryview) -> int | None:
+        packet = inbox.take()
+        if packet is None:
+            return None
+        space[: len(packet)] = packet
+        return len(packet)
+
     def want(self, wanted: ReceiveFilter | None) -> None:
         """From now on the driver takes the frames that *wanted* lets pass."""
         self.wanted = wanted
@@ -88,7 +105,7 @@ class Receiver:
             frame = self._buffer[self._header : self._waiting]
             unwanted = self.wanted is not None and not self.wanted.passes(frame)
             if unwanted or (self.mtu and self._too_long(frame)):
-                self.forget()
+                self._drop()
 
     def _too_long(self, frame: memoryview) -> bool:
         whole = self._buffer[1] & ~GSO_ECN == GSO_NONE
@@ -102,6 +119,11 @@ class Receiver:
 
     def forget(self) -> None:
         """The driver does not want what has been read."""
+        if self.inbox is not None:
+            self.inbox.clear()
+        self._drop()
+
+    def _drop(self) -> None:
         self.dropped += self._waiting > 0
         self._waiting = 0
 
@@ -109,7 +131,7 @@ class Receiver:
         """Drop the waiting frame if the driver can't take it."""
         flags = receive_flags(self._buffer, self.features)
         if flags is None:
-            self.forget()
+            self._drop()
         else:
             self._buffer[0] = flags
 
@@ -124,8 +146,11 @@ class Receiver:
                 self.dropped += 1
                 self._waiting = 0
             return bool(hopeless)
-        if self._header == LONG_HEADER:
+        if self._header >= LONG_HEADER:
             U16.pack_into(self._buffer, 10, len(chains))
+        if self._header == HASH_HEADER:
+            frame = self._buffer[self._header : self._waiting]
+            REPORT.pack_into(self._buffer, LONG_HEADER, *(self.hashes.hash(frame) if self.hashes else (0, 0)), 0)
         done = 0
         for chain in chains:  # all but the last are filled to the end (5.1.6.4.1)
             done += chain.write(self._buffer[done : self._waiting])

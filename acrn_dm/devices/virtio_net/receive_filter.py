@@ -31,9 +31,9 @@ class ReceiveFilter:
     stations: frozenset[bytes] | None = frozenset()  # None: more than are remembered
     groups: frozenset[bytes] | None = frozenset()
     vlans: frozenset[int] | None = None
-    _known: frozenset[bytes] = attrs.field(init=False, repr=False, eq=False)  # addresses that pass by themselves
+    known: frozenset[bytes] = attrs.field(init=False, repr=False, eq=False)  # addresses that pass by themselves
 
-    @_known.default
+    @known.default
     def _addresses_that_pass(self) -> frozenset[bytes]:
         stations = () if self.nouni else (self.mac, *(to for to in self.stations or () if not to[0] & 1))
         groups = () if self.nomulti else tuple(to for to in self.groups or () if to[0] & 1 and to != BROADCAST)
@@ -52,7 +52,7 @@ class ReceiveFilter:
         if self.promisc:  # 5.1.6.5.1.1: it overrides the other modes
             return True
         to = bytes(frame[:ADDRESS])
-        if to in self._known:
+        if to in self.known:
             return True
         if to[0] & 1:
             return to != BROADCAST and not self.nomulti and (self.allmulti or self.groups is None)

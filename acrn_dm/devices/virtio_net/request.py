@@ -10,6 +10,8 @@ that neither side gets what was not negotiated.
 | 2, 4 | hdr_len, gso_size | le16, a hint and the segment size |
 | 6, 8 | csum_start, csum_offset | le16, with NEEDS_CSUM |
 | 10 | num_buffers | le16, rx only; absent for legacy drivers without MRG_RXBUF |
+| 12 | hash_value | le32, rx only, with HASH_REPORT |
+| 16, 18 | hash_report, padding | le16, rx only, with HASH_REPORT |
 """
 
 import struct
@@ -23,7 +25,7 @@ HOST_TSO4, HOST_TSO6, HOST_ECN = 1 << 11, 1 << 12, 1 << 13
 MRG_RXBUF, STATUS = 1 << 15, 1 << 16
 MTU, CTRL_RX, CTRL_VLAN, CTRL_RX_EXTRA = 1 << 3, 1 << 18, 1 << 19, 1 << 20
 GUEST_ANNOUNCE, CTRL_MAC_ADDR, SPEED_DUPLEX = 1 << 21, 1 << 23, 1 << 63
-VQ_NOTF_COAL, NOTF_COAL = 1 << 52, 1 << 53
+VQ_NOTF_COAL, NOTF_COAL, HASH_REPORT, RSS = 1 << 52, 1 << 53, 1 << 57, 1 << 60
 COALESCING = NOTF_COAL | VQ_NOTF_COAL
 RX_QUEUE, TX_QUEUE = 0, 1  # a data queue's index modulo 2 (5.1.2)
 FILTERS = CTRL_RX | CTRL_VLAN | CTRL_RX_EXTRA
@@ -34,15 +36,19 @@ NEEDS_CSUM, DATA_VALID = 1, 2
 GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_ECN = 0, 1, 4, 0x80
 
 FIELDS = struct.Struct("<BBHHHH")
+REPORT = struct.Struct("<IHH")  # hash_value, hash_report and padding, behind num_buffers
+HASH_HEADER = 20
 LONG_HEADER = 12
 SHORT_HEADER = 10
-NO_OFFLOAD = {size: bytes(size) for size in (SHORT_HEADER, LONG_HEADER)}
+NO_OFFLOAD = {size: bytes(size) for size in (SHORT_HEADER, LONG_HEADER, HASH_HEADER)}
 MIN_FRAME = 14  # an Ethernet header
 MAX_FRAME = 14 + 4 + 65535  # Ethernet header, VLAN tag, the largest IP packet: what segmentation offload can produce
 
 
 def header_bytes(features: int) -> int:
     """Length of the header for negotiated *features* (5.1.6.1: num_buffers is always there in the modern interface)."""
+    if features & HASH_REPORT:
+        return HASH_HEADER
     return LONG_HEADER if features & (VERSION_1 | MRG_RXBUF) else SHORT_HEADER
 
 

@@ -10,13 +10,14 @@ that: segmentation shows as GRO being on, and checksums it has by default. Wheth
 """
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import socket
 import struct
 
 import attrs
+
+from acrn_dm.base._libc import address_of
 
 TUNSETOFFLOAD, TUNGETVNETHDRSZ, TUNSETVNETHDRSZ = 0x400454D0, 0x800454D7, 0x400454D8  # linux/if_tun.h
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO = 1, 2, 4, 8, 0x60  # the last is two: of IPv4 and IPv6
@@ -95,7 +96,7 @@ def _names(fd: int, name: str) -> list[str]:
 
 
 def _ethtool(fd: int, name: str, command: bytes) -> bytes:
-    buffer = ctypes.create_string_buffer(command, len(command))
-    request = struct.pack("16sP16x", name.encode(), ctypes.addressof(buffer))
+    buffer = bytearray(command)
+    request = struct.pack("16sP16x", name.encode(), address_of(buffer))
     fcntl.ioctl(fd, SIOCETHTOOL, request)
-    return buffer.raw
+    return bytes(buffer)

@@ -14,7 +14,7 @@ from acrn_dm.backends.kernel.backend import KernelVhost
 from acrn_dm.backends.kernel.node import VhostNode, VhostQueue
 from acrn_dm.base.errors import HostError
 from acrn_dm.devices.virtio_net.device import NetDevice
-from acrn_dm.devices.virtio_net.request import COALESCING, FILTERS, MRG_RXBUF
+from acrn_dm.devices.virtio_net.request import COALESCING, FILTERS, HASH_REPORT, MRG_RXBUF, RSS
 from acrn_dm.virtio.backend import Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
 
@@ -44,7 +44,7 @@ class NetVhost(KernelVhost):
 
     def offer(self, offered: int) -> int:
         """Without filters: the kernel hands on every frame of the tap. It interrupts when it likes, too."""
-        return super().offer(offered) & ~(FILTERS | COALESCING)
+        return super().offer(offered) & ~(FILTERS | COALESCING | RSS | HASH_REPORT)
 
     def run(self, node: VhostNode, queues: Sequence[VhostQueue]) -> None:
         """Join each queue with the pair's descriptor of the tap."""

@@ -5,9 +5,10 @@ elements u32, their size u32, head u32 and tail u32 (offsets of the next one to 
 u32, overruns u32, size of all elements u32, padding. Tail equal to head is an empty ring.
 """
 
-import ctypes
 import mmap
 import struct
+
+from acrn_dm.base._libc import address_of
 
 PAGE = 4096
 HEADER = struct.Struct("<QIIIIIIII24x")
@@ -20,9 +21,7 @@ class SharedPage:
 
     def __init__(self) -> None:
         self.memory = mmap.mmap(-1, PAGE)
-        anchor = ctypes.c_char.from_buffer(self.memory)
-        self.address = ctypes.addressof(anchor)
-        del anchor
+        self.address = address_of(self.memory)
 
     def close(self) -> None:
         """Unmap it. Idempotent."""

@@ -25,6 +25,7 @@ from acrn_dm.hypervisors.acrn.instance import Instance, Wanted, run_all
 from acrn_dm.hypervisors.acrn.module import _hsm
 from acrn_dm.hypervisors.acrn.module.abi import GSI_SET_HIGH, GSI_SET_LOW, Abi, Device
 from acrn_dm.hypervisors.acrn.module.errors import failed
+from acrn_dm.hypervisors.acrn.module.interface import IOAPIC_PINS
 from acrn_dm.hypervisors.acrn.monitor import StormMonitor
 from acrn_dm.hypervisors.acrn.power import processor_power
 from acrn_dm.hypervisors.lifecycle import AT_REST, OPEN, Lifecycle, State
@@ -32,7 +33,6 @@ from acrn_dm.memory.guest_memory import MemoryRegion
 
 log = logging.getLogger(__name__)
 
-IOAPIC_PINS = 48
 FIRST_PCI_GSI = 16  # the pins from here on are PCI's: level-triggered, active low
 MSI_WINDOW = 0xFEE  # bits 31:20 of an address at which local APICs take messages
 

@@ -1,6 +1,8 @@
 """KVM as a plugin: the hypervisor ``kvm`` and its hooks."""
 
+import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeGuard
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.irq import IoEventFd, IrqFd
@@ -9,7 +11,9 @@ from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
 from acrn_dm.hypervisors.kvm import host_cpus
 from acrn_dm.hypervisors.kvm.probe import probe
-from acrn_dm.hypervisors.kvm.vm import KvmVm
+
+if TYPE_CHECKING:
+    from acrn_dm.hypervisors.kvm.vm import KvmVm
 
 
 def check(options: HypervisorOptions) -> list[str]:
@@ -21,8 +25,12 @@ def check(options: HypervisorOptions) -> list[str]:
     return []
 
 
-def open_vm(options: HypervisorOptions) -> KvmVm:
-    """Make a virtual machine as *options* say. Raises HostError and ConfigError."""
+def open_vm(options: HypervisorOptions) -> "KvmVm":
+    """Make a virtual machine as *options* say; its module is imported when one is wanted. Raises HostError and
+    ConfigError.
+    """
+    from acrn_dm.hypervisors.kvm.vm import KvmVm  # noqa: PLC0415
+
     return KvmVm.open(
         vcpus=options.vcpus,
         name=options.name,
@@ -30,6 +38,12 @@ def open_vm(options: HypervisorOptions) -> KvmVm:
         pins=host_cpus.placement(options.cpu_affinity),
         allow_slow=options.allow_slow,
     )
+
+
+def _of_kvm(vm: Hypervisor) -> "TypeGuard[KvmVm]":
+    """Whether *vm* is one of these: none is, as long as nobody has imported their module."""
+    module = sys.modules.get(f"{__package__}.vm")
+    return module is not None and isinstance(vm, module.KvmVm)
 
 
 @hookimpl
@@ -41,7 +55,7 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
 @hookimpl
 def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> bool | None:
     """Bind kicks in KVM."""
-    if not isinstance(vm, KvmVm):
+    if not _of_kvm(vm):
         return None
     vm.ioeventfd(binding, assign)
     return True
@@ -50,7 +64,7 @@ def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> b
 @hookimpl
 def acrn_dm_vhm_irqfd(vm: Hypervisor, binding: IrqFd, assign: bool) -> bool | None:
     """Bind calls in KVM."""
-    if not isinstance(vm, KvmVm):
+    if not _of_kvm(vm):
         return None
     vm.irqfd(binding, assign)
     return True

@@ -2,7 +2,7 @@
 """Virtqueues as Python sees them, device side: what rings of both formats do alike, and a class for each format."""
 
 cimport cython
-from acrn_dm.ring.native._buffers cimport FR_MAX_BATCH, FR_MAX_DESCRIPTORS, settle
+from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE, FR_MAX_BATCH, FR_MAX_DESCRIPTORS, settle
 from acrn_dm.ring.native._chain cimport Chain, new_chain
 from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, fr_translate
 from acrn_dm.ring.native._records cimport FrChain
@@ -11,11 +11,11 @@ from acrn_dm.ring.native._virtqueue cimport (
     vq_disable_kicks, vq_enable_kicks, vq_ends_at, vq_hold, vq_look, vq_next, vq_pop_batch, vq_publish, vq_push,
     vq_raise, vq_release, vq_ring, vq_unpop,
 )
-from acrn_dm.ring.native.packed._layout cimport FR_N_IDS
+from acrn_dm.ring.native.packed._layout cimport FR_LENGTH, FR_N_IDS, FR_OFF
 from acrn_dm.ring.native.packed._packed cimport fp_begin, fp_next_used
 from acrn_dm.ring.native.split._split cimport fr_load_avail
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, RingLayout, is_queue_size
@@ -232,6 +232,10 @@ cdef class SplitRing(NativeRing):
         """Chains popped and neither pushed nor given back."""
         return <uint16_t>(self.ring.next_avail - self.ring.next_used)  # both began at the same index
 
+    def descriptors(self, Chain chain not None):
+        """Nothing: the table is the driver's, and keeps what stands in it until the chain is returned."""
+        return b""
+
     def avail_idx(self):
         """The driver's index, freshly loaded. Raises GuestError when it is out of reach."""
         check(self)
@@ -282,6 +286,19 @@ cdef class PackedRing(NativeRing):
     def in_flight(self):
         """Chains popped and neither pushed nor given back."""
         return self.packed.n_in_flight
+
+    def descriptors(self, Chain chain not None):
+        """Those of the ring that *chain* has, as they are now. They are good until a chain is pushed, which may write
+        over any of them. Raises ValueError for a chain that is not in flight here.
+        """
+        check(self)
+        if chain.ring is not self or chain.done:
+            raise_status(FR_E_NOT_IN_FLIGHT, 0, 0)
+        cdef uint32_t n = self.packed.lengths[chain.chain.head] & FR_LENGTH
+        cdef uint32_t slot = chain.chain.position & FR_OFF
+        cdef uint32_t before_end = min(n, self.packed.ring.size - slot)
+        cdef const char *ring = <const char *>self.packed.ring.desc
+        return ring[slot * FR_DESC_SIZE:(slot + before_end) * FR_DESC_SIZE] + ring[:(n - before_end) * FR_DESC_SIZE]
 
 
 cdef uint8_t *place(const FrMemory *memory, object part) except NULL:

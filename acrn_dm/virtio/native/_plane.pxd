@@ -37,6 +37,9 @@ cdef class Plane:
     cdef int handle(self, FrBatch *batch) noexcept nogil
     # To be overridden: how many chains may be taken now; 0 leaves them in the ring until ``wake``.
     cdef uint32_t room(self) noexcept nogil
+    # A turn: take batches and handle them; whether there was any. To be overridden where chains are taken only when the
+    # host has something for them (receive queues): with bounded work, and ``vq_enable_kicks`` before it waits for one.
+    cdef bint serve(self) noexcept nogil
 
     # Return the chain *head* with *written* bytes, no more than its in_bytes. Shown at ``flush``. Nothing happens when
     # the driver is gone (``detach``).
@@ -51,7 +54,7 @@ cdef class Plane:
     # The queue is dead, until the driver resets; Python says so to the device.
     cdef void die(self, int status) noexcept nogil
 
-    cdef bint _serve(self) noexcept nogil
+    cdef bint _turn(self) noexcept nogil
     cdef int _take(self, uint32_t room) noexcept nogil
     cdef bint _sleep(self) noexcept nogil
     cdef void _hold(self) noexcept nogil

@@ -79,7 +79,7 @@ cdef class Plane:
     def look(self):
         """Look at the ring now. On the loop's thread, or with the loop held."""
         with nogil:
-            self._serve()
+            self._turn()
 
     def asked(self):
         """What C hands over: (whether to interrupt the driver, why the queue is dead or None). On the loop's thread."""
@@ -176,7 +176,15 @@ cdef class Plane:
             self.running = False
             self.poll.ask(self.kick_fd)
 
-    cdef bint _serve(self) noexcept nogil:
+    cdef bint _turn(self) noexcept nogil:
+        """Interrupt if that has waited long enough, then serve."""
+        if not self.running:
+            return False
+        if self.coalescer.holding and not self.coalescer.by_loop and monotonic_ns() >= self.coalescer.deadline:
+            self._settle()
+        return self.serve()
+
+    cdef bint serve(self) noexcept nogil:
         """Take batches until the ring is empty or others have to have their turn; returns whether there was any."""
         cdef uint32_t room
         cdef int taken
@@ -184,8 +192,6 @@ cdef class Plane:
         cdef bint did = False
         if not self.running:
             return False
-        if self.coalescer.holding and not self.coalescer.by_loop and monotonic_ns() >= self.coalescer.deadline:
-            self._settle()
         vq_disable_kicks(self.vq)
         for _round in range(PLANE_ROUNDS):
             room = self.room()
@@ -240,14 +246,14 @@ cdef class Plane:
 
 cdef void _kicked(Plane self, uint32_t events) noexcept nogil:
     self.counters.counts.kicks += events != 0
-    self._serve()
+    self._turn()
 
 
 cdef bint _poll(Plane self) noexcept nogil:
-    return self._serve()
+    return self._turn()
 
 
 cdef bint _switch(Plane self, bint polling) noexcept nogil:
     """The end of polling is as a kick: it asks for the next one, or finds that there is more."""
     self.polling = polling
-    return False if polling else self._serve()
+    return False if polling else self._turn()

@@ -40,9 +40,7 @@ from acrn_dm.virtio.pci.legacy import LegacyBar
 from acrn_dm.virtio.pci.modern import ModernBar
 from acrn_dm.virtio.placement import USERSPACE, Placement
 from acrn_dm.virtio.queue_config import QueueConfig
-from acrn_dm.virtio.strict.bars import StrictLegacyBar, StrictModernBar
-from acrn_dm.virtio.strict.registers import RegisterRules
-from acrn_dm.virtio.strict.report import StrictReport
+from acrn_dm.virtio.strict import strict_report, watched_bar
 from acrn_dm.virtio.switches import offered_for, packed_offered
 
 log = logging.getLogger(__name__)
@@ -70,7 +68,7 @@ class VirtioPci(PciFunction, Generic[D]):
         super().__init__(context, **identity(device, context))
         self.device = device
         self.failures = 0
-        self.strict = StrictReport(self.name) if context.strict else None
+        self.strict = strict_report(self.name) if context.strict else None
         self._next_report = 0.0
         self._ring_features = offered_for(device.in_order, context.switches, device.name)
         self._closed = False
@@ -111,8 +109,7 @@ class VirtioPci(PciFunction, Generic[D]):
         """*bar*, behind the rules where the driver is checked."""
         if self.strict is None:
             return bar
-        rules = RegisterRules(self.core, self.strict, lambda: self.interrupts.msix_enabled, legacy=legacy)
-        return StrictLegacyBar(bar, rules) if legacy else StrictModernBar(bar, rules)
+        return watched_bar(bar, self.core, self.strict, lambda: self.interrupts.msix_enabled, legacy=legacy)
 
     @property
     def placement(self) -> Placement:

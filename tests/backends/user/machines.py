@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.backends.user import backend as user
 from acrn_dm.backends.user import link as user_link
 from acrn_dm.devices import virtio_blk, virtio_net
@@ -15,7 +16,7 @@ LIMIT_S = 0.3  # of ``impatient``
 
 
 def sim() -> SimMachine:
-    return SimMachine(plugins=[virtio_blk, virtio_net, user])
+    return SimMachine(plugins=[virtio_blk, virtio_net, vhost_user])
 
 
 def disk(machine: SimMachine, path: Path) -> VirtioDriver:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.backends.user import backend as user
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.backends.user.features import CONSOLE_MULTIPORT as MULTIPORT
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, Request
 from acrn_dm.base.errors import HostError
@@ -42,7 +42,7 @@ class ConsolePeer(Peer):
 @contextmanager
 def console(peer: Peer, options: str = "") -> Iterator[SimMachine]:
     """A machine with a console in slot 3."""
-    with peer, SimMachine(plugins=[virtio_console, user]) as machine:
+    with peer, SimMachine(plugins=[virtio_console, vhost_user]) as machine:
         machine.add("virtio-console", f"vhost-user={peer.path}{options}", slot=3)
         yield machine
 
@@ -84,7 +84,7 @@ def test_backend_that_serves_fewer_queues_than_its_ports_need_is_refused(
     path: Path, queues: int, ports: int, features: int, needed: int
 ) -> None:
     with ConsolePeer(path, queues=queues, ports=ports, features=features):
-        machine = SimMachine(plugins=[virtio_console, user])
+        machine = SimMachine(plugins=[virtio_console, vhost_user])
         machine.add("virtio-console", f"vhost-user={path}", slot=3)
         with pytest.raises(HostError, match=f"it serves {queues} queues?, the device has {needed}"):
             machine.driver(3)

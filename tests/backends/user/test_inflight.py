@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from acrn_dm.backends.user import backend as user
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.backends.user import link as user_link
 from acrn_dm.devices import virtio_blk
 from acrn_dm.memory.guest_memory import MIB
@@ -90,7 +90,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimMachine]:
     monkeypatch.setattr(user_link, "TIME_LIMIT_S", 60.0)  # a busy machine may let a new process wait
-    with SimMachine(memory=64 * MIB, plugins=[virtio_blk, user], vcpus=2) as machine:
+    with SimMachine(memory=64 * MIB, plugins=[virtio_blk, vhost_user], vcpus=2) as machine:
         yield machine
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from acrn_dm.backends.user import backend as user
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.backends.user import link as user_link
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, ProtocolFeature, Request
 from acrn_dm.base.errors import HostError
@@ -69,7 +69,7 @@ class Card:
 @contextmanager
 def card(path: Path, peer: Peer | None = None, mq: int = 2) -> Iterator[Card]:
     """A card in slot 3, not yet driven."""
-    with peer or Peer(path, features=FEATURES) as backend, SimMachine(plugins=[virtio_net, user]) as machine:
+    with peer or Peer(path, features=FEATURES) as backend, SimMachine(plugins=[virtio_net, vhost_user]) as machine:
         machine.add("virtio-net", f"vhost-user={path},mq={mq}", slot=3)
         yield Card(machine, machine.driver(3), backend)
 
@@ -370,7 +370,7 @@ def one_pair(connection: Connection, request: Received) -> None:
 def test_backend_that_can_not_serve_so_many_is_refused_before_the_guest_starts(
     path: Path, peer: dict[str, object], message: str
 ) -> None:
-    machine = SimMachine(plugins=[virtio_net, user])
+    machine = SimMachine(plugins=[virtio_net, vhost_user])
     with Peer(path, **{"features": FEATURES, **peer}):  # type: ignore[arg-type]
         machine.add("virtio-net", f"vhost-user={path},mq=2", slot=3)
         with pytest.raises(HostError, match=message):

@@ -1,27 +1,29 @@
-"""Packed rings that a back-end serves: only where the user asks for them, and until it goes."""
+"""Packed rings that a back-end serves: where they are offered, where they begin, and what comes of them at its end."""
 
+import os
 import struct
 from pathlib import Path
 
 import pytest
 
-from acrn_dm.backends.wire.message import Request
+from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, ProtocolFeature, Request
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NEEDS_RESET, PACKED
 from tests.backends.user.machines import sim
-from tests.backends.user.peers.peer import BLK_FEATURES, Connection, Peer, Received
+from tests.backends.user.peers.peer import ALL, BLK_FEATURES, Connection, Peer, Received
 from tests.backends.user.user_rig import eventually
 from tests.virtio.pause import pause, resume
 
 SLOT = 3
 START = 0x8000_8000
+NET_FEATURES = 1 << 32 | PACKED | PROTOCOL_FEATURES
 
 
 def peer_with_packed(path: Path, **options: int) -> Peer:
     return Peer(path, features=BLK_FEATURES | PACKED, **options)  # type: ignore[arg-type]
 
 
-def drive(machine: SimMachine, peer: Peer, options: str = ",packed=on") -> VirtioDriver:
+def drive(machine: SimMachine, peer: Peer, options: str = "") -> VirtioDriver:
     machine.add("virtio-blk", f"vhost-user={peer.path}{options}", slot=SLOT)
     driver = machine.driver(SLOT)
     driver.start(driver.registers.offered())
@@ -35,9 +37,9 @@ def base_said(peer: Peer) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("options", "peers", "there"), [("", PACKED, False), (",packed=on", PACKED, True), (",packed=on", 0, False)]
+    ("options", "peers", "there"), [("", PACKED, True), (",packed=off", PACKED, False), (",packed=on", 0, False)]
 )
-def test_packed_rings_are_offered_where_user_and_backend_want_them(
+def test_packed_rings_are_offered_where_the_backend_has_them_unless_the_user_says_no(
     tmp_path: Path, options: str, peers: int, there: bool
 ) -> None:
     with Peer(tmp_path / "s", features=BLK_FEATURES | peers) as peer, sim() as machine:
@@ -48,12 +50,12 @@ def test_packed_rings_are_offered_where_user_and_backend_want_them(
         assert base_said(peer) == (0, START if there else 0)
 
 
-def test_ring_begins_with_wrap_counters_and_without_notes_that_nobody_could_use(tmp_path: Path) -> None:
+def test_ring_begins_with_wrap_counters_and_notes(tmp_path: Path) -> None:
     with peer_with_packed(tmp_path / "s") as peer, sim() as machine:
         driver = drive(machine, peer)
         assert not driver.status & NEEDS_RESET
         assert base_said(peer) == (0, START)
-        assert Request.SET_INFLIGHT_FD not in peer.codes()
+        assert Request.SET_INFLIGHT_FD in peer.codes()
 
 
 @pytest.mark.parametrize(("said", "told"), [(0x0003_0003, 0x0003_0003), (0x8007, 0x8007_8007)])
@@ -73,9 +75,25 @@ def test_row_35_position_with_wrap_counters_survives_a_pause(tmp_path: Path, sai
         assert not driver.status & NEEDS_RESET
 
 
-def test_end_of_a_backend_asks_for_a_reset_since_the_ring_does_not_say_where_it_was(tmp_path: Path) -> None:
+def test_next_backend_gets_the_notes_of_the_last_one_by_which_it_knows_where_it_was(tmp_path: Path) -> None:
+    """INFLIGHT_SHMFD: of a packed ring the notes have the used position as well, for nobody else knows it."""
     with peer_with_packed(tmp_path / "s") as peer, sim() as machine:
         driver = drive(machine, peer)
+        first = peer.last(Request.SET_INFLIGHT_FD)
+        peer.seen.clear()
+        peer.hang_up()
+        eventually(machine, lambda: Request.SET_VRING_ENABLE in peer.codes())
+        again = peer.last(Request.SET_INFLIGHT_FD)
+        assert again.payload == first.payload
+        assert os.fstat(again.fds[0]).st_ino == os.fstat(first.fds[0]).st_ino
+        assert Request.GET_INFLIGHT_FD not in peer.codes()
+        assert not driver.status & NEEDS_RESET
+
+
+def test_next_backend_without_notes_can_not_know_where_the_last_one_was(tmp_path: Path) -> None:
+    with peer_with_packed(tmp_path / "s") as peer, sim() as machine:
+        driver = drive(machine, peer)
+        peer.protocol = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
         peer.hang_up()
         eventually(machine, lambda: bool(driver.status & NEEDS_RESET))
         driver.reset()
@@ -83,6 +101,23 @@ def test_end_of_a_backend_asks_for_a_reset_since_the_ring_does_not_say_where_it_
         machine.settle()
         assert not driver.status & NEEDS_RESET
         assert base_said(peer) == (0, START)
+
+
+@pytest.mark.parametrize(("options", "there"), [("", False), (",packed=on", True)])
+def test_card_has_them_where_the_user_asks_and_its_driver_is_asked_for_a_reset_at_the_end(
+    tmp_path: Path, options: str, there: bool
+) -> None:
+    """Frames pass through no relay, and nobody takes notes of them."""
+    with Peer(tmp_path / "s", features=NET_FEATURES) as peer, sim() as machine:
+        machine.add("virtio-net", f"vhost-user={peer.path}{options}", slot=SLOT)
+        driver = machine.driver(SLOT)
+        assert bool(driver.registers.offered() & PACKED) is there
+        driver.start(driver.registers.offered())
+        machine.settle()
+        peer.seen.clear()
+        peer.hang_up()
+        eventually(machine, lambda: bool(driver.status & NEEDS_RESET) or Request.SET_VRING_ENABLE in peer.codes())
+        assert bool(driver.status & NEEDS_RESET) is there
 
 
 def test_pause_without_the_backend_that_had_the_ring_asks_for_a_reset(tmp_path: Path) -> None:

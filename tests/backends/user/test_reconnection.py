@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.backends.user import backend as user
 from acrn_dm.backends.wire.message import ProtocolFeature, Request
 from acrn_dm.base.errors import HostError
@@ -33,7 +34,7 @@ def test_nobody_at_the_socket_is_one_error_that_names_it(socket_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["virtio-blk", "virtio-net", "virtio-console"])
 def test_missing_socket_is_said_before_anything_is_opened(socket_path: Path, kind: str) -> None:
-    machine = SimMachine(plugins=[virtio_blk, virtio_net, virtio_console, user])
+    machine = SimMachine(plugins=[virtio_blk, virtio_net, virtio_console, vhost_user])
     function = machine.add(kind, f"vhost-user={socket_path}", slot=3)
     told = f"{kind}-3:0: backend vhost-user: socket {socket_path}: no such file or directory"
     assert function.check() == [f"{told}; is the vhost-user process running?"]

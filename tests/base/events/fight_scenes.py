@@ -11,7 +11,7 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.backends.user import backend as user
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.backends.wire.message import Request
 from acrn_dm.base.events.eventfd import drain, signal
 from acrn_dm.base.events.ioloop import IoLoop
@@ -147,7 +147,7 @@ def relay_kick() -> Iterator[Scene]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "image").write_bytes(bytes(1 << 20))
         peer = stack.enter_context(Peer(folder / "s", protocol=NO_NOTES, patience=None))
-        machine = stack.enter_context(SimMachine(plugins=[virtio_blk, user]))
+        machine = stack.enter_context(SimMachine(plugins=[virtio_blk, vhost_user]))
         machine.add("virtio-blk", f"vhost-user={peer.path}", slot=3)
         machine.add("virtio-blk", str(folder / "image"), slot=4)
         relayed, healthy = Disk(machine.driver(3)), Disk(machine.driver(4))

@@ -87,6 +87,24 @@ def test_any_virtio_device_may_have_a_thread_of_its_own(text: "str | dict[str, o
         assert set(machine.io_loops) == {f"iothr-0-echo{SLOT}:0", "io"}
 
 
+def test_queues_of_a_device_that_says_so_are_on_several_threads_each_on_its_cpus() -> None:
+    class Spread(Echo):
+        sizes = (16, 16, 16, 16)
+
+        def thread(self, queue: int) -> int:
+            return queue
+
+    spread = attrs.evolve(ECHO, create=lambda options, context: Spread(context))
+    with SimMachine() as machine:
+        machine.add(spread, "iothread=3@*/0", slot=SLOT)
+        machine.add(spread, slot=SLOT + 1)
+        for slot in (SLOT, SLOT + 1):
+            machine.driver(slot).start()
+        names = [queue.loop.name for queue in machine.device(SLOT, Spread).queues]
+        assert names == [f"iothr-{n}-echo{SLOT}:0" for n in (0, 1, 2, 0)]
+        assert {queue.loop.name for queue in machine.device(SLOT + 1, Spread).queues} == {"io"}
+
+
 def test_more_threads_than_a_device_is_written_for_are_refused() -> None:
     with SimMachine() as machine, pytest.raises(ConfigError, match="its queues are served by one thread"):
         machine.add(ECHO, "iothread=2", slot=SLOT)

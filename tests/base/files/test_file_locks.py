@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.base.files import file_locks
-from acrn_dm.base.files.file_locks import Access, holder, is_free, take
+from acrn_dm.base.files.file_locks import Access, holder, is_free, soon, take
 
 WRITER, READER = Access(), Access(writes=False)
 SHARER, LOOKER = Access(shares=True), Access(writes=False, shares=True)
@@ -129,3 +129,18 @@ def test_file_system_without_locks_is_said_and_used(
     assert [r.getMessage() for r in caplog.records] == [
         f"{path} can't be locked (No locks available): nobody else is kept from it"
     ]
+
+
+def test_lock_that_is_nobodys_is_waited_for(path: Path) -> None:
+    """As that of a killed process with an io_uring, which is gone before its lock."""
+    answers = iter([False, False, True])
+    with opened(path, WRITER) as fd:
+        assert soon(lambda: next(answers), fd)
+
+
+def test_lock_of_somebody_is_not_waited_for(path: Path) -> None:
+    answers = iter([False, True])
+    with opened(path, WRITER) as a, opened(path, WRITER) as b:
+        take(a, WRITER)
+        assert not soon(lambda: next(answers), b)
+    assert next(answers)

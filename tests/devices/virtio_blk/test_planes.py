@@ -15,6 +15,8 @@ from tests.devices.virtio_blk.blk_rig import DISCARD, FLUSH, IOERR, OK, WRITEBAC
 from tests.devices.virtio_blk.native.service_rig import engines
 from tests.devices.virtio_blk.native.test_service import file_size_limit
 
+pytestmark = pytest.mark.both_formats
+
 
 def engines_of(d: Disk) -> list[type[BlkEngine]]:
     return [type(served.plane.service.engine) for served in d.device._planes._served]  # type: ignore[misc]

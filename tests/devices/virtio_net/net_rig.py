@@ -2,18 +2,18 @@
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import attrs
 
-from acrn_dm.contract.types import DeviceContext
+from acrn_dm.contract.types import DeviceContext, DeviceType
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.testing import SimMachine, VirtioDriver
-from acrn_dm.testing.driver import Completion, DriverQueue
+from acrn_dm.testing.driver import PACKED, Completion, DriverQueue
 
 RX, TX = 0, 1
 CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_ECN = 1, 1 << 1, 1 << 7, 1 << 8, 1 << 9
@@ -28,6 +28,7 @@ def vnet(flags: int = 0, gso: int = 0, hdr_len: int = 0, gso_size: int = 0, star
 
 
 PLAIN = vnet() + bytes(2)
+WAY: dict[str, bool] = {}  # what ``card`` does when its caller does not say
 
 
 def frame(payload: bytes = b"", size: int = 60) -> bytes:
@@ -104,11 +105,29 @@ class Card:
                 return frames
 
 
+def _add(machine: SimMachine, create: Callable[[NetConfig, DeviceContext], NetDevice], text: str, threads: int) -> Any:
+    if threads:
+        kind = DeviceType(name="net", summary="", config=NetConfig, create=create)
+        return machine.add(kind, f"{text},iothread={threads}", slot=3)
+    return machine.add(lambda context: create(NetConfig.from_string(text), context), slot=3)
+
+
 @contextmanager
 def card(
-    *, features: int | None = None, vnet_header: bool = True, legacy: bool = False, text: str = "tap=t0", **machine: Any
+    *,
+    features: int | None = None,
+    vnet_header: bool = True,
+    legacy: bool = False,
+    packed: bool | None = None,
+    text: str = "tap=t0",
+    threads: int = 0,
+    **machine: Any,
 ) -> Iterator[Card]:
-    """A started card in slot 3."""
+    """A started card in slot 3, with so many loops of its own. Its rings are split unless *packed*, and *native* is as
+    the machine has it; by default both are the way that the test runs over.
+    """
+    packed = WAY.get("packed", False) if packed is None else packed
+    machine = {"native": WAY.get("native", True)} | machine
     taps: list[FakeTap] = []
     peers: list[socket.socket] = []
 
@@ -120,11 +139,13 @@ def card(
         peers.append(stack.enter_context(peer))
         return taps[-1]
 
-    def create(context: DeviceContext) -> NetDevice:
-        return NetDevice(NetConfig.from_string(text), context, open_tap)
+    def create(config: NetConfig, context: DeviceContext) -> NetDevice:
+        return NetDevice(config, context, open_tap)
 
     with ExitStack() as stack, SimMachine(**machine) as m:
-        function = m.add(create, slot=3)
+        function = _add(m, create, text, threads)
         driver = m.driver_legacy(3) if legacy else m.driver(3)
+        if packed and not legacy:
+            features = (driver.registers.offered() if features is None else features) | PACKED
         driver.start(features)
-        yield Card(m, function.device, driver, peers, taps)  # type: ignore[attr-defined]
+        yield Card(m, function.device, driver, peers, taps)

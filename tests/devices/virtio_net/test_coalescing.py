@@ -8,6 +8,7 @@ from acrn_dm.testing import VirtualClock
 from tests.devices.virtio_net.net_rig import PLAIN, Card, card, frame
 from tests.virtio.pause import pause, resume
 
+pytestmark = pytest.mark.usefixtures("way")
 TX_SET, RX_SET, VQ_SET, VQ_GET = (6, 0), (6, 1), (6, 2), (6, 3)
 MODERN, CTRL_VQ, COALESCING = 1 << 32, 1 << 17, 1 << 53 | 1 << 52
 TWO_PAIRS, CONTROL = "tap=t0,mq=2", 4

@@ -11,6 +11,7 @@ CONTROL = 2
 PROMISC, MAC_TABLE, MAC_ADDR, VLAN_ADD, ANNOUNCE_ACK, OFFLOADS = (0, 0), (1, 0), (1, 1), (2, 0), (3, 0), (5, 0)
 MODERN, CTRL_VQ, GUEST_ANNOUNCE = 1 << 32, 1 << 17, 1 << 21
 OTHER = bytes.fromhex("0200000000aa")
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def say(c: Card, command: tuple[int, int], data: bytes = b"") -> int:

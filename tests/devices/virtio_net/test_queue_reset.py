@@ -6,6 +6,7 @@ from tests.devices.virtio_net.net_rig import PLAIN, RX, TX, card, frame
 from tests.devices.virtio_net.test_switches import CONTROL, drain, fetch_without_room, post, received, set_pairs
 
 PENDING = PLAIN + frame(b"late")
+pytestmark = pytest.mark.usefixtures("way")
 
 
 @pytest.mark.parametrize("queue", [RX, TX])

@@ -152,6 +152,33 @@ def test_deleted_interface_takes_the_link_down(tap: str) -> None:
         assert sum(loop.step() for loop in machine.io_loops.values()) == 0
 
 
+@pytest.mark.parametrize("native", [True, False], ids=["native", "python"])
+@pytest.mark.parametrize("tap", [()], ids=["single"], indirect=True)
+def test_what_comes_without_a_receive_queue_is_lost_and_nothing_else(
+    tap: str, wire: socket.socket, native: bool
+) -> None:
+    """A tap does not cut its packet header: who reads less gets EINVAL, which is no reason to give the link up."""
+    with SimMachine(native=native) as machine:
+        machine.add(acrn_dm_device_types()[0], f"tap={tap}", slot=3)
+        driver = machine.driver(3)
+        driver.start()
+        for _ in range(16):
+            driver.queue(0).send([], [2048])
+        driver.queue(0).kick()
+        machine.settle()
+        receive(wire, frame(b"before"), driver)
+        driver.reset_queue(0)
+        wire.send(frame(b"nobody's"))
+        machine.settle()
+        driver.setup_queue(0)
+        for _ in range(16):
+            driver.queue(0).send([], [2048])
+        driver.queue(0).kick()
+        machine.settle()
+        assert driver.read_config(6, 2) == b"\1\0"
+        assert receive(wire, frame(b"after"), driver)[12:] == frame(b"after")
+
+
 def set_pairs(driver: VirtioDriver, control: int, pairs: int) -> bytes:
     """The driver's VQ_PAIRS_SET; returns the acknowledgement."""
     return driver.queue(control).transfer([bytes((4, 0)), pairs.to_bytes(2, "little")], [1]).data

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.contract.registers import BootRegisters, Segment
-from acrn_dm.hypervisors.acrn import vhm
 from acrn_dm.hypervisors.acrn.module import _hsm
+from acrn_dm.hypervisors.acrn.module import vhm_abi as vhm
 from tests.hypervisors.acrn import fake_abi, fake_acrn_vm, fake_hsm
 
 PROGRAM = r"""

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from acrn_dm.base.errors import HostError
-from acrn_dm.hypervisors.acrn.vhm import VHM
+from acrn_dm.hypervisors.acrn.module.vhm_abi import VHM
 from acrn_dm.hypervisors.acrn.vm import AcrnVm
 from tests.hypervisors.acrn import fake_abi
 from tests.hypervisors.acrn.fake_acrn_vm import HANDLED, PROCESSING, SLOT, FakeVm

@@ -1,10 +1,12 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
 """The relay of one queue in C: chains are noted and passed on by their head in a shadow ring, answers come back."""
 
-from acrn_dm._fastring cimport FrBatch, fs_add, fs_close, fs_open, fs_publish, fs_returned, fs_take
+from acrn_dm._fastring cimport (
+    FR_SHADOW_JUMPED, FR_SHADOW_TAKEN, FrBatch, fs_add, fs_close, fs_free, fs_make, fs_note, fs_open, fs_publish,
+    fs_take,
+)
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint16_t
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
@@ -17,39 +19,39 @@ cdef class RelayPlane(Plane):
     loop held. What a back-end writes into its ring is read once and checked; nonsense is told by ``complaint``.
     """
 
-    def __cinit__(self, uint32_t size):
+    def __cinit__(self, uint32_t size, bint packed=False):
         self._size = size
         self._shadow_kick = self._shadow_call = -1
-        self._notes = <Note *>PyMem_Calloc(size + 1, sizeof(Note))
-        if self._notes == NULL:
+        if not fs_make(&self._shadow, size, packed):
             raise MemoryError()
-        self._notes[size].before = self._notes[size].behind = <uint16_t>size
         self._signal = KernelSignal()  # OSError where the host has no asynchronous I/O: then Python relays
 
     def __dealloc__(self):
-        if self._shadow.avail != NULL:
+        if self._shadow.is_open:
             PyBuffer_Release(&self._view)
-        PyMem_Free(self._notes)
+        fs_free(&self._shadow)
 
-    def connect(self, memory, *, uint32_t avail, uint32_t used, int kick_fd, int call_fd):
+    @property
+    def in_flight(self):
+        """Chains that the back-end owes."""
+        return self._shadow.n_in_flight
+
+    def connect(self, memory, *, uint32_t desc, uint32_t avail, uint32_t used, int kick_fd, int call_fd):
         """A back-end is going to use the shadow ring at these offsets of *memory*, which is empty: everything in flight
         is available there, in the order in which it came.
         """
-        cdef uint16_t head = self._notes[self._size].behind
+        cdef uint8_t *base
         PyObject_GetBuffer(memory, &self._view, PyBUF_WRITABLE)
-        fs_open(&self._shadow, <uint8_t *>self._view.buf + avail, <uint8_t *>self._view.buf + used, self._size)
+        base = <uint8_t *>self._view.buf
+        fs_open(&self._shadow, base + desc, base + avail, base + used)
         self._broken = False
-        while head != self._size:
-            fs_add(&self._shadow, head)
-            head = self._notes[head].behind
-        fs_publish(&self._shadow)
         self._shadow_kick, self._shadow_call = kick_fd, call_fd
         self.poll.add_native(call_fd, EPOLLIN | EPOLLET, <void (*)(void *, uint32_t) noexcept nogil>_called,
                              <void *>self, self)
 
     def disconnect(self):
         """Nobody uses the shadow ring any more. Idempotent."""
-        if self._shadow.avail == NULL:
+        if not self._shadow.is_open:
             return
         self.poll.remove_native(self._shadow_call)
         fs_close(&self._shadow)
@@ -82,28 +84,12 @@ cdef class RelayPlane(Plane):
     cdef int handle(self, FrBatch *batch) noexcept nogil:
         cdef uint32_t i
         for i in range(batch.n_chains):
-            self._note(batch.chains[i].head, batch.chains[i].in_bytes)
-            if self._shadow.avail != NULL:
+            fs_note(&self._shadow, self.vq, &batch.chains[i])
+            if self._shadow.is_open:
                 fs_add(&self._shadow, batch.chains[i].head)
-        if self._shadow.avail != NULL:
+        if self._shadow.is_open:
             self._publish()
         return <int>batch.n_chains
-
-    cdef void _note(self, uint16_t head, uint32_t in_bytes) noexcept nogil:
-        cdef Note *end = &self._notes[self._size]
-        cdef Note *note = &self._notes[head]
-        note.in_bytes, note.in_flight = in_bytes, True
-        note.before, note.behind = end.before, <uint16_t>self._size
-        self._notes[end.before].behind = head
-        end.before = head
-        self.in_flight += 1
-
-    cdef void _forget(self, uint16_t head) noexcept nogil:
-        cdef Note *note = &self._notes[head]
-        self._notes[note.before].behind = note.behind
-        self._notes[note.behind].before = note.before
-        note.in_flight = False
-        self.in_flight -= 1
 
     cdef void _publish(self) noexcept nogil:
         fs_publish(&self._shadow)
@@ -111,26 +97,20 @@ cdef class RelayPlane(Plane):
 
     cdef bint _answer(self) noexcept nogil:
         """Pass on what came back; false where that is nonsense."""
-        cdef uint32_t left
         cdef uint32_t head = 0
         cdef uint32_t written = 0
-        if self._shadow.avail == NULL or self._broken:
+        cdef int status
+        if not self._shadow.is_open or self._broken:
             return not self._broken
-        left = fs_returned(&self._shadow)
-        if left > self._size:
-            self._broken = self._jumped = True
-            self._nonsense_head = left
-            return False
-        while left > 0:
-            left -= 1
-            fs_take(&self._shadow, &head, &written)
-            if head >= self._size or not self._notes[head].in_flight or written > self._notes[head].in_bytes:
-                self._broken, self._jumped = True, False
-                self._nonsense_head, self._nonsense_bytes = head, written
-                return False
-            self._forget(<uint16_t>head)
+        while True:  # each round returns a chain that is in flight
+            status = fs_take(&self._shadow, &head, &written)
+            if status != FR_SHADOW_TAKEN:
+                break
             self.complete(<uint16_t>head, written)
-        return True
+        if status < 0:
+            self._broken, self._jumped = True, status == FR_SHADOW_JUMPED
+            self._nonsense_head, self._nonsense_bytes = head, written
+        return not self._broken
 
 
 cdef void _called(RelayPlane self, uint32_t events) noexcept nogil:

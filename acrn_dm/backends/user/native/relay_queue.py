@@ -11,6 +11,7 @@ from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import drain
+from acrn_dm.ring.ring import RingFormat
 from acrn_dm.virtio.queue import Queue
 
 
@@ -20,6 +21,7 @@ class NativeRelayQueue:
 
     queue: Queue
     failed: Callable[[HostError], None]
+    form: RingFormat
     plane: RelayPlane
     _call_fd: int = attrs.field(default=-1, init=False)
 
@@ -27,7 +29,8 @@ class NativeRelayQueue:
         """A back-end is going to use *area*: make everything in flight available there."""
         self.disconnect()
         place = area.queues[self.queue.index]
-        offsets = {"avail": place.layout.avail, "used": place.layout.used}
+        layout = place.layout(self.form, self.queue.size)
+        offsets = {"desc": layout.desc, "avail": layout.avail, "used": layout.used}
         with self.queue.loop.held():
             self._call_fd = place.call_fd
             self.queue.loop.attend(place.call_fd, self._complained)
@@ -61,6 +64,11 @@ class NativeRelayQueue:
                 self._answer()
         finally:
             self.disconnect()
+        return self.plane.in_flight
+
+    @property
+    def owed(self) -> int:
+        """Chains that the back-end has not returned."""
         return self.plane.in_flight
 
     def end(self) -> None:

@@ -33,6 +33,7 @@ class FileOptions:
 
     path: Path = option(help="Raw image or block device.")
     nocache: bool = option(default=False, help="Bypass the host's page cache (O_DIRECT).")
+    secure_erase: bool = option(default=False, help="Let the guest erase sectors for good; a block device that can.")
     range: Range | None = option(
         default=None, converter=read_range, metavar="STARTLBA/SIZE", help="Show, and lock, only this part of the image."
     )

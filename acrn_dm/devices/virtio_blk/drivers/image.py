@@ -5,6 +5,7 @@ them the request waits in its pool. Who may wait (a legacy driver's requests, th
 """
 
 import errno
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 import attrs
 
 from acrn_dm.contract.drivers.block import BlockDriver, Later
+from acrn_dm.contract.plugins.guard import told
 from acrn_dm.devices.virtio_blk.drivers.faults import Blame
 from acrn_dm.devices.virtio_blk.engine.pieces import Views, after, first_piece, require_wanted, total
 from acrn_dm.devices.virtio_blk.image.backend import Image
@@ -20,6 +22,8 @@ from acrn_dm.devices.virtio_blk.image.trust import Trust
 from acrn_dm.devices.virtio_blk.job import Steps
 from acrn_dm.devices.virtio_blk.native.engines._engine import BlkEngine
 from acrn_dm.devices.virtio_blk.request import Op, Request
+
+log = logging.getLogger(__name__)
 
 LOOK_S = 0.1  # how often a thread that waits for a future looks whether it is still wanted
 
@@ -112,11 +116,11 @@ class DriverImage(Image):
         return made
 
     def close(self) -> None:
-        """Close the driver."""
+        """Close the driver. What it raises is said, and stops nobody."""
         try:
             self.driver.close()
-        except BaseException as e:
-            raise self.blame.error(e) from e
+        except (Exception, SystemExit) as e:
+            log.error("%s: closing: %s", self.blame.who, told(e))
 
     def _read_steps(self, views: Views, offset: int) -> Steps:
         while views:

@@ -3,13 +3,12 @@
 The disk on a driver of ours that has a file is a disk on that file.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
-from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError, PluginError
+from acrn_dm.base.errors import AcrnDmError, ConfigError, PluginError
 from acrn_dm.base.files.claims import Claim
 from acrn_dm.contract.drivers.block import BlockDriver
-from acrn_dm.contract.plugins.guard import told
+from acrn_dm.contract.drivers.guarded import asked, lines
 from acrn_dm.contract.types import ChosenDriver
 from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.config import SECTOR, BlkConfig, SectorSize
@@ -18,8 +17,6 @@ from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.virtio.placement import Placement, at_socket
 
 MAX_BLOCK = 1 << 20
-
-T = TypeVar("T")
 
 
 def plain(config: BlkConfig, chosen: ChosenDriver | None) -> tuple[BlkConfig, ChosenDriver | None]:
@@ -43,34 +40,35 @@ def placement(config: BlkConfig, chosen: ChosenDriver | None) -> Placement:
 def problems(config: BlkConfig, chosen: ChosenDriver | None, name: str) -> list[str]:
     """Why the disk *name* can't be used on this host. Raises PluginError."""
     if chosen is not None:
-        return [f"{chosen.blamed}: {line}" for line in _asked(chosen, _of(chosen).check)]
+        return lines(chosen)
     why = medium.problem(config) if config.vhost_user is None else None
     return [] if why is None else [f"{name}: {why}"]
 
 
 def claims(config: BlkConfig, chosen: ChosenDriver | None) -> Sequence[Claim]:
     """The image, or what the driver says. Raises PluginError."""
-    return medium.claims(config) if chosen is None else _asked(chosen, _of(chosen).claims)
+    return medium.claims(config) if chosen is None else asked(chosen, _of(chosen).claims)
 
 
 def open_image(config: BlkConfig, chosen: ChosenDriver | None) -> Image | None:
     """Open what there is. Raises ConfigError, HostError, PluginError."""
     if chosen is not None:
-        return _open_driver(chosen, config.sectorsize)
+        return open_driver(chosen, config.sectorsize)
     return medium.open_image(config) if config.path is not None else None
 
 
-def _open_driver(chosen: ChosenDriver, sectors: SectorSize | None) -> Image:
+def open_driver(chosen: ChosenDriver, sectors: SectorSize | None) -> Image:
+    """Open a driver; *sectors* are what the user wants the guest to see. Raises ConfigError, HostError, PluginError."""
     from acrn_dm.devices.virtio_blk.drivers.faults import Blame  # noqa: PLC0415  # for disks that have one
     from acrn_dm.devices.virtio_blk.drivers.image import DriverImage  # noqa: PLC0415
 
     driver = _of(chosen)
-    _asked(chosen, driver.open)
+    asked(chosen, driver.open)
     try:
         sizes = sectors or _sizes(chosen, driver)
         size = _size(chosen, driver, sizes)
     except AcrnDmError:
-        _asked(chosen, driver.close)
+        asked(chosen, driver.close)
         raise
     blame = Blame(chosen.blamed)
     return DriverImage(fd=-1, size=size, sectors=sizes, is_block_device=False, driver=driver, blame=blame)
@@ -79,17 +77,6 @@ def _open_driver(chosen: ChosenDriver, sectors: SectorSize | None) -> Image:
 def _of(chosen: ChosenDriver) -> BlockDriver:
     assert isinstance(chosen.driver, BlockDriver)
     return chosen.driver
-
-
-def _asked(chosen: ChosenDriver, call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except AcrnDmError:
-        raise
-    except OSError as e:
-        raise HostError.from_os(chosen.blamed, e) from e
-    except (Exception, SystemExit) as e:
-        raise PluginError(told(e), provenance=chosen.blamed) from e
 
 
 def _sizes(chosen: ChosenDriver, driver: BlockDriver) -> SectorSize:

@@ -58,6 +58,14 @@ class BounceBuffer:
         """Has no data."""
         self.image.write_zeroes(offset, length, unmap=unmap, durable=durable)
 
+    def secure_erase(self, offset: int, length: int) -> None:
+        """Has no data."""
+        self.image.secure_erase(offset, length)
+
+    def read_lifetime(self, views: Views) -> None:
+        """Needs no waiting."""
+        self._touch(functools.partial(self.image.read_lifetime, views))
+
     def _touch(self, action: Callable[[], None]) -> None:
         if not self.still_wanted(action):
             raise OSError(errno.ECANCELED, "the driver has reset the device")

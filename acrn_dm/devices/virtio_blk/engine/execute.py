@@ -19,3 +19,8 @@ def execute(image: Image | BounceBuffer, request: Request, views: list[memoryvie
     elif request.op is Op.WRITE_ZEROES:
         for extent in request.extents:
             image.write_zeroes(extent.offset, extent.length, unmap=extent.unmap, durable=durable)
+    elif request.op is Op.SECURE_ERASE:
+        for extent in request.extents:
+            image.secure_erase(extent.offset, extent.length)
+    elif request.op is Op.GET_LIFETIME:
+        image.read_lifetime(views)

@@ -5,7 +5,6 @@ guest writes into the first sectors means nothing to us. All failures are OSErro
 one that ends at the end of the file is EIO. ``trust`` says when the image as a whole can't be relied on any more.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -13,23 +12,16 @@ import struct
 
 import attrs
 
+from acrn_dm.base._libc import fallocate
 from acrn_dm.devices.virtio_blk.config import SectorSize
-from acrn_dm.devices.virtio_blk.engine.pieces import IOV_MAX, Views, total, transfer_all
+from acrn_dm.devices.virtio_blk.engine.pieces import IOV_MAX, Views, scatter, total, transfer_all
+from acrn_dm.devices.virtio_blk.image.node import BlockNode, erase
 from acrn_dm.devices.virtio_blk.image.trust import Trust
 
 ZEROES = memoryview(bytes(1 << 20))
 BLKDISCARD = 0x1277  # linux/fs.h
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 NOT_PROVIDED = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS)
-
-_libc = ctypes.CDLL(None, use_errno=True)  # calls release the GIL
-
-
-def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
-    """fallocate(2), which ``os`` lacks. Raises OSError."""
-    if _libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
-        err = ctypes.get_errno()
-        raise OSError(err, os.strerror(err))
 
 
 @attrs.define(eq=False)
@@ -41,6 +33,7 @@ class Image:
     sectors: SectorSize
     is_block_device: bool
     start: int = 0  # of the visible part (option range)
+    node: BlockNode | None = None  # of a block device
     trust: Trust = attrs.field(init=False, repr=False)
     _cached_reads: bool = attrs.field(default=True, init=False)
 
@@ -111,6 +104,30 @@ class Image:
             self._zero(offset, length, unmap)
         if durable:
             self.flush()
+
+    def secure_erase(self, offset: int, length: int) -> None:
+        """Give the range back, with every copy that the medium has of it. OSError EOPNOTSUPP where it cannot."""
+        if not length:
+            return
+        self.trust.require_whole()
+        try:
+            erase(self.fd, self.start + offset, length)
+        except OSError as e:
+            if e.errno in NOT_PROVIDED:
+                raise OSError(errno.EOPNOTSUPP, "secure erase") from e
+            raise
+
+    @property
+    def lifetime(self) -> bytes | None:
+        """How worn the medium is (``node.LIFETIME``); None where it does not say."""
+        return self.node.lifetime if self.node is not None else None
+
+    def read_lifetime(self, views: Views) -> None:
+        """Put ``lifetime`` into *views*. OSError EIO where it does not say, any more."""
+        text = self.lifetime
+        if text is None:
+            raise OSError(errno.EIO, "the medium does not say how worn it is")
+        scatter(memoryview(text), views)
 
     def close(self) -> None:
         """Close the file; the lock of a range goes with it."""

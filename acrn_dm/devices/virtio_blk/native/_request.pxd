@@ -22,6 +22,8 @@ cdef enum BlkOp:              # request.Op
     BLK_GET_ID = 4
     BLK_DISCARD = 5
     BLK_WRITE_ZEROES = 6
+    BLK_SECURE_ERASE = 7
+    BLK_GET_LIFETIME = 8
 
 cdef struct BlkLimits:        # request.Limits
     uint64_t capacity
@@ -29,6 +31,9 @@ cdef struct BlkLimits:        # request.Limits
     uint32_t discard_sectors
     uint32_t zeroes_segments
     uint32_t zeroes_sectors
+    uint32_t erase_segments
+    uint32_t erase_sectors
+    bint lifetime
     bint legacy
     bint readonly
 

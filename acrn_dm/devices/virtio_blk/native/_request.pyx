@@ -13,6 +13,7 @@ cdef extern from "<endian.h>" nogil:
 cdef enum:
     BARRIER = 0x80000000
     UNMAP = 1
+    BLK_LIFETIME = 6          # bytes of struct virtio_blk_lifetime
 
 cdef struct Header:           # struct virtio_blk_req up to the data, little-endian
     uint32_t kind
@@ -96,6 +97,10 @@ cdef inline int op_of(uint32_t kind) noexcept nogil:
         return BLK_DISCARD
     if kind == 13:
         return BLK_WRITE_ZEROES
+    if kind == 14:
+        return BLK_SECURE_ERASE
+    if kind == 10:
+        return BLK_GET_LIFETIME
     return 0
 
 
@@ -115,7 +120,7 @@ cdef int extent(const Range *given, bint zeroes, uint32_t most, uint64_t capacit
     cdef uint64_t sector = le64toh(given.sector)
     cdef uint32_t sectors = le32toh(given.sectors)
     cdef uint32_t flags = le32toh(given.flags)
-    if flags & ~(<uint32_t>UNMAP if zeroes else 0):  # 5.2.6.2: unknown flags, and unmap in a discard
+    if flags & ~(<uint32_t>UNMAP if zeroes else 0):  # 5.2.6.2: unknown flags, and unmap where nothing is zeroed
         return BLK_S_UNSUPP
     if sectors > most or not fits(sector, sectors, capacity):
         return BLK_S_IOERR
@@ -129,12 +134,16 @@ cdef int ranges(
     const FrChain *chain, const BlkLimits *limits, BlkRequest *request, BlkExtent *extents
 ) noexcept nogil:
     cdef bint zeroes = request.op == BLK_WRITE_ZEROES
-    cdef uint32_t most = limits.zeroes_segments if zeroes else limits.discard_segments
-    cdef uint32_t sectors = limits.zeroes_sectors if zeroes else limits.discard_sectors
+    cdef uint32_t most = limits.zeroes_segments
+    cdef uint32_t sectors = limits.zeroes_sectors
     cdef uint32_t size = chain.out_bytes - BLK_HEADER
     cdef Range given
     cdef uint32_t i
     cdef int status
+    if request.op == BLK_DISCARD:
+        most, sectors = limits.discard_segments, limits.discard_sectors
+    elif request.op == BLK_SECURE_ERASE:
+        most, sectors = limits.erase_segments, limits.erase_sectors
     if most == 0:
         return BLK_S_UNSUPP
     if size == 0 or size % BLK_EXTENT or size // BLK_EXTENT > min(most, <uint32_t>BLK_MAX_EXTENTS):
@@ -162,13 +171,17 @@ cdef int blk_parse(
     request.op = op_of(kind & ~<uint32_t>BARRIER if limits.legacy else kind)
     if request.op == 0:
         return BLK_S_UNSUPP
-    if limits.readonly and request.op in (BLK_WRITE, BLK_DISCARD, BLK_WRITE_ZEROES):
+    if limits.readonly and request.op in (BLK_WRITE, BLK_DISCARD, BLK_WRITE_ZEROES, BLK_SECURE_ERASE):
         return BLK_S_IOERR  # 5.2.6.2, also when the driver did not accept RO
     if request.op == BLK_READ:
         return transfer(request, le64toh(header.sector), chain.in_bytes - 1, limits.capacity)
     if request.op == BLK_WRITE:
         return transfer(request, le64toh(header.sector), chain.out_bytes - BLK_HEADER, limits.capacity)
-    if request.op == BLK_DISCARD or request.op == BLK_WRITE_ZEROES:
+    if request.op == BLK_GET_LIFETIME:
+        if not limits.lifetime:
+            return BLK_S_UNSUPP
+        return BLK_S_OK if chain.in_bytes > BLK_LIFETIME else BLK_S_IOERR
+    if request.op == BLK_DISCARD or request.op == BLK_WRITE_ZEROES or request.op == BLK_SECURE_ERASE:
         return ranges(chain, limits, request, extents)
     return BLK_S_OK
 
@@ -182,6 +195,9 @@ cdef int limits_from(BlkLimits *limits, object source) except -1:
     limits.discard_sectors = source.discard_sectors
     limits.zeroes_segments = source.zeroes_segments
     limits.zeroes_sectors = source.zeroes_sectors
+    limits.erase_segments = source.erase_segments
+    limits.erase_sectors = source.erase_sectors
+    limits.lifetime = source.lifetime
     return 0
 
 

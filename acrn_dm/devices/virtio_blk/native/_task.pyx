@@ -3,7 +3,8 @@
 
 from acrn_dm._fastring cimport FrChain, FrSegment
 from acrn_dm.devices.virtio_blk.native._request cimport (
-    BLK_DISCARD, BLK_HEADER, BLK_MAX_EXTENTS, BLK_READ, BLK_WRITE_ZEROES, BlkExtent, BlkLimits, blk_parse, blk_window,
+    BLK_DISCARD, BLK_HEADER, BLK_MAX_EXTENTS, BLK_READ, BLK_SECURE_ERASE, BLK_WRITE_ZEROES, BlkExtent, BlkLimits,
+    blk_parse, blk_window,
 )
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport BLK_IO_READ
 from libc.errno cimport errno
@@ -36,7 +37,7 @@ cdef int task_parse(BlkTask *task, const BlkLimits *limits) noexcept nogil:
     cdef BlkExtent extents[BLK_MAX_EXTENTS]
     cdef int status = blk_parse(&task.chain, limits, &task.request, extents)
     cdef size_t size = task.request.n_extents * sizeof(BlkExtent)
-    if status == 0 and task.request.op in (BLK_DISCARD, BLK_WRITE_ZEROES):
+    if status == 0 and task.request.op in (BLK_DISCARD, BLK_WRITE_ZEROES, BLK_SECURE_ERASE):
         task.extents = <BlkExtent *>malloc(size)
         if task.extents != NULL:
             memcpy(task.extents, extents, size)

@@ -14,6 +14,7 @@ from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.types import HypervisorOptions
 from acrn_dm.hypervisors.acrn.module import _hsm
 from acrn_dm.hypervisors.acrn.module.errors import failed
+from acrn_dm.hypervisors.acrn.module.interface import HSM_PATH
 from acrn_dm.memory.guest_memory import MemoryRegion
 
 MAX_NAME = 15  # bytes, with a NUL behind them
@@ -102,9 +103,6 @@ class Port:
         self.device.close()
 
 
-ACRN_OPTIONS = ("rtvm", "lapic_pt", "enable_trusty", "intr_monitor")  # what a guest on no other hypervisor can have
-
-
 def guest_flags(options: HypervisorOptions) -> int:
     """Return the flags for CREATE_VM. A real-time guest implies local APICs passed through, as in the original."""
     flags = SECURE_WORLD if options.plugin_options.get("enable_trusty") else 0
@@ -117,7 +115,7 @@ class HsmAbi:
     """``/dev/acrn_hsm``."""
 
     name = "hsm"
-    path = "/dev/acrn_hsm"
+    path = HSM_PATH
     requests: Mapping[str, int] = _hsm.REQUESTS
 
     def create(self, port: Port, options: HypervisorOptions, page: int, cpu_affinity: int) -> tuple[int, int]:

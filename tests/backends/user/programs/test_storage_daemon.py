@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.backends.user import backend as user
+from acrn_dm.backends import user as vhost_user
 from acrn_dm.devices import virtio_blk
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.testing import SimMachine
@@ -36,7 +36,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 @pytest.fixture
 def machine() -> Iterator[SimMachine]:
-    with SimMachine(memory=64 * MIB, plugins=[virtio_blk, user]) as machine:
+    with SimMachine(memory=64 * MIB, plugins=[virtio_blk, vhost_user]) as machine:
         yield machine
 
 

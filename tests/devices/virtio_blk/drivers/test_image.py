@@ -240,3 +240,21 @@ def test_buffers_that_a_driver_keeps_are_of_no_use_when_it_is_done() -> None:
         assert disk.request(IN, room=512).data[-1] == OK
         with pytest.raises(ValueError, match="released"):
             Keeper.kept[0][0] = 1
+
+
+def test_pause_waits_for_a_future_and_answers_it() -> None:
+    with driven(LateRam) as disk:
+        driver = driver_of(disk)
+        disk.queue.send(out=[header(IN)], in_=[512, 1])
+        disk.queue.kick()
+        disk.machine.io_loop("io").step()
+        driver.wait_for(1)
+        (function,) = disk.machine.bus.functions
+        ends = threading.Thread(target=driver.end)
+        with function.lock:
+            ends.start()
+            function.data_plane.pause()
+            function.data_plane.resume()
+        ends.join()
+        disk.machine.settle()
+        assert [done.data[-1] for done in disk.queue.completed()] == [OK]

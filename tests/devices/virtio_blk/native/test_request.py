@@ -14,7 +14,8 @@ from tests.ring.fastring_rig import DATA, Rig
 
 ROOM = 0x6000  # bytes of buffers in the rig's first region
 KINDS = st.one_of(
-    st.sampled_from([0, 1, 2, 4, 5, 8, 11, 13, 1 << 31, (1 << 31) | 1, (1 << 31) | 11]), st.integers(0, 2**32 - 1)
+    st.sampled_from([0, 1, 2, 4, 5, 8, 10, 11, 13, 14, 1 << 31, (1 << 31) | 1, (1 << 31) | 11]),
+    st.integers(0, 2**32 - 1),
 )
 MOST = 2**54  # sectors of the largest file there can be, of 2^63 bytes
 SECTORS = st.one_of(st.integers(0, 70), st.sampled_from([MOST, MOST - 1, 2**55, 2**63, 2**64 - 1, 2**64 - 8]))
@@ -29,12 +30,15 @@ LIMITS = st.builds(
     discard_sectors=st.sampled_from([0, 8, 2**32 - 1]),
     zeroes_segments=st.integers(0, 4),
     zeroes_sectors=st.sampled_from([0, 8, 2**32 - 1]),
+    erase_segments=st.integers(0, 4),
+    erase_sectors=st.sampled_from([0, 8, 2**32 - 1]),
+    lifetime=st.booleans(),
 )
 PARTS = st.one_of(
     st.just(b""), st.binary(max_size=40), RANGES.map(b"".join), st.sampled_from([bytes(512), bytes(4096), bytes(513)])
 )
 CUTS = st.lists(st.integers(0, 80), max_size=4)
-ROOMS = st.one_of(st.integers(0, 3), st.sampled_from([512, 513, 514, 4097, 1025]))
+ROOMS = st.one_of(st.integers(0, 3), st.sampled_from([6, 7, 512, 513, 514, 4097, 1025]))
 
 
 @attrs.frozen
@@ -94,4 +98,4 @@ def test_a_header_in_single_bytes_is_put_together() -> None:
 
 
 def test_every_op_has_the_number_that_c_has_for_it() -> None:
-    assert [op.value for op in request.Op] == [1, 2, 3, 4, 5, 6]
+    assert [op.value for op in request.Op] == [1, 2, 3, 4, 5, 6, 7, 8]

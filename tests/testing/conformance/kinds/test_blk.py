@@ -1,8 +1,10 @@
 """Rules of disks: the built-in one keeps them all, and each is broken by a disk that breaks it."""
 
 import contextlib
+import os
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -11,6 +13,8 @@ import pytest
 from acrn_dm.devices.virtio_blk import device, request
 from acrn_dm.devices.virtio_blk.cache_mode import CacheMode
 from acrn_dm.devices.virtio_blk.device import BlkDevice
+from acrn_dm.devices.virtio_blk.drivers import stepping
+from acrn_dm.devices.virtio_blk.image import backend, node
 from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.devices.virtio_blk.request import Op, Status
 from acrn_dm.testing.conformance import conform, kinds
@@ -29,14 +33,27 @@ WORLDS = {
     "empty": ("", True),
     "direct": ("nocache,share=on", False),
     "large sectors": ("sectorsize=4096,share=on", False),
+    "emmc": ("secure_erase,share=on", False),
 }
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
+def _as_emmc(monkeypatch: pytest.MonkeyPatch, sysfs: Path) -> None:
+    """Images are on an eMMC whose sysfs is in that folder; what is erased is zeroed."""
+    (sysfs / "device").mkdir()
+    (sysfs / "device/life_time").write_text("0x01 0x02")
+    (sysfs / "device/pre_eol_info").write_text("0x01")
+    monkeypatch.setattr(node, "node_of", lambda fd: node.BlockNode(sysfs))
+    monkeypatch.setattr(node, "can_erase", lambda fd: True)
+    monkeypatch.setattr(backend, "erase", lambda fd, offset, length: os.pwrite(fd, bytes(length), offset))
+
+
 @pytest.fixture
-def medium(request: pytest.FixtureRequest) -> Iterator[ImageMedium]:
-    options, empty = WORLDS[getattr(request, "param", "image")]
+def medium(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ImageMedium]:
+    options, empty = WORLDS[name := getattr(request, "param", "image")]
+    if name == "emmc":
+        _as_emmc(monkeypatch, tmp_path)
     made = ImageMedium(options, empty=empty)
     yield made
     made.close()
@@ -126,8 +143,8 @@ def _executes(how: Callable[..., None]) -> Patch:
     """Requests are executed otherwise: *how* gets the true way and its arguments."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        was = device.execute
-        monkeypatch.setattr(device, "execute", lambda *args, **kwargs: how(was, *args, **kwargs))
+        was = stepping.execute
+        monkeypatch.setattr(stepping, "execute", lambda *args, **kwargs: how(was, *args, **kwargs))
 
     return patch
 
@@ -167,8 +184,9 @@ def _always_default(self: CacheMode, features: int) -> None:
     self._features, self.writeback = features, self.option
 
 
-def _more_segments(self: BlkDevice) -> request.Limits:
-    return attrs.evolve(self._limits, discard_segments=8)
+def _held_to(change: Callable[[request.Limits], request.Limits]) -> Patch:
+    """Requests are held to other limits than those that the driver accepted."""
+    return _method(BlkDevice, "_current_limits", lambda self: change(self._limits))
 
 
 def _reads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +213,7 @@ FAULTS: dict[str, Patch] = {
     "blk.dwz.unknown_flags.erase": _erases,
     "blk.discard.unmap": _segments(0),
     "blk.wz.zeroes": _method(Image, "write_zeroes", lambda self, offset, length, *, unmap, durable: None),
-    "d.blk.dwz.segment": _method(BlkDevice, "_current_limits", _more_segments),
+    "d.blk.dwz.segment": _held_to(lambda limits: attrs.evolve(limits, discard_segments=8)),
     "blk.wce.init0": _method(CacheMode, "features_ok", _always_default),
     "d.blk.wce.rw": _method(CacheMode, "write", lambda self, value, *, legacy: None),
     "blk.legacy.wce_status": _method(CacheMode, "driver_ok", lambda self, features: self.features_ok(features)),
@@ -206,7 +224,7 @@ FAULTS: dict[str, Patch] = {
     "dm.blk.data": _reads_elsewhere,
     "dm.blk.end": lambda monkeypatch: monkeypatch.setattr(request, "_transfer", _unchecked),
     "dm.blk.host_fault": _executes(_hides_failures),
-    "dm.blk.unnegotiated": _method(BlkDevice, "_current_limits", lambda self: self._limits),
+    "dm.blk.unnegotiated": _held_to(lambda limits: limits),
 }
 
 
@@ -279,6 +297,20 @@ PAPERS = {
     "blk.legacy.wce_features": Paper(kind=BLOCK, features=blk.CONFIG_WCE | blk.FLUSH_F, size=60),
     "blk.legacy.barrier_before": Paper(kind=BLOCK, features=blk.BARRIER, size=60, config=CAPACITY, serve=_in_disorder),
 }
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("medium", ["emmc"], indirect=True)
+@pytest.mark.parametrize(
+    "fault",
+    [_shows(64, bytes(4)), _held_to(lambda limits: attrs.evolve(limits, erase_segments=4))],
+    ids=["none", "more"],
+)
+def test_disk_that_erases_what_it_does_not_show_fails_its_row(
+    fault: Patch, medium: ImageMedium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault(monkeypatch)
+    assert judged(medium.build, "d.blk.dwz.segment", outside=medium).failures
 
 
 @pytest.mark.stress

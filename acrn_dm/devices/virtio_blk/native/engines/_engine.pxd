@@ -1,5 +1,10 @@
 # What executes a disk's transfers without the GIL. One engine serves one queue and is used on its loop's thread only,
 # or where that can't run (``IoLoop.held``, after ``cancel``).
+#
+# Public: a driver's engine (``BlockDriver.engine``) derives from ``BlkEngine`` and overrides ``submit``, ``reap`` and
+# ``arm`` at least; what holds requests back overrides ``commit`` and ``cancel``, too. The caller checks ranges, flags
+# and the guest's buffers, goes on after a short transfer, and tries EINTR and EAGAIN again; all other errors are
+# answers. It submits one BLK_IO_SYNC at a time. Compiled against one version of acrn-dm.
 
 from acrn_dm._fastring cimport FrSegment
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t

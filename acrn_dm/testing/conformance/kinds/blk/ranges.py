@@ -19,8 +19,8 @@ from acrn_dm.testing.conformance.rule import NotApplicable, rule
 
 BLK = ("blk",)
 UNKNOWN = (2, 4, 1 << 31, 0x8000_0002)
-LIMITS_AT = {DISCARD: 36, WRITE_ZEROES: 48}  # max sectors, then max segments
-FEATURES = {DISCARD: blk.DISCARD_F, WRITE_ZEROES: blk.WRITE_ZEROES_F}
+LIMITS_AT = {DISCARD: 36, WRITE_ZEROES: 48, SECURE_ERASE: 60}  # max sectors, then max segments
+FEATURES = {DISCARD: blk.DISCARD_F, WRITE_ZEROES: blk.WRITE_ZEROES_F, SECURE_ERASE: blk.SECURE_ERASE_F}
 
 
 def _unsupported(bench: Bench, kind: int, flags: int, *, want: int) -> None:
@@ -74,7 +74,7 @@ def requests_have_as_many_segments_as_they_may(bench: Bench) -> None:
     d = disk(bench)
     kinds = [kind for kind, feature in FEATURES.items() if d.driver.features & feature]
     if not kinds:
-        raise NotApplicable("not offered: DISCARD, WRITE_ZEROES")
+        raise NotApplicable("not offered: DISCARD, WRITE_ZEROES, SECURE_ERASE")
     d.some()
     for kind in kinds:
         sectors, segments = (int.from_bytes(d.driver.read_config(LIMITS_AT[kind] + n, 4), "little") for n in (0, 4))

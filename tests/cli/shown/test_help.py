@@ -1,4 +1,6 @@
-"""acrn_dm.cli.help: texts made from the tables."""
+"""acrn_dm.cli.shown.help: texts made from the tables."""
+
+import json
 
 import pytest
 
@@ -92,3 +94,50 @@ def test_hypervisor_list_says_which_can_be_used(cli: Cli) -> None:
 def test_help_in_a_value_is_no_request_for_help(cli: Cli) -> None:
     assert cli("-B", "--help", "-k", "/k", "vm")[0] == 0
     assert cli("-s", "3,virtio-blk,help", "vm")[1] == ""
+
+
+def test_device_list_has_the_drivers(cli: Cli) -> None:
+    lines = cli("-s", "help")[1].splitlines()
+    block = lines.index("Block drivers; 'driver=NAME' among a disk's options executes its requests")
+    packet = lines.index("Packet drivers; 'driver=NAME' among a card's options carries its frames")
+    assert any(line.startswith("  threads                     raw image") for line in lines[block:packet])
+    assert "  tap                         tap or macvtap of the host's [plugin devices.virtio_net (built in)]" in lines
+
+
+def test_help_on_a_device_has_its_drivers(cli: Cli) -> None:
+    _, out, _ = cli("-s", "virtio-net,help")
+    assert "Drivers; '-s virtio-net,driver=NAME,help' shows the options of one" in out
+    assert "  tap   " in out
+    assert "  threads   " not in out
+
+
+def test_help_on_a_driver_has_its_options_and_what_the_device_keeps(cli: Cli) -> None:
+    code, out, _ = cli("-s", "virtio-blk,driver=threads,help")
+    assert code == 0
+    assert "Usage: -s SLOT,virtio-blk,driver=threads,OPTION[=VALUE]..." in out
+    assert "  path=PATH                   Raw image or block device. [required]" in out
+    kept = out.partition("Of the device")[2]
+    assert "werror" in kept
+    assert "nocache" not in kept
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("virtio-blk,driver=thread,help", "there is no block driver 'thread'; did you mean 'threads'?"),
+        ("toy,driver=x,help", "the device has no drivers"),
+    ],
+)
+def test_help_on_a_driver_that_is_none_says_so(cli: Cli, text: str, said: str) -> None:
+    code, _, err = cli("-s", text)
+    assert code == 78
+    assert said in err
+
+
+def test_driver_is_described_as_json(cli: Cli) -> None:
+    shown = json.loads(cli("-s", "virtio-blk,driver=threads,help", "--json")[1])
+    assert shown["name"] == "threads"
+    assert {option["name"] for option in shown["options"]} >= {"path", "nocache", "range", "share"}
+    every = json.loads(cli("-s", "help", "--json")[1])
+    assert {driver["name"] for driver in every["block_drivers"]} >= {"file", "io_uring", "threads", "python"}
+    assert "tap" in {driver["name"] for driver in every["packet_drivers"]}

@@ -11,12 +11,11 @@ import attrs
 from acrn_dm.base.errors import AcrnDmError
 from acrn_dm.cli.plugin_options import OptionParser
 from acrn_dm.contract import options
+from acrn_dm.contract.drivers.choice import DriverType
 from acrn_dm.contract.plugins import Offers, PluginManager
 from acrn_dm.contract.types import BackendType, DeviceType, HypervisorType, Provenance
 from acrn_dm.machine.hypervisor import unusable
 from acrn_dm.machine.resolve import ORIGINAL_DEVICES
-
-LIST = ("list",)  # the word behind --plugins that asks for it
 
 
 @attrs.frozen(kw_only=True)
@@ -31,6 +30,8 @@ class PluginReport:
     devices: tuple[str, ...]
     backends: tuple[str, ...]
     hypervisors: tuple[str, ...]
+    block_drivers: tuple[str, ...]
+    packet_drivers: tuple[str, ...]
     options: tuple[str, ...]
 
 
@@ -53,6 +54,8 @@ def _report(origin: Provenance, plugin: object, plugins: PluginManager) -> Plugi
         devices=of(plugins.devices),
         backends=of(plugins.backends),
         hypervisors=of(plugins.hypervisors),
+        block_drivers=of(plugins.block_drivers),
+        packet_drivers=of(plugins.packet_drivers),
         options=tuple(_options(origin, plugins)),
     )
 
@@ -71,7 +74,7 @@ def render_plugins(plugins: PluginManager) -> str:
     """All plugins as text: a paragraph each, then what was left out."""
     parts = ["\n".join(_lines(report)) for report in reports(plugins)]
     parts += [f"{origin}: left out by the user's wish" for origin in plugins.left_out]
-    contests = [plugins.devices.contest(name) for name in plugins.devices.contested()]
+    contests = _contests(plugins)
     faults = [*map(str, plugins.faults()), *contests]
     if faults:
         parts.append("\n".join(["Refused; a machine that does not need it starts", *(f"  {line}" for line in faults)]))
@@ -82,10 +85,10 @@ def _lines(report: PluginReport) -> Iterable[str]:
     version = f" {report.version}" if report.version else ""
     yield f"{report.plugin} ({report.distribution}{version})"
     yield f"  from {report.file or report.module}"
-    for what in ("devices", "backends", "hypervisors", "options"):
+    for what in ("devices", "backends", "hypervisors", "block_drivers", "packet_drivers", "options"):
         names = getattr(report, what)
         if names:
-            yield f"  {what}: {', '.join(names)}"
+            yield f"  {what.replace('_', ' ')}: {', '.join(names)}"
 
 
 def plugins_json(plugins: PluginManager) -> str:
@@ -97,9 +100,15 @@ def plugins_json(plugins: PluginManager) -> str:
             "refused": [
                 {"plugin": fault.provenance, "hook": fault.hook, "reason": fault.reason} for fault in plugins.faults()
             ],
-            "contested": [plugins.devices.contest(name) for name in plugins.devices.contested()],
+            "contested": _contests(plugins),
         }
     )
+
+
+def _contests(plugins: PluginManager) -> list[str]:
+    """A line for each name that two offer, where the user chooses by name."""
+    offered = (plugins.devices, plugins.block_drivers, plugins.packet_drivers)
+    return [found.contest(name) for found in offered for name in found.contested()]
 
 
 def devices_json(plugins: PluginManager) -> str:
@@ -109,6 +118,8 @@ def devices_json(plugins: PluginManager) -> str:
         {
             "devices": [_device(kind, plugins) for kind in sorted(kinds.values(), key=lambda kind: kind.name)],
             "backends": [_backend(offer.record, plugins) for offer in plugins.backends.accepted],
+            "block_drivers": [_described(offer.record, plugins) for offer in plugins.block_drivers.accepted],
+            "packet_drivers": [_described(offer.record, plugins) for offer in plugins.packet_drivers.accepted],
             "missing": sorted(ORIGINAL_DEVICES - plugins.devices.claims.keys()),
         }
     )
@@ -119,6 +130,11 @@ def device_json(kind: DeviceType, plugins: PluginManager) -> str:
     return _dumped(_device(kind, plugins))
 
 
+def driver_json(record: DriverType, plugins: PluginManager) -> str:
+    """One driver."""
+    return _dumped(_described(record, plugins))
+
+
 def hypervisors_json(plugins: PluginManager) -> str:
     """All hypervisors; ``problem`` is why one can't be used here."""
     kinds = sorted(plugins.hypervisor_types().values(), key=lambda kind: (-kind.rank, kind.name))
@@ -126,9 +142,12 @@ def hypervisors_json(plugins: PluginManager) -> str:
 
 
 def _device(kind: DeviceType, plugins: PluginManager) -> Mapping[str, object]:
+    return {**_described(kind, plugins), "aliases": list(kind.aliases), "drivers": kind.drivers}
+
+
+def _described(kind: DeviceType | DriverType, plugins: PluginManager) -> Mapping[str, object]:
     return {
         "name": kind.name,
-        "aliases": list(kind.aliases),
         "summary": kind.summary,
         "provider": _origin(plugins.provider(kind)),
         "grammar": getattr(kind.config, "GRAMMAR", None),

@@ -5,10 +5,11 @@ import textwrap
 from collections.abc import Sequence
 
 from acrn_dm.base.errors import ConfigError
-from acrn_dm.cli import inventory
 from acrn_dm.cli.arguments import Setting
 from acrn_dm.cli.grammar import Group, Table
+from acrn_dm.cli.shown import inventory
 from acrn_dm.contract import options
+from acrn_dm.contract.drivers import choice
 from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.contract.types import BackendType, DeviceType
 from acrn_dm.machine.hypervisor import unusable
@@ -21,7 +22,9 @@ VALUES = "Values; on the command line a comma in a value is written twice: path=
 WIDTH = 100
 INDENT = 30
 
-_DEVICE_HELP = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*),help\Z")  # a slot begins with a digit: no "-s 3,…" looks like it
+_DEVICE_HELP = re.compile(
+    r"([A-Za-z][A-Za-z0-9_.-]*)(?:,driver=([^,]+))?,help\Z"
+)  # a slot begins with a digit: no "-s 3,…" looks like it
 
 EXAMPLES = """\
 Examples
@@ -30,6 +33,7 @@ Examples
           -s 3,virtio-blk,disk.img -s 4,virtio-net,tap=tap0 -s 5,virtio-console,@stdio:console vm1
   acrn-dm --config vm1.toml --dry-run         what would run, and what is missing on this host
   acrn-dm -s virtio-blk,help                  the options of one device
+  acrn-dm -s virtio-blk,driver=file,help      the options of one driver behind it
   acrn-dm --plugins list                      what is installed, what it offers, what was left out and why
 
 A configuration file has the long options' names as keys, and a table for each device:
@@ -68,9 +72,19 @@ def requested_help(settings: Sequence[Setting], table: Table, plugins: PluginMan
         if name == "pci_slot" and value == "help":
             return inventory.devices_json(plugins) if json else render_devices(plugins)
         if name == "pci_slot" and (match := _DEVICE_HELP.match(value)):
-            kind = _device(match[1], plugins)
-            return inventory.device_json(kind, plugins) if json else render_device(match[1], plugins)
+            return _about(match[1], match[2], plugins, json=json)
     return None
+
+
+def _about(name: str, driver: str | None, plugins: PluginManager, *, json: bool) -> str:
+    """The help on one kind of device, or on one *driver* of it. Raises ConfigError, PluginError."""
+    kind = _device(name, plugins)
+    if driver is None:
+        return inventory.device_json(kind, plugins) if json else render_device(name, plugins)
+    if kind.drivers is None:
+        raise ConfigError("the device has no drivers", option="-s", value=name)
+    record = choice.find(plugins, kind.drivers, driver, f"-s {name}")
+    return inventory.driver_json(record, plugins) if json else render_driver(name, record, plugins)
 
 
 def render_options(table: Table) -> str:
@@ -96,6 +110,8 @@ def render_devices(plugins: PluginManager) -> str:
     lines += [_entry(name, f"{summary} [{provider}]") for name, summary, provider in rows]
     lines += [_entry(name, plugins.devices.contest(name)) for name in sorted(plugins.devices.contested())]
     lines += _backends(plugins)
+    lines += _drivers("Block drivers; 'driver=NAME' among a disk's options executes its requests", plugins, "block")
+    lines += _drivers("Packet drivers; 'driver=NAME' among a card's options carries its frames", plugins, "packet")
     absent = sorted(ORIGINAL_DEVICES - types.keys())
     if absent:
         lines += [
@@ -113,9 +129,18 @@ def _backends(plugins: PluginManager) -> list[str]:
     rows = sorted((t.name, f"{t.summary}; for {_kinds(t)} [{owner}]") for t, owner in offered)
     strict = "'strict=on' there checks the device's driver against the specification, and logs what it breaks"
     switches = f"'NAME=on|off' there switches a feature of its queues: {', '.join(sorted(SWITCHES))}"
-    threads = "'iothread[=1[@CPUS]]' there gives it a thread of its own; 'poll_us=N' has that look before it sleeps"
+    threads = "'iothread[=N[@CPUS]]' there gives it a thread of its own, disks and cards N; "
+    threads += "'poll_us=N' has that look before it sleeps"
     lines = ["", strict, switches, threads]
     return ["", heading, *(_entry(name, text) for name, text in rows), *lines] if rows else []
+
+
+def _drivers(heading: str, plugins: PluginManager, sort: str) -> list[str]:
+    """What can stand behind a device by ``driver=NAME``."""
+    offered = choice.offers(plugins, sort)
+    rows = sorted((o.record.name, f"{o.record.summary} [{o.owner}]") for o in offered.accepted)
+    contests = [_entry(name, offered.contest(name)) for name in sorted(offered.contested())]
+    return ["", heading, *(_entry(name, text) for name, text in rows), *contests] if rows else []
 
 
 def _kinds(backend_type: BackendType) -> str:
@@ -137,17 +162,32 @@ def _device(name: str, plugins: PluginManager) -> DeviceType:
 def render_device(name: str, plugins: PluginManager) -> str:
     """The options of one kind of device. Raises ConfigError for an unknown name."""
     kind = _device(name, plugins)
+    parts = _described(kind, f"-s SLOT,{name}", plugins)
+    if kind.drivers is not None:
+        heading = f"Drivers; '-s {name},driver=NAME,help' shows the options of one"
+        parts.append("\n".join(_drivers(heading, plugins, kind.drivers)[1:]))
+    return "\n\n".join(parts)
+
+
+def render_driver(device: str, record: choice.DriverType, plugins: PluginManager) -> str:
+    """The options of one driver behind *device*."""
+    parts = _described(record, f"-s SLOT,{device},driver={record.name}", plugins)
+    kept = choice.keeps(_device(device, plugins)) - {choice.KEY}
+    return "\n\n".join([*parts, _entry("Of the device", ", ".join(sorted(kept)))])
+
+
+def _described(kind: DeviceType | choice.DriverType, what: str, plugins: PluginManager) -> list[str]:
     lines = options.describe(kind.config)
     common = "OPTION[=VALUE]..." if lines else ""
     grammar = str(getattr(kind.config, "GRAMMAR", common))
-    usage = f"-s SLOT,{name}" + (f",{grammar}" if grammar else "")
+    usage = what + (f",{grammar}" if grammar else "")
     parts = [f"{kind.summary} [{plugins.provider(kind)}]", f"Usage: {usage}"]
     entries = [_entry(_option_usage(o), f"{o.text} [{o.default}]") for o in lines]
     heading = "Options; in a configuration file they are keys"
     parts.append("\n".join([heading, *entries]) if entries else "It has no options.")
     if entries:
         parts.append("\n".join([VALUES, *_values(lines)]))
-    return "\n\n".join(parts)
+    return parts
 
 
 def _values(lines: Sequence[options.OptionHelp]) -> list[str]:

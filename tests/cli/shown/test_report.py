@@ -1,10 +1,10 @@
-"""acrn_dm.cli.report: a machine as tables and as JSON."""
+"""acrn_dm.cli.shown.report: a machine as tables and as JSON."""
 
 import json
 
 import pytest
 
-from acrn_dm.cli.report import render_json, render_tables, size_text
+from acrn_dm.cli.shown.report import render_json, render_tables, size_text
 from acrn_dm.machine.report import BarReport, DeviceReport, MachineReport, RangeReport, UartReport
 
 REPORT = MachineReport(

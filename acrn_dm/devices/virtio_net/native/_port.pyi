@@ -1,0 +1,9 @@
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class PacketPort:
+    def __new__(cls, fd: int, vnet_header: bool) -> PacketPort: ...
+    @property
+    def fd(self) -> int: ...
+    @property
+    def vnet_header(self) -> bool: ...
