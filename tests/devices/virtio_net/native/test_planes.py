@@ -13,12 +13,14 @@ from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.devices.virtio_net.native._rx import NetRx
 from acrn_dm.testing import SimMachine
+from acrn_dm.testing.conformance.kinds.net.toeplitz import hash_config
 from tests.devices.virtio_net.net_rig import GUEST_CSUM, GUEST_TSO4, MRG_RXBUF, NEEDS_CSUM, PLAIN, TCPV4, card, vnet
 from tests.devices.virtio_net.test_switches import received
 
 MODERN, CTRL_VQ, CTRL_RX, HASH_REPORT = 1 << 32, 1 << 17, 1 << 18, 1 << 57
 OWN = bytes.fromhex("020000000001")
 IPV4 = bytes.fromhex("0800 4500 0030 0000 0000 4011 0000 0a000001 0a000002 1234 5678")
+ALL_TYPES = 0x3F  # of 5.1.6.4.3.1 but for the extended ones
 LARGE = 4096  # longer ones are read where the driver's buffers lie
 
 
@@ -33,6 +35,8 @@ def run(
     """What the driver finds in its buffers when *frames* come one by one, and *sizes* are posted in two lots."""
     with card(native=native, packed=packed, features=features, text=text, memory=64 << 20) as c:
         assert isinstance(c.device.pairs[0].rx, NetRx) == native
+        if features & HASH_REPORT:
+            assert c.driver.queue(2).transfer([b"\4\2", hash_config(ALL_TYPES)], [1]).data == b"\0"
         done = []
         for half in (sizes[: len(sizes) // 2], sizes[len(sizes) // 2 :]):
             c.post(*half)
@@ -108,9 +112,12 @@ def test_frame_takes_more_buffers_than_a_batch_has() -> None:
 @pytest.mark.parametrize("sizes", [(65_600,) * 6, (2048,) * 60])
 def test_hash_report_of_a_frame_of_any_length_is_the_references(sizes: tuple[int, ...]) -> None:
     features = MODERN | MRG_RXBUF | CTRL_VQ | HASH_REPORT
-    frames = [bytes(20) + to(OWN, size) for size in (60, 9000, 9000, 60)]
+    frames = [
+        bytes(20) + (OWN + OWN + IPV4[:-2] + bytes((0, number))).ljust(size, b".")
+        for number, size in enumerate((60, 9000, 9000, 60))
+    ]
     found = run(True, frames, sizes, features, "tap=t0,hash=on", packed=False)
-    assert found
+    assert len({data[12:16] for _, data in found if data[16:18] != b"\0\0"}) >= len(frames)
     assert found == run(False, frames, sizes, features, "tap=t0,hash=on", packed=False)
 
 
@@ -154,8 +161,9 @@ def test_interface_that_vanishes_takes_the_link_down_once(queue: int) -> None:
         assert machine.failures == []
 
 
-def test_chains_that_were_taken_and_not_used_go_back_for_who_serves_the_queue_next() -> None:
-    with card(memory=32 << 20) as c:
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+def test_chains_that_were_taken_and_not_used_go_back_for_who_serves_the_queue_next(packed: bool) -> None:
+    with card(memory=32 << 20, packed=packed) as c:
         c.post(*[2048] * 8)
         assert len(c.inject(PLAIN + to(OWN, 60, 1))) == 1
         c.machine.serve_in_python()
