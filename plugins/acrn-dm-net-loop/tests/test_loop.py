@@ -114,8 +114,11 @@ def test_link_is_up_while_both_ends_are_there() -> None:
 
 def test_third_card_of_a_name_is_refused() -> None:
     joined = "two cards are joined by the name 'lan'"
-    with bench("loop,name=lan"), bench("loop,name=lan"), pytest.raises(ConfigError, match=joined):
-        bench("loop,name=lan")
+    with bench("loop,name=lan") as here, bench("loop,name=lan"):
+        before = list(here.links)
+        with pytest.raises(ConfigError, match=joined):
+            bench("loop,name=lan")
+        assert here.links == before
 
 
 def test_frames_for_a_card_that_is_full_wait_for_it() -> None:

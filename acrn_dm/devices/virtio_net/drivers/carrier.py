@@ -2,6 +2,7 @@
 process moves them.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -89,6 +90,9 @@ class Carrier:
             port.close()
             for file in files:
                 file.close()
+            with contextlib.suppress(AcrnDmError):  # the first reason is the better one
+                asked(chosen, self._driver.close)
+            self._open = False
             raise
         port.begin()
         self._port = port

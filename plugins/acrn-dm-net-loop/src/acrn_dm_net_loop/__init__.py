@@ -28,14 +28,21 @@ class Cables:
             ends.append(card)
             return tuple(ends)
 
-    def unplug(self, card: "LoopCard", name: tuple[str, str]) -> None:
-        """Take it away."""
+    def unplug(self, card: "LoopCard", name: tuple[str, str]) -> bool:
+        """Take it away; false if it was not there."""
         with self._lock:
             ends = self._ends.get(name, [])
-            if card in ends:
-                ends.remove(card)
+            if card not in ends:
+                return False
+            ends.remove(card)
             if not ends:
-                self._ends.pop(name, None)
+                del self._ends[name]
+            return True
+
+    def ends(self, name: tuple[str, str]) -> Sequence["LoopCard"]:
+        """The cards of a name."""
+        with self._lock:
+            return tuple(self._ends.get(name, ()))
 
     def peer(self, card: "LoopCard", name: tuple[str, str]) -> "LoopCard | None":
         """The other one, if there is one."""
@@ -93,10 +100,9 @@ class LoopCard(PacketDriver):
 
     def close(self) -> None:
         """See PacketDriver."""
-        peer = CABLES.peer(self, self._name) if self.options.name else None
-        CABLES.unplug(self, self._name)
-        if peer is not None:
-            peer.tell_link(False)
+        if CABLES.unplug(self, self._name):
+            for peer in CABLES.ends(self._name):
+                peer.tell_link(False)
         self._line.close()
         self._port = None
 
