@@ -39,6 +39,7 @@ from acrn_dm.ring.native.packed._packed cimport (
     fp_disable_kicks, fp_enable_kicks, fp_look, fp_pop_batch, fp_publish, fp_push, fp_unpop,
 )
 from acrn_dm.ring.native.split._layout cimport FR_AVAIL_F_NO_INTERRUPT, FR_USED_F_NO_NOTIFY
+from acrn_dm.ring.native.split._pop cimport fr_pop, fr_pop_batch
 from acrn_dm.ring.native.split._split cimport (
-    fr_disable_kicks, fr_enable_kicks, fr_load_avail, fr_pop, fr_pop_batch, fr_publish, fr_push, fr_raise, fr_unpop,
+    fr_disable_kicks, fr_enable_kicks, fr_load_avail, fr_publish, fr_push, fr_raise, fr_unpop,
 )

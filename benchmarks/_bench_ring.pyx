@@ -4,12 +4,13 @@
 It cimports ``acrn_dm._fastring`` as any data plane would, so it also shows that the ``.pxd`` is enough.
 """
 
+from benchmarks._clock cimport clock_cost_ns, now_ns
+from benchmarks._ring_peers cimport floor_split, original_split, peer_begin, peer_queue, peer_sums
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from acrn_dm._fastring cimport (
     FR_DESC_F_INDIRECT, FR_DESC_F_NEXT, FR_DESC_F_WRITE, FR_DESC_SIZE, FR_OK, FrBatch, FrChain, FrMemory, FrRing,
-    FrSegment, SplitRing, fr_enable_kicks, fr_full_fence, fr_load_acquire_u16, fr_load_u16, fr_load_u32, fr_load_u64,
+    FrSegment, SplitRing, fr_enable_kicks, fr_full_fence, fr_load_acquire_u16, fr_load_u16,
     fr_pop, fr_pop_batch, fr_publish, fr_push, fr_store_release_u16, fr_store_u16, fr_store_u32, fr_translate,
 )
 
@@ -22,29 +23,12 @@ cdef enum:
     SLOTS_PER_CHAIN = 4    # descriptors reserved for one
     HEADER_GPA = 0x100000  # 64 bytes per chain, in the region of the rings
     TABLE_GPA = 0x200000
+    IDLE_SPINS = 1 << 30
+    OURS = 0               # who serves
+    FLOOR = 1
+    ORIGINAL = 2
 
 cdef uint64_t DATA_GPA = 0x100000000  # 8 KiB per chain, in the other region
-
-
-cdef struct Sums:
-    uint64_t addresses
-    uint64_t lengths
-
-
-cdef inline int64_t now_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return t.tv_sec * 1000000000 + t.tv_nsec
-
-
-cdef int64_t clock_cost_ns() noexcept nogil:
-    """What two readings of the clock in a row differ by, at best."""
-    cdef int64_t best = 1000000
-    cdef int64_t start
-    for _ in range(1000):
-        start = now_ns()
-        best = min(best, now_ns() - start)
-    return best
 
 
 cdef class Driver:
@@ -57,7 +41,7 @@ cdef class Driver:
     cdef bint indirect
     cdef uint16_t avail_idx
     cdef uint16_t last_used
-    cdef Sums per_refill   # what the device must find
+    cdef peer_sums found  # what the device must find
 
     def __init__(self, SplitRing ring not None, str shape not None):
         if ring.ring.size < REFILL * SLOTS_PER_CHAIN:
@@ -78,8 +62,8 @@ cdef class Driver:
         fr_store_u32(at + 8, length)
         fr_store_u16(at + 12, flags)
         fr_store_u16(at + 14, i + 1)
-        self.per_refill.addresses += <uint64_t>fr_translate(self.memory, gpa, &room)
-        self.per_refill.lengths += length
+        self.found.addresses += <uint64_t>fr_translate(self.memory, gpa, &room)
+        self.found.lengths += length
 
     cdef void add(self, uint32_t chain) noexcept nogil:
         """Write the descriptors of chain number *chain* and enter it; not yet published."""
@@ -92,8 +76,8 @@ cdef class Driver:
         cdef uint8_t *table = <uint8_t *>self.ring.desc
         if self.indirect:
             self.put(table, head, table_gpa, 3 * FR_DESC_SIZE, FR_DESC_F_INDIRECT)
-            self.per_refill.addresses -= <uint64_t>fr_translate(self.memory, table_gpa, &room)
-            self.per_refill.lengths -= 3 * FR_DESC_SIZE
+            self.found.addresses -= <uint64_t>fr_translate(self.memory, table_gpa, &room)
+            self.found.lengths -= 3 * FR_DESC_SIZE
             table = <uint8_t *>fr_translate(self.memory, table_gpa, &room)
             first = 0
         if self.three:
@@ -111,7 +95,7 @@ cdef class Driver:
 
     cdef void fill(self) noexcept nogil:
         cdef uint32_t i
-        self.per_refill.addresses = self.per_refill.lengths = 0
+        self.found.addresses = self.found.lengths = 0
         for i in range(<uint32_t>REFILL):
             self.add(i)
         self.show()
@@ -140,105 +124,53 @@ cdef class Driver:
         fr_store_u16(<uint8_t *>self.ring.avail + 4 + 2 * self.ring.size, self.last_used)
 
 
-cdef int handle(FrRing *ring, FrBatch *batch, uint32_t limit, Sums *sums) noexcept nogil:
+cdef int handle(FrRing *ring, FrBatch *batch, uint32_t limit, peer_sums *sums) noexcept nogil:
     """One turn of a data plane without payload: a batch popped, looked at, pushed, published. Returns how many."""
-    cdef FrChain *chain
-    cdef uint32_t i, k
+    cdef const FrChain *chain = batch.chains
+    cdef const FrChain *end
+    cdef const FrSegment *segment
+    cdef uint64_t addresses = 0, lengths = 0
     if fr_pop_batch(ring, batch, limit) != FR_OK:
         return 0
-    for i in range(batch.n_chains):
-        chain = &batch.chains[i]
-        for k in range(chain.n_out + chain.n_in):
-            sums.addresses += <uint64_t>chain.segments[k].hva
-            sums.lengths += chain.segments[k].len
+    end = chain + batch.n_chains
+    while chain != end:
+        segment = chain.segments
+        while segment != chain.segments + chain.n_out + chain.n_in:
+            addresses += <uint64_t>segment.hva
+            lengths += segment.len
+            segment += 1
         fr_push(ring, chain.head, chain.in_bytes)
+        chain += 1
     fr_publish(ring)
+    sums.addresses += addresses
+    sums.lengths += lengths
     return batch.n_chains
 
 
-cdef int handle_floor(FrRing *ring, uint32_t limit, Sums *sums) noexcept nogil:
-    """The same turn with nothing between: no chain or segment is stored, no head tracked, and a bad one just ends it.
-
-    What is left is what any device has to do, so the ratio to this says what our interface and its safety cost.
-    """
-    cdef uint16_t next_avail = ring.next_avail
-    cdef uint16_t next_used = ring.next_used
-    cdef uint16_t mask = ring.size - 1
-    cdef uint8_t *element
-    cdef uint32_t writable
-    cdef uint16_t head
-    cdef int n_done = 0
-    if ring.next_avail == ring.seen_avail:
-        ring.seen_avail = fr_load_acquire_u16(ring.avail + 2)
-    while n_done < <int>limit and next_avail != ring.seen_avail:
-        head = fr_load_u16(ring.avail + 4 + 2 * (next_avail & mask))
-        if not floor_walk(ring, head, &writable, sums):
-            return n_done
-        element = ring.used + 4 + 8 * (next_used & mask)
-        fr_store_u32(element, head)
-        fr_store_u32(element + 4, writable)
-        next_used += 1
-        next_avail += 1
-        n_done += 1
-    ring.next_avail, ring.next_used = next_avail, next_used
-    fr_publish(ring)
-    return n_done
+cdef int turn(
+    int who, FrRing *ring, FrBatch *batch, peer_queue *queue, uint32_t limit, peer_sums *sums,
+) noexcept nogil:
+    if who == FLOOR:
+        return floor_split(queue, limit, sums)
+    if who == ORIGINAL:
+        return original_split(queue, limit, sums)
+    return handle(ring, batch, limit, sums)
 
 
-cdef inline bint floor_walk(const FrRing *ring, uint32_t index, uint32_t *writable, Sums *sums) noexcept nogil:
-    """One chain, from descriptor *index* on; false where it has a bad address."""
-    cdef const uint8_t *table = ring.desc
-    cdef const uint8_t *at
-    cdef uint8_t *hva
-    cdef uint64_t room
-    cdef uint32_t length
-    cdef uint32_t n_entries = ring.size
-    cdef uint32_t walked = 0
-    cdef uint16_t flags
-    writable[0] = 0
-    while index < n_entries and walked < ring.size:
-        at = table + FR_DESC_SIZE * index
-        length = fr_load_u32(at + 8)
-        flags = fr_load_u16(at + 12)
-        hva = <uint8_t *>floor_translate(ring.memory, fr_load_u64(at), &room)
-        if hva == NULL or room < length:
-            return False
-        if flags & FR_DESC_F_INDIRECT:
-            table, n_entries, index = hva, length // FR_DESC_SIZE, 0
-            continue
-        sums.addresses += <uint64_t>hva
-        sums.lengths += length
-        writable[0] += length if flags & FR_DESC_F_WRITE else 0
-        walked += 1
-        if not flags & FR_DESC_F_NEXT:
-            break
-        index = fr_load_u16(at + 14)
-    return True
-
-
-cdef inline void *floor_translate(const FrMemory *memory, uint64_t gpa, uint64_t *room) noexcept nogil:
-    cdef uint64_t offset
-    cdef uint32_t i
-    for i in range(memory.n_regions):
-        offset = gpa - memory.regions[i].gpa
-        if offset < memory.regions[i].size:
-            room[0] = memory.regions[i].size - offset
-            return memory.regions[i].hva + offset
-    return NULL
-
-
-def time_native(Driver driver not None, uint32_t batch, int refills, bint floor):
-    """Nanoseconds per chain of the device side without Python objects, ours or the floor.
+def time_native(Driver driver not None, uint32_t batch, int refills, int who):
+    """Nanoseconds per chain of the device side without Python objects: of ours, the floor or the original.
 
     Raises RuntimeError when the device did not find every address and length, or returned the wrong chains.
     """
     cdef SplitRing owner = driver.owner
+    cdef peer_queue queue
     cdef int64_t total = 0
     cdef int64_t overhead
     cdef int64_t start
     cdef bint good = True
-    cdef Sums sums
+    cdef peer_sums sums
     cdef int n_done, n
+    peer_begin(&queue, &owner.ring)
     with nogil:
         overhead = clock_cost_ns()
         for _ in range(refills):
@@ -247,19 +179,68 @@ def time_native(Driver driver not None, uint32_t batch, int refills, bint floor)
             n_done = 0
             start = now_ns()
             while n_done < REFILL:
-                if floor:
-                    n = handle_floor(&owner.ring, batch, &sums)
-                else:
-                    n = handle(&owner.ring, &owner.batch, batch, &sums)
+                n = turn(who, &owner.ring, &owner.batch, &queue, batch, &sums)
                 if n == 0:
                     break
                 n_done += n
             total += now_ns() - start - overhead
             good = good and driver.take_back()
-            good = good and sums.addresses == driver.per_refill.addresses and sums.lengths == driver.per_refill.lengths
+            good = good and sums.addresses == driver.found.addresses and sums.lengths == driver.found.lengths
     if not good:
         raise RuntimeError("the device side did not handle what the driver made available")
     return total / (refills * <double>REFILL)
+
+
+# --- two cores: a driver that keeps 64 chains in flight, and a device, in a thread each -------------------------------
+
+def drive(Driver driver not None, uint64_t chains):
+    """Make *chains* available, up to 64 at a time, as the device returns them; nanoseconds per chain.
+
+    Raises RuntimeError when nothing comes back any more.
+    """
+    cdef uint64_t sent = 0, done = 0
+    cdef uint64_t idle = 0
+    cdef uint16_t back
+    cdef int64_t start
+    with nogil:
+        driver.found.addresses = driver.found.lengths = 0
+        start = now_ns()
+        while done < chains and idle < IDLE_SPINS:
+            back = <uint16_t>(fr_load_acquire_u16(driver.ring.used + 2) - driver.last_used)
+            driver.last_used += back
+            done += back
+            idle = 0 if back > 0 else idle + 1
+            if sent < chains and sent - done < REFILL:
+                while sent < chains and sent - done < REFILL:
+                    driver.add(sent % REFILL)
+                    sent += 1
+                driver.show()
+        start = now_ns() - start
+    if done != chains:
+        raise RuntimeError(f"{done} of {chains} chains came back")
+    return start / <double>chains
+
+
+def serve(Driver driver not None, uint32_t batch, uint64_t chains, int who):
+    """The device's thread, which polls; whether it found every address and length, once *driver* has been driven."""
+    cdef SplitRing owner = driver.owner
+    cdef peer_queue queue
+    cdef peer_sums sums
+    cdef uint64_t done = 0, idle = 0
+    cdef int n
+    peer_begin(&queue, &owner.ring)
+    sums.addresses = sums.lengths = 0
+    with nogil:
+        while done < chains and idle < IDLE_SPINS:
+            n = turn(who, &owner.ring, &owner.batch, &queue, batch, &sums)
+            done += n
+            idle = 0 if n > 0 else idle + 1
+    return sums.addresses, sums.lengths
+
+
+def found(Driver driver not None):
+    """What the device must have found, since the last refill or drive."""
+    return driver.found.addresses, driver.found.lengths
 
 
 # --- litmus: can both sides read the other's old word? ----------------------------------------------------------------

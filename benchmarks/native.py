@@ -10,6 +10,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
+FLAGS = ["-O2", "-fno-tree-slp-vectorize", "-Wall"]  # setup.py's, for ours and for peers
+PEERS = sorted((ROOT / "benchmarks").glob("_ring_*.[chp]*"))  # of the rings, in C
 
 
 @functools.cache
@@ -25,7 +27,7 @@ def native(name: str = "_bench_ring") -> ModuleType:
     target = BUILD / "bench" / (name + importlib.machinery.EXTENSION_SUFFIXES[0])
     package = ROOT / "acrn_dm"
     sources = [ROOT / "benchmarks" / f"{name}.pyx", package / "_fastring.pxd", package / "_atomics.h"]
-    sources += (package / "ring" / "native").rglob("*.pxd")
+    sources += [*(ROOT / "benchmarks").glob("*.pxd"), *(package / "ring" / "native").rglob("*.pxd"), *PEERS]
     if not target.exists() or target.stat().st_mtime < max(s.stat().st_mtime for s in sources):
         _build(name, sources[0], target)
     spec = importlib.util.spec_from_file_location(name, target)
@@ -40,9 +42,9 @@ def _build(name: str, source: Path, target: Path) -> None:
     from Cython.Build import cythonize  # noqa: PLC0415  (only here is a compiler needed)
     from setuptools import Distribution, Extension  # noqa: PLC0415
 
-    extension = Extension(
-        name, [str(source)], include_dirs=[str(ROOT / "acrn_dm")], extra_compile_args=["-O2", "-Wall"]
-    )
+    peers = [str(one) for one in PEERS if one.suffix == ".c" and "_ring_peers" in source.read_text()]
+    folders = [str(ROOT / "acrn_dm"), str(ROOT / "benchmarks")]
+    extension = Extension(name, [str(source), *peers], include_dirs=folders, extra_compile_args=FLAGS)
     modules = cythonize([extension], include_path=[str(ROOT)], build_dir=str(BUILD / "bench"), force=True, quiet=True)
     command: Any = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(target.parent), str(BUILD / "bench" / "temp")

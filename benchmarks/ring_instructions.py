@@ -19,20 +19,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from acrn_dm._fastring import MemoryMap, PackedRing
-from acrn_dm.ring.packed.layout import packed_layout
-from benchmarks.bench_ring import (
-    BATCHES,
-    HIGH_GPA,
-    QUEUE_SIZE,
-    REFILL,
-    REGION_BYTES,
-    SHAPES,
-    Bench,
-)
 from benchmarks.native import BUILD, ROOT, native
+from benchmarks.ring_rigs import BATCHES, REFILL, SHAPES, Bench, PackedBench
 
 MARK = os.getppid  # a C function that nothing else calls
 SMALL, LARGE = 4, 20  # refills
@@ -49,19 +38,6 @@ PACKED_SERVED = "packed: as VbsU serves"
 SERVED = "as VbsU serves: read, write, kicks off and on"
 
 Work = Callable[[int], None]  # for so many refills
-
-
-class PackedBench:
-    """One shape's RAM with a packed ring in it."""
-
-    def __init__(self, shape: str) -> None:
-        self.native: Any = native("_bench_packed")
-        memory = MemoryMap([(0, bytearray(REGION_BYTES)), (HIGH_GPA, bytearray(REGION_BYTES))])
-        lay = packed_layout(0x1000, QUEUE_SIZE)
-        self.ring = PackedRing(
-            memory, size=QUEUE_SIZE, desc=lay.desc, driver=lay.avail, device=lay.used, event_idx=True, indirect=True
-        )
-        self.driver = self.native.Driver(self.ring, shape)
 
 
 def _packed(bench: PackedBench, batch: int, refills: int) -> None:
@@ -83,7 +59,7 @@ def _refill(bench: Bench, refills: int) -> None:
 
 
 def _native(bench: Bench, batch: int, refills: int) -> None:
-    bench.native.time_native(bench.driver, batch, refills, False)
+    bench.native.time_native(bench.driver, batch, refills, 0)
 
 
 def _objects(bench: Bench | PackedBench, batch: int, refills: int) -> None:

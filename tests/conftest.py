@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from acrn_dm.base.process import privileges
+from acrn_dm.testing.driver import rings
 
 for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
     signal.signal(_number, signal.SIG_DFL)
@@ -20,3 +21,23 @@ def process_keeps_its_privileges() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(privileges, "no_new_privileges", lambda: None)
         yield
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``both_formats``: once with split rings and once with packed ones, which is left to ``make test`` unless *fast*.
+    ``split_rings`` among them says why it is not.
+    """
+    marker = metafunc.definition.get_closest_marker("both_formats")
+    if marker is None:
+        return
+    packed = pytest.param("packed", marks=[] if marker.kwargs.get("fast") else [pytest.mark.stress])
+    alone = metafunc.definition.get_closest_marker("split_rings") is not None
+    metafunc.parametrize("ring_form", ["split"] if alone else ["split", packed], indirect=True, scope="module")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def ring_form(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The format of the rings of drivers that do not choose one."""
+    form = getattr(request, "param", "split")
+    with rings(form):
+        yield form

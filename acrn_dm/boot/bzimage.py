@@ -10,6 +10,7 @@ import struct
 import attrs
 
 from acrn_dm.base import address_map as layout
+from acrn_dm.base.records import frozen
 from acrn_dm.boot import command_line, e820, flat
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import PAGE, BootImage, GuestSetup, Piece
@@ -32,7 +33,7 @@ _GDT_ROOM = 2 * layout.KIB
 _CODE_SELECTOR = 0x10  # __BOOT_CS; __BOOT_DS is 0x18
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class SetupHeader:
     """The fields of the setup header that decide how the kernel is loaded."""
 

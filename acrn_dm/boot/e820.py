@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from acrn_dm.base import address_map as layout
+from acrn_dm.base.records import frozen
 from acrn_dm.memory.guest_memory import MemoryRange
 
 RAM = 1
 RESERVED = 2
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class E820Entry:
     """*size* bytes from *base* on are of *type* (1 RAM, 2 reserved)."""
 

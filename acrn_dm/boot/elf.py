@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from acrn_dm.base.records import frozen
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import ELF_MAGIC, Piece
 
@@ -19,7 +20,7 @@ _MAX_PROGRAM_HEADERS = 64  # Linux has 5
 _MAX_NOTES = 256
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class LoadSegment:
     """*data* of the file, then zeros up to *memory_size*, at *paddr* (or *vaddr*, where the boot protocol says so)."""
 
@@ -29,7 +30,7 @@ class LoadSegment:
     memory_size: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Note:
     """A PT_NOTE entry; *owner* is without its NUL."""
 
@@ -38,7 +39,7 @@ class Note:
     description: bytes
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class ElfImage:
     """An executable for x86, of *bits* 32 or 64."""
 
@@ -48,7 +49,7 @@ class ElfImage:
     notes: tuple[Note, ...]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _ProgramHeader:
     """An entry of the program header table, of either class."""
 

@@ -11,9 +11,10 @@ from typing import Any, BinaryIO
 import attrs
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import define, frozen
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class ImageFile:
     """Contents of the file that *option* named."""
 
@@ -67,7 +68,7 @@ def _read(image: ImageFile, file: BinaryIO, limit: int) -> ImageFile:
     return attrs.evolve(image, data=data)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class KeptFiles:
     """The files of one machine by their paths, each as it was when it was read first."""
 

@@ -10,6 +10,7 @@ import attrs
 
 from acrn_dm.base import address_map as layout
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
@@ -19,7 +20,7 @@ ELF_MAGIC = b"\x7fELF"
 _ZEROS = bytes(layout.MIB)
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class GuestSetup:
     """The facts that every loader needs beside the kernel; *rsdp* is the address of ACPI's root pointer."""
 
@@ -48,7 +49,7 @@ class GuestSetup:
         return gpa
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class Piece:
     """Bytes at a guest address, made from *file* or by us.
 
@@ -75,7 +76,7 @@ class Piece:
         return ConfigError(problem, option="-m") if self.file is None else self.file.error(problem)
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class BootImage:
     """A bootable guest."""
 

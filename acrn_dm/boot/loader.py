@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
 from acrn_dm.boot.acpi.build import RSDP_GPA, build_acpi
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.bios import area as bios_area
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from acrn_dm.boot.elf import ElfImage
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BootPlan:
     """The files that are to be booted, and in which machine.
 

@@ -20,6 +20,7 @@ from acrn_dm.base import address_map as layout
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.files.claims import Claim, path_key
 from acrn_dm.base.files.file_locks import content_is_free, holder, take_content
+from acrn_dm.base.records import frozen
 from acrn_dm.boot import e820
 from acrn_dm.boot.files import ImageFile, KeptFiles
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece
@@ -55,7 +56,7 @@ RESET = (
 )
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Part:
     """One file of the firmware and where it goes."""
 

@@ -4,15 +4,14 @@ import getopt
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
-
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
 from acrn_dm.cli.grammar import Option, Table
 from acrn_dm.cli.option_table import REMOVED, SHORT_OPTIONS
 from acrn_dm.contract.options import did_you_mean
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Setting:
     """One use of an option: *value* is True or False for a switch, else the text. *origin* names it in errors."""
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.base.records import frozen
+
 
 class Group(enum.Enum):
     """Headings of the help, in order."""
@@ -29,7 +31,7 @@ class Effect(enum.Enum):
     REFUSE = "ends with a configuration error"  # the guest would not be the one asked for
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Option:
     """One option. ``metavar`` None is a switch; ``field`` is where ``parse.Draft`` keeps the value (see there)."""
 
@@ -56,7 +58,7 @@ class Option:
         return (f"-{self.short}, " if self.short else "") + f"--{self.name}{value}"
 
 
-@attrs.frozen
+@frozen
 class Table:
     """A set of options with the ways to write each on the command line and in a file."""
 

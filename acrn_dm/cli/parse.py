@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import attrs
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import define, frozen
 from acrn_dm.cli.arguments import Setting
 from acrn_dm.cli.grammar import Effect
 from acrn_dm.cli.values import MANAGER_DIRECTORY, LogSettings, word
@@ -18,7 +19,7 @@ PLUGIN = "plugin:"  # prefix of the fields of plugins' options
 FIELDS = attrs.fields_dict(MachineConfig)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Layer:
     """All that one source says: a file, or the command line."""
 
@@ -29,7 +30,7 @@ class Layer:
     file: str = ""  # the file's path; empty is the command line
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Command:
     """A command line, understood. ``warnings`` are lines for the user."""
 
@@ -40,7 +41,7 @@ class Command:
     warnings: tuple[str, ...] = ()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Draft:
     """Values by field (``MachineConfig``'s, ``Command``'s, and ``plugin:NAME``), as layer after layer is put on top."""
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import attrs
 
+from acrn_dm.base.records import define
 from acrn_dm.cli.grammar import Group, Option, Table, key_of
 
 _NAME = re.compile(r"(?:--)?([a-z][a-z0-9]*(?:[-_][a-z0-9]+)*)\Z")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class OptionParser:
     """The long options of plugins; ``defaults`` holds for each the value when it is not given."""
 

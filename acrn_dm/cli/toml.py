@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
 from acrn_dm.cli import values
 from acrn_dm.cli.arguments import Setting
 from acrn_dm.cli.grammar import Option, Table, key_of
@@ -21,7 +20,7 @@ UART_KEYS = {"port": (str, int), "backend": (str,), "io_base": (int,), "irq": (i
 TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Document:
     """A file that was read, before anybody knows what its keys mean."""
 

@@ -13,6 +13,7 @@ import attrs
 
 from acrn_dm.base.address_map import MIB
 from acrn_dm.base.decimal_text import decimal
+from acrn_dm.base.records import frozen
 from acrn_dm.base.sockets.unix_listener import path_problem
 from acrn_dm.contract.config import DeviceSpec, UartSpec
 from acrn_dm.contract.option_text import split_options, split_raw
@@ -219,7 +220,7 @@ def uart_backend(text: str) -> str:
     return text
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class LogSettings:
     """``--logger_setting``: the level of each destination, 1 error … 5 debug; None is off."""
 

@@ -11,6 +11,7 @@ from uuid import UUID
 import attrs
 
 from acrn_dm.base.address_map import MIB
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 from acrn_dm.contract.types import Bdf
 
@@ -22,7 +23,7 @@ MAX_MEMORY = 0x40_0000_0000 - 0x1_0000_0000  # what fits between 4 GiB and the 6
 VM_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DeviceSpec:
     """One ``-s``: where, what, and its options, as written (``text``) or as a TOML table (``table``)."""
 
@@ -34,7 +35,7 @@ class DeviceSpec:
     origin: str = attrs.field(default="", eq=False)  # where it was written, for errors: "-s 3,virtio-blk,/img"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class UartSpec:
     """One ``-l``: COM port 1..5 and its backend; only COM5 has an address of its own.
 
@@ -49,7 +50,7 @@ class UartSpec:
     irq: int | None = None
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Firmware:
     """``--ovmf``: one image, or code and variables apart; *writeback* keeps what the guest stores in the variables."""
 
@@ -87,7 +88,7 @@ def _distinct(
         seen.add(spec.bdf)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class MachineConfig:
     """A whole machine. Validators raise ValueError; ``cli`` turns that into a ConfigError that names the option."""
 

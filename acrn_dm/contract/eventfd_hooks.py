@@ -1,13 +1,12 @@
 """The two eventfd hooks as devices see them: a registry of kicks and calls for one virtual machine."""
 
-import attrs
-
 from acrn_dm.base.irq import IoEventFd, IrqFd
+from acrn_dm.base.records import define
 from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.plugins import PluginManager
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class EventFdHooks:
     """A ``base.irq.EventFdRegistry`` that asks the plugins."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-import attrs
+from acrn_dm.base.records import frozen
 
 
 class PendingCall(Protocol):
@@ -16,7 +16,7 @@ class PendingCall(Protocol):
 CallLater = Callable[[float, Callable[[], None]], PendingCall]  # seconds from now, callback
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class InterruptMonitor:
     """``--intr_monitor``: a passed-through device with more interrupts a second than *threshold*, looked at every
     *period_s*, gets them delayed by *delay_ms* each, for *duration_ms*.

@@ -23,9 +23,8 @@ import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import attrs
-
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
 
 ByteSize = typing.NewType("ByteSize", int)
 """A number of bytes: what an option of this type was given as ``4096``, ``4k`` or ``1G``."""
@@ -38,7 +37,7 @@ UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 MAX_DIGITS = 66  # 0b and 64 digits; longer numbers could not even be printed
 
 
-@attrs.frozen
+@frozen
 class OptionValue:
     """A type's way to read a value. *metavar* stands for the value in the help, *about* says what it may be; *many*:
     given several times.

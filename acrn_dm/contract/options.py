@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import attrs
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
 from acrn_dm.base.sockets.unix_listener import path_problem
 from acrn_dm.contract.option_text import did_you_mean, option_meant, split_options
 from acrn_dm.contract.option_types import OptionValue, option_value
@@ -77,7 +78,7 @@ def vhost_user_option() -> Path | None:
     return made
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class OptionHelp:
     """One line of a device's help."""
 

@@ -2,8 +2,10 @@
 
 import attrs
 
+from acrn_dm.base.records import frozen
 
-@attrs.frozen(kw_only=True)
+
+@frozen(kw_only=True)
 class PState:
     """One performance state: MHz, mW, two latencies in us, and what to write to and read from the control register."""
 
@@ -15,7 +17,7 @@ class PState:
     status: int = attrs.field(repr=hex)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class GenericAddress:
     """A generic address: *space* 0 memory, 1 ports, 0x7F functional fixed hardware."""
 
@@ -26,7 +28,7 @@ class GenericAddress:
     address: int = attrs.field(repr=hex)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CState:
     """One idle state: how it is entered, its type (1 C1, 2 C2, 3 C3), worst-case latency in us, mW."""
 
@@ -36,7 +38,7 @@ class CState:
     power_mw: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ProcessorPower:
     """The states of one vCPU. With *continuous* its performance has no states: ACPI's ``_CPC`` describes it."""
 

@@ -2,8 +2,10 @@
 
 import attrs
 
+from acrn_dm.base.records import frozen
 
-@attrs.frozen(kw_only=True)
+
+@frozen(kw_only=True)
 class Segment:
     """A segment register with its hidden part; *access* is the VMX access-rights word (type, S, DPL, P, AVL, L, D/B,
     G).
@@ -15,7 +17,7 @@ class Segment:
     access: int = attrs.field(repr=hex)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BootRegisters:
     """Registers of vCPU 0 at its first instruction; every other general register is 0, interrupts are off."""
 

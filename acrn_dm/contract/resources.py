@@ -4,17 +4,16 @@ nothing global.
 
 from collections.abc import Callable
 
-import attrs
-
 from acrn_dm.base.bus import Bus
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import EventFdRegistry, InterruptSink
+from acrn_dm.base.records import frozen
 from acrn_dm.memory.guest_memory import GuestMemory
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class HostFault:
     """A failure of the host that somebody may mend while the guest stands still: a full disk, a lost cable."""
 
@@ -32,7 +31,7 @@ def _no_place_for_memory(fd: int, size: int) -> int:
     raise HostError("memory can't be added to this guest")
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class Resources:
     """The machine as a device sees it: handed to ``realize``, lives as long as the machine."""
 

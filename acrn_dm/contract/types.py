@@ -9,6 +9,7 @@ import attrs
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.io_threads import NS_PER_US, DeviceLoops, IoThreads
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.drivers.block import BlockDriver
 from acrn_dm.contract.drivers.packet import PacketDriver
 from acrn_dm.contract.hypervisor import Hypervisor
@@ -29,7 +30,7 @@ def _nothing_below(text: str) -> BlockDriver:
     raise ConfigError("nothing can stand below a driver here", value=text)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Bdf:
     """A PCI function's place. Shown as ``bus:slot.func`` in decimal, as on the command line."""
 
@@ -41,7 +42,7 @@ class Bdf:
         return f"{self.bus}:{self.slot}.{self.func}"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ChosenDriver:
     """The driver behind a device (``driver=NAME``): made, not open. *blamed* is what a line about its failure begins
     with.
@@ -52,7 +53,7 @@ class ChosenDriver:
     blamed: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DeviceContext:
     """A device's place in the machine, as far as it may know it while it is built. Nothing is open yet."""
 
@@ -116,7 +117,7 @@ class Device(Protocol):
         """Give back what ``realize`` opened. Idempotent."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DeviceType:
     """A kind of device as on the command line.
 
@@ -137,7 +138,7 @@ class DeviceType:
     api: int = API
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DriverContext:
     """A driver's place, as far as it may know it while it is built. Nothing is open yet."""
 
@@ -150,7 +151,7 @@ class DriverContext:
     over: Callable[[str], BlockDriver] = attrs.field(default=_nothing_below, repr=False)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BlockDriverType:
     """A kind of block driver. ``config`` is as a device's; ``create(config, context)`` returns a ``BlockDriver``, and
     opens nothing.
@@ -163,7 +164,7 @@ class BlockDriverType:
     api: int = API
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PacketDriverType:
     """A kind of packet driver. ``config`` is as a device's; ``create(config, context)`` returns a ``PacketDriver``, and
     opens nothing.
@@ -176,7 +177,7 @@ class PacketDriverType:
     api: int = API
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BackendType:
     """A kind of backend, which moves a device's data. ``kinds`` are device names, ``*`` for all; ``probe()`` says why
     it is unusable.
@@ -192,7 +193,7 @@ class BackendType:
     api: int = API
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class HypervisorOptions:
     """The options with which a hypervisor opens one virtual machine.
 
@@ -208,7 +209,7 @@ class HypervisorOptions:
     plugin_options: Mapping[str, object] = attrs.field(factory=dict)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class HypervisorType:
     """A hypervisor: ``probe()`` returns None or one line with the reason why it can't be used here; ``open`` makes
     the VM.
@@ -228,7 +229,7 @@ class HypervisorType:
     api: int = API
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Provenance:
     """The origin of a plugin."""
 

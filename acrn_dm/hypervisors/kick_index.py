@@ -7,6 +7,7 @@ ioeventfd_check_collision and ioeventfd_in_range). So there is at most one for a
 import attrs
 
 from acrn_dm.base.irq import IoEventFd, Space
+from acrn_dm.base.records import define
 
 ANY_LENGTH = 0
 
@@ -14,7 +15,7 @@ _Match = tuple[int, int | None]  # length and value of the write
 _Places = dict[int, dict[_Match, IoEventFd]]  # by address
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class KickIndex:
     """The bindings of one machine. Not locked: the owner is."""
 

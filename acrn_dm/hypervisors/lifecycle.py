@@ -2,7 +2,7 @@
 
 import enum
 
-import attrs
+from acrn_dm.base.records import define
 
 
 class State(enum.Enum):
@@ -19,7 +19,7 @@ AT_REST = (State.READY, State.PAUSED)
 OPEN = (State.READY, State.RUNNING, State.PAUSED, State.STOPPED)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Lifecycle:
     """The current state. A call in a wrong one is a bug of the caller: RuntimeError."""
 

@@ -2,6 +2,7 @@
 
 import attrs
 
+from acrn_dm.base.records import define
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 from acrn_dm.boot.files import KeptFiles
 from acrn_dm.boot.loader import BootPlan
@@ -17,7 +18,7 @@ from acrn_dm.virtio.pci.transport import VirtioPci
 VIRTIO_BLK = 2  # device id
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class BootSource:
     """The source of one machine's boots.
 

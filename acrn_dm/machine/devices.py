@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
-import attrs
-
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import define
 from acrn_dm.contract.drivers import guarded
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.resources import Resources
@@ -52,7 +51,7 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
     )
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Devices:
     """The machine's devices and what is done to each of them, in the order of bus, slot and function, each under its
     lock.

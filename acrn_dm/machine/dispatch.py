@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-import attrs
-
 from acrn_dm.base.bus import Bus
 from acrn_dm.base.errors import AcrnDmError
+from acrn_dm.base.records import define
 from acrn_dm.contract.hypervisor import VmEvent
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class ConfigSpaces(Protocol):
         """The function in words: device, plugin, place."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class MachineDispatch:
     """A machine's ``contract.hypervisor.Dispatch``, over its two buses. Called on vCPU threads, several at a time."""
 

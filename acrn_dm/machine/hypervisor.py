@@ -2,9 +2,8 @@
 
 import logging
 
-import attrs
-
 from acrn_dm.base.errors import ConfigError, PluginError
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.options import did_you_mean
@@ -16,7 +15,7 @@ log = logging.getLogger(__name__)
 MAKES_ANOTHER_GUEST = frozenset({"enable_trusty"})  # the others change how fast it runs
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ChosenHypervisor:
     """A hypervisor, found before anything is open; *problem* is why it can't be opened here."""
 

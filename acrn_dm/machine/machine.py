@@ -16,6 +16,7 @@ import attrs
 from acrn_dm.base.errors import GuestError
 from acrn_dm.base.events.io_loops import IoLoops
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import define
 from acrn_dm.base.steps import do_all
 from acrn_dm.boot import loader
 from acrn_dm.boot.wake import wake_registers
@@ -51,7 +52,7 @@ log = logging.getLogger(__name__)
 STOP_S = 5.0  # a host that does not finish what is in flight keeps a machine that goes off no longer
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Opened:
     """The parts that there are from ``open`` to ``close``; *management* from ``connect`` on."""
 
@@ -60,7 +61,7 @@ class Opened:
     management: Management | None = None
 
 
-@attrs.define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True)
 class Machine:
     """One virtual machine: its parts, and the order of what is done with them. Owned by the main thread; what any
     thread may do to it is ``power``'s.

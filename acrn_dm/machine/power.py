@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import attrs
 
+from acrn_dm.base.records import define, frozen
 from acrn_dm.management.controls import StopReason
 
 
@@ -101,7 +102,7 @@ _REQUESTED = frozenset({State.SUSPENDING, State.RESETTING, State.STOPPING})  # s
 _EVENTS = {StopReason.SUSPEND: Event.SUSPEND, StopReason.RESET: Event.RESET}  # every other reason stops for good
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Request:
     """The request that was made; *hold*: the vCPU that asks does not run on; *full*: of resets, as if power had been
     off.
@@ -113,7 +114,7 @@ class Request:
     full: bool = True
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Power:
     """One machine's power; see the module. *changed* is called after each event, on the thread that brings it."""
 

@@ -1,9 +1,9 @@
 """The report on a machine before it runs: the record behind ``--dry-run``. Addresses and sizes are bytes."""
 
-import attrs
+from acrn_dm.base.records import frozen
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RangeReport:
     """A stretch of guest RAM."""
 
@@ -11,7 +11,7 @@ class RangeReport:
     size: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BarReport:
     """A base address register; *kind* is ``io``, ``mem32`` or ``mem64``, *address* a port or a guest address."""
 
@@ -21,7 +21,7 @@ class BarReport:
     size: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DeviceReport:
     """One PCI function. *vectors* counts MSI-X entries, *gsi* is where its INTx pin arrives (None: it has none)."""
 
@@ -37,7 +37,7 @@ class DeviceReport:
     provider: str = ""  # the plugin that offers this kind of device
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class UartReport:
     """A serial port of the LPC bridge."""
 
@@ -47,7 +47,7 @@ class UartReport:
     backend: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class MachineReport:
     """One machine; *devices* in order of bus, slot and function. *notes* are remarks of one line each."""
 

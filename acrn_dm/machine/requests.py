@@ -6,6 +6,7 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import define
 from acrn_dm.contract.hypervisor import VmEvent
 from acrn_dm.devices.platform import PlatformCallbacks
 from acrn_dm.machine.devices import Devices
@@ -16,7 +17,7 @@ from acrn_dm.management import Controls, Standstill, StopReason, power_state
 log = logging.getLogger(__name__)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class GuestRequests:
     """The guest's requests: what it writes into the chips that rule its power, and how its vCPUs end. Any thread.
 
@@ -63,7 +64,7 @@ class GuestRequests:
         self.power.request(StopReason.ERROR if failure else StopReason.RESET, failure or "triple fault")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class PowerButton:
     """The power button: the guest decides, and has *patience_s* seconds to. Who presses again forces it off."""
 

@@ -8,6 +8,7 @@ from typing import Any, Never, cast
 import attrs
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
 from acrn_dm.contract import options
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.drivers import choice
@@ -29,7 +30,7 @@ ORIGINAL_DEVICES = frozenset(
 OBSOLETE_DEVICES = frozenset({"npk", "pci-gvt", "virtio-coreu", "virtio-hdcp"})
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ResolvedDevice:
     """A device ready to be made."""
 

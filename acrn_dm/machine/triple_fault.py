@@ -14,8 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 
-import attrs
-
+from acrn_dm.base.records import define
 from acrn_dm.contract.hypervisor import VmEvent
 
 log = logging.getLogger(__name__)
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 EARLY_S = 1.0
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class TripleFaults:
     """One machine's, told of each start of its guest. Any thread."""
 

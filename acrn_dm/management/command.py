@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from acrn_dm.base.records import define, frozen
+
 MAX_OBJECT = 4096  # bytes: the original's buffer
 MAX_DEPTH = 8
 MAX_ARGUMENTS = 319  # characters, as in the original
@@ -20,7 +22,7 @@ class MalformedError(ValueError):
     """The error of bytes that are no command; where the next one begins can't be known."""
 
 
-@attrs.frozen
+@frozen
 class Command:
     """One request."""
 
@@ -28,7 +30,7 @@ class Command:
     arguments: str = ""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Splitter:
     """The cutter of a stream into its objects; looks at each byte once."""
 

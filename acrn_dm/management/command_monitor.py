@@ -17,6 +17,7 @@ import attrs
 
 from acrn_dm.base.errors import AcrnDmError
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import define
 from acrn_dm.management import command
 from acrn_dm.management.command import Command, MalformedError, Splitter
 from acrn_dm.management.controls import Controls, parse_limits, parse_link, parse_rescan
@@ -51,7 +52,7 @@ class CommandMonitor:
         self._server.close()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Session:
     """The conversation with one client: commands in, answers out."""
 

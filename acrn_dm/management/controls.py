@@ -3,8 +3,7 @@
 import enum
 from collections.abc import Callable
 
-import attrs
-
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.types import Bdf
 from acrn_dm.pci.place import parse_bdf
 
@@ -42,7 +41,7 @@ def power_state(reason: StopReason | None, *, paused: bool) -> PowerState:
     return PowerState.SYSTEM_RESET if reason is StopReason.RESET else PowerState.POWEROFF
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Controls:
     """The handles of the machine. All are called on the main loop's thread."""
 

@@ -9,6 +9,8 @@ import struct
 
 import attrs
 
+from acrn_dm.base.records import frozen
+
 MAGIC = 0x67_736D_206D_6D76
 LAYOUT = struct.Struct("<QI4xQ256s")
 SIZE = LAYOUT.size
@@ -26,7 +28,7 @@ class MessageId(enum.IntEnum):
     BLKRESCAN = 7
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Message:
     """One request."""
 

@@ -13,6 +13,7 @@ from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.files.private_files import make_folder
 from acrn_dm.base.process.processes import describe
+from acrn_dm.base.records import define
 from acrn_dm.base.sockets.unix_listener import is_alive
 from acrn_dm.management import manager_message
 from acrn_dm.management.controls import Controls, parse_rescan
@@ -66,7 +67,7 @@ class ManagerSocket:
         self._server.close()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Session:
     """The conversation with one client: messages in, answers out."""
 

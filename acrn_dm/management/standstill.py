@@ -13,6 +13,7 @@ from typing import Protocol
 import attrs
 
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import define
 from acrn_dm.contract.resources import HostFault
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class Witness(Protocol):
         """It goes on, or stops for good."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Standstill:
     """The state of one machine: running, or standing still and why. What is not said to be for any thread is for the
     main loop's.

@@ -32,6 +32,16 @@ def table_bytes(n_descriptors: int) -> int:
     return DESC.size * n_descriptors
 
 
+def flagged(out: Sequence[tuple[int, int]], in_: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(gpa, length, flags) of the buffers of a chain, readable *out* and then writable *in_*. Raises ValueError for
+    none.
+    """
+    buffers = [(gpa, length, 0) for gpa, length in out] + [(gpa, length, DESC_F_WRITE) for gpa, length in in_]
+    if not buffers:
+        raise ValueError("a chain has at least one buffer")
+    return buffers
+
+
 class RingFields:
     """Field access common to both sides."""
 
@@ -138,9 +148,7 @@ class DriverRing(RingFields):
         With *indirect_table_gpa* the descriptors go to a table there and take one of the ring. Raises RuntimeError when
         the ring has too few descriptors left. The device sees the chain after ``publish``.
         """
-        buffers = [(gpa, length, 0) for gpa, length in out] + [(gpa, length, DESC_F_WRITE) for gpa, length in in_]
-        if not buffers:
-            raise ValueError("a chain has at least one buffer")
+        buffers = flagged(out, in_)
         n_needed = len(buffers) if indirect_table_gpa is None else 1
         if n_needed > len(self._free):
             raise RuntimeError(f"{n_needed} descriptors needed, {len(self._free)} free")

@@ -8,7 +8,7 @@ from acrn_dm.ring.packed.layout import packed_layout
 from acrn_dm.ring.packed.model import ModelPackedRing
 from acrn_dm.testing.clock import VirtualClock
 from acrn_dm.testing.conformance import CHECKS, assert_device_conforms
-from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver
+from acrn_dm.testing.driver import Completion, DriverQueue, VirtioDriver, rings
 from acrn_dm.testing.drivers.block import BlockBench
 from acrn_dm.testing.drivers.packet import PacketBench
 from acrn_dm.testing.fake_vhost import FakeNode, FakeVhost
@@ -53,4 +53,5 @@ __all__ = [
     "packed_layout",
     "parse_session",
     "replay",
+    "rings",
 ]

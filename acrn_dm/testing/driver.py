@@ -1,8 +1,9 @@
 """The driver side of a virtio device: initialisation (3.1.1), queues with buffers in guest memory, interrupt counts."""
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, cast
 
 from acrn_dm.contract.types import Device
@@ -23,6 +24,24 @@ IN_ORDER, NOTIFICATION_DATA, NOTIF_CONFIG_DATA = 1 << 35, 1 << 38, 1 << 39
 CONFIG_VECTOR = 0
 RESET_S = 10.0  # a device's reset may take until its host is done
 POISON = 0xA5  # fills device-writable buffers before the device gets them
+
+
+_packed = False  # what ``rings`` says
+
+
+@contextlib.contextmanager
+def rings(form: str) -> Iterator[None]:
+    """Have all drivers made meanwhile use rings of *form*, ``split`` or ``packed``, of devices that offer them: a test
+    that says nothing of formats is run with either. Legacy drivers have split rings.
+    """
+    global _packed
+    if form not in ("split", "packed"):
+        raise ValueError(f"{form!r} is no ring format")
+    before, _packed = _packed, form == "packed"
+    try:
+        yield
+    finally:
+        _packed = before
 
 
 class DriverHost(Protocol):
@@ -162,6 +181,7 @@ class VirtioDriver:
         self.function = function
         self.registers = registers
         self.features = 0
+        self.wants_packed = _packed
         self.queues: dict[int, DriverQueue] = {}
         if function.vectors:
             function.enable_msix(msix)
@@ -191,7 +211,7 @@ class VirtioDriver:
 
     def negotiate(self, features: int | None = None) -> int:
         """Steps 1 to 6 of 3.1.1 with *features* (default: all that are offered but RING_PACKED, so that rings are split
-        unless a test asks for others); returns what was accepted.
+        unless a test asks for others, or is run within ``rings``); returns what was accepted.
 
         0 means that the device refused FEATURES_OK (a legacy one can't). VERSION_1 is added for a modern device.
         """
@@ -199,6 +219,8 @@ class VirtioDriver:
         self.status = ACKNOWLEDGE
         self.status = ACKNOWLEDGE | DRIVER
         wanted = self.registers.offered() & ~PACKED if features is None else features
+        if self.wants_packed and not self.registers.legacy:
+            wanted |= self.registers.offered() & PACKED
         if self.registers.legacy:
             wanted &= 0xFFFF_FFFF
             self.registers.accept(wanted)

@@ -62,6 +62,16 @@ check_drivers() {
     verdict drivers "$wanted${missing:+; without a device:$missing}" [ -z "$missing" ]
 }
 
+# The 35th character is feature 34, RING_PACKED.
+check_rings() {
+    packed=
+    for driver in $wanted; do
+        read -r features < "$(echo "/sys/bus/virtio/drivers/$driver"/virtio*/features)"
+        if [ "${features:34:1}" = 1 ]; then packed="$packed $driver"; fi
+    done
+    verdict rings "packed:${packed:- none}" true
+}
+
 check_rng() {
     bytes=$(dd if=/dev/hwrng bs=16 count=1 2> /dev/null | od -An -tx1 | tr -d ' \n')
     verdict rng "$bytes" [ ${#bytes} -eq 32 ]
@@ -100,6 +110,7 @@ meet_host
 check_kernel
 check_pci
 check_drivers
+check_rings
 check_rng
 check_disk_read
 check_disk_write

@@ -6,7 +6,7 @@ import time
 import attrs
 
 CHECKS = (
-    *("kernel", "pci", "drivers", "rng", "disk-read", "disk-write", "ping", "console", "kernel-log"),
+    *("kernel", "pci", "drivers", "rings", "rng", "disk-read", "disk-write", "ping", "console", "kernel-log"),
     *("exit", "disk-bytes", "no-new-warnings"),
 )
 

@@ -60,7 +60,7 @@ def plan_for(machine: vmm.Machine, argv: list[str], disk: Disk, kernel: Kernel, 
         host_address=HOST_ADDRESS,
         guest_address=GUEST_ADDRESS,
         nonce=disk.nonce,
-        expected={"kernel": kernel.version, "disk-read": disk.digest},
+        expected={"kernel": kernel.version, "disk-read": disk.digest, "rings": vmm.rings(argv, machine)},
         serial_log=str(console_log(f"{scratch.name}-inner")),
         dmesg=str(scratch / "dmesg"),
     )

@@ -32,6 +32,15 @@ def command(name: str, machine: Machine) -> list[str]:
     return _acrn_dm(machine) if name == "acrn-dm" else _qemu(machine)
 
 
+def rings(argv: list[str], machine: Machine) -> str:
+    """Which drivers get packed rings of the VMM of *argv*: of acrn-dm those whose data it moves by itself."""
+    if argv[0] == PROGRAM:
+        return "packed: none"
+    elsewhere = {"virtio_blk": bool(machine.medium), "virtio_net": "vhost" in machine.card}
+    drivers = ("virtio_blk", "virtio_net", "virtio_console", "virtio_rng")
+    return " ".join(["packed:", *(driver for driver in drivers if not elsewhere.get(driver))])
+
+
 def _acrn_dm(machine: Machine) -> list[str]:
     return [
         str(Path(sys.prefix, "bin", "acrn-dm")),

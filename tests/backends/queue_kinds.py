@@ -15,6 +15,7 @@ from acrn_dm.export.device import ExportedDevice
 from acrn_dm.export.server import Server
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.native._echo_plane import EchoPlane
+from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.queue import Queue
 from tests.backends.user.user_rig import eventually
 from tests.virtio.parts import SLOT, Echo
@@ -73,19 +74,16 @@ def in_c(folder: Path) -> Iterator[QueueKind]:
 
 
 @contextlib.contextmanager
-def served_disk(folder: Path) -> Iterator[Path]:
-    """A socket at which a disk is served, by a loop's thread, which takes no notes."""
-    image, path = folder / "image", folder / "s"
-    image.write_bytes(bytes(1 << 16))
+def served(device: VirtioDevice, path: Path) -> Iterator[ExportedDevice]:
+    """A device that is served at the socket *path*, by a loop's thread, which takes no notes."""
     loop = IoLoop("main")
-    kind = Kind(device="virtio-blk", default="", help="")
-    exported = ExportedDevice(make_device(kind, str(image)), loop)
+    exported = ExportedDevice(device, loop)
     with contextlib.closing(UnixListener(path, "socket")) as listener:
         exported.open()
         server = Server(exported, listener.socket, loop.stop)
         loop.start()
         try:
-            yield path
+            yield exported
         finally:
             loop.stop()
             server.close()
@@ -98,7 +96,10 @@ def relayed(native: bool) -> Callable[[Path], "contextlib.AbstractContextManager
 
     @contextlib.contextmanager
     def make(folder: Path) -> Iterator[QueueKind]:
-        with served_disk(folder) as path, SimMachine(plugins=[virtio_blk, vhost_user], native=native) as machine:
+        image, path = folder / "image", folder / "s"
+        image.write_bytes(bytes(1 << 16))
+        disk = make_device(Kind(device="virtio-blk", default="", help=""), str(image))
+        with served(disk, path), SimMachine(plugins=[virtio_blk, vhost_user], native=native) as machine:
             machine.add("virtio-blk", f"vhost-user={path}", slot=SLOT)
             yield QueueKind(machine, 21, elsewhere=True)
 

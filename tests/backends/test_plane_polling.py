@@ -110,6 +110,31 @@ def test_chains_are_found_without_kicks_while_the_loop_polls(driver: VirtioDrive
     assert comes_true(without_a_kick)
 
 
+def test_polling_goes_on_where_it_finds_work(driver: VirtioDriver) -> None:
+    poll = driver.machine.io_loop("io").poll  # type: ignore[attr-defined]
+    poll.poll_limit = poll.busy_limit = 50_000_000
+
+    def finds_more_than_one_at_a_time() -> bool:
+        found, looks = poll.found, poll.looks
+        for _ in range(10):
+            echo(driver)
+        return bool(poll.found - found > poll.looks - looks + 1)
+
+    assert comes_true(finds_more_than_one_at_a_time)
+
+
+def test_files_have_their_turn_while_polling_finds_work(driver: VirtioDriver) -> None:
+    """After ``busy_limit``, here after each find."""
+    poll = driver.machine.io_loop("io").poll  # type: ignore[attr-defined]
+    poll.poll_limit, poll.busy_limit = 50_000_000, 0
+    for _ in range(40):
+        found, looks = poll.found, poll.looks
+        for _ in range(5):
+            echo(driver)
+        assert poll.found - found <= poll.looks - looks + 1  # a look may be under way
+    assert poll.found > 0
+
+
 def test_polling_ends_and_no_chain_is_lost_at_its_end(driver: VirtioDriver) -> None:
     loop = driver.machine.io_loop("io")  # type: ignore[attr-defined]
     for pause in (0.0, 0.001, 0.002, 0.003, 0.01):

@@ -13,6 +13,8 @@ from acrn_dm.virtio.pci.transport import VirtioPci
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import SLOT, Echo
 
+pytestmark = pytest.mark.both_formats(fast=True)
+
 
 class Native(Echo):
     """Queue 0 is served in C, queue 1 in Python."""

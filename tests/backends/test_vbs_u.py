@@ -11,6 +11,8 @@ from acrn_dm.testing import VirtioDriver
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import SLOT, Echo, Holding, device_of, machine_with
 
+pytestmark = pytest.mark.both_formats(fast=True)
+
 
 def fill(driver: VirtioDriver, index: int, count: int) -> None:
     for _ in range(count):
@@ -136,6 +138,7 @@ def test_queues_are_served_on_the_loops_the_device_names() -> None:
         assert driver.queue(1).transfer([b"ab"], [2]).data == b"ba"
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_kicks_are_disabled_while_a_queue_is_served() -> None:
     seen: list[int] = []
 
@@ -214,6 +217,7 @@ def test_no_descriptor_leaks_over_many_sessions() -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_what_the_device_holds_on_to_is_popped_again_by_who_comes_next() -> None:
     with machine_with(Holding) as machine:
         function = machine.bus.functions[0]

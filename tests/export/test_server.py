@@ -86,6 +86,18 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     loop.close()
 
 
+def test_loops_of_a_served_device_poll_where_its_options_say_so(tmp_path: Path) -> None:
+    loop = IoLoop("main")
+    device = make_device(KINDS["console"], f"file:port0={tmp_path / 'out'},poll_us=50")
+    taken: list[IoLoop] = []
+    device.realize = lambda resources: taken.append(resources.io_loop("io"))  # type: ignore[method-assign]
+    exported = ExportedDevice(device, loop)
+    exported.open()
+    assert taken[0].poll.poll_limit == 50_000
+    exported.close()
+    loop.close()
+
+
 def test_client_that_says_nothing_keeps_nobody_out(rig: Rig) -> None:
     rig.connect()
     assert rig.answered(rig.connect(QUESTION))

@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -21,14 +22,44 @@ TABLE = 0x7000  # free for an indirect table
 OUTSIDE = 0x5000_0000  # in the hole
 
 
-class Rig:
+class RingRig:
+    """What rigs of both formats have: memory, and what is done with ``driver`` and ``ring`` in any."""
+
+    driver: Any
+    ring: Any
+
+    def __init__(self) -> None:
+        self.mappings = [mmap.mmap(-1, REGION_BYTES) for _ in range(3)]
+        self.memory = MemoryMap(list(zip((LOW, TOUCHING, HIGH), self.mappings, strict=True)))
+
+    def offer(self, out: list[tuple[int, int]], in_: list[tuple[int, int]], table: int | None = None) -> int:
+        """Make one chain available; returns its head, or buffer id."""
+        head: int = self.driver.add_chain(out, in_, table)
+        self.driver.publish()
+        return head
+
+    def pop(self) -> Chain:
+        """The one chain that is there."""
+        (chain,) = self.ring.pop_batch()
+        return chain  # type: ignore[no-any-return]
+
+    def complete(self, *chains: Chain, written: int | None = None) -> bool:
+        """Push and publish; whether the driver wants an interrupt."""
+        for chain in chains:
+            self.ring.push(chain, written)
+        return bool(self.ring.publish())
+
+
+class Rig(RingRig):
     """``driver`` writes what ``ring`` walks."""
+
+    driver: DriverRing
+    ring: SplitRing
 
     def __init__(
         self, *, size: int = 8, event_idx: bool = False, indirect: bool = False, start: int = 0, align: int = 4
     ) -> None:
-        self.mappings = [mmap.mmap(-1, REGION_BYTES) for _ in range(3)]
-        self.memory = MemoryMap(list(zip((LOW, TOUCHING, HIGH), self.mappings, strict=True)))
+        super().__init__()
         self.layout = RingLayout.at(RING, size, align)
         self.driver = DriverRing(self.memory, self.layout, event_idx=event_idx, start=start)
         self.ring = SplitRing(
@@ -42,37 +73,19 @@ class Rig:
             next_avail=start,
         )
 
-    def offer(self, out: list[tuple[int, int]], in_: list[tuple[int, int]], table: int | None = None) -> int:
-        """Make one chain available; returns its head."""
-        head = self.driver.add_chain(out, in_, table)
-        self.driver.publish()
-        return head
-
     def offer_raw(self, *descriptors: tuple[int, int, int, int], head: int = 0) -> None:
         """Write (gpa, length, flags, next) from descriptor 0 on and make *head* available."""
-        for i, descriptor in enumerate(descriptors):
-            self.driver.write_desc(i, *descriptor)
-        self.driver.make_available(head)
-        self.driver.publish()
-
-    def pop(self) -> Chain:
-        """The one chain that is there."""
-        (chain,) = self.ring.pop_batch()
-        return chain
-
-    def complete(self, chain: Chain, written: int | None = None) -> bool:
-        """Push and publish one chain; whether the driver wants an interrupt."""
-        self.ring.push(chain, written)
-        return self.ring.publish()
+        self.driver.poke(descriptors, head)
 
 
-def expect_broken(rig: Rig, message: str) -> None:
+def expect_broken(rig: RingRig, message: str) -> None:
     """The next pop blames the guest, and from then on every call does."""
     ring = rig.ring
     calls: tuple[Callable[[], object], ...] = (
         ring.pop_batch,
         ring.publish,
-        ring.avail_idx,
+        ring.waiting,
+        *([ring.avail_idx] if isinstance(ring, SplitRing) else []),
         ring.enable_kicks,
         ring.disable_kicks,
         lambda: ring.unpop([]),

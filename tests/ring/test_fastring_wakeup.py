@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks.bench_ring import Bench
 from benchmarks.native import native
+from benchmarks.ring_rigs import Bench
 
 ROUNDS = 300_000
 

@@ -3,9 +3,12 @@
 import pytest
 
 from acrn_dm.base.errors import GuestError
-from acrn_dm.testing import SimMachine
+from acrn_dm.testing import SimMachine, rings
+from acrn_dm.testing.driver import PACKED, VERSION_1
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import SLOT, Echo, device_of, machine_with
+
+pytestmark = pytest.mark.both_formats
 
 
 class Crashes(Echo):
@@ -93,3 +96,17 @@ def test_transfer_does_not_raise_what_another_device_failed_with() -> None:
             first.queue(0).transfer([b"a"])
         with pytest.raises(ZeroDivisionError):
             second.queue(1).transfer([b"a"])
+
+
+@pytest.mark.split_rings("chooses both formats itself")
+def test_drivers_use_the_rings_that_they_are_made_within() -> None:
+    with SimMachine() as machine:
+        machine.add(Echo, slot=SLOT)
+        for form, there in (("packed", True), ("split", False)):
+            with rings(form):
+                driver = machine.driver(SLOT)
+            for accepted in (None, VERSION_1):
+                assert bool(driver.start(accepted) & PACKED) is there
+                assert driver.queue(0).transfer([b"abc"], [3]).data == b"cba"
+    with pytest.raises(ValueError, match="no ring format"), rings("round"):
+        pass

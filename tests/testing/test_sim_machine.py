@@ -15,6 +15,8 @@ from acrn_dm.testing import SimMachine
 from acrn_dm.testing.heap import GuestHeap
 from tests.virtio.parts import SLOT, Echo, NoConfig, machine_with
 
+pytestmark = pytest.mark.both_formats
+
 
 @attrs.frozen(kw_only=True)
 class UpperConfig:
@@ -152,6 +154,7 @@ def test_line_follows_the_pin_without_msix() -> None:
         assert not driver.line
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_device_that_returns_a_chain_it_was_not_given_is_caught() -> None:
     with machine_with() as machine:
         driver = machine.driver(SLOT)

@@ -23,9 +23,11 @@ def early() -> None:
     """Writes are acknowledged before they are done."""
     real = BlkDevice._transfer
 
-    def transfer(self: BlkDevice, queue: Queue, chain: Chain, request: Request, image: Image) -> None:
+    def transfer(self: BlkDevice, queue: Queue, chain: Chain, request: Request) -> None:
+        image = self.image
+        assert image is not None
         if request.op is not Op.WRITE:
-            real(self, queue, chain, request, image)
+            real(self, queue, chain, request)
             return
         data, offset = chain.read(chain.readable_bytes), request.extents[0].offset
         self._complete(queue, chain, Status.OK, 0)

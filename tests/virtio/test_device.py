@@ -13,6 +13,8 @@ from acrn_dm.virtio import optional
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.placement import Placement
 
+pytestmark = pytest.mark.both_formats
+
 CONTEXT = DeviceContext(bdf=Bdf(slot=3), kind="thing")
 PROTOCOLS = [kind for _, kind in inspect.getmembers(optional, inspect.isclass) if kind.__module__ == optional.__name__]
 

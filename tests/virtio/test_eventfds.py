@@ -16,6 +16,8 @@ from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
 from tests.backends.user.user_rig import EVENTFD_FULL, jammed, returns
 
+pytestmark = pytest.mark.both_formats
+
 ENABLE = 0x8000
 HERE = KickAddress(space=Space.MMIO, addr=0x1000, len=2)
 THERE = KickAddress(space=Space.PIO, addr=0x2010, len=2, datamatch=1)

@@ -16,6 +16,8 @@ from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NOTIFICATION_DATA
 from tests.virtio.parts import SLOT, call_of, machine_with
 
+pytestmark = pytest.mark.both_formats
+
 NO_VECTOR = 0xFFFF
 COMMAND = 0x04
 

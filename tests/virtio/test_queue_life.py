@@ -4,6 +4,7 @@ queue that is serves its driver.
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,8 @@ from acrn_dm.testing import VirtioDriver
 from tests.virtio.parts import SLOT, Echo, machine_with
 from tests.virtio.pause import pause, resume
 from tests.virtio.test_queue_reset import OneByOne, states
+
+pytestmark = pytest.mark.both_formats(fast=True)
 
 SIZES = (1, 2, 16)
 WAYS: dict[str, tuple[Any, str]] = {"alone": (OneByOne, "vbs-u"), "all": (Echo, "vbs-u"), "kernel": (Echo, "vhost")}
@@ -52,6 +55,7 @@ def step(driver: VirtioDriver, enabled: set[int], what: tuple[Any, ...]) -> None
         enabled |= {0, 1}
 
 
+@pytest.mark.split_rings("writes 3 into queue_size, which is a size of packed rings")
 @settings(max_examples=40)
 @given(way=st.sampled_from(sorted(WAYS)), steps=st.lists(STEPS, max_size=14))
 def test_queues_are_what_their_driver_made_of_them(way: str, steps: list[tuple[Any, ...]]) -> None:

@@ -13,6 +13,8 @@ from acrn_dm.virtio.switches import SWITCHES
 from tests.virtio.parts import SLOT, Echo, Holding, device_of, machine_with
 from tests.virtio.pause import pause, resume
 
+pytestmark = pytest.mark.both_formats(fast=True)
+
 NEEDS_RESET = 64
 
 
@@ -69,6 +71,7 @@ def test_reset_queue_comes_back_elsewhere_and_smaller_while_the_other_goes_on(dr
     assert not driver.status & NEEDS_RESET
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_kick_of_a_reset_queue_is_nobody_s(driver: VirtioDriver) -> None:
     old = driver.queue(0)
     driver.reset_queue(0)
@@ -160,6 +163,7 @@ def test_device_is_told_of_the_one_queue_and_not_stopped() -> None:
         assert device_of(machine).calls == ["start", "reset 1", "enabled 1"]
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_late_completion_of_a_reset_queue_is_void() -> None:
     with machine_with(OneByOne) as machine:
         device: OneByOne = device_of(machine)  # type: ignore[assignment]

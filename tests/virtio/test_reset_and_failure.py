@@ -11,6 +11,8 @@ from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import SLOT, Echo, Holding, device_of, machine_with
 
+pytestmark = pytest.mark.both_formats(fast=True)
+
 NEEDS_RESET, DRIVER_OK = 64, 4
 
 
@@ -91,6 +93,7 @@ def _loop_in_descriptors(driver: VirtioDriver, index: int = 0) -> None:
     driver.queue(index).kick(force=True)
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_row_01_malformed_ring_asks_for_a_reset_and_leaves_other_queues_alive() -> None:
     """Anchor 1; rows status.needs_reset.set and status.needs_reset.notify."""
     with machine_with() as machine:
@@ -109,6 +112,7 @@ def test_row_01_malformed_ring_asks_for_a_reset_and_leaves_other_queues_alive() 
         assert driver.queue(0).transfer([b"ab"], [2]).data == b"ba"
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_second_failure_before_the_reset_is_not_told_again() -> None:
     with machine_with() as machine:
         driver = machine.driver(SLOT)
@@ -212,6 +216,7 @@ def test_row_59_row_68_reset_drops_late_completions_and_the_next_driver_works() 
         assert driver.queue_interrupts(0) == 1
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_completion_on_a_queue_that_broke_meanwhile_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
     with machine_with(Holding) as machine:
         driver = machine.driver(SLOT)
@@ -247,6 +252,7 @@ def test_row_61_initialisation_on_the_same_pages_starts_from_index_zero() -> Non
         assert driver.queue(0).transfer([b"ab"], [2]).data == b"ba"
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_row_68_used_buffers_while_the_driver_fails_do_not_leave_chains_in_flight() -> None:
     """Anchor 68: failure in the middle of a batch; the in-use count returns to 0 with the reset."""
     with machine_with() as machine:
@@ -326,6 +332,7 @@ def test_row_54_polling_touches_only_the_queues_the_driver_set_up() -> None:
         assert not driver.status & NEEDS_RESET
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 @pytest.mark.parametrize("place", ["its own registers", "another device's", "the local APIC", "configuration space"])
 def test_row_66_buffer_in_a_device_or_the_local_apic_is_refused(place: str) -> None:
     """CVE-2024-3446: DMA into the device's own registers re-entered it."""

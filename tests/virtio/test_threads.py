@@ -12,6 +12,8 @@ from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import SLOT, Echo, device_of, machine_with
 
+pytestmark = pytest.mark.both_formats
+
 LIMIT_S = 60
 
 

@@ -52,7 +52,9 @@ cdef class EventPoll:
     cdef readonly int ran                 # C handlers that the last ``wait`` ran
     cdef readonly uint64_t waits          # system calls that may have slept
     cdef readonly uint64_t returns        # times that ``wait`` came back to Python
-    cdef readonly uint64_t found          # times that polling found work before the thread slept
+    cdef public int64_t busy_limit        # ns that polling goes on while it finds work: then files have their turn
+    cdef readonly uint64_t looks          # times that polling began
+    cdef readonly uint64_t found          # times that pollers had work
 
     # Call *handler* whenever *fd* is ready for *events* (EPOLLIN ...), until ``forget``. *owner* is kept alive so long;
     # *context* is usually the owner. Any thread. Raises OSError where *fd* can't be watched or is watched already.
@@ -84,4 +86,5 @@ cdef class EventPoll:
     cdef void _ripen(self, int64_t now) noexcept nogil
     cdef bint _switch(self, bint polling) noexcept nogil
     cdef bint _look(self, int64_t deadline) noexcept nogil
+    cdef bint _ask_pollers(self) noexcept nogil
     cdef void _adapt(self, int64_t began) noexcept nogil

@@ -3,6 +3,7 @@ from typing_extensions import disjoint_base
 @disjoint_base
 class EventPoll:
     outstanding: int
+    busy_limit: int
     @property
     def wake(self) -> int: ...
     @property
@@ -11,6 +12,8 @@ class EventPoll:
     def waits(self) -> int: ...
     @property
     def returns(self) -> int: ...
+    @property
+    def looks(self) -> int: ...
     @property
     def found(self) -> int: ...
     @property

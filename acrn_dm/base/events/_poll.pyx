@@ -53,6 +53,7 @@ cdef enum:
     NS_PER_MS = 1000000
     FINE_NS = 10000000        # waits shorter than this are not rounded up to a millisecond, as epoll_wait does
     LEAST_POLL_NS = 4000      # polling begins with this
+    BUSY_NS = 50000           # the first ``busy_limit``
     FOREVER = -1
     GENERATIONS = 0x3FFFFFFF
 
@@ -71,6 +72,7 @@ cdef class EventPoll:
 
     def __cinit__(self):
         run_lock_init(&self._lock)
+        self.busy_limit = BUSY_NS
         self._fd = self.wake = -1
         self._owners = {}
         self._fd = epoll_create1(EPOLL_CLOEXEC)
@@ -310,23 +312,34 @@ cdef class EventPoll:
         return found
 
     cdef bint _look(self, int64_t deadline) noexcept nogil:
-        """Look at the pollers for some time; true if there was work."""
-        cdef int64_t end = now_ns() + self._poll_ns
-        cdef bint found = False
-        cdef int i
+        """Look at the pollers for some time, on while they have work (``busy_limit``); true if there was any."""
+        cdef int64_t now = now_ns()
+        cdef int64_t turn_ends = now + self.busy_limit, end = now + self._poll_ns
+        cdef bint some, found = False
+        self.looks += 1
         run_lock_take(&self._lock)
         self._switch(True)
-        while not found:
-            for i in range(self._n_pollers):
-                if self._pollers[i].poll(self._pollers[i].context):
-                    found = True
-            if now_ns() >= end or 0 <= deadline <= end:
+        while True:
+            some = self._ask_pollers()
+            now = now_ns()
+            if some:
+                found = True
+                self.found += 1
+                end = now + self._poll_ns
+            if now >= end or (found and now >= turn_ends) or 0 <= deadline <= now or self._more or self._asking:
                 break
             run_lock_yield(&self._lock)
         if self._switch(False):
             found = True
         run_lock_leave(&self._lock)
-        self.found += found
+        return found
+
+    cdef bint _ask_pollers(self) noexcept nogil:
+        cdef bint found = False
+        cdef int i
+        for i in range(self._n_pollers):
+            if self._pollers[i].poll(self._pollers[i].context):
+                found = True
         return found
 
     cdef void _adapt(self, int64_t began) noexcept nogil:

@@ -14,12 +14,14 @@ from collections.abc import Callable
 
 import attrs
 
+from acrn_dm.base.records import define
+
 log = logging.getLogger(__name__)
 
 MOST = 64  # eventfds with a writer that hangs; what others are signalled then is lost
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Task:
     """An eventfd that is being written. ``fd`` is a descriptor of our own: the other may be closed meanwhile."""
 
@@ -28,7 +30,7 @@ class Task:
     again: bool = False
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Helpers:
     """The threads that write, with their tasks. They are started on demand and stay."""
 

@@ -6,10 +6,11 @@ import attrs
 
 from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import define
 from acrn_dm.base.steps import do_all
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class IoLoops:
     """Loops that move data. Without *threads* nothing runs by itself: tests step them."""
 

@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import define, frozen
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ SHARED = "io"  # the loop of all devices that do not care
 CpuSet = tuple[int, ...]  # empty: not pinned
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class IoThreads:
     """Number of I/O loops of the device's own, and for each the host CPUs it may run on."""
 
@@ -73,7 +74,7 @@ def _cpu_set(text: str) -> CpuSet:
     return () if text == "*" else tuple(_number(cpu, "iothread CPU") for cpu in text.split(":"))
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class DeviceLoops:
     """The loops of one device, made as they are asked for: in place of the shared one its own, where it has any."""
 

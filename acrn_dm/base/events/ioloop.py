@@ -23,6 +23,7 @@ import attrs
 from acrn_dm.base.events._poll import EventPoll
 from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.base.events.eventfd import SIGNALLED, drain
+from acrn_dm.base.records import define
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ MIN_TIMERS = 64  # fewer are not worth looking through for cancelled ones
 Callback = Callable[[], object]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Timer:
     """A pending ``call_later``; ``cancel`` is idempotent."""
 
@@ -47,7 +48,7 @@ class Timer:
         self.callback = None
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class IoLoop:
     """An epoll descriptor and its handlers. ``add``, ``remove`` and ``call_soon`` may be called from any thread."""
 

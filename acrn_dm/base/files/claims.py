@@ -10,14 +10,13 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import attrs
-
 from acrn_dm.base.files.file_locks import Access
+from acrn_dm.base.records import frozen
 
 ALONE = Access()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Claim:
     """One thing that is used: *key* is what it is, whatever its name, *what* how the user named it."""
 

@@ -18,9 +18,8 @@ import struct
 import time
 from collections.abc import Callable
 
-import attrs
-
 from acrn_dm.base.process import processes
+from acrn_dm.base.records import frozen
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ LEAVING_S = 2.0  # the kernel takes down what a killed process had
 NOT_PROVIDED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # by the file system
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Access:
     """One user's access: *shares* lets others write whatever it does itself, *part* is (first byte, length)."""
 

@@ -17,12 +17,13 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.base.log_text import LineFormatter
+from acrn_dm.base.records import define
 
 MAX_UNSENT = 64 << 10
 PATIENCE_S = 1.0  # for the last lines, when we end
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class LineWriter:
     """A thread that writes lines to *fd*; *lost* makes the line that says how many were dropped. Any thread."""
 

@@ -14,11 +14,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import attrs
-
 from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError
 from acrn_dm.base.events.ioloop import IoLoop, Timer
 from acrn_dm.base.files.claims import Claim, name_key
+from acrn_dm.base.records import frozen
 from acrn_dm.base.sockets.acceptor import Acceptor
 from acrn_dm.base.sockets.unix_listener import UnixListener, problem
 
@@ -32,7 +31,7 @@ TURN = 32  # lines of one sender that are carried out before others have their t
 RECEIVE_BYTES = 4096
 
 
-@attrs.frozen
+@frozen
 class _Ours:
     """The device's side of a sender: who carries out its lines, on which loop, and who hears that it is done."""
 

@@ -5,12 +5,13 @@ import re
 import attrs
 
 from acrn_dm.base import address_map as layout
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.processors import ProcessorPower
 
 MAX_GSIS = 240  # what one IOAPIC can have; KVM's has 24, ACRN's 48
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class AcpiInputs:
     """Facts about one machine; inconsistent ones are a bug of the caller (ValueError).
 

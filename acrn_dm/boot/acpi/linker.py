@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import attrs
 
+from acrn_dm.base.records import frozen
 from acrn_dm.boot.acpi.build import RSDP_GPA, build_acpi
 from acrn_dm.boot.acpi.inputs import AcpiInputs
 
@@ -27,7 +28,7 @@ FADT_POINTERS = ((36, 4), (40, 4), (140, 8))
 HEADER = 36
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Linked:
     """The contents of the three files."""
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import attrs
 
 from acrn_dm.base import address_map as layout
+from acrn_dm.base.records import frozen
 from acrn_dm.boot.acpi.tables import checksum
 from acrn_dm.boot.smbios import structures
 from acrn_dm.boot.smbios.identity import Identity
@@ -19,7 +20,7 @@ ENTRY_64, ENTRY_32, TABLE = layout.SMBIOS_BASE, layout.SMBIOS_BASE + 0x20, layou
 _VERSION_64, _VERSION_32 = (3, 0), (2, 8)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Smbios:
     """Bytes of one machine."""
 

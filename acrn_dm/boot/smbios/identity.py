@@ -6,8 +6,9 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.base.digest import sha1
+from acrn_dm.base.files.digest import sha1
 from acrn_dm.base.files.installed import version_of
+from acrn_dm.base.records import frozen
 
 MANUFACTURER, PRODUCT = "ACRN", "acrn_dm"
 MACHINE_ID = Path("/etc/machine-id")
@@ -31,7 +32,7 @@ def lasting_uuid(name: str, machine_id: Path = MACHINE_ID) -> uuid.UUID:
     return uuid.UUID(bytes=digest[:16], version=5)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Identity:
     """*name* is the VM's; the guest finds it as the system's serial number and as the chassis' asset tag."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from acrn_dm.base.errors import AcrnDmError
+from acrn_dm.base.records import frozen
 from acrn_dm.cli.plugin_options import OptionParser
 from acrn_dm.contract import options
 from acrn_dm.contract.drivers.choice import DriverType
@@ -18,7 +19,7 @@ from acrn_dm.machine.hypervisor import unusable
 from acrn_dm.machine.resolve import ORIGINAL_DEVICES
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PluginReport:
     """One plugin: where it comes from and what it offers, each by the names that users write."""
 

@@ -10,6 +10,7 @@ from typing import Any, Never, cast
 import attrs
 
 from acrn_dm.base.errors import ConfigError, PluginError
+from acrn_dm.base.records import frozen
 from acrn_dm.contract import options
 from acrn_dm.contract.config import DeviceSpec
 from acrn_dm.contract.drivers.block import BlockDriver
@@ -33,7 +34,7 @@ DriverType = BlockDriverType | PacketDriverType
 MADE = {"block": BlockDriver, "packet": PacketDriver}
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Wish:
     """A driver that somebody asked for: its kind and its options, as text or as a table. *where* names them."""
 

@@ -8,12 +8,11 @@ import os
 from collections.abc import Sequence
 from typing import Protocol
 
-import attrs
-
 from acrn_dm.base.files.claims import Claim
+from acrn_dm.base.records import define
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class PacketFile:
     """A non-blocking descriptor that moves one frame per read or write, after a packet header if *vnet_header*."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 import attrs
 
 from acrn_dm.base.errors import PluginError
+from acrn_dm.base.records import define
 from acrn_dm.contract.hookspecs import PROJECT
 from acrn_dm.contract.plugins.entry import Entry
 from acrn_dm.contract.types import Provenance
@@ -18,7 +19,7 @@ GROUP = f"{PROJECT}.devices"
 HOOKS = frozenset(f"{PROJECT}_{what}_types" for what in ("device", "backend", "block_driver", "packet_driver"))
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Deferred:
     """One plugin, and the names of its devices; *register* imports and adds it, under a guard of its own."""
 
@@ -27,7 +28,7 @@ class Deferred:
     register: Callable[[], None]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Waiting:
     """The plugins of one machine that wait to be asked for, by their names."""
 

@@ -20,6 +20,7 @@ import pluggy
 from acrn_dm.base.errors import ConfigError, HostError, PluginError
 from acrn_dm.base.files.installed import entry_points
 from acrn_dm.base.irq import IoEventFd, IrqFd
+from acrn_dm.base.records import define
 from acrn_dm.contract import hookspecs
 from acrn_dm.contract.options import did_you_mean
 from acrn_dm.contract.plugins import deferred, offers
@@ -52,7 +53,7 @@ class _Pluggy(pluggy.PluginManager):
         return super().parse_hookimpl_opts(plugin, name) if name.startswith("acrn_dm_") else None
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class PluginManager:
     """The loaded plugins of one machine, and those that wait until one of their devices is asked for
     (``deferred``). ``problems`` are plugins that failed to load and were left out.

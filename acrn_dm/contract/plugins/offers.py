@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError, PluginError
+from acrn_dm.base.records import define, frozen
 from acrn_dm.contract.plugins import records
 from acrn_dm.contract.plugins.guard import faulty
 from acrn_dm.contract.types import (
@@ -27,7 +28,7 @@ R = TypeVar("R", DeviceType, BackendType, HypervisorType, BlockDriverType, Packe
 Source = tuple[Provenance, Callable[[], object]]  # a plugin, and its implementation of the hook
 
 
-@attrs.frozen
+@frozen
 class Offer(Generic[R]):
     """A record and who offers it."""
 
@@ -35,7 +36,7 @@ class Offer(Generic[R]):
     owner: Provenance
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Offers(Generic[R]):
     """The offers through one hook. ``claims`` has for each name those who offer it, built-in ones first."""
 

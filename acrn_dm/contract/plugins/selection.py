@@ -2,15 +2,14 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-import attrs
-
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.options import did_you_mean
 
 NO = "no:"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Selection:
     """The plugins that are loaded: of the installed ones *only* these (None: all), and of all, built-in ones too, none
     of *without*.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from acrn_dm._fastring import Chain
-from acrn_dm.base.digest import md5
+from acrn_dm.base.files.digest import md5
 from acrn_dm.devices.virtio_blk.engine.workers import WorkerPool
 from acrn_dm.devices.virtio_blk.request import HEADER, LIFETIME_BYTES, Op, Request, Status
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import attrs
 
-from acrn_dm.base.digest import md5
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.files.digest import md5
 from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.option_types import FALSE_WORDS, TRUE_WORDS
 from acrn_dm.contract.options import from_mapping, option, vhost_user_option

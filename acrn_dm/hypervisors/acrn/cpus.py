@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.records import frozen
 
 MADT = Path("/sys/firmware/acpi/tables/APIC")
 OPTION = "--cpu_affinity"
@@ -19,7 +20,7 @@ HEADER = 44  # ACPI table header, local APIC address, flags
 LOCAL_APIC, ENABLED = 0, 1
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Placement:
     """*affinity*: one bit a physical CPU; *apic_ids*: LAPIC ids in the order of the vCPUs."""
 

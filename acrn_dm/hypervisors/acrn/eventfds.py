@@ -12,6 +12,7 @@ import logging
 import attrs
 
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.base.records import define
 from acrn_dm.hypervisors.acrn.module import _hsm
 from acrn_dm.hypervisors.acrn.module.abi import Port
 from acrn_dm.hypervisors.acrn.module.errors import failed
@@ -23,7 +24,7 @@ LONGEST = 8  # a binding of any length: shorter writes count, too
 ASYNCHRONOUS = 64  # kicks of one virtual machine that the hypervisor takes itself (its ACRN_ASYNCIO_MAX)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Bindings:
     """All bindings of one virtual machine. Not locked: the owner is."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from acrn_dm.base.errors import HostError
+from acrn_dm.base.records import define, frozen
 from acrn_dm.contract.types import HypervisorOptions
 from acrn_dm.hypervisors.acrn.cpus import Placement
 from acrn_dm.hypervisors.acrn.eventfds import Bindings
@@ -33,7 +34,7 @@ def run_all(steps: Iterable[Callable[[], object]]) -> None:
         raise errors[0]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Wanted:
     """The request to the hypervisor and the way to it: the same at each power-on."""
 
@@ -44,7 +45,7 @@ class Wanted:
     sleep: Callable[[float], None] = attrs.field(repr=False)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Instance:
     """The device file, the pages shared with it, the eventfds bound and the thread that serves I/O requests.
 

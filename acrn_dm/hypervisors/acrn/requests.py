@@ -14,9 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-import attrs
-
 from acrn_dm.base.errors import HostError
+from acrn_dm.base.records import define
 from acrn_dm.contract.hypervisor import Dispatch, VmEvent
 from acrn_dm.hypervisors.acrn.module import _hsm
 from acrn_dm.hypervisors.acrn.module._request_page import RequestPage
@@ -38,7 +37,7 @@ SIZES: Mapping[int, tuple[int, ...]] = {
 Event = tuple[VmEvent, str]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class RequestStats:
     """The cost of the requests so far; written by the request thread alone."""
 

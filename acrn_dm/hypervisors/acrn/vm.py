@@ -15,6 +15,7 @@ import attrs
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
+from acrn_dm.base.records import define
 from acrn_dm.contract.hypervisor import Dispatch
 from acrn_dm.contract.interrupt_monitor import CallLater, InterruptMonitor
 from acrn_dm.contract.processors import ProcessorPower
@@ -37,7 +38,7 @@ FIRST_PCI_GSI = 16  # the pins from here on are PCI's: level-triggered, active l
 MSI_WINDOW = 0xFEE  # bits 31:20 of an address at which local APICs take messages
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class AcrnVm:
     """One virtual machine; keeps ``contract.hypervisor.Hypervisor``. Made by ``open``.
 

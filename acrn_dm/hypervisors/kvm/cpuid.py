@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from acrn_dm.base.records import frozen
 from acrn_dm.hypervisors.kvm.module._system import CPUID_INDEXED as INDEXED
 
 HYPERVISOR = 1 << 31  # leaf 1 ECX
@@ -21,7 +22,7 @@ APIC_BUS_KHZ = 1_000_000  # the in-kernel local APIC timer counts at 1 GHz (APIC
 LEVEL_SMT, LEVEL_CORE = 1, 2  # leaf 0xB ECX[15:8]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CpuidLeaf:
     """One leaf, or with ``INDEXED`` in *flags* one subleaf."""
 
@@ -34,7 +35,7 @@ class CpuidLeaf:
     edx: int = attrs.field(default=0, repr=hex)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Topology:
     """One vCPU's place: its APIC id and those of all vCPUs, in the order of the vCPUs."""
 

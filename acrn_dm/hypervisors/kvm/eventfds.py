@@ -9,6 +9,7 @@ import attrs
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.base.records import define
 from acrn_dm.hypervisors.kvm.errors import failed
 from acrn_dm.hypervisors.kvm.gsi_routes import Chips, MsiRoutes, pin_routes
 from acrn_dm.hypervisors.kvm.module._vm import CHIP_IOAPIC, CHIP_PIC_MASTER, CHIP_PIC_SLAVE, Vm
@@ -16,7 +17,7 @@ from acrn_dm.hypervisors.kvm.module._vm import CHIP_IOAPIC, CHIP_PIC_MASTER, CHI
 CHIPS = Chips(pic_master=CHIP_PIC_MASTER, pic_slave=CHIP_PIC_SLAVE, ioapic=CHIP_IOAPIC)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Bindings:
     """All bindings since power-on, which the kernel drops with the virtual machine. Not locked: the owner is."""
 

@@ -11,6 +11,7 @@ import attrs
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.irq import MsiMessage
+from acrn_dm.base.records import define, frozen
 
 IOAPIC_PINS = 24
 PIC_PINS = 8  # each of two
@@ -18,7 +19,7 @@ TIMER_GSI, TIMER_PIN = 0, 2
 SPARE_ROUTES = 64  # that nobody uses, beside as many as are used
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Chips:
     """The kernel's numbers of the three interrupt controllers."""
 
@@ -39,7 +40,7 @@ def pin_routes(chips: Chips) -> list[tuple[int, int, int]]:
     return routes
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class MsiRoutes:
     """GSIs that stand for MSI messages; one GSI a message, shared by its users.
 

@@ -10,6 +10,7 @@ import threading
 import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.records import define
 from acrn_dm.contract.hypervisor import Dispatch, VmEvent
 from acrn_dm.hypervisors.kvm import host_cpus
 from acrn_dm.hypervisors.kvm.cpuid import CpuidLeaf, Topology, guest_cpuid
@@ -35,7 +36,7 @@ def checked_apic_ids(kvm: Kvm, vcpus: int, apic_ids: tuple[int, ...]) -> tuple[i
     return ids
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Vcpus:
     """The vCPUs, in order; made anew by each ``create``. Not locked: the owner is. ``is_current`` is for any thread."""
 

@@ -9,6 +9,7 @@ import attrs
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
+from acrn_dm.base.records import define
 from acrn_dm.contract.hypervisor import Dispatch
 from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
@@ -26,7 +27,7 @@ IDENTITY_MAP_PAGE = 0xFFFB_C000
 TSS_PAGES = 0xFFFB_D000
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class KvmVm:
     """One virtual machine; keeps ``contract.hypervisor.Hypervisor``. Made by ``open``.
 

@@ -4,10 +4,11 @@ import threading
 
 import attrs
 
+from acrn_dm.base.records import define
 from acrn_dm.hypervisors.lifecycle import Lifecycle, State
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Accesses:
     """A context in which an access is made, by any thread; it begins only while the machine runs."""
 

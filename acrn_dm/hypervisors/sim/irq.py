@@ -13,6 +13,7 @@ import attrs
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import drain, signal
 from acrn_dm.base.irq import IntxLine, IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.base.records import define, frozen
 from acrn_dm.hypervisors.kick_index import ANY_LENGTH, KickIndex
 
 Tell = Callable[[object], None]
@@ -20,7 +21,7 @@ Tell = Callable[[object], None]
 LENGTHS = (ANY_LENGTH, 1, 2, 4, 8)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class LineChange:
     """One change of a GSI's level, as the guest's IOAPIC sees it."""
 
@@ -49,7 +50,7 @@ def consume(fd: int) -> bool:
     return bool(drain(fd))
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class KickTable:
     """The ioeventfds of a machine."""
 
@@ -108,7 +109,7 @@ def _malformed(binding: IoEventFd) -> str | None:
     return None
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class InterruptController:
     """The taker of MSIs and line levels; the guest's view is ``msis``, ``level`` and ``changes``.
 

@@ -14,6 +14,7 @@ import attrs
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.base.records import define, frozen
 from acrn_dm.contract.hypervisor import Dispatch, VmEvent
 from acrn_dm.contract.processors import ProcessorPower
 from acrn_dm.contract.registers import BootRegisters
@@ -23,7 +24,7 @@ from acrn_dm.hypervisors.sim.irq import InterruptController, KickTable
 from acrn_dm.memory.guest_memory import MemoryRegion
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Call:
     """One call of the contract, in the order they came; *argument* is its record, None if it has none."""
 
@@ -32,7 +33,7 @@ class Call:
     assign: bool | None = None  # of ``ioeventfd`` and ``irqfd``
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class SimVm:
     """One virtual machine; keeps ``contract.hypervisor.Hypervisor``. Its calls may come from any thread, as on the real
     ones.

@@ -1,5 +1,6 @@
 # Guest memory as the rings see it: regions, the one translation of a guest address, and Python's map of them.
 
+from acrn_dm.ring.native._atomics cimport fr_unlikely
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "<sys/uio.h>":
@@ -33,6 +34,24 @@ cdef inline void *fr_translate(const FrMemory *memory, uint64_t gpa, uint64_t *r
             return memory.regions[i].hva + offset
     room[0] = 0
     return NULL
+
+# Whether all of a buffer, which is not empty, lies in one of the first two regions, the largest; *hva* then is where.
+# Where this says no, fr_translate knows more.
+cdef inline bint fr_whole(const FrMemory *memory, uint64_t gpa, uint64_t length, void **hva) noexcept nogil:
+    # Of a buffer that is empty, or that begins below the region, the last offset is below the first or out of reach.
+    cdef uint64_t offset = gpa - memory.regions[0].gpa
+    cdef uint64_t last = offset + (length - 1)
+    if not fr_unlikely(last < offset) and last < memory.regions[0].size:
+        hva[0] = memory.regions[0].hva + offset
+        return True
+    offset = gpa - memory.regions[1].gpa  # of size 0 where there is none
+    last = offset + (length - 1)
+    if fr_unlikely(last < offset):
+        return False
+    if fr_unlikely(last >= memory.regions[1].size):
+        return False
+    hva[0] = memory.regions[1].hva + offset
+    return True
 
 # The way back: which guest address a pointer of fr_translate's is.
 cdef inline uint64_t fr_gpa_of(const FrMemory *memory, const void *hva) noexcept nogil:

@@ -62,6 +62,11 @@ cdef uint32_t count_joints(const FrMemory *memory) noexcept nogil:
     return n_joints
 
 
+def _region_bytes(region):
+    """Size of a region's buffer."""
+    return memoryview(region[1]).nbytes
+
+
 @cython.final
 @cython.no_gc
 cdef class MemoryMap:
@@ -73,7 +78,7 @@ cdef class MemoryMap:
 
     def __cinit__(self, regions):
         self.closed = False
-        for gpa, buffer in regions:
+        for gpa, buffer in sorted(regions, key=_region_bytes, reverse=True):  # those looked at first are used most
             self.add_region(gpa, buffer)
         self.memory.n_joints = count_joints(&self.memory)
 

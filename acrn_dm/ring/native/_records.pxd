@@ -19,6 +19,20 @@ cdef struct FrBatch:
     uint32_t max_segments
     uint32_t n_chains         # filled in by the pop
 
+# A chain whose walk is under way: the segments up to *segment* are filled in, one for each descriptor passed, the first
+# *n_out* of them device-readable; the descriptor at *at* is loaded but for its next, and not looked at yet.
+cdef struct FrWalk:
+    FrSegment *segment
+    FrSegment *end            # of the room for segments
+    FrSegment *last           # from which on there is too little room to go without counting
+    size_t n_out
+    const uint8_t *table      # that *at* stands in: the ring's, or an indirect one
+    size_t n_entries          # of *table*
+    const uint8_t *at
+    uint64_t addr
+    uint64_t len
+    uint32_t flags
+
 cdef struct FrRing:
     const FrMemory *memory
     const uint8_t *desc       # size entries of FR_DESC_SIZE

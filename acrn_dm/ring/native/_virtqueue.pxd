@@ -7,8 +7,9 @@ from acrn_dm.ring.native.packed._packed cimport (
     fp_disable_kicks, fp_enable_kicks, fp_ends_at, fp_hold, fp_look, fp_next_avail, fp_pop_batch, fp_publish, fp_push,
     fp_release, fp_unpop,
 )
+from acrn_dm.ring.native.split._pop cimport fr_pop_batch
 from acrn_dm.ring.native.split._split cimport (
-    fr_disable_kicks, fr_enable_kicks, fr_ends_at, fr_hold, fr_look, fr_pop_batch, fr_publish, fr_push, fr_release,
+    fr_disable_kicks, fr_enable_kicks, fr_ends_at, fr_hold, fr_look, fr_publish, fr_push, fr_release,
     fr_unpop,
 )
 from libc.stdint cimport uint16_t, uint32_t

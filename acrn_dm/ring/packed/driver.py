@@ -6,7 +6,7 @@ turns the wrap counter over. Nothing here is shared with the device's code but t
 
 from collections.abc import Iterator, Sequence
 
-from acrn_dm.ring.driver import ReturnOrder, need_event, table_bytes
+from acrn_dm.ring.driver import ReturnOrder, flagged, need_event, table_bytes
 from acrn_dm.ring.layout import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, U16, RingLayout, RingMemory
 from acrn_dm.ring.packed.layout import (
     DESC_F_AVAIL,
@@ -141,9 +141,7 @@ class PackedDriverRing(PackedFields):
         With *indirect_table_gpa* the descriptors go to a table there and take one of the ring. Raises RuntimeError when
         the ring has too few descriptors left. The device sees the chain after ``publish``.
         """
-        buffers = [(gpa, length, 0) for gpa, length in out] + [(gpa, length, DESC_F_WRITE) for gpa, length in in_]
-        if not buffers:
-            raise ValueError("a chain has at least one buffer")
+        buffers = flagged(out, in_)
         if indirect_table_gpa is not None:
             self._write_table(indirect_table_gpa, buffers)
             buffers = [(indirect_table_gpa, table_bytes(len(buffers)), DESC_F_INDIRECT)]

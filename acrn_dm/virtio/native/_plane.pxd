@@ -29,6 +29,9 @@ cdef class Plane:
     cdef bint running         # between start and stop: chains are taken
     cdef bint timed           # Python looks by a timer, kicks are not wanted
     cdef bint polling         # the loop looks all the time, kicks are not wanted
+    cdef bint quiet           # the driver was told that no kicks are wanted
+    cdef uint32_t linger_misses           # in a row, as 2^n - 1
+    cdef uint32_t linger_skip             # times that lingering does not pay
     cdef bint call_wanted     # Python is to interrupt
     cdef int status           # why the queue is dead: a negative FrStatus, or the device's own number below -1000
 
@@ -55,7 +58,9 @@ cdef class Plane:
     cdef void die(self, int status) noexcept nogil
 
     cdef bint _turn(self) noexcept nogil
+    cdef void _quieten(self) noexcept nogil
     cdef int _take(self, uint32_t room) noexcept nogil
+    cdef bint _linger(self) noexcept nogil
     cdef bint _sleep(self) noexcept nogil
     cdef void _hold(self) noexcept nogil
     cdef void _settle(self) noexcept nogil

@@ -7,8 +7,8 @@ with the loop held, so both find the plane between two batches.
 """
 
 from acrn_dm._fastring cimport (
-    FR_E_NOT_IN_FLIGHT, FR_EMPTY, FR_OK, vq_disable_kicks, vq_enable_kicks, vq_hold, vq_pop_batch, vq_publish, vq_push,
-    vq_raise, vq_release, vq_unpop,
+    FR_E_NOT_IN_FLIGHT, FR_EMPTY, FR_OK, vq_disable_kicks, vq_enable_kicks, vq_hold, vq_look, vq_pop_batch, vq_publish,
+    vq_push, vq_raise, vq_release, vq_unpop,
 )
 from acrn_dm.virtio.native._counters cimport monotonic_ns
 from libc.stdint cimport int64_t, uint64_t
@@ -20,6 +20,10 @@ cdef extern from "<sys/epoll.h>" nogil:
     enum:
         EPOLLET
         EPOLLIN
+
+cdef enum:
+    LINGER_NS = 1500          # about what the system calls of sleeping cost, without the wait
+    MAX_LINGER_SKIP = 255
 
 
 cdef class Plane:
@@ -45,7 +49,8 @@ cdef class Plane:
         self.kick_fd, self.call_fd, self.timed = kick_fd, call_fd, timed
         self.coalescer = Coalescer() if coalescer is None else coalescer
         self.coalescer.serve(poll, kick_fd)
-        self.polling = self.call_wanted = False
+        self.polling = self.call_wanted = self.quiet = False
+        self.linger_misses = self.linger_skip = 0
         self.status = FR_OK
         self.generation += 1
         self.batch = ring.batch
@@ -192,10 +197,12 @@ cdef class Plane:
         cdef bint did = False
         if not self.running:
             return False
-        vq_disable_kicks(self.vq)
+        self._quieten()
         for _round in range(PLANE_ROUNDS):
             room = self.room()
             taken = self._take(room) if room > 0 else 0
+            if taken == 0 and did and room > 0 and self._linger():
+                taken = self._take(room)
             if taken < 0:
                 self.die(taken)
             if not self.running:
@@ -204,8 +211,15 @@ cdef class Plane:
                 did = True
             elif room == 0 or self._sleep():
                 return did
-        self.poll.again(self.kick_fd)
+        if not self.polling:
+            self.poll.again(self.kick_fd)
         return did
+
+    cdef void _quieten(self) noexcept nogil:
+        """Want no kicks: said once, for what says it lies where the driver looks for used buffers."""
+        if not self.quiet:
+            self.quiet = True
+            vq_disable_kicks(self.vq)
 
     cdef int _take(self, uint32_t room) noexcept nogil:
         """Pop a batch, have it handled, show what came back; how many were taken, or why the queue is dead."""
@@ -229,18 +243,39 @@ cdef class Plane:
         self.flush()
         return taken
 
+    cdef bint _linger(self) noexcept nogil:
+        """Look for a moment for what a driver that polls makes of the answers: that costs less than to sleep and be
+        woken. Where it finds nothing it is done ever more rarely. Returns whether to take again.
+        """
+        cdef int64_t end
+        if self.timed or self.polling:
+            return False
+        if self.linger_skip > 0:
+            self.linger_skip -= 1
+            return False
+        end = monotonic_ns() + LINGER_NS
+        while True:
+            if vq_look(self.vq) != FR_EMPTY:
+                self.linger_misses = 0
+                return True
+            if monotonic_ns() >= end:
+                break
+        self.linger_misses = self.linger_skip = min(2 * self.linger_misses + 1, <uint32_t>MAX_LINGER_SKIP)
+        return False
+
     cdef bint _sleep(self) noexcept nogil:
         """Ask for a kick, unless somebody looks anyway; false if chains came meanwhile."""
         cdef int status
         if self.timed or self.polling:
             return True
+        self.quiet = False
         status = vq_enable_kicks(self.vq)
         if status == FR_EMPTY:
             return True
         if status < 0:
             self.die(status)
             return True
-        vq_disable_kicks(self.vq)
+        self._quieten()
         return False
 
 

@@ -45,6 +45,8 @@ from tests.devices.virtio_blk.blk_rig import (
 )
 from tests.devices.virtio_blk.stuck import stuck
 
+pytestmark = pytest.mark.both_formats
+
 
 class Recorder:
     """Notes in which order an image is used."""

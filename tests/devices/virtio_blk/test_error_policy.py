@@ -37,6 +37,8 @@ from tests.devices.virtio_blk.blk_rig import (
 )
 from tests.virtio.pause import pause, resume
 
+pytestmark = pytest.mark.both_formats
+
 CHANGES = (Op.WRITE, Op.FLUSH, Op.DISCARD, Op.WRITE_ZEROES)
 FULL, BROKEN = OSError(errno.ENOSPC, "full"), OSError(errno.EIO, "broken")
 QUOTA, LOST, UNKNOWN = OSError(errno.EDQUOT, "quota"), LostError(errno.EIO, "gone"), OSError(errno.EOPNOTSUPP, "what")

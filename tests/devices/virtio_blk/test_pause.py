@@ -22,7 +22,7 @@ from tests.devices.virtio_blk.blk_rig import (
 )
 from tests.virtio.pause import pause, resume
 
-pytestmark = pytest.mark.usefixtures("each_aio")
+pytestmark = [pytest.mark.both_formats, pytest.mark.usefixtures("each_aio")]
 
 
 def function(d: Disk) -> VirtioPci:

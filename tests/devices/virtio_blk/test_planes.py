@@ -15,6 +15,8 @@ from tests.devices.virtio_blk.blk_rig import DISCARD, FLUSH, IOERR, OK, WRITEBAC
 from tests.devices.virtio_blk.native.service_rig import engines
 from tests.devices.virtio_blk.native.test_service import file_size_limit
 
+pytestmark = pytest.mark.both_formats
+
 
 def engines_of(d: Disk) -> list[type[BlkEngine]]:
     return [type(served.plane.service.engine) for served in d.device._planes._served]  # type: ignore[misc]
@@ -45,7 +47,7 @@ def test_io_uring_that_is_not_there_is_served_by_threads_with_a_warning(
     assert "io_uring is served by threads: Operation not permitted" in caplog.text
 
 
-def test_what_has_no_engine_is_executed_by_python(native: Disk) -> None:
+def test_what_is_discarded_reads_as_zeroes(native: Disk) -> None:
     assert native.request(DISCARD, 0, segment(8, 8)).data[-1] == OK
     assert native.read(8) == bytes(512)
 

@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from acrn_dm.testing.driver import VirtioDriver
 from tests.devices.virtio_blk.blk_rig import GET_ID, OUT, Disk, disk, header, image
 from tests.devices.virtio_blk.stuck import WAIT_S, Stuck, stuck
+
+pytestmark = pytest.mark.both_formats
 
 SECTOR = 512
 
@@ -34,6 +38,7 @@ def ask(driver: VirtioDriver, index: int) -> int:
     return driver.registers.read("queue_reset")
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_queue_reset_reads_1_until_the_host_is_done_and_nothing_is_answered(tmp_path: Path) -> None:
     with two_queues(image(tmp_path)) as d, stuck("pwritev") as host:
         places = in_the_host(d, host)

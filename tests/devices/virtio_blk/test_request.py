@@ -28,7 +28,7 @@ from tests.devices.virtio_blk.blk_rig import (
     slow_medium,
 )
 
-pytestmark = pytest.mark.usefixtures("each_aio")
+pytestmark = [pytest.mark.both_formats, pytest.mark.usefixtures("each_aio")]
 
 SECTORS = 64
 ALL_TYPES = [IN, OUT, SCSI, FLUSH, FLUSH_OUT, GET_ID, DISCARD, WRITE_ZEROES, 0xFFFF_FFFF]
@@ -205,6 +205,7 @@ def test_any_framing_of_a_read_means_the_same(raw: Disk, room: list[int]) -> Non
     assert done.data[:8] + done.data[-1:] == struct.pack("<Q", 3) + bytes([OK])
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 @pytest.mark.parametrize("each_aio", [""], ids=["python"], indirect=True)  # there a request takes as long as we like
 def test_row_29_head_submitted_twice_while_in_flight_asks_for_a_reset(raw: Disk) -> None:
     with slow_medium(raw) as gate:

@@ -14,6 +14,8 @@ from tests.devices.virtio_blk.blk_rig import IN, OUT, Disk, disk, header, image
 from tests.devices.virtio_blk.stuck import WAIT_S, Stuck, stuck
 from tests.virtio.pause import pause, resume
 
+pytestmark = pytest.mark.both_formats
+
 RUNNING = 15  # the status of a modern driver that runs
 LEGACY_RUNNING = 7
 SECTOR = 512

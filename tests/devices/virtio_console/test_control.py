@@ -22,6 +22,8 @@ from tests.devices.virtio_console.console_rig import (
     console,
 )
 
+pytestmark = pytest.mark.both_formats
+
 
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[Console]:

@@ -22,6 +22,8 @@ from tests.devices.virtio_console.console_rig import (
 )
 from tests.virtio.pause import pause, resume
 
+pytestmark = pytest.mark.both_formats
+
 
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[Console]:
@@ -217,6 +219,7 @@ def test_client_that_leaves_while_output_waits_is_noticed(two: Console, tmp_path
     assert two.messages()[-1] == (1, PORT_OPEN, 0, b"")
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_ring_that_breaks_while_input_arrives_is_reported_once(two: Console, tmp_path: Path) -> None:
     two.bring_up(1)
     two.post(1, 16)

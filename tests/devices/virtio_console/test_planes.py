@@ -13,6 +13,8 @@ from acrn_dm.devices.virtio_console.port import Port
 from tests.devices.virtio_console.console_rig import Console, console, tx_queue
 from tests.virtio.pause import pause, resume
 
+pytestmark = pytest.mark.both_formats
+
 CHAIN = bytes(i % 251 for i in range(50_000))
 
 
@@ -183,6 +185,7 @@ def test_end_of_standard_input_leaves_output(monkeypatch: pytest.MonkeyPatch) ->
         os.close(ours)
 
 
+@pytest.mark.split_rings("pokes or reads fields that only split rings have")
 def test_broken_ring_is_the_devices_failure(one: Console, client: socket.socket) -> None:
     one.driver.queue(tx_queue(0)).ring.make_available(5000)
     one.driver.queue(tx_queue(0)).ring.publish()

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from acrn_dm.devices.virtio_net.receive_filter import BROADCAST, MAX_ADDRESSES, ReceiveFilter
 
+pytestmark = pytest.mark.both_formats
+
 OWN, STATION, GROUP, OTHER = (
     bytes.fromhex(text) for text in ("020000000001", "020000000002", "01005e000001", "0e" * 6)
 )

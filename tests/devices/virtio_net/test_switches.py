@@ -85,6 +85,8 @@ def test_pair_that_rests_reads_nothing_and_the_first_goes_on() -> None:
     with card(text="tap=t0,mq=2") as c:
         post(c, SECOND_RX, 2048)
         arrive(c, 1, PLAIN + frame(b"not now"))
+        c.driver.queue(SECOND_RX).kick(force=True)
+        c.machine.settle()
         assert received(c, SECOND_RX) == []
         post(c, 0, 2048)
         arrive(c, 0, PLAIN + frame(b"first"))

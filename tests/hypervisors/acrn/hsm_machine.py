@@ -17,6 +17,7 @@ from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.plugins import PluginManager, make_plugin_manager
 from acrn_dm.contract.types import Bdf, HypervisorOptions
+from acrn_dm.hypervisors.acrn import cpus
 from acrn_dm.hypervisors.acrn import hsm as hsm_plugin
 from acrn_dm.hypervisors.acrn.cpus import place
 from acrn_dm.hypervisors.acrn.module.abi import HSM
@@ -243,7 +244,7 @@ def make_scene(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
     monkeypatch.setattr(hsm_plugin, "open_vm", open_vm)
     monkeypatch.setattr(hsm_plugin, "probe", lambda: None)
-    monkeypatch.setattr(hsm_plugin, "host_lapic_ids", lambda: HOST_IDS)
+    monkeypatch.setattr(cpus, "host_lapic_ids", lambda: HOST_IDS)
     (folder / "kernel").write_bytes(make_bzimage())
     (folder / "disk").write_bytes(CONTENT * 8)
     guest = Guest(hsm)

@@ -7,6 +7,7 @@ import pytest
 
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.contract.types import HypervisorOptions
+from acrn_dm.hypervisors.acrn import cpus
 from acrn_dm.hypervisors.acrn import hsm as plugin
 from acrn_dm.hypervisors.acrn.cpus import MADT, host_lapic_ids, parse_madt, place
 
@@ -54,7 +55,7 @@ def test_impossible_affinity_names_option_and_choice(ids: tuple[int, ...], messa
 
 
 def test_check_says_what_is_wrong_with_the_affinity_before_opening(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugin, "host_lapic_ids", lambda: (0, 2))
+    monkeypatch.setattr(cpus, "host_lapic_ids", lambda: (0, 2))
     assert plugin.check(HypervisorOptions(cpu_affinity=(2,))) == []
     assert "no CPU has the LAPIC id 9" in plugin.check(HypervisorOptions(cpu_affinity=(9,)))[0]
 

@@ -135,3 +135,15 @@ def test_command_of_each_vmm_names_the_disk_and_the_tap(program: str) -> None:
     command = " ".join(vmm.command(program, machine))
     assert "the-disk" in command
     assert "the-tap" in command
+
+
+def test_rings_are_packed_where_acrn_dm_moves_the_data() -> None:
+    parts = {"kernel": "k", "initramfs": "i", "disk": "d", "tap": "t", "console": "c", "report": "r"}
+    machines = [vmm.Machine(**parts), vmm.Machine(**parts, card=",vhost", medium="vhost-user=s")]
+    said = [vmm.rings(vmm.command(name, machine), machine) for name in vmm.NAMES for machine in machines]
+    assert said == [
+        "packed: virtio_blk virtio_net virtio_console virtio_rng",
+        "packed: virtio_console virtio_rng",
+        "packed: none",
+        "packed: none",
+    ]

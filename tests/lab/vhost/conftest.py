@@ -1,5 +1,5 @@
 """One guest for everything that other data planes carry: cards of one queue pair and of two and a vsock on the kernel's
-vhost, a disk and a console by vhost-user, and a console that acrn-dm serves itself.
+vhost, a disk and a console by vhost-user; and a console and two cards that acrn-dm serves itself.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,17 @@ import pytest
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from tests.lab.vhost.user_scene import CONSOLE, DISK, Backends, serving
-from tests.lab.vhost.vhost_scene import ONE_PAIR, TWO_PAIRS, VSOCK_MODULES, Scene, set_up_probes, stage
+from tests.lab.vhost.vhost_scene import (
+    ONE_PAIR,
+    OWN,
+    STEERED,
+    TWO_PAIRS,
+    VSOCK_MODULES,
+    Scene,
+    linked,
+    set_up_probes,
+    stage,
+)
 
 CID = 42
 SECOND = "/run/lab-second.sock"  # of the console that acrn-dm serves itself
@@ -29,7 +39,9 @@ def scene(lab: OuterVm, lab_kernel: Kernel, backends: Backends) -> Iterator[Scen
         *("-s", f"6,virtio-blk,vhost-user={DISK}"),
         *("-s", f"7,virtio-console,vhost-user={CONSOLE}"),
         *("-s", f"8,virtio-console,socket:second={SECOND}"),
+        *("-s", f"9,virtio-net,tap={OWN.tap},mq=2,iothread=2,mtu=9000,speed=25000,duplex=full"),
+        *("-s", f"10,virtio-net,tap={STEERED.tap},mq=2,rss,hash"),
     )
     cards = {ONE_PAIR: "vhost", TWO_PAIRS: "vhost,mq=2"}
-    with stage(lab, lab_kernel, cards, *devices, modules=VSOCK_MODULES) as made:
+    with linked(lab, OWN), linked(lab, STEERED), stage(lab, lab_kernel, cards, *devices, modules=VSOCK_MODULES) as made:
         yield made

@@ -41,6 +41,8 @@ class Link:
 
 ONE_PAIR = Link("labvhost0", "198.51.100.5", "198.51.100.6")
 TWO_PAIRS = Link("labvhost1", "198.51.100.9", "198.51.100.10", "eth1", "multi_queue")
+OWN = Link("labown0", "198.51.100.17", "198.51.100.18", "eth2", "multi_queue")
+STEERED = Link("labown1", "198.51.100.21", "198.51.100.22", "eth3", "multi_queue")
 ALONE = Link("labvhost2", "198.51.100.13", "198.51.100.14")
 
 

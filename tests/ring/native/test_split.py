@@ -171,7 +171,7 @@ def test_indices_wrap_at_65536_without_losing_a_chain(event_idx: bool) -> None:
     rig = Rig(size=4, event_idx=event_idx, start=65533)
     for _ in range(9):
         head = rig.offer([], [(DATA, 2)])
-        rig.complete(rig.pop(), 1)
+        rig.complete(rig.pop(), written=1)
         assert rig.driver.used() == [(head, 1)]
     assert rig.ring.next_avail == rig.ring.used_idx == rig.driver.used_idx() == (65533 + 9) & 0xFFFF
 

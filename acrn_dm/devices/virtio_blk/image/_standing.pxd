@@ -18,6 +18,7 @@ cdef struct BlkStanding:
     uint64_t changes
     uint64_t stable
     bint syncing              # a flush is under way
+    uint64_t punches          # times that ranges may have been made holes
     pthread_mutex_t lock
     pthread_cond_t synced
 

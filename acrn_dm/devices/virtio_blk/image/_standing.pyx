@@ -133,6 +133,12 @@ cdef class Standing:
         """A change that waits for a flush begins, or ends."""
         blk_changes(&self.state)
 
+    def punched(self):
+        """A range may be a hole from now on."""
+        pthread_mutex_lock(&self.state.lock)
+        self.state.punches += 1
+        pthread_mutex_unlock(&self.state.lock)
+
     def durable_failed(self, int err):
         """A write that waited for the medium has failed with *err*: perhaps the only word of another write's loss."""
         blk_durable_failed(&self.state, err)

@@ -94,6 +94,8 @@ class Image:
             if e.errno in NOT_PROVIDED:
                 raise OSError(errno.EOPNOTSUPP, "discard") from e
             raise
+        finally:
+            self.trust.standing.punched()
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
         """Make the range read as zeroes, by deallocation if *unmap* allows it and the medium can."""
@@ -102,6 +104,7 @@ class Image:
         self.trust.require_whole()
         with self.trust.volatile_change():
             self._zero(offset, length, unmap)
+        self.trust.standing.punched()
         if durable:
             self.flush()
 

@@ -2,19 +2,20 @@ from typing import Final
 
 from typing_extensions import disjoint_base
 
-from acrn_dm._fastring import Chain, SplitRing
+from acrn_dm._fastring import SplitRing
 from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.devices.virtio_blk.native.engines._engine import BlkEngine
+from acrn_dm.devices.virtio_blk.native.shortcut._shortcut import BlkShortcut
+from acrn_dm.devices.virtio_blk.native.tasks._answers import BlkAnswers
 from acrn_dm.devices.virtio_blk.native.throttle._gate import BlkGate
-from acrn_dm.devices.virtio_blk.request import Limits, Request
+from acrn_dm.devices.virtio_blk.request import Limits
 
 STUCK: Final[list[BlkService]]
 
 @disjoint_base
-class BlkService:
+class BlkService(BlkAnswers):
     engine: Final[BlkEngine | None]
-    in_flight: Final[int]
-    at_once: Final[int]
+    shortcut: Final[BlkShortcut | None]
     cancelled: Final[bool]
     gate: Final[BlkGate | None]
     def __new__(cls, ring: SplitRing, serial: bytes, *, legacy: bool) -> BlkService: ...
@@ -24,7 +25,6 @@ class BlkService:
     def promise(self, durable: bool) -> None: ...
     def take(self, ring: SplitRing, limit: int = 64) -> int: ...
     def drain(self, seconds: float) -> bool: ...
-    def take_handed(self, ring: SplitRing) -> list[tuple[Chain, Request, int]]: ...
     def cancel(self) -> None: ...
     @property
     def busy(self) -> bool: ...

@@ -1,89 +1,68 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
 """The executor of one queue's requests without the GIL.
 
-It executes what is common: reads and writes of aligned requests, flushes, the serial number. What is rare (ranges, what
-has to be bounced, everything that the host failed) it hands to the Python path, in which policies and words stand; what
-it hands over it has parsed, so that no byte of the guest's is read twice.
+It executes what is common: reads and writes of aligned requests, flushes, discards and zeroes by fallocate, the serial
+number. What is rare (what has to be bounced or needs an ioctl, everything that the host failed) it hands to the Python
+path, in which policies and words stand; what it hands over it has parsed, so that no byte of the guest's is read twice.
 
 A batch costs one look at the file's length, before its writes and after its reads (``image.trust``), and one call of
 the engine. Flushes that wait while one is under way share the next one.
 """
 
-from acrn_dm._fastring cimport Chain, FrChain, FrVirtqueue, RingBase, new_chain, vq_push
+from acrn_dm._fastring cimport Chain, FrChain, RingBase
 from acrn_dm.devices.virtio_blk.image._standing cimport (
     blk_changes, blk_durable_failed, blk_synced, blk_try_sync, blk_whole,
 )
 from acrn_dm.devices.virtio_blk.native._request cimport (
-    BLK_FLUSH, BLK_GET_ID, BLK_READ, BLK_S_IOERR, BLK_S_NO_ROOM, BLK_S_OK, BLK_WRITE, blk_scatter, blk_status_byte,
-    limits_from, request_from,
+    BLK_DISCARD, BLK_FLUSH, BLK_GET_ID, BLK_HEADER, BLK_MAX_EXTENTS, BLK_READ, BLK_S_IOERR, BLK_S_NO_ROOM, BLK_S_OK,
+    BLK_WRITE, BLK_WRITE_ZEROES, BlkExtent, BlkRequest, blk_parse, blk_scatter, blk_window, limits_from,
 )
-from acrn_dm.devices.virtio_blk.native._task cimport (
-    BLK_IOV_MAX, BlkTask, task_clear, task_data, task_moved, task_now, task_parse, task_piece, task_set, tasks_put,
-    tasks_take,
+from acrn_dm.devices.virtio_blk.native.engines._engine cimport (
+    BLK_IO_FALLOCATE, BLK_IO_READ, BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo, engine_wait,
+)
+from acrn_dm.devices.virtio_blk.native.shortcut._shortcut cimport BLK_AT_ONCE, BlkShortcut
+from acrn_dm.devices.virtio_blk.native.tasks._answers cimport BlkAnswers
+from acrn_dm.devices.virtio_blk.native.tasks._task cimport (
+    BlkTask, task_data, task_moved, task_piece, task_range, tasks_put, tasks_take,
 )
 from acrn_dm.devices.virtio_blk.native.throttle._gate cimport BlkGate
-from acrn_dm.devices.virtio_blk.native.engines._engine cimport (
-    BLK_IO_READ, BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo, engine_wait,
-)
-from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.errno cimport EAGAIN, EINTR, EINVAL
-from libc.stdint cimport int64_t, uint16_t, uint32_t
+from acrn_dm.virtio.native._counters cimport monotonic_ns
+from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOSYS, ENOTTY, EOPNOTSUPP
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
+import os
 from time import monotonic
 
 from acrn_dm.base.errors import GuestError
 
-cdef extern from "<sys/uio.h>" nogil:
-    enum:
-        RWF_DSYNC
-        RWF_NOWAIT
 
 cdef enum:
-    AT_ONCE = 128 << 10       # bytes; larger transfers would keep the loop busy copying
     DEEP = 4                  # chains of a batch for which one call of the engine's is cheaper than a call for each
-    MAX_SKIP = 63
+    FRESH_NS = 20000          # a look at the file's length is good for reads that end within that
     ATTEMPTS = 8              # of a call that the kernel wants made again
 
 STUCK = []  # services whose requests the host has not given back: what those use lives as long as the process
 
 
-cdef void push(void *context, uint16_t head, uint32_t written) noexcept nogil:
-    vq_push(<FrVirtqueue *>context, head, written)
-
-
-cdef class BlkService:
+cdef class BlkService(BlkAnswers):
     """The executor of the chains of *ring*, whose owner publishes the answers. *serial* is what get-id answers."""
 
     def __cinit__(self, RingBase ring not None, bytes serial not None, *, bint legacy):
-        cdef uint32_t size = ring.size
-        cdef uint32_t i
-        self.answer, self.context = push, ring.virtqueue()
-        self.memory = ring.memory
         self.legacy = legacy
-        self.n_tasks = size
-        self.tasks = <BlkTask *>PyMem_Calloc(size, sizeof(BlkTask))
-        if self.tasks == NULL:
-            raise MemoryError()
-        for i in range(size):
-            tasks_put(&self.unused, &self.tasks[i])
         cdef bytes text = serial[:BLK_SERIAL].ljust(BLK_SERIAL, b"\0")
         memcpy(self.serial, <const char *>text, BLK_SERIAL)
-        self.memory.users += 1
-
-    def __dealloc__(self):
-        if self.memory is not None and self.tasks != NULL:
-            self.memory.users -= 1
-        PyMem_Free(self.tasks)
 
     def adopt(self, BlkEngine engine, image, *, uint32_t alignment, bint in_memory):
         """Execute on *image* by *engine*. *alignment* is that of O_DIRECT, 0 without. Not while requests run."""
         self.engine = engine
         self.standing = image.trust.standing
         self.known = &self.standing.state
-        self.fd, self.start = image.fd, image.start
-        self.alignment, self.in_memory = alignment, in_memory
-        self.reads_cached = alignment == 0 and self.fd >= 0  # an engine need have no file
+        self.fd, self.start, self.alignment = image.fd, image.start, alignment
+        # Of a file that is not ours to write the kernel does not say what is in memory.
+        maps = in_memory and os.access(f"/proc/self/fd/{image.fd}", os.W_OK, effective_ids=True)
+        cached = alignment == 0 and image.fd >= 0  # an engine need have no file
+        self.shortcut = BlkShortcut(self.standing, image.fd, cached=cached, in_memory=in_memory, maps=maps)
 
     def limit(self, limits, *, bint durable):
         """What requests are held to from now on, and whether a completed write is on the medium. Not while they run."""
@@ -102,25 +81,58 @@ cdef class BlkService:
         self.deep = n > DEEP
 
     cdef int accept(self, const FrChain *chain) noexcept nogil:
-        cdef BlkTask *task = tasks_take(&self.unused)
-        cdef int status
+        cdef BlkExtent extents[BLK_MAX_EXTENTS]
+        cdef BlkRequest request
+        cdef BlkTask *task
+        cdef int status = blk_parse(chain, &self.limits, &request, extents)
+        if status == BLK_S_NO_ROOM:
+            return BLK_NO_ROOM
+        if status != BLK_S_OK or self.engine is None:
+            self.respond(chain, status if status != BLK_S_OK else BLK_S_IOERR, 0)
+            return 0
+        if self.gate is None and request.op <= BLK_WRITE and self.by_shortcut(chain, &request):
+            return 0
+        task = self.accepted(chain, &request, extents)
         if task == NULL:
             return BLK_NO_TASK
-        if not task_set(task, chain):
-            tasks_put(&self.unused, task)
-            return BLK_NO_TASK
-        status = task_parse(task, &self.limits)
-        if status == BLK_S_NO_ROOM:
-            self.forget(task)
-            return BLK_NO_ROOM
-        self.in_flight += 1
-        if status != BLK_S_OK:
-            self.reply(task, status, 0)
-        elif self.engine is None:
-            self.reply(task, BLK_S_IOERR, 0)
-        elif self.gate is None or not self.gate.parks(task):
+        if self.gate is None or not self.gate.parks(task):
             self.start_task(task)
         return 0
+
+    cdef bint by_shortcut(self, const FrChain *chain, const BlkRequest *request) noexcept nogil:
+        """Execute a read or write that needs no engine; false if it does need one."""
+        cdef uint32_t n
+        cdef bint done
+        if not 0 < request.length <= BLK_AT_ONCE or chain.n_in + chain.n_out > BLK_SHORT or self.known.cut:
+            return False
+        if request.op == BLK_READ:
+            n = blk_window(chain.segments + chain.n_out, chain.n_in, 0, request.length, self.short_iov)
+            if self.n_ready == BLK_READY or not self.shortcut.read(
+                self.short_iov, n, self.start + request.offset, request.length, self.deep
+            ):
+                return False
+            self.ready[self.n_ready].chain, self.ready[self.n_ready].request = chain, request[0]
+            self.n_ready += 1
+            return True
+        if not self.may_write():
+            return False
+        n = blk_window(chain.segments, chain.n_out, BLK_HEADER, request.length, self.short_iov)
+        if not self.durable:
+            blk_changes(self.known)
+        done = self.shortcut.write(self.short_iov, n, self.start + request.offset, request.length, self.durable)
+        if not self.durable:
+            blk_changes(self.known)
+        if done:
+            self.respond(chain, BLK_S_OK, 0)
+        return done
+
+    cdef bint may_write(self) noexcept nogil:
+        """Whether a write may go to the file as things stand; there, or in the Python path's hands."""
+        self.looked = self.looked or blk_whole(self.known)
+        if self.known.cut:
+            return False
+        # With earlier writes waiting, a flush has to follow: one that means those, too.
+        return not self.durable or not (self.known.lost or self.known.changes != self.known.stable)
 
     cdef bint unpark(self) noexcept nogil:
         cdef BlkTask *task
@@ -155,7 +167,43 @@ cdef class BlkService:
             else:
                 self.start_write(task)
         else:
+            self.start_ranges(task)
+
+    cdef void start_ranges(self, BlkTask *task) noexcept nogil:
+        cdef bint discards = task.request.op == BLK_DISCARD and not self.known.is_block_device  # which have an ioctl
+        self.looked = self.looked or blk_whole(self.known)
+        if not self.engine.allocates or self.known.cut or not (discards or task.request.op == BLK_WRITE_ZEROES):
             self.hand(task, 0)
+            return
+        task.io.kind, task.io.durable = BLK_IO_FALLOCATE, self.durable
+        task.left = task.request.n_extents
+        self.next_range(task)
+
+    cdef void next_range(self, BlkTask *task) noexcept nogil:
+        if task_range(task, self.start):
+            if task.request.op == BLK_WRITE_ZEROES and not task.volatile_change:
+                task.volatile_change = True
+                blk_changes(self.known)
+            self.engine.submit(&task.io)
+        elif task.volatile_change and task.io.durable:
+            task.volatile_change = False
+            blk_changes(self.known)
+            tasks_put(&self.flushes, task)
+        else:
+            self.done(task)
+
+    cdef void ranged(self, BlkTask *task, int64_t result) noexcept nogil:
+        """A range has come back."""
+        if result == 0:
+            task.left -= 1
+            self.next_range(task)
+        elif (result == -EINTR or result == -EAGAIN) and task.attempts < ATTEMPTS:
+            task.attempts += 1
+            self.engine.submit(&task.io)
+        elif result == -EOPNOTSUPP or result == -ENOTTY or result == -EINVAL or result == -ENOSYS:
+            self.hand(task, EOPNOTSUPP if task.request.op == BLK_DISCARD else 0)  # zeroes can be written out
+        else:
+            self.hand(task, <int>-result)
 
     cdef bint needs_bounce(self, const BlkTask *task) noexcept nogil:
         """Whether the request needs the bounce buffers of the Python path."""
@@ -165,58 +213,24 @@ cdef class BlkService:
 
     cdef void start_read(self, BlkTask *task) noexcept nogil:
         task.io.kind, task.io.durable = BLK_IO_READ, False
-        if task.left <= AT_ONCE and task.n_iov <= BLK_IOV_MAX:
-            if self.in_memory:
-                self.now(task, 0)
-                return
-            if self.reads_cached and not self.deep:
-                if self.skip == 0:
-                    self.now(task, RWF_NOWAIT)
-                    return
-                self.skip -= 1
         if self.needs_bounce(task):
             self.hand(task, 0)
         else:
             self.send(task)
 
     cdef void start_write(self, BlkTask *task) noexcept nogil:
-        if not self.looked:
-            self.looked = True
-            blk_whole(self.known)
-        cdef bint here = self.in_memory and task.left <= AT_ONCE and task.n_iov <= BLK_IOV_MAX
-        cdef bint waits = self.durable and self.known.changes != self.known.stable
-        if self.known.cut or waits or (not here and self.needs_bounce(task)):
-            self.hand(task, 0)  # with earlier writes waiting, a flush has to follow: one that means those, too
+        if not self.may_write() or self.needs_bounce(task):
+            self.hand(task, 0)
             return
         task.io.kind, task.io.durable = BLK_IO_WRITE, self.durable
         if not self.durable:
             task.volatile_change = True
             blk_changes(self.known)
-        if here:
-            self.now(task, RWF_DSYNC if self.durable else 0)
-        else:
-            self.send(task)
+        self.send(task)
 
     cdef void send(self, BlkTask *task) noexcept nogil:
         task_piece(task)
         self.engine.submit(&task.io)
-
-    cdef void now(self, BlkTask *task, int flags) noexcept nogil:
-        """On this thread, as what is in memory needs no waiting."""
-        cdef int64_t result = task_now(task, self.fd, flags)
-        if result < 0 and flags & RWF_NOWAIT:
-            if result != -EAGAIN:
-                self.reads_cached = False  # there are no such reads; a real error shows in the engine
-            self.misses = min(2 * self.misses + 1, <uint32_t>MAX_SKIP)
-            self.skip = self.misses
-            if self.needs_bounce(task):
-                self.hand(task, 0)
-            else:
-                self.engine.submit(&task.io)
-            return
-        self.misses = 0
-        self.at_once += 1
-        self.went(task, result)
 
     cdef void went(self, BlkTask *task, int64_t result) noexcept nogil:
         """A piece has come back."""
@@ -252,48 +266,45 @@ cdef class BlkService:
             blk_durable_failed(self.known, err)
         self.hand(task, err)
 
-    cdef void reply(self, BlkTask *task, int status, uint32_t filled) noexcept nogil:
-        """Answer with *filled* bytes of data in place. The used length is what is filled without a gap (2.7.8.2)."""
-        cdef uint32_t room = task.chain.in_bytes - 1
-        blk_status_byte(&task.chain)[0] = <unsigned char>status
-        self.answer(self.context, task.chain.head, room + 1 if filled == room else filled)
-        self.release(task)
-
-    cdef void hand(self, BlkTask *task, int err) noexcept nogil:
-        """Let the Python path have it: to execute it, or to say what follows from *err*."""
-        if task.volatile_change:
-            task.volatile_change = False
-            blk_changes(self.known)
-        task.err = err
-        self.in_flight -= 1
-        tasks_put(&self.handed, task)
-
-    cdef void release(self, BlkTask *task) noexcept nogil:
-        self.in_flight -= 1
-        self.forget(task)
-
-    cdef void forget(self, BlkTask *task) noexcept nogil:
-        task_clear(task)
-        tasks_put(&self.unused, task)
-
     cdef void settle(self) noexcept nogil:
-        cdef BlkTask *task
-        cdef bint whole
         self.looked = False
         if self.engine is None:
             return
         if self.flushes.first != NULL and self.flushing.first == NULL:
             self.start_flush()
         self.engine.commit()
-        if self.filled.first != NULL:
-            whole = blk_whole(self.known)
+        if self.n_ready > 0 or self.filled.first != NULL:
+            self.settle_reads()
+
+    cdef void settle_reads(self) noexcept nogil:
+        """Answer reads that are done, unless the file was cut."""
+        cdef bint whole = self.still_whole()
+        cdef BlkTask *task
+        cdef uint32_t i
+        for i in range(self.n_ready):
+            if whole:
+                self.respond(self.ready[i].chain, BLK_S_OK, self.ready[i].request.length)
+                continue
+            task = self.accepted(self.ready[i].chain, &self.ready[i].request, NULL)
+            if task != NULL:
+                self.hand(task, 0)
+            else:  # no memory for what says why
+                self.respond(self.ready[i].chain, BLK_S_IOERR, 0)
+        self.n_ready = 0
+        task = tasks_take(&self.filled)
+        while task != NULL:
+            if whole:
+                self.reply(task, BLK_S_OK, task.request.length)
+            else:
+                self.hand(task, 0)
             task = tasks_take(&self.filled)
-            while task != NULL:
-                if whole:
-                    self.reply(task, BLK_S_OK, task.request.length)
-                else:
-                    self.hand(task, 0)
-                task = tasks_take(&self.filled)
+
+    cdef bint still_whole(self) noexcept nogil:
+        cdef int64_t now = monotonic_ns()
+        if now - self.looked_at > FRESH_NS:
+            self.looked_at = now
+            blk_whole(self.known)
+        return not self.known.cut
 
     cdef bint collect(self) noexcept nogil:
         cdef BlkIo *io
@@ -310,6 +321,8 @@ cdef class BlkService:
                 following = io.next
                 if io.kind == BLK_IO_SYNC:
                     self.flushed(io.result)
+                elif io.kind == BLK_IO_FALLOCATE:
+                    self.ranged(<BlkTask *>io, io.result)
                 else:
                     self.went(<BlkTask *>io, io.result)
                 io = following
@@ -372,6 +385,7 @@ cdef class BlkService:
         self.begin(<uint32_t>len(chains))
         for chain in chains:
             if self.accept(&chain.chain) == BLK_NO_ROOM:
+                self.settle()
                 raise GuestError("block request without room for the status byte")
         self.settle()
         return len(chains)
@@ -393,16 +407,6 @@ cdef class BlkService:
                     engine_wait(self.engine, left)
             left = deadline - monotonic()
         return self.in_flight == 0
-
-    def take_handed(self, RingBase ring not None):
-        """What the Python path has to do: (chain of *ring*, request, errno of the host's failure or 0) of each."""
-        cdef BlkTask *task = tasks_take(&self.handed)
-        cdef list taken = []
-        while task != NULL:
-            taken.append((new_chain(ring, &task.chain), request_from(&task.request, task.extents), task.err))
-            self.forget(task)
-            task = tasks_take(&self.handed)
-        return taken
 
     def cancel(self):
         """Nobody wants the answers any more; does not wait. Nothing else of this object runs then or later."""
@@ -428,7 +432,6 @@ cdef class BlkService:
 
     def close(self):
         """Let go of everything; what the host has not given back keeps it all."""
-        cdef uint32_t i
         cdef bint some = False
         if self.tasks == NULL:
             return
@@ -439,11 +442,9 @@ cdef class BlkService:
                 STUCK.append(self)
                 return
             self.engine.close()
+        if self.shortcut is not None:
+            self.shortcut.close()
         if self.gate is not None:
             self.gate.close()
-        for i in range(self.n_tasks):
-            task_clear(&self.tasks[i])
         self.engine = None
-        PyMem_Free(self.tasks)
-        self.tasks = NULL
-        self.memory.users -= 1
+        self.free_tasks()

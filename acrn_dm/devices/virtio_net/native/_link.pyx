@@ -95,11 +95,12 @@ cdef class NetLink:
     cdef void moved(self) noexcept nogil:
         if self.port.fd >= 0:
             return
-        if self.port.ready and self.rx is not None and not self.starved:
+        if self.port.ready and self.rx is not None and not self.starved and not self.rx.polling:
             self.rx.wake()
         if self.blocked and self.tx is not None:
             self.blocked = False
-            self.tx.wake()
+            if not self.tx.polling:
+                self.tx.wake()
 
     cdef void _turn(self, uint32_t events) noexcept nogil:
         """Let both queues have their turn; *events* 0: whatever the descriptor is ready for."""

@@ -113,7 +113,7 @@ cdef class NetRx(Plane):
             self.link.starved = self._sleep()
         else:
             self.link.starved = False
-        if step == NET_MOVED or (step == NET_NO_BUFFERS and not self.link.starved):
+        if not self.polling and (step == NET_MOVED or (step == NET_NO_BUFFERS and not self.link.starved)):
             self.wake()
         if not self.link.starved:
             self.link.follow()

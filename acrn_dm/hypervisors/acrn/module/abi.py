@@ -8,8 +8,7 @@ import errno
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import attrs
-
+from acrn_dm.base.records import define
 from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.types import HypervisorOptions
 from acrn_dm.hypervisors.acrn.module import _hsm
@@ -67,7 +66,7 @@ class Abi(Protocol):
         """What a slot's word at offset 132 holds when it is *client*'s to serve."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Port:
     """The module's calls by name, on one open device file."""
 

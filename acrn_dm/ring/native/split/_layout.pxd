@@ -5,18 +5,21 @@
 
 from acrn_dm.ring.native._atomics cimport fr_load_u16, fr_load_u32, fr_load_u64
 from acrn_dm.ring.native._buffers cimport Descriptor
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef enum:
     FR_AVAIL_F_NO_INTERRUPT = 1
     FR_USED_F_NO_NOTIFY = 1
 
-# The only load of a descriptor; field by field, because a wide load stalls behind the driver's narrow stores.
+# The only loads of a descriptor; field by field, because a wide load stalls behind the driver's narrow stores. *next*
+# means nothing, and is not loaded, where the flags don't say so.
 cdef inline void load_fields(const uint8_t *at, Descriptor *d) noexcept nogil:
     d.addr = fr_load_u64(at)
     d.len = fr_load_u32(at + 8)
     d.flags = fr_load_u16(at + 12)
-    d.next = fr_load_u16(at + 14)
+
+cdef inline uint16_t load_next(const uint8_t *at) noexcept nogil:
+    return fr_load_u16(at + 14)
 
 # Available ring: le16 flags, le16 idx, le16 ring[size], le16 used_event.
 cdef inline const uint8_t *avail_flags(const uint8_t *avail) noexcept nogil:
@@ -25,7 +28,7 @@ cdef inline const uint8_t *avail_flags(const uint8_t *avail) noexcept nogil:
 cdef inline const uint8_t *avail_idx(const uint8_t *avail) noexcept nogil:
     return avail + 2
 
-cdef inline const uint8_t *avail_entry(const uint8_t *avail, uint32_t slot) noexcept nogil:
+cdef inline const uint8_t *avail_entry(const uint8_t *avail, size_t slot) noexcept nogil:
     return avail + 4 + 2 * slot
 
 cdef inline const uint8_t *used_event(const uint8_t *avail, uint32_t size) noexcept nogil:
@@ -38,7 +41,7 @@ cdef inline uint8_t *used_flags(uint8_t *used) noexcept nogil:
 cdef inline uint8_t *used_idx(uint8_t *used) noexcept nogil:
     return used + 2
 
-cdef inline uint8_t *used_element(uint8_t *used, uint32_t slot) noexcept nogil:
+cdef inline uint8_t *used_element(uint8_t *used, size_t slot) noexcept nogil:
     return used + 4 + 8 * slot
 
 cdef inline uint8_t *used_element_len(uint8_t *element) noexcept nogil:

@@ -1,34 +1,54 @@
 # The split virtqueue of virtio 1.4 (2.7), device side: pop, push, publish, kicks.
 
-from acrn_dm.ring.native._atomics cimport fr_store_u32
-from acrn_dm.ring.native._memory cimport FrSegment
-from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrRing
+from acrn_dm.ring.native._atomics cimport (
+    fr_full_fence, fr_load_u16, fr_store_release_u16, fr_store_u32_pair, fr_unlikely,
+)
+from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrRing, FrWalk
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_OK
-from acrn_dm.ring.native.split._layout cimport used_element, used_element_len
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from acrn_dm.ring.native.split._layout cimport (
+    FR_AVAIL_F_NO_INTERRUPT, avail_flags, used_element, used_event, used_idx,
+)
+from libc.stdint cimport uint16_t, uint32_t
 
-# Take one chain; *segments* has room for *room* of them. FR_EMPTY, or a negative status, which breaks the ring.
-cdef int fr_pop(FrRing *ring, FrChain *chain, FrSegment *segments, uint32_t room) noexcept nogil
-# Take up to *limit* chains, fewer where the batch has no room. A malformed chain ends the batch; the next call meets it
-# first, breaks the ring and says why, so what the device sees does not depend on its batch size.
-cdef int fr_pop_batch(FrRing *ring, FrBatch *batch, uint32_t limit) noexcept nogil
+# The rest of a batch, up to *stop*, from *chain* on, whose walk was begun (``_pop.pxd``); returns as fr_pop_batch does.
+cdef int fr_pop_rest(FrRing *ring, FrBatch *batch, FrChain *chain, const FrChain *stop, FrWalk walk) noexcept nogil
 # Give the chain popped last back, as if it had never been taken.
 cdef int fr_unpop(FrRing *ring, const FrChain *chain) noexcept nogil
 # Whether *chain*, which is in flight, ends at index *end*; which then is where it begins.
 cdef bint fr_ends_at(const FrRing *ring, const FrChain *chain, uint16_t *end) noexcept nogil
 # Store a used element. The driver does not see it before fr_publish.
 cdef inline int fr_push(FrRing *ring, uint16_t head, uint32_t written) noexcept nogil:
-    cdef uint8_t *element = used_element(ring.used, ring.next_used & (ring.size - 1))
-    if head >= ring.size or not ring.in_flight[head]:
+    cdef size_t mask = ring.size - 1
+    cdef size_t index = ring.next_used
+    if fr_unlikely(head > mask):
         return FR_E_NOT_IN_FLIGHT
-    fr_store_u32(element, head)
-    fr_store_u32(used_element_len(element), written)
+    if fr_unlikely(not ring.in_flight[head]):
+        return FR_E_NOT_IN_FLIGHT
+    ring.next_used = <uint16_t>(index + 1)
+    fr_store_u32_pair(used_element(ring.used, index & mask), head, written)
     ring.in_flight[head] = False
-    ring.next_used += 1
     return FR_OK
 
 # Show the driver everything pushed; true when it wants an interrupt for that.
-cdef bint fr_publish(FrRing *ring) noexcept nogil
+cdef inline bint fr_publish(FrRing *ring) noexcept nogil:
+    cdef uint16_t new = ring.next_used
+    cdef uint16_t old = ring.published_used
+    cdef uint16_t event
+    if new == old:
+        return False
+    # Release: the driver that sees this idx also sees the elements and the data in the buffers (2.7.8.2).
+    fr_store_release_u16(used_idx(ring.used), new)
+    ring.published_used = new
+    # Full fence between our store of idx and the load of its wish. The driver does the mirror image: it stores its wish
+    # for an interrupt, fences, and looks at idx once more. Were our load to pass our store, both could read the old
+    # value: we would send nothing, the driver would sleep, and this completion would never be noticed.
+    fr_full_fence()
+    if not ring.event_idx:
+        return not fr_load_u16(avail_flags(ring.avail)) & FR_AVAIL_F_NO_INTERRUPT
+    event = fr_load_u16(used_event(ring.avail, ring.size))
+    # 2.7.10: whether idx passed event + 1 in this batch. At most size <= 2^15 elements, so the difference is exact.
+    return <uint16_t>(new - event - 1) < <uint16_t>(new - old)
+
 # The same, with the interrupt held back until fr_release: true while the driver has one to get.
 cdef bint fr_hold(FrRing *ring) noexcept nogil
 # Hold nothing back any more; true when the driver, asked anew, still wants what was held back.

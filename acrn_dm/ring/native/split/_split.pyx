@@ -4,38 +4,16 @@
 What it must not know: which device it serves, what was negotiated beyond two flags, who is kicked or interrupted.
 """
 
-from acrn_dm.ring.native._atomics cimport (
-    fr_full_fence, fr_load_acquire_u16, fr_load_u16, fr_store_release_u16, fr_store_u16, fr_unlikely,
-)
-from acrn_dm.ring.native._buffers cimport fault, settle
+from acrn_dm.ring.native._atomics cimport fr_full_fence, fr_load_acquire_u16, fr_load_u16, fr_store_u16
+from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE, Descriptor, Parts, Table, fault, settle
 from acrn_dm.ring.native._status cimport (
     FR_E_AVAIL_JUMP, FR_E_HEAD, FR_E_IN_FLIGHT, FR_E_NOT_LAST, FR_EMPTY, raise_status,
 )
 from acrn_dm.ring.native.split._layout cimport (
-    FR_AVAIL_F_NO_INTERRUPT, FR_USED_F_NO_NOTIFY, avail_entry, avail_event, avail_flags, avail_idx, used_event,
-    used_flags, used_idx,
+    FR_AVAIL_F_NO_INTERRUPT, FR_USED_F_NO_NOTIFY, avail_entry, avail_event, avail_flags, avail_idx, load_fields,
+    used_event, used_flags,
 )
-from acrn_dm.ring.native.split._walk cimport walk
-
-
-cdef inline int take(FrRing *ring, FrChain *chain, FrSegment *segments, uint32_t room) noexcept nogil:
-    """Take the chain at next_avail; returns its number of segments, or a negative status with nothing taken."""
-    cdef uint32_t slot = ring.next_avail & (ring.size - 1)
-    cdef uint16_t head = fr_load_u16(avail_entry(ring.avail, slot))
-    cdef int n_segments
-    if fr_unlikely(head >= ring.size):
-        return fault(ring, FR_E_HEAD, slot, head)
-    # Without this a driver could have one chain worked on twice at a time, and any number of them in flight.
-    if fr_unlikely(ring.in_flight[head]):
-        return fault(ring, FR_E_IN_FLIGHT, slot, head)
-    chain.head = head
-    chain.position = ring.next_avail
-    n_segments = walk(ring, chain, segments, room)
-    if fr_unlikely(n_segments < 0):
-        return n_segments
-    ring.in_flight[head] = True
-    ring.next_avail += 1
-    return n_segments
+from acrn_dm.ring.native.split._walk cimport walk_on
 
 
 cdef int fr_load_avail(FrRing *ring) noexcept nogil:
@@ -47,48 +25,57 @@ cdef int fr_load_avail(FrRing *ring) noexcept nogil:
     return FR_OK
 
 
-cdef inline int look(FrRing *ring) noexcept nogil:
-    """FR_OK when there is a chain to take. The driver's index is loaded only when all it showed last time is taken: the
-    line it stands in travels between two cores."""
-    cdef int status
-    if ring.status != FR_OK:
-        return ring.status
-    if ring.next_avail != ring.seen_avail:
-        return FR_OK
-    status = settle(ring, fr_load_avail(ring))
-    if status != FR_OK:
-        return status
-    return FR_EMPTY if ring.next_avail == ring.seen_avail else FR_OK
+cdef int go_on(FrRing *ring, FrChain *chain, const FrWalk *walk) noexcept nogil:
+    """To the chain's end; its number of segments, or a negative status."""
+    cdef Table table
+    cdef Parts parts
+    cdef Descriptor d
+    cdef uint32_t i
+    table.hva, table.gpa, table.n_entries = walk.table, 0, <uint32_t>walk.n_entries
+    table.indirect = walk.table != ring.desc
+    d.addr, d.len, d.flags = walk.addr, <uint32_t>walk.len, <uint16_t>walk.flags
+    parts.segments, parts.n = chain.segments, <uint32_t>(walk.segment - chain.segments)
+    parts.n_out = <uint32_t>walk.n_out
+    parts.out_bytes = parts.in_bytes = 0
+    for i in range(parts.n):
+        if i < walk.n_out:
+            parts.out_bytes += parts.segments[i].len
+        else:
+            parts.in_bytes += parts.segments[i].len
+    return walk_on(ring, chain, &table, &parts, <uint32_t>(walk.end - chain.segments), walk.at, &d)
 
 
-cdef int fr_pop_batch(FrRing *ring, FrBatch *batch, uint32_t limit) noexcept nogil:
-    cdef FrSegment *segments = batch.segments
-    cdef uint32_t room = batch.max_segments
-    cdef FrChain *chain
-    cdef int n_segments = 0
-    cdef int status = look(ring)
-    batch.n_chains = 0
-    if status != FR_OK:
-        return status
-    limit = min(limit, batch.max_chains, <uint16_t>(ring.seen_avail - ring.next_avail))
-    if limit == 0:
-        return FR_EMPTY
-    while batch.n_chains < limit:
-        chain = &batch.chains[batch.n_chains]
-        n_segments = take(ring, chain, segments, room)
-        if fr_unlikely(n_segments < 0):
+cdef int take(FrRing *ring, FrChain *chain, FrWalk *walk) noexcept nogil:
+    """As _pop.pxd does, but for chains of any kind: the segments of the chain at next_avail."""
+    cdef uint32_t slot = ring.next_avail & (ring.size - 1)
+    cdef uint16_t head = fr_load_u16(avail_entry(ring.avail, slot))
+    cdef Descriptor d
+    if head >= ring.size:
+        return fault(ring, FR_E_HEAD, slot, head)
+    if ring.in_flight[head]:
+        return fault(ring, FR_E_IN_FLIGHT, slot, head)
+    chain.segments, chain.head, chain.position = walk.segment, head, ring.next_avail
+    walk.table, walk.n_entries, walk.n_out = ring.desc, ring.size, 0
+    walk.at = walk.table + FR_DESC_SIZE * <size_t>head
+    load_fields(walk.at, &d)
+    walk.addr, walk.len, walk.flags = d.addr, d.len, d.flags
+    return go_on(ring, chain, walk)
+
+
+cdef int fr_pop_rest(FrRing *ring, FrBatch *batch, FrChain *chain, const FrChain *stop, FrWalk walk) noexcept nogil:
+    cdef int n_segments
+    ring.next_avail = chain.position
+    n_segments = go_on(ring, chain, &walk)
+    while n_segments >= 0:
+        ring.in_flight[chain.head] = True
+        ring.next_avail += 1
+        walk.segment = chain.segments + n_segments
+        chain += 1
+        if chain == stop:
             break
-        segments += n_segments
-        room -= <uint32_t>n_segments
-        batch.n_chains += 1
+        n_segments = take(ring, chain, &walk)
+    batch.n_chains = <uint32_t>(chain - batch.chains)
     return FR_OK if batch.n_chains > 0 else settle(ring, n_segments)
-
-
-cdef int fr_pop(FrRing *ring, FrChain *chain, FrSegment *segments, uint32_t room) noexcept nogil:
-    cdef FrBatch batch
-    batch.chains, batch.max_chains = chain, 1
-    batch.segments, batch.max_segments = segments, room
-    return fr_pop_batch(ring, &batch, 1)
 
 
 cdef bint fr_ends_at(const FrRing *ring, const FrChain *chain, uint16_t *end) noexcept nogil:
@@ -105,26 +92,6 @@ cdef int fr_unpop(FrRing *ring, const FrChain *chain) noexcept nogil:
         return FR_E_NOT_LAST
     ring.in_flight[chain.head] = False
     return FR_OK
-
-
-cdef bint fr_publish(FrRing *ring) noexcept nogil:
-    cdef uint16_t new = ring.next_used
-    cdef uint16_t old = ring.published_used
-    cdef uint16_t event
-    if new == old:
-        return False
-    # Release: the driver that sees this idx also sees the elements and the data in the buffers (2.7.8.2).
-    fr_store_release_u16(used_idx(ring.used), new)
-    ring.published_used = new
-    # Full fence between our store of idx and the load of its wish. The driver does the mirror image: it stores its wish
-    # for an interrupt, fences, and looks at idx once more. Were our load to pass our store, both could read the old
-    # value: we would send nothing, the driver would sleep, and this completion would never be noticed.
-    fr_full_fence()
-    if not ring.event_idx:
-        return not fr_load_u16(avail_flags(ring.avail)) & FR_AVAIL_F_NO_INTERRUPT
-    event = fr_load_u16(used_event(ring.avail, ring.size))
-    # 2.7.10: whether idx passed event + 1 in this batch. At most size <= 2^15 elements, so the difference is exact.
-    return <uint16_t>(new - event - 1) < <uint16_t>(new - old)
 
 
 cdef bint fr_hold(FrRing *ring) noexcept nogil:

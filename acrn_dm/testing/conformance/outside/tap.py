@@ -56,8 +56,9 @@ class TapNetwork(Network):
         conform(network.build, outside=network)
     """
 
-    def __init__(self, options: str = "tap=t0", *, headers: bool = True) -> None:
+    def __init__(self, options: str = "tap=t0", *, headers: bool = True, made: type[NetDevice] = NetDevice) -> None:
         self.options = options
+        self._made = made
         self._headers = headers
         self._queues: list[_Queue] = []
         self._flows: dict[bytes, _Queue] = {}  # what was sent where, by the answer's addresses
@@ -74,7 +75,7 @@ class TapNetwork(Network):
             return self._queues[-1]
 
         def create(context: DeviceContext) -> NetDevice:
-            return NetDevice(NetConfig.from_string(self.options), context, open_queue)
+            return self._made(NetConfig.from_string(self.options), context, open_queue)
 
         self._function = machine.add(create, slot=SLOT)
         return self._function.device

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 
-from acrn_dm.ring.factory import make_driver_ring
 from acrn_dm.ring.packed.layout import packed_layout, packed_parts
 from acrn_dm.testing.conformance.bench import Bench
 from acrn_dm.testing.conformance.chain import drain, lay, place, take
 from acrn_dm.testing.conformance.probes import Shape
 from acrn_dm.testing.conformance.rings import packed
 from acrn_dm.testing.conformance.rule import NotApplicable, rule
-from acrn_dm.testing.conformance.rules.ring import fits, set_up_the_rest
-from acrn_dm.testing.driver import DriverQueue, VirtioDriver
+from acrn_dm.testing.conformance.rules.ring import exchange_at, fits, set_up_the_rest
+from acrn_dm.testing.driver import DriverQueue
 
 SIZES = (1, 3, 5, 7, 100)  # no powers of two, but for the least
 
@@ -39,26 +38,13 @@ def serves_rings_of_any_size(bench: Bench) -> None:
 @rule("d.packed.align", ring="packed")
 def finds_packed_rings_at_the_least_alignment(bench: Bench) -> None:
     """2.8.10.1: 16 for descriptors, 4 for event structures; each on a page of its own as well."""
-    driver = bench.driver()
-    bench.restart(driver)
-    chosen = [(queue.index, shape, queue.ring.layout.size) for queue, shape in bench.answering(driver)]
     for gap in (4, 4100):  # the structures at odd multiples of 4
-        driver.negotiate(bench.features)
-        queues = [(_odd_queue(bench, driver, index, size, gap), shape) for index, shape, size in chosen]
-        set_up_the_rest(bench, driver)
-        driver.driver_ok()
-        for queue, shape in queues:
-            bench.exchange(queue, shape)
+        exchange_at(bench, lambda size, gap=gap: packed_layout(_room(bench, size, gap), size, 4, gap))  # type: ignore[misc]
 
 
-def _odd_queue(bench: Bench, driver: VirtioDriver, index: int, size: int, gap: int) -> DriverQueue:
+def _room(bench: Bench, size: int, gap: int) -> int:
     room = sum(part.length for part in packed_parts(packed_layout(0, size))) + 2 * gap + 64
-    layout = packed_layout(bench.machine.heap.take(room) + 16, size, 4, gap)
-    ring = make_driver_ring(driver.features, layout, bench.machine.memory)
-    driver.registers.map_vector(index, driver.default_vector(index))
-    driver.registers.place_queue(index, layout)
-    driver.queues[index] = DriverQueue(driver, index, ring)
-    return driver.queues[index]
+    return bench.machine.heap.take(room) + 16
 
 
 @rule("d.packed.wrap_init", "packed.used_write_order", ring="packed")

@@ -1,9 +1,13 @@
 """virtio-net over DPDK's testpmd and its vhost driver, which sends every frame back."""
 
+import contextlib
 import itertools
 import os
 import shutil
+import socket
 import struct
+import subprocess
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,18 +17,25 @@ import attrs
 import pytest
 
 from acrn_dm.backends import user as vhost_user
+from acrn_dm.contract.types import Bdf, DeviceContext
 from acrn_dm.devices import virtio_net
+from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.control import ACK_OK
+from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.devices.virtio_net.request import CTRL_VQ, MQ
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.testing import SimMachine, VirtioDriver
-from acrn_dm.testing.driver import INDIRECT_DESC, VERSION_1
-from tests.backends.user.user_rig import Daemon, eventually
+from acrn_dm.testing.driver import INDIRECT_DESC, PACKED, VERSION_1
+from acrn_dm.virtio.queue import Queue
+from tests.backends.queue_kinds import served
+from tests.backends.user.user_rig import START_S, Daemon, eventually
+from tests.devices.virtio_net.net_rig import FakeTap
 
 pytestmark = pytest.mark.process
 
 FRAMES = 1_000_000
 FRAMES_EACH = 100_000
+PACKED_FRAMES = 2_000  # several laps of a ring
 WINDOW = 512  # frames on their way: fewer than there are receive buffers, so that none is dropped
 NET_HEADER = 12
 STRIDE = 2048
@@ -240,3 +251,99 @@ def test_two_queue_pairs_carry_frames_and_the_driver_decides_how_many(testpmd: D
         at = second.rx.seen
         assert second.rx.take() == range(at, at), "a pair that is out of use receives nothing"
         assert machine.failures == []
+
+
+# Packed rings, testpmd at either end
+
+
+def test_card_with_packed_rings_sends_and_receives_by_testpmd(testpmd: Daemon) -> None:
+    """testpmd is the back-end: it has RING_PACKED, its driver takes it, and laps go by."""
+    with SimMachine(memory=64 * MIB, plugins=[virtio_net, vhost_user]) as machine:
+        machine.add("virtio-net", f"vhost-user={testpmd.socket},packed=on", slot=3)
+        driver = machine.driver(3)
+        assert driver.start(VERSION_1 | INDIRECT_DESC | PACKED) & PACKED
+        rx, tx = driver.queue(0), driver.queue(1)
+        come: list[bytes] = []
+        sent = 0
+        for _ in range(64):
+            rx.send([], [STRIDE])
+
+        def look() -> bool:
+            for one in rx.completed():
+                come.append(one.data[NET_HEADER : one.written])
+                rx.send([], [STRIDE])
+            rx.kick()
+            tx.completed()
+            return len(come) >= min(sent, 1)
+
+        while len(come) < PACKED_FRAMES:
+            if sent < len(come) + 16:
+                text = sent.to_bytes(8, "little") * 4 + b"--"
+                frame = FRAME.pack(b"\x02" * 6, b"\x06" * 6, 0xB588, sent, zlib.crc32(text), text)
+                tx.send([bytes(NET_HEADER), frame], indirect=sent % 3 == 0)
+                tx.kick()
+                sent += 1
+            machine.settle()
+            look()
+            assert sent < 2 * PACKED_FRAMES or eventually(machine, look) is None
+        numbers = [FRAME.unpack(frame)[3] for frame in come]
+        assert numbers == sorted(set(numbers)), "frames come once each, in their order"
+        assert all(FRAME.unpack(frame)[4] == zlib.crc32(FRAME.unpack(frame)[5]) for frame in come)
+        assert machine.failures == []
+
+
+class NotingCard(NetDevice):
+    """A card that remembers what was negotiated."""
+
+    told = 0
+
+    def start(self, features: int, queues: Sequence[Queue]) -> None:
+        self.told = features
+        super().start(features, queues)
+
+    def plane(self, features: int, queue: Queue) -> None:
+        """Its tap is a socket of the test's: frames go by Python."""
+
+
+@attrs.define(eq=False)
+class Cable:
+    """The other end of a card's tap, which sends each frame back; on a thread of its own."""
+
+    far: socket.socket
+    count: int = 0
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while frame := self.far.recv(4096):
+                self.count += 1
+                self.far.send(frame)
+
+
+def test_testpmd_as_driver_uses_packed_rings_of_a_served_card(tmp_path: Path, huge_pages: list[str]) -> None:
+    """testpmd is the front-end (virtio_user), and what it sends comes back to it by our card and its cable."""
+    if shutil.which("dpdk-testpmd") is None:
+        pytest.skip("needs dpdk-testpmd (Debian package dpdk-dev)")
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near.setblocking(False)
+    context = DeviceContext(bdf=Bdf(slot=0), kind="virtio-net", machine="test")
+    card = NotingCard(NetConfig.from_string("tap=t0"), context, lambda _: FakeTap(near.detach(), True))
+    cable = Cable(far)
+    threading.Thread(target=cable.run, daemon=True).start()
+    with far, served(card, tmp_path / "s"):
+        vdev = f"net_virtio_user0,path={tmp_path / 's'},queues=1,packed_vq=1"
+        eal = ["-l", "0,1", "--no-pci", "--no-telemetry", "--single-file-segments", *huge_pages, "--vdev", vdev]
+        forward = ["--auto-start", "--tx-first", "--forward-mode=io", "--port-topology=loop", "--no-mlockall"]
+        with (tmp_path / "log").open("wb") as log:
+            argv = ["dpdk-testpmd", *eal, "--", *forward, "--stats-period=1"]
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            until = time.monotonic() + START_S
+            while cable.count < PACKED_FRAMES:
+                text = (tmp_path / "log").read_text(errors="replace")
+                assert process.poll() is None, text[-2000:]
+                assert time.monotonic() < until, text[-2000:]
+                time.sleep(0.02)
+            assert card.told & PACKED
+        finally:
+            process.kill()
+            process.wait()

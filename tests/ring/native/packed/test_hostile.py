@@ -8,8 +8,8 @@ from acrn_dm._fastring import MemoryMap, PackedRing
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.packed.driver import PackedDriverRing
 from acrn_dm.ring.packed.layout import packed_layout
-from tests.ring.fastring_rig import DATA, HIGH, OUTSIDE, TABLE, TOUCHING, table_of
-from tests.ring.packed_rig import AVAIL, INDIRECT, NEXT, USED, WRITE, PackedRig, expect_broken
+from tests.ring.fastring_rig import DATA, HIGH, OUTSIDE, TABLE, TOUCHING, expect_broken, table_of
+from tests.ring.packed_rig import AVAIL, INDIRECT, NEXT, USED, WRITE, PackedRig
 
 
 @pytest.mark.parametrize("flags", [0, USED, AVAIL | USED, NEXT, 0x7F7F])

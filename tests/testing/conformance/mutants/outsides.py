@@ -9,7 +9,6 @@ from acrn_dm.devices.virtio_blk.config import BlkConfig
 from acrn_dm.devices.virtio_blk.device import BlkDevice
 from acrn_dm.devices.virtio_console.config import ConsoleConfig
 from acrn_dm.devices.virtio_console.device import ConsoleDevice
-from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.conformance.outside.image import ImageMedium
@@ -57,16 +56,7 @@ class Card(TapNetwork):
     """A card of the class *made*."""
 
     def __init__(self, made: type | None, options: str) -> None:
-        super().__init__(options)
-        self._made = made or NetDevice
-
-    def build(self, machine: SimMachine) -> Any:
-        """Into its slot."""
-        return super().build(_Replaced(machine, self._make))  # type: ignore[arg-type]
-
-    def _make(self, text: str, what: Any, context: DeviceContext) -> Any:
-        right = what(context)
-        return self._made(NetConfig.from_string(self.options), context, right._open)
+        super().__init__(options, made=made or NetDevice)
 
 
 class Terminals(SocketTerminals):

@@ -13,6 +13,7 @@ cdef enum BlkKind:
     BLK_IO_READ = 0
     BLK_IO_WRITE = 1
     BLK_IO_SYNC = 2           # fdatasync
+    BLK_IO_FALLOCATE = 3      # fallocate: only of engines that say ``allocates``
 
 cdef struct BlkIo:            # one system call; it and what it points to are the engine's from submit to reap
     BlkIo *next
@@ -22,12 +23,15 @@ cdef struct BlkIo:            # one system call; it and what it points to are th
     uint32_t n_iov
     uint8_t kind
     bint durable              # a write that returns when it is on the medium (RWF_DSYNC)
+    uint64_t length           # of a range, in bytes
+    int mode                  # of fallocate
 
 
 cdef class BlkEngine:
     cdef readonly int event_fd       # becomes readable when something completes after ``arm``; -1 when closed
     cdef readonly uint32_t in_flight  # submitted and not reaped
     cdef readonly bint cancelled
+    cdef readonly bint allocates      # takes BLK_IO_FALLOCATE; else ranges are Python's
     # Take *io*; it begins with ``commit`` at the latest, so that a batch costs one call.
     cdef void submit(self, BlkIo *io) noexcept nogil
     cdef void commit(self) noexcept nogil

@@ -9,4 +9,5 @@ class BlkEngine:
     event_fd: Final[int]
     in_flight: Final[int]
     cancelled: Final[bool]
+    allocates: Final[bool]
     def close(self) -> None: ...

@@ -6,7 +6,9 @@ kernel can't be called back: ``cancel`` lets go of what none has begun.
 """
 
 from acrn_dm._fastring cimport FrSegment
-from acrn_dm.devices.virtio_blk.native.engines._engine cimport BLK_IO_READ, BLK_IO_WRITE, BlkEngine, BlkIo
+from acrn_dm.devices.virtio_blk.native.engines._engine cimport (
+    BLK_IO_FALLOCATE, BLK_IO_READ, BLK_IO_WRITE, BlkEngine, BlkIo,
+)
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint64_t
 from posix.unistd cimport close as c_close, write as c_write
@@ -47,6 +49,10 @@ cdef extern from "<sys/uio.h>" nogil:
     int fdatasync(int fd)
 
 
+cdef extern from "<fcntl.h>" nogil:
+    int fallocate(int fd, int mode, int64_t offset, int64_t length)
+
+
 cdef void put(Fifo *fifo, BlkIo *io) noexcept nogil:
     io.next = NULL
     if fifo.first == NULL:
@@ -68,6 +74,8 @@ cdef int64_t attempt(int fd, const BlkIo *io) noexcept nogil:
         return preadv2(fd, io.iov, <int>io.n_iov, <int64_t>io.offset, 0)
     if io.kind == BLK_IO_WRITE:
         return pwritev2(fd, io.iov, <int>io.n_iov, <int64_t>io.offset, RWF_DSYNC if io.durable else 0)
+    if io.kind == BLK_IO_FALLOCATE:
+        return fallocate(fd, io.mode, <int64_t>io.offset, <int64_t>io.length)
     return fdatasync(fd)
 
 
@@ -112,6 +120,7 @@ cdef class PoolEngine(BlkEngine):
 
     def __cinit__(self, int fd, unsigned depth):
         self.pool.fd = fd
+        self.allocates = True
         self.pool.event_fd = self.event_fd
         pthread_mutex_init(&self.pool.lock, NULL)
         pthread_cond_init(&self.pool.work, NULL)

@@ -6,7 +6,7 @@ in memory for good. The eventfd is silent while the queue's loop looks at the co
 """
 
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport (
-    BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo,
+    BLK_IO_FALLOCATE, BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo,
 )
 from libc.stdint cimport uint64_t
 from posix.unistd cimport close as c_close, write as c_write
@@ -36,6 +36,7 @@ cdef extern from "devices/virtio_blk/native/engines/uring.h" nogil:
     void io_uring_cq_advance(io_uring *ring, unsigned n)
     void blk_prep_rw(io_uring_sqe *sqe, bint write, const iovec *iov, unsigned n, uint64_t offset, int flags)
     void blk_prep_sync(io_uring_sqe *sqe)
+    void blk_prep_fallocate(io_uring_sqe *sqe, int mode, uint64_t offset, uint64_t length)
     void blk_prep_cancel(io_uring_sqe *sqe)
 
 cdef enum:
@@ -57,6 +58,7 @@ cdef class UringEngine(BlkEngine):
         if err < 0:
             err = io_uring_queue_init(depth + 2, &self.ring, 0)  # a kernel that knows no such flags
         self.open = err == 0
+        self.allocates = True
         if err == 0:
             err = io_uring_register_files(&self.ring, &fd, 1)
         if err == 0:
@@ -75,6 +77,8 @@ cdef class UringEngine(BlkEngine):
         cdef io_uring_sqe *sqe = io_uring_get_sqe(&self.ring)  # there is one for each request, see __cinit__
         if io.kind == BLK_IO_SYNC:
             blk_prep_sync(sqe)
+        elif io.kind == BLK_IO_FALLOCATE:
+            blk_prep_fallocate(sqe, io.mode, io.offset, io.length)
         else:
             blk_prep_rw(
                 sqe, io.kind == BLK_IO_WRITE, <const iovec *>io.iov, io.n_iov, io.offset, RWF_DSYNC if io.durable else 0

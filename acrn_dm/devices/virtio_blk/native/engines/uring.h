@@ -34,6 +34,13 @@ static inline void blk_prep_sync(struct io_uring_sqe *sqe)
     sqe->flags |= IOSQE_FIXED_FILE;
 }
 
+static inline void blk_prep_fallocate(struct io_uring_sqe *sqe, int mode, unsigned long long offset,
+                                      unsigned long long length)
+{
+    io_uring_prep_fallocate(sqe, 0, mode, offset, length);
+    sqe->flags |= IOSQE_FIXED_FILE;
+}
+
 /* Every request of the ring, in flight or not yet begun; the answer to this one has no user data. */
 static inline void blk_prep_cancel(struct io_uring_sqe *sqe)
 {
@@ -68,6 +75,8 @@ static inline void io_uring_cq_advance(struct io_uring *ring, unsigned n) {}
 static inline void blk_prep_rw(struct io_uring_sqe *sqe, int write, const struct iovec *iov, unsigned n,
                                unsigned long long offset, int flags) {}
 static inline void blk_prep_sync(struct io_uring_sqe *sqe) {}
+static inline void blk_prep_fallocate(struct io_uring_sqe *sqe, int mode, unsigned long long offset,
+                                      unsigned long long length) {}
 static inline void blk_prep_cancel(struct io_uring_sqe *sqe) {}
 
 #endif

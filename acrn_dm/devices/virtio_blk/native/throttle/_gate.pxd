@@ -1,7 +1,7 @@
 # The requests of one queue that wait for a limit, before they begin: reads, writes, and what moves no data, each in
 # order of arrival.
 
-from acrn_dm.devices.virtio_blk.native._task cimport BlkTask, BlkTasks
+from acrn_dm.devices.virtio_blk.native.tasks._task cimport BlkTask, BlkTasks
 from acrn_dm.devices.virtio_blk.native.throttle._throttle cimport BlkThrottle
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 

@@ -6,7 +6,7 @@ may begin, so that queues of one disk have equal parts of its limits however dee
 from acrn_dm.devices.virtio_blk.native._request cimport (
     BLK_GET_ID, BLK_READ, BLK_WRITE, BLK_WRITE_ZEROES,
 )
-from acrn_dm.devices.virtio_blk.native._task cimport BlkTask, tasks_put, tasks_take
+from acrn_dm.devices.virtio_blk.native.tasks._task cimport BlkTask, tasks_put, tasks_take
 from acrn_dm.devices.virtio_blk.native.throttle._throttle cimport BlkThrottle
 from acrn_dm.virtio.native._counters cimport monotonic_ns
 from cpython.exc cimport PyErr_SetFromErrno

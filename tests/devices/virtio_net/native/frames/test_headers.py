@@ -1,7 +1,9 @@
 """Packet headers judged in C against ``request``: the same answer to any header."""
 
+import itertools
 import struct
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,3 +31,12 @@ def test_header_of_the_guests_is_judged_as_the_reference_does(
 @given(fields=FIELDS, features=FEATURES)
 def test_header_of_the_interfaces_is_judged_as_the_reference_does(fields: bytes, features: int) -> None:
     assert native.receive_flags(fields, features) == request.receive_flags(fields, features)
+
+
+@pytest.mark.parametrize("missing", [0, *BITS])
+def test_each_offload_needs_its_feature_as_in_the_reference(missing: int) -> None:
+    features = request.OFFLOADS & ~missing
+    for flags, gso in itertools.product((0, 1, 2, 3), (0, 1, 3, 4, 5, 0x80, 0x81, 0x84)):
+        fields = struct.pack("<BBHHHH", flags, gso, 54, 1448, 34, 16)
+        assert native.transmit_header(fields, 60, features) == request.transmit_header(fields, 60, features)
+        assert native.receive_flags(fields, features) == request.receive_flags(fields, features)

@@ -112,11 +112,11 @@ class _Forgets(BlkDevice):
 
     forgotten: Op
 
-    def _transfer(self, queue: Queue, chain: Chain, request: Request, image: Any) -> None:
+    def _transfer(self, queue: Queue, chain: Chain, request: Request) -> None:
         if request.op is self.forgotten:
             self._complete(queue, chain, Status.OK, 0)
         else:
-            super()._transfer(queue, chain, request, image)
+            super()._transfer(queue, chain, request)
 
 
 @breaks("d.blk.req.layout", "dm.blk.data", how="blk")

@@ -144,6 +144,9 @@ class IsDumbInAnEmergency(_Console):
 class SwallowsOutput(_Console):
     """Takes what its guest sends and passes nothing on."""
 
+    def plane(self, features: int, queue: Queue) -> None:
+        """What is swallowed goes by Python."""
+
     def handle_queue(self, queue: Queue) -> None:
         if queue.index == 1:
             for chain in queue.pop_batch():

@@ -1,7 +1,7 @@
 # A request on its way through an engine: its chain, what is left to move, the piece that is under way.
 
 from acrn_dm._fastring cimport FrChain, FrSegment
-from acrn_dm.devices.virtio_blk.native._request cimport BlkExtent, BlkLimits, BlkRequest
+from acrn_dm.devices.virtio_blk.native._request cimport BlkExtent, BlkRequest
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport BlkIo
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -22,7 +22,7 @@ cdef struct BlkTask:
     uint64_t offset           # in the file, of what is left
     uint64_t before           # of a flush: changes when it began
     uint32_t n_iov
-    uint32_t left             # bytes
+    uint32_t left             # bytes, or ranges
     size_t trimmed            # bytes that the last vector of the piece was cut by
     int err                   # the host's failure, 0: not tried here
     uint8_t attempts
@@ -40,23 +40,30 @@ cdef inline void tasks_put(BlkTasks *tasks, BlkTask *task) noexcept nogil:
         tasks.last.next = task
     tasks.last = task
 
+# At the front: what was used last is used next, while it is in the cache.
+cdef inline void tasks_put_back(BlkTasks *tasks, BlkTask *task) noexcept nogil:
+    task.next = tasks.first
+    if tasks.first == NULL:
+        tasks.last = task
+    tasks.first = task
+
 cdef inline BlkTask *tasks_take(BlkTasks *tasks) noexcept nogil:
     cdef BlkTask *task = tasks.first
     if task != NULL:
         tasks.first = task.next
     return task
 
-# Copy *chain* and its segments; false without memory for them.
-cdef bint task_set(BlkTask *task, const FrChain *chain) noexcept nogil
-# Parse the chain; as blk_parse.
-cdef int task_parse(BlkTask *task, const BlkLimits *limits) noexcept nogil
+# Copy *chain* with its segments, *request* and its *extents*; false without memory for them.
+cdef bint task_set(
+    BlkTask *task, const FrChain *chain, const BlkRequest *request, const BlkExtent *extents
+) noexcept nogil
 # Let *iov* be the data of a read or write, which begins at *start* of the file.
 cdef void task_data(BlkTask *task, uint64_t start) noexcept nogil
 # Make *io* the next piece.
 cdef void task_piece(BlkTask *task) noexcept nogil
-# Make it, and move it on this thread; returns the bytes moved or a negative errno.
-cdef int64_t task_now(BlkTask *task, int fd, int flags) noexcept nogil
 # *moved* bytes of the piece were moved.
 cdef void task_moved(BlkTask *task, uint32_t moved) noexcept nogil
+# Make *io* the next range that has a length, counted from *start* of the file; false if there is none left.
+cdef bint task_range(BlkTask *task, uint64_t start) noexcept nogil
 # Free what the request has allocated.
 cdef void task_clear(BlkTask *task) noexcept nogil

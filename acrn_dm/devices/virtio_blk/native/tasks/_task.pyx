@@ -3,24 +3,26 @@
 
 from acrn_dm._fastring cimport FrChain, FrSegment
 from acrn_dm.devices.virtio_blk.native._request cimport (
-    BLK_DISCARD, BLK_HEADER, BLK_MAX_EXTENTS, BLK_READ, BLK_SECURE_ERASE, BLK_WRITE_ZEROES, BlkExtent, BlkLimits,
-    blk_parse, blk_window,
+    BLK_DISCARD, BLK_HEADER, BLK_READ, BlkExtent, BlkRequest, blk_window,
 )
-from acrn_dm.devices.virtio_blk.native.engines._engine cimport BLK_IO_READ
-from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-cdef extern from "<sys/uio.h>" nogil:
-    int64_t preadv2(int fd, const void *iov, int n, int64_t offset, int flags)
-    int64_t pwritev2(int fd, const void *iov, int n, int64_t offset, int flags)
+cdef enum:                    # linux/falloc.h
+    KEEP_SIZE = 0x01
+    PUNCH_HOLE = 0x02
+    ZERO_RANGE = 0x10
 
 
-cdef bint task_set(BlkTask *task, const FrChain *chain) noexcept nogil:
+cdef bint task_set(
+    BlkTask *task, const FrChain *chain, const BlkRequest *request, const BlkExtent *extents
+) noexcept nogil:
     cdef size_t n = chain.n_out + chain.n_in
+    cdef size_t size = request.n_extents * sizeof(BlkExtent)
     task.memory, task.extents = NULL, NULL
     task.err, task.attempts, task.volatile_change = 0, 0, False
+    task.request = request[0]
     task.chain = chain[0]
     task.chain.segments = task.few
     if n > BLK_FEW:
@@ -28,22 +30,15 @@ cdef bint task_set(BlkTask *task, const FrChain *chain) noexcept nogil:
         if task.memory == NULL:
             return False
         task.chain.segments = task.memory
+    if size > 0:
+        task.extents = <BlkExtent *>malloc(size)
+        if task.extents == NULL:
+            free(task.memory)
+            return False
+        memcpy(task.extents, extents, size)
     memcpy(task.chain.segments, chain.segments, n * sizeof(FrSegment))
     task.iov = task.chain.segments + n
     return True
-
-
-cdef int task_parse(BlkTask *task, const BlkLimits *limits) noexcept nogil:
-    cdef BlkExtent extents[BLK_MAX_EXTENTS]
-    cdef int status = blk_parse(&task.chain, limits, &task.request, extents)
-    cdef size_t size = task.request.n_extents * sizeof(BlkExtent)
-    if status == 0 and task.request.op in (BLK_DISCARD, BLK_WRITE_ZEROES, BLK_SECURE_ERASE):
-        task.extents = <BlkExtent *>malloc(size)
-        if task.extents != NULL:
-            memcpy(task.extents, extents, size)
-        else:
-            status = 1  # an I/O error
-    return status
 
 
 cdef void task_data(BlkTask *task, uint64_t start) noexcept nogil:
@@ -67,16 +62,6 @@ cdef void task_piece(BlkTask *task) noexcept nogil:
     task.io.iov, task.io.n_iov, task.io.offset = task.iov, n, task.offset
 
 
-cdef int64_t task_now(BlkTask *task, int fd, int flags) noexcept nogil:
-    cdef int64_t result
-    task_piece(task)
-    if task.io.kind == BLK_IO_READ:
-        result = preadv2(fd, task.io.iov, <int>task.io.n_iov, <int64_t>task.io.offset, flags)
-    else:
-        result = pwritev2(fd, task.io.iov, <int>task.io.n_iov, <int64_t>task.io.offset, flags)
-    return -errno if result < 0 else result
-
-
 cdef void task_moved(BlkTask *task, uint32_t moved) noexcept nogil:
     task.iov[task.io.n_iov - 1].len += task.trimmed
     task.trimmed = 0
@@ -89,6 +74,18 @@ cdef void task_moved(BlkTask *task, uint32_t moved) noexcept nogil:
     if task.n_iov > 0:
         task.iov.hva = <uint8_t *>task.iov.hva + moved
         task.iov.len -= moved
+
+
+cdef bint task_range(BlkTask *task, uint64_t start) noexcept nogil:
+    cdef const BlkExtent *extent
+    while task.left > 0:
+        extent = &task.extents[task.request.n_extents - task.left]
+        if extent.length > 0:
+            task.io.offset, task.io.length = start + extent.offset, extent.length
+            task.io.mode = KEEP_SIZE | (PUNCH_HOLE if extent.unmap or task.request.op == BLK_DISCARD else ZERO_RANGE)
+            return True
+        task.left -= 1
+    return False
 
 
 cdef void task_clear(BlkTask *task) noexcept nogil:

@@ -1,0 +1,1 @@
+"""The requests of one queue from the ring to their answers, and what is left to move of each."""
