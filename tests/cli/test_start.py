@@ -109,6 +109,7 @@ def test_four_devices_are_started_without_the_branches_that_they_do_not_take(mac
 
 def test_four_devices_are_started_with_their_plugins_only(machine: set[str]) -> None:
     waiting = {"acrn_dm_balloon", "acrn_dm_gpio", "acrn_dm_i2c", "acrn_dm_input", "acrn_dm_vsock"}
+    waiting |= {"acrn_dm_blk_faults", "acrn_dm_net_loop", "acrn_dm_ram_disk"}
     assert ("acrn_dm_rng" in machine, machine & waiting) == (True, set())
 
 

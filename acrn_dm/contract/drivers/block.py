@@ -79,8 +79,9 @@ class BlockDriver:
 
     def engine(self, depth: int) -> object | None:
         """What serves one queue with *depth* requests in flight without Python: a new
-        ``acrn_dm.devices.virtio_blk.native.engines._engine.BlkEngine``, or None, which is the default. The methods
-        above get what engines are not asked for: ranges, and whatever a legacy driver wants. Raises OSError.
+        ``acrn_dm.devices.virtio_blk.native.engines._engine.BlkEngine``. By default there is none; who overrides this
+        always has one. The methods above get what engines are not asked for: ranges, and whatever a legacy driver
+        wants. Raises OSError.
         """
         return None
 
@@ -91,7 +92,9 @@ class BlockDriver:
         raise ValueError("this driver takes no commands")
 
     def close(self) -> None:
-        """Give back what ``open`` took. Nothing is in flight, and nothing comes any more. Idempotent."""
+        """Give back what ``open`` took, also when that has failed half-way. Nothing is in flight, and nothing comes any
+        more. Idempotent.
+        """
 
 
 class BlockFilter(BlockDriver):

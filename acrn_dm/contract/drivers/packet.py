@@ -107,4 +107,4 @@ class PacketDriver:
         raise ValueError("this driver takes no commands")
 
     def close(self) -> None:
-        """End: ``send`` does not run and is not called any more. Idempotent."""
+        """End, also when ``open`` has failed half-way: ``send`` does not run and is not called any more. Idempotent."""

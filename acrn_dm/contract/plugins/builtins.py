@@ -17,12 +17,13 @@ BUILTINS = {
     "devices.virtio_console": "acrn_dm.devices.virtio_console",
 }
 
-# What those with devices offer: they are imported when one of these is asked for. Their backends serve these only.
+# What those with devices offer, and the drivers of these: they are imported when one of these is asked for. Their
+# backends serve these devices only.
 OFFERED = {
     "devices.hostbridge": ("hostbridge", "amd_hostbridge"),
     "devices.i440fx": ("i440fx", "piix4-pm"),
     "devices.lpc": ("lpc",),
-    "devices.virtio_net": ("virtio-net",),
-    "devices.virtio_blk": ("virtio-blk",),
+    "devices.virtio_net": ("virtio-net", "tap"),
+    "devices.virtio_blk": ("virtio-blk", "file", "io_uring", "threads", "python"),
     "devices.virtio_console": ("virtio-console",),
 }

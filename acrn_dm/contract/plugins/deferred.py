@@ -1,8 +1,8 @@
 """Plugins that are not imported yet: those of which it is known, without, which devices they offer.
 
-Of a built-in plugin ``builtins.DEVICES`` says it, of an installed one the entry points of group ``acrn_dm.devices``: a
-name for each device, with the value that the plugin has in group ``acrn_dm``. Such a plugin has the hooks for devices,
-their backends and their drivers, and no others, for a start that uses none of its devices does without it.
+Of a built-in plugin ``builtins.OFFERED`` says it, of an installed one the entry points of group ``acrn_dm.devices``: a
+name for each device or driver, with the value that the plugin has in group ``acrn_dm``. Such a plugin has the hooks for
+devices, their backends and their drivers, and no others, for a start that uses none of them does without it.
 """
 
 from collections.abc import Callable, Collection, Iterable

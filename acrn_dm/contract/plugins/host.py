@@ -194,19 +194,45 @@ class PluginManager:
 
     @property
     def block_drivers(self) -> Offers[BlockDriverType]:
-        """The block drivers that are offered. Raises nothing."""
-        return self._collected("acrn_dm_block_driver_types", "block driver", BlockDriverType, offers.driver_names)
+        """The block drivers that are offered by all plugins."""
+        self.load_all()
+        return self._offered_block_drivers
 
     @property
     def packet_drivers(self) -> Offers[PacketDriverType]:
-        """The packet drivers that are offered. Raises nothing."""
+        """The packet drivers that are offered by all plugins."""
+        self.load_all()
+        return self._offered_packet_drivers
+
+    @property
+    def _offered_block_drivers(self) -> Offers[BlockDriverType]:
+        return self._collected("acrn_dm_block_driver_types", "block driver", BlockDriverType, offers.driver_names)
+
+    @property
+    def _offered_packet_drivers(self) -> Offers[PacketDriverType]:
         return self._collected("acrn_dm_packet_driver_types", "packet driver", PacketDriverType, offers.driver_names)
+
+    def block_driver(self, name: str) -> BlockDriverType | None:
+        """The block driver *name*; None and errors as ``device_type``."""
+        self._load_drivers(name, self._offered_block_drivers)
+        return self._offered_block_drivers.get(name)
+
+    def packet_driver(self, name: str) -> PacketDriverType | None:
+        """The packet driver *name*; None and errors as ``device_type``."""
+        self._load_drivers(name, self._offered_packet_drivers)
+        return self._offered_packet_drivers.get(name)
+
+    def _load_drivers(self, name: str, offered: Offers[Any]) -> None:
+        """As ``load_devices``, for a driver."""
+        self._waiting.register(self._waiting.offering(name))
+        if not offered.knows(name):
+            self.load_all()
 
     @property
     def offers(self) -> tuple[Offers[Any], ...]:
         """The offers of all kinds, by the plugins that are loaded by now."""
-        these = (self._offered_devices, self._offered_backends)
-        return (*these, self.block_drivers, self.packet_drivers, self.hypervisors)
+        drivers = (self._offered_block_drivers, self._offered_packet_drivers)
+        return (self._offered_devices, self._offered_backends, *drivers, self.hypervisors)
 
     def faults(self) -> list[PluginError]:
         """All that was left out by now, and why: plugins that did not load, hooks that failed, wrong records."""

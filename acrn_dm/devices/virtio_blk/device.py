@@ -302,7 +302,7 @@ class BlkDevice(VirtioDevice):
             return
         if self.busy or not flushed:
             self._planes.abandon()
-            log.error("%s: %s is stuck in the host; it is left as it is", self.name, self.config.path)
+            log.error("%s: %s is stuck in the host; it is left as it is", self.name, self.placement.text)
         else:
             image.close()
 
@@ -327,7 +327,7 @@ class BlkDevice(VirtioDevice):
                 )
                 self._planes.restrain(self._restraint.throttle)
             except OSError as e:
-                raise HostError.from_os(f"{self.name}: an engine for {self.config.path}", e) from e
+                raise HostError.from_os(f"{self.name}: an engine for {self.placement.text}", e) from e
 
     def _current_limits(self) -> Limits:
         return accepted(self._limits, self._features)

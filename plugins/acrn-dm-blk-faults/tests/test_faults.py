@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import acrn_dm_blk_faults
 import pytest
-from acrn_dm_blk_faults import FaultyDisk, Hit
+from acrn_dm_blk_faults import driver
+from acrn_dm_blk_faults.driver import FaultyDisk, Hit
 
 from acrn_dm import ConfigError
 from acrn_dm.testing import BlockBench, SimMachine, VirtioDriver
@@ -25,7 +25,7 @@ def image(tmp_path: Path) -> Path:
 
 def bench(image: Path, *rules: str, more: str = "") -> BlockBench:
     text = "".join(f",rule={rule}" for rule in rules)
-    return BlockBench(f"faults,over={image}{text}{more}", plugins=[acrn_dm_blk_faults])
+    return BlockBench(f"faults,over={image}{text}{more}", plugins=[driver])
 
 
 def test_without_rules_it_is_the_disk_below(image: Path) -> None:
@@ -101,7 +101,7 @@ def test_first_rule_that_fits_decides(image: Path) -> None:
 
 def test_faults_stand_over_any_driver(image: Path) -> None:
     text = f"faults,over=driver=faults,,over={image},,rule=error=EIO:on=read,rule=error=EIO:on=write"
-    with BlockBench(text, plugins=[acrn_dm_blk_faults]) as disk:
+    with BlockBench(text, plugins=[driver]) as disk:
         for call in (lambda: disk.read(0, 512), lambda: disk.write(0, FOUR)):
             with pytest.raises(OSError, match="rule error=EIO"):
                 call()
@@ -120,12 +120,12 @@ def test_faults_stand_over_any_driver(image: Path) -> None:
 )
 def test_wrong_options_are_told(image: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        BlockBench(text.replace("IMAGE", str(image)), plugins=[acrn_dm_blk_faults])
+        BlockBench(text.replace("IMAGE", str(image)), plugins=[driver])
 
 
 @pytest.fixture
 def machine() -> Iterator[SimMachine]:
-    with SimMachine(plugins=[acrn_dm_blk_faults]) as made:
+    with SimMachine(plugins=[driver]) as made:
         yield made
 
 

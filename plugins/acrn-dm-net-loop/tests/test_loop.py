@@ -4,9 +4,9 @@ import threading
 import time
 from collections.abc import Callable
 
-import acrn_dm_net_loop
 import pytest
-from acrn_dm_net_loop import LoopCard
+from acrn_dm_net_loop import card
+from acrn_dm_net_loop.card import LoopCard
 from acrn_dm_net_loop.line import Line, Options
 
 from acrn_dm import ConfigError
@@ -20,7 +20,7 @@ def frame(number: int) -> bytes:
 
 
 def bench(text: str = "loop", **more: int) -> PacketBench:
-    return PacketBench(text, plugins=[acrn_dm_net_loop], **more)
+    return PacketBench(text, plugins=[card], **more)
 
 
 def comes_true(condition: Callable[[], bool]) -> bool:
@@ -114,8 +114,11 @@ def test_link_is_up_while_both_ends_are_there() -> None:
 
 def test_third_card_of_a_name_is_refused() -> None:
     joined = "two cards are joined by the name 'lan'"
-    with bench("loop,name=lan"), bench("loop,name=lan"), pytest.raises(ConfigError, match=joined):
-        bench("loop,name=lan")
+    with bench("loop,name=lan") as here, bench("loop,name=lan"):
+        before = list(here.links)
+        with pytest.raises(ConfigError, match=joined):
+            bench("loop,name=lan")
+        assert here.links == before
 
 
 def test_frames_for_a_card_that_is_full_wait_for_it() -> None:
@@ -145,7 +148,7 @@ def test_wrong_options_are_told(text: str, said: str) -> None:
 
 
 def test_guest_gets_back_what_it_sends() -> None:
-    with SimMachine(plugins=[acrn_dm_net_loop]) as machine:
+    with SimMachine(plugins=[card]) as machine:
         machine.add("virtio-net", "driver=loop", slot=4)
         guest = machine.driver(4)
         guest.start()

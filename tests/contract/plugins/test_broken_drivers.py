@@ -156,3 +156,33 @@ def test_card_whose_driver_breaks_on_the_negotiation_asks_its_guest_for_a_reset(
         ((_, error),) = machine.failures
         assert "configure: ZeroDivisionError: boom" in str(error)
         assert request(machine, 3, IN, room=512) == OK
+
+
+@pytest.mark.parametrize("base", [Ram, Sink])
+def test_driver_that_could_not_be_opened_is_closed(tmp_path: Path, base: type) -> None:
+    closed: list[object] = []
+
+    def close(self: object) -> None:
+        closed.append(self)
+
+    driver = broken(base, "open", close=close)
+    block = base is Ram
+    plugin: object = Plugin(driver) if block else PacketPlugin(driver)
+    text = "driver=ram" if block else "driver=sink"
+    beside = machine_beside(tmp_path, plugin, "virtio-blk" if block else "virtio-net", text)
+    with pytest.raises(AcrnDmError, match="ZeroDivisionError: boom"), beside as machine:
+        machine.start()
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [(boom, "ZeroDivisionError: boom"), (lambda self, depth: None, "engine made NoneType, which is no BlkEngine")],
+)
+def test_engine_that_a_driver_has_not_costs_its_own_disk_a_reset(tmp_path: Path, engine: object, said: str) -> None:
+    with machine_beside(tmp_path, Plugin(broken(Ram, engine=engine)), "virtio-blk", "driver=ram") as machine:
+        machine.driver(4).start()
+        ((_, error),) = machine.failures
+        assert said in str(error)
+        assert "driver ram (plugin" in str(error)
+        assert request(machine, 3, IN, room=512) == OK

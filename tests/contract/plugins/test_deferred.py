@@ -144,9 +144,31 @@ def test_hook_is_called_once_however_late_others_come(place: Place) -> None:
 def test_built_in_plugin_offers_what_is_told_of_it_and_backends_for_nothing_else(name: str) -> None:
     plugins = make_plugin_manager(builtins={name: BUILTINS[name]}, entry_points=False)
     kinds = {kind for offer in plugins.backends.accepted for kind in offer.record.kinds}
-    assert (set(plugins.device_types()), kinds - set(OFFERED[name])) == (set(OFFERED[name]), set())
+    names = {*plugins.device_types(), *plugins.block_drivers.claims, *plugins.packet_drivers.claims}
+    assert (names, kinds - set(OFFERED[name])) == (set(OFFERED[name]), set())
 
 
 def test_each_built_in_plugin_with_devices_waits() -> None:
     made = {name: make_plugin_manager(builtins={name: module}, entry_points=False) for name, module in BUILTINS.items()}
     assert {name for name, plugins in made.items() if plugins.device_types()} == set(OFFERED)
+
+
+DRIVER = "@hook\ndef acrn_dm_block_driver_types():\n    return [block('odd')]\n"
+
+
+def test_plugin_whose_drivers_are_told_is_imported_when_one_of_them_is_asked_for(place: Place) -> None:
+    place.put("odd", DRIVER, ["odd"])
+    plugins = place.manager()
+    before = place.imported()
+    driver = plugins.block_driver("odd")
+    assert driver is not None
+    assert (before, driver.name, place.imported()) == (set(), "odd", {"acrn_dm_odd"})
+
+
+def test_driver_that_nobody_is_known_to_offer_is_looked_for_in_all(place: Place) -> None:
+    place.put("odd", DRIVER.replace("'odd'", "'even'"), ["odd"])
+    plugins = place.manager()
+    assert plugins.packet_driver("nothing") is None
+    driver = plugins.block_driver("even")
+    assert driver is not None
+    assert [offer.record.name for offer in place.manager().block_drivers.accepted] == ["even"]

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 
 import attrs
 
+from acrn_dm.base.errors import HostError
 from acrn_dm.contract.drivers.block import BlockDriver, Later
 from acrn_dm.contract.plugins.guard import told
 from acrn_dm.devices.virtio_blk.drivers.faults import Blame
@@ -104,15 +105,15 @@ class DriverImage(Image):
         return type(self.driver).engine is not BlockDriver.engine
 
     def engine(self, depth: int) -> BlkEngine:
-        """One for a queue with *depth* requests in flight. Raises OSError."""
+        """One for a queue with *depth* requests in flight. Raises OSError, and HostError for a fault of the driver."""
         try:
             made = self.driver.engine(depth)
         except OSError:
             raise
-        except BaseException as e:
-            raise self.blame.error(e) from e
+        except (Exception, SystemExit) as e:
+            raise HostError(f"{self.blame.who}: engine: {told(e)}") from e
         if not isinstance(made, BlkEngine):
-            raise self.blame.error(f"engine made {type(made).__name__}, which is no BlkEngine")
+            raise HostError(f"{self.blame.who}: engine made {type(made).__name__}, which is no BlkEngine")
         return made
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 The disk on a driver of ours that has a file is a disk on that file.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError, PluginError
@@ -63,12 +64,13 @@ def open_driver(chosen: ChosenDriver, sectors: SectorSize | None) -> Image:
     from acrn_dm.devices.virtio_blk.drivers.image import DriverImage  # noqa: PLC0415
 
     driver = _of(chosen)
-    asked(chosen, driver.open)
     try:
+        asked(chosen, driver.open)
         sizes = sectors or _sizes(chosen, driver)
         size = _size(chosen, driver, sizes)
     except AcrnDmError:
-        asked(chosen, driver.close)
+        with contextlib.suppress(AcrnDmError):  # the first reason is the better one
+            asked(chosen, driver.close)
         raise
     blame = Blame(chosen.blamed)
     return DriverImage(fd=-1, size=size, sectors=sizes, is_block_device=False, driver=driver, blame=blame)

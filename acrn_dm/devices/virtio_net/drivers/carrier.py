@@ -2,8 +2,10 @@
 process moves them.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,9 +16,11 @@ from acrn_dm.contract.drivers.packet import PacketDriver, PacketFile
 from acrn_dm.contract.plugins.guard import told
 from acrn_dm.contract.types import ChosenDriver
 from acrn_dm.devices.virtio_net.config import NetConfig
-from acrn_dm.devices.virtio_net.drivers.port import DriverPort
 from acrn_dm.devices.virtio_net.drivers.tap import TapDriver, TapOptions
 from acrn_dm.devices.virtio_net.request import OFFLOADS
+
+if TYPE_CHECKING:
+    from acrn_dm.devices.virtio_net.drivers.port import DriverPort
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +32,7 @@ class Carrier:
     name: str
     config: NetConfig
     chosen: ChosenDriver | None
-    _port: DriverPort | None = attrs.field(default=None, init=False)
+    _port: "DriverPort | None" = attrs.field(default=None, init=False)
     _open: bool = attrs.field(default=False, init=False)
 
     @property
@@ -81,6 +85,8 @@ class Carrier:
                 log.error("%s: closing: %s", self.chosen.blamed, told(e))
 
     def _begin(self, chosen: ChosenDriver, pairs: int, tell: Callable[[bool], None]) -> tuple[PacketFile, ...]:
+        from acrn_dm.devices.virtio_net.drivers.port import DriverPort  # noqa: PLC0415  # for cards that have one
+
         port = DriverPort(self.name, self._driver, chosen.blamed, tell)
         files = tuple(asked(chosen, lambda: port.make_files(pairs)))
         try:
@@ -89,6 +95,9 @@ class Carrier:
             port.close()
             for file in files:
                 file.close()
+            with contextlib.suppress(AcrnDmError):  # the first reason is the better one
+                asked(chosen, self._driver.close)
+            self._open = False
             raise
         port.begin()
         self._port = port
