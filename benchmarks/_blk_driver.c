@@ -22,6 +22,7 @@
 enum { QUEUE = 256, MAX_DEPTH = QUEUE / 3, NEXT = 1, WRITE = 2, MEMORY = 64 << 20, NO_INTERRUPT = 1, NO_NOTIFY = 1 };
 enum { DESC = 0, AVAIL = 0x2000, USED = 0x4000, HEADERS = 0x10000, DATA = 0x100000, PATIENCE_S = 20 };
 #define USER 0x10000000ull
+#define FLUSH (1ull << 9) /* without it every write has to be on the medium before it is answered (5.2.6.2) */
 #define EVENT_IDX (1ull << 29)
 #define PROTOCOL (1ull << 30)
 #define VERSION_1 (1ull << 32)
@@ -113,7 +114,7 @@ static void set_up(void)
     if (features & PROTOCOL)
         ask(GET_PROTOCOL), say_u64(SET_PROTOCOL, 0, -1);
     say(SET_OWNER, NULL, 0, -1);
-    say_u64(SET_FEATURES, VERSION_1 | (features & (EVENT_IDX | PROTOCOL)), -1);
+    say_u64(SET_FEATURES, VERSION_1 | (features & (FLUSH | EVENT_IDX | PROTOCOL)), -1);
     struct { uint32_t n, padding; uint64_t gpa, size, user, offset; } table = {1, 0, 0, MEMORY, USER, 0};
     say(SET_MEM_TABLE, &table, sizeof(table), fd);
     say_ring(SET_VRING_NUM, QUEUE);

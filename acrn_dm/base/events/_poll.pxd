@@ -42,6 +42,7 @@ cdef class EventPoll:
     cdef int64_t _due                     # the earliest of the entries' times, or one before it; 0 without any
     cdef pthread_t _waiter                # the thread that waits, or did so last
     cdef bint _waits                      # some thread has
+    cdef bint _has_signals                # it is the one that runs Python's handlers of signals
     cdef uint32_t _generation
     cdef dict _owners
     cdef PollerEntry _pollers[MAX_POLLERS]
@@ -52,6 +53,7 @@ cdef class EventPoll:
     cdef readonly int ran                 # C handlers that the last ``wait`` ran
     cdef readonly uint64_t waits          # system calls that may have slept
     cdef readonly uint64_t returns        # times that ``wait`` came back to Python
+    cdef readonly uint64_t interruptions  # times that it had Python look after signals
     cdef public int64_t busy_limit        # ns that polling goes on while it finds work: then files have their turn
     cdef readonly uint64_t looks          # times that polling began
     cdef readonly uint64_t found          # times that pollers had work
