@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ SETTLE_S = 1
 WARM_UP_S = 3
 PROGRAMS = ("fio", "iperf3")
 KINDS = ("disk", "net")
+BEGAN = time.monotonic()
 
 
 @attrs.frozen(kw_only=True)
@@ -98,13 +100,14 @@ def side(vm: OuterVm, tree: Path, number: int, options: argparse.Namespace) -> I
     image = f"/tmp/{name}.img"
     if (done := vm.run(f"head -c {DISK_MIB}M /dev/zero | tr '\\0' x > {image}")).rc:
         raise RuntimeError(done.stderr)
-    argv = ["--cpus", str(options.cpus), "-m", "512M"]
+    kernel = debian_kernel()
+    argv = ["--cpus", str(options.cpus), "-m", "512M", "-k", str(kernel.quick_image)]
     argv += ["-s", f"{CONSOLE_SLOT + 1},virtio-blk,{options.disk.format(image)}"]
     argv += ["-s", f"{CONSOLE_SLOT + 2},virtio-net,tap={name}{options.card}"]
     with tap(vm, name, host):
         shell = GuestShell(
             vm,
-            debian_kernel(),
+            kernel,
             scratch,
             argv,
             programs=PROGRAMS,
@@ -112,9 +115,15 @@ def side(vm: OuterVm, tree: Path, number: int, options: argparse.Namespace) -> I
             port=SERIAL_PORT + number,
         )
         shell.run(f"ip link set eth0 up && ip address add {guest}/30 dev eth0")
+        say(f"a guest of {tree} is up")
         yield Side(shell, host)
         if status := shell.power_off():
             raise RuntimeError(f"acrn-dm of {tree} ended with {status}: {shell.process.stderr}")
+
+
+def say(what: str) -> None:
+    """Tell of what lasts."""
+    print(f"[{time.monotonic() - BEGAN:5.0f} s] {what}", file=sys.stderr, flush=True)
 
 
 def rows(ours: Side, other: Side, options: argparse.Namespace) -> Iterator[Row]:
@@ -155,6 +164,7 @@ def main(arguments: Sequence[str]) -> int:
         side(vm, ROOT, 1, options) as ours,
         side(vm, options.other, 2, options) as other,
     ):
+        say(f"the outer VM was up in {vm.boot_seconds:.0f} s")
         print(table([])[0], flush=True)
         for row in rows(ours, other, options):
             print(table([row])[-1], flush=True)
