@@ -52,8 +52,8 @@ cdef class Plane:
     # Show what was returned, and interrupt the driver if it wants that; later where interrupts wait for more
     # (``coalescer``, which a plane tells of packets that took several chains).
     cdef void flush(self) noexcept nogil
-    # ``flush`` for what comes long after its batch: a driver that polls may have its next chains in the ring at once, and
-    # they are served, too. On the loop's thread; returns whether there were any.
+    # ``flush`` for what comes long after its batch: a driver that polls may have its next chains in the ring at once,
+    # and they are served, too. On the loop's thread; returns whether there were any.
     cdef bint show_late(self) noexcept nogil
     # There is room, or news: look at the ring again. On the loop's thread, or under its run lock.
     cdef void wake(self) noexcept nogil
