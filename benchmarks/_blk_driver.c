@@ -4,6 +4,9 @@
  *
  * Keeps DEPTH requests of BYTES at random offsets in flight for SECONDS and prints requests a second, how many failed,
  * and how many kicks the device wanted. Interrupts are off; the split ring has an event index where the device does.
+ *
+ * SOCKET "ring:MEMORY,KICK,EVENT_IDX" is a device that somebody has set up already: two descriptors, of the memory and of
+ * an eventfd, and whether there is an event index. Then rings lie where they lie here, and are empty.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -101,14 +104,29 @@ static void connect_to(const char *path)
     }
 }
 
+static void map(int fd)
+{
+    if ((ram = mmap(0, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED)
+        fail("memory");
+    memset(ram + DATA, 1, MEMORY - DATA);
+}
+
+static int is_set_up(const char *how)
+{
+    int fd;
+    if (sscanf(how, "ring:%d,%d,%d", &fd, &kick_fd, &event_idx) != 3)
+        return 0;
+    map(fd);
+    return 1;
+}
+
 static void set_up(void)
 {
     int fd = memfd_create("ram", 0), call = eventfd(0, EFD_NONBLOCK);
     kick_fd = eventfd(0, EFD_NONBLOCK);
-    if (ftruncate(fd, MEMORY) != 0 || (ram = mmap(0, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED)
+    if (ftruncate(fd, MEMORY) != 0)
         fail("memory");
-    memset(ram, 1, MEMORY);
-    memset(ram, 0, DATA);
+    map(fd);
     uint64_t features = ask(GET_FEATURES);
     event_idx = (features & EVENT_IDX) != 0;
     if (features & PROTOCOL)
@@ -227,8 +245,8 @@ int main(int argc, char **argv)
         return fprintf(stderr, "no such load\n"), 64;
     if (sched_setaffinity(0, sizeof(cpus), &cpus) != 0)
         fail("affinity");
-    connect_to(argv[1]);
-    set_up();
+    if (!is_set_up(argv[1]))
+        connect_to(argv[1]), set_up();
     prepare(depth, bytes, to_disk);
     double rate = drive(depth, bytes, atof(argv[5]), strtoull(argv[6], NULL, 0) / bytes);
     printf("%.0f %lu %lu\n", rate, failed, kicks);

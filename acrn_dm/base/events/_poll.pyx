@@ -7,10 +7,6 @@ wants no handler to run takes the run lock (``take``), first come, first served:
 """
 
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
-from acrn_dm.base.events._epoll cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLIN, POLLIN,
-    epoll_create1, epoll_ctl, epoll_event, epoll_wait, eventfd, on_main_thread, pollfd, ppoll,
-)
 from acrn_dm.base.events._run_lock cimport (
     pthread_self, run_lock_destroy, run_lock_init, run_lock_leave, run_lock_take, run_lock_try, run_lock_yield,
 )
