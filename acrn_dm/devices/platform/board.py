@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-import attrs
-
 from acrn_dm.base import address_map as layout
 from acrn_dm.base.bus import Handler
 from acrn_dm.base.events.clock import REAL, Clock
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.config import UartSpec
 from acrn_dm.contract.resources import Resources
 from acrn_dm.devices.platform.debugexit import DebugExit
@@ -29,7 +28,7 @@ DEBUG_EXIT = 0xF4
 PIT_PORTS, SPEAKER_PORT = 0x40, 0x61
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PlatformCallbacks:
     """The requests that the guest, or the user at its serial console, makes to the machine. Called from any thread."""
 

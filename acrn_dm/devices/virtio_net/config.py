@@ -10,6 +10,7 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.files.digest import md5
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.option_types import FALSE_WORDS, TRUE_WORDS
 from acrn_dm.contract.options import from_mapping, option, vhost_user_option
@@ -66,7 +67,7 @@ def _speed(instance: object, attribute: "attrs.Attribute[int | None]", value: in
         raise ValueError(f"speed {value}: expected 0 to 2147483647 Mbit/s")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class NetConfig:
     """The options of one card. Converters and validators raise ValueError, which the option reader turns into a
     ConfigError.
