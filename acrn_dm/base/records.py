@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-import attr
 import attrs
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ __all__ = ["define", "frozen"]
 
 _FIELD = type(attrs.field())
 _FACTORY: type[Any] = attrs.Factory  # type: ignore[assignment]  # a function, as type checkers have it
-_READ_ONLY = vars(attr.VersionInfo)  # type: ignore[attr-defined]  # what refuses to set; attrs knows it again in a base class
+_READ_ONLY = vars(attrs.frozen(type("_ReadOnly", (), {})))  # what refuses to set; attrs knows it again in a base class
 _OPTIONS = {"kw_only", "eq", "repr"}
 _OWN_WAYS = {"__init__", "__setattr__", "__delattr__", "__slots__", "__getattr__", "__attrs_pre_init__"}
 _CONVERTER = getattr(attrs, "Converter", ())  # which gets the instance, too; a newer one's
@@ -96,7 +95,7 @@ class _Record:
         try:
             self.by_attrs(field_transformer=_keep)
         except _KeptError as e:
-            found = [a if a.alias else a.evolve(alias=a.name.lstrip("_")) for a in e.fields]
+            found = [a.evolve(alias=a.alias or a.name.lstrip("_"), inherited=a.name not in self.own) for a in e.fields]
         names = {a.name: property(operator.itemgetter(i)) for i, a in enumerate(found)}
         return type(f"{self.made.__name__}Attributes", (tuple,), names)(found)  # type: ignore[no-any-return]
 

@@ -234,7 +234,7 @@ def test_fields_are_handed_down() -> None:
         def text(self) -> str:
             return super().__repr__() + __class__.__name__  # type: ignore[name-defined]
 
-    assert [a.name for a in attrs.fields(Below)] == ["a", "b", "c"]
+    assert [(a.name, a.inherited) for a in attrs.fields(Below)] == [("a", True), ("b", True), ("c", False)]
     assert (Below(a=1) == Below(a=1), Below(a=1) == Below(a=1, c=4), Below(a=1) == Sent(a=1)) == (True, False, False)
     assert Below(a=1).text().endswith("Below(a=1, b=[], c=3)Below")
     assert (Below.__slots__, compiled(Below)) == (("c",), [])

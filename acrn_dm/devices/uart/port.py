@@ -1,6 +1,7 @@
 """A serial port of the ISA bus: COM1 to COM5, at the ports and interrupts of the original."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import attrs
 
@@ -19,6 +20,8 @@ STANDARD = {1: (0x3F8, 4), 2: (0x2F8, 3), 3: (0x3E8, 6), 4: (0x2E8, 7), 5: (0x90
 @define(eq=False)
 class UartPort:
     """One port; its ``uart`` answers the registers."""
+
+    ports: ClassVar[int] = PORTS
 
     name: str
     io_base: int = attrs.field(repr=hex)
