@@ -41,6 +41,7 @@ from acrn_dm.contract.types import (
 
 log = logging.getLogger(__name__)
 
+PREFIX = "acrn_dm_"  # of all hooks
 ADD_OPTIONS = "acrn_dm_add_options"
 
 R = TypeVar("R", DeviceType, BackendType, HypervisorType, BlockDriverType, PacketDriverType)
@@ -50,7 +51,7 @@ class _Pluggy(pluggy.PluginManager):
     """A manager that looks at attributes with our prefix only: the rest of a plugin is none of our business."""
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-        return super().parse_hookimpl_opts(plugin, name) if name.startswith("acrn_dm_") else None
+        return super().parse_hookimpl_opts(plugin, name) if name.startswith(PREFIX) else None
 
 
 @define(eq=False)
@@ -83,9 +84,7 @@ class PluginManager:
         self._ranks.setdefault(name, next(self._count))
         try:
             self._pm.register(plugin, name=name)
-            unknown = [
-                h for h in vars(self._pm.hook) if h.startswith("acrn_dm_") and not getattr(self._pm.hook, h).spec
-            ]
+            unknown = [h for h in vars(self._pm.hook) if h.startswith(PREFIX) and not getattr(self._pm.hook, h).spec]
             if unknown:
                 text = f"there is no hook {unknown[0]!r}; {did_you_mean(unknown[0], hook_names())}"
                 raise PluginError(text.rstrip("; "), provenance=str(provenance), hook=unknown[0])
@@ -402,7 +401,7 @@ class PluginManager:
         del self._provenance[name], self._ranks[name]
         if self._pm.has_plugin(name):
             self._pm.unregister(plugin)
-        for hook in [h for h in vars(self._pm.hook) if h.startswith("acrn_dm_")]:
+        for hook in [h for h in vars(self._pm.hook) if h.startswith(PREFIX)]:
             if not getattr(self._pm.hook, hook).spec:
                 delattr(self._pm.hook, hook)
 
@@ -412,7 +411,7 @@ class PluginManager:
 
 def hook_names() -> list[str]:
     """The names of all hooks."""
-    return [name for name in vars(hookspecs) if name.startswith("acrn_dm_")]
+    return [name for name in vars(hookspecs) if name.startswith(PREFIX)]
 
 
 def _signature(error: BaseException, provenance: Provenance) -> PluginError | None:
