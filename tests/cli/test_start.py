@@ -56,6 +56,7 @@ OTHER_BRANCHES = {
     "acrn_dm.cli.shown.report",
     "acrn_dm.devices.i440fx",
     "acrn_dm.devices.lpc",
+    "acrn_dm.devices.uart.port",
     "acrn_dm.hypervisors.acrn.vm",
     "acrn_dm.hypervisors.kvm.vm",
     "acrn_dm.hypervisors.sim.vm",

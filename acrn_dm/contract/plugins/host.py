@@ -136,9 +136,8 @@ class PluginManager:
         declared: Iterable[Entry] = (),
     ) -> None:
         """Load installed plugins by entry point, each under its own guard; *only*, or *selection*, restricts to some.
-        *declared* are the entry points of ``deferred.GROUP``: whose devices stand there waits for them.
-
-        Raises ConfigError for a name that no plugin has.
+        *declared* are those of ``deferred.GROUP``: whose devices stand there waits for them. Raises ConfigError for a
+        name that no plugin has.
         """
         if entries is None:
             installed = entry_points_of([hookspecs.PROJECT, deferred.GROUP])
