@@ -17,7 +17,7 @@ from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 from acrn_dm.contract.types import Bdf
 
 WHAT = "virtio-net"
-MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z")
+MAC = r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z"
 MAX_PAIRS = 128  # queue pairs; with the control queue, notify registers fit their region of the modern BAR
 OUI = bytes((0x00, 0x16, 0x3E))  # of generated addresses, as in the original
 
@@ -35,7 +35,7 @@ def interface_name(instance: object, attribute: "attrs.Attribute[str | None]", v
 def _mac(value: Any) -> bytes | None:
     if value is None or isinstance(value, bytes):
         return value
-    if not MAC.match(str(value)):
+    if not re.match(MAC, str(value)):
         raise ValueError(f"mac {value!r}: expected XX:XX:XX:XX:XX:XX in hexadecimal")
     address = bytes.fromhex(str(value).replace(":", ""))
     if address[0] & 1 or not any(address):
