@@ -11,11 +11,12 @@ from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import drain
+from acrn_dm.base.records import define
 from acrn_dm.ring.ring import RingFormat
 from acrn_dm.virtio.queue import Queue
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class NativeRelayQueue:
     """One queue; as ``relay.RelayQueue``, which does the same in Python."""
 
