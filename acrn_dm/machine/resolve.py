@@ -82,9 +82,9 @@ def _resolve(spec: DeviceSpec, config: MachineConfig, plugins: PluginManager) ->
         return resolve_one(spec, kind, context, plugins)
 
 
-def wanted(spec: DeviceSpec, plugins: PluginManager) -> DeviceType:
+def wanted(spec: DeviceSpec, plugins: PluginManager, listed_by: str = "-s help") -> DeviceType:
     """The kind of device that *spec* asks for. Raises ConfigError where nobody offers it or two do, PluginError where
-    the plugin's record was refused.
+    the plugin's record was refused. Who asks for one that is not there is told that *listed_by* shows all.
     """
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
     try:
@@ -92,7 +92,7 @@ def wanted(spec: DeviceSpec, plugins: PluginManager) -> DeviceType:
     except ConfigError as e:
         raise ConfigError(str(e), option=where) from None
     if kind is None:
-        raise _unknown(spec, plugins)
+        raise _unknown(spec, plugins, listed_by)
     return kind
 
 
@@ -147,7 +147,7 @@ def _text(spec: DeviceSpec) -> str:
     return ",".join(f"{key}={value}" for key, value in spec.table.items())
 
 
-def _unknown(spec: DeviceSpec, plugins: PluginManager) -> ConfigError:
+def _unknown(spec: DeviceSpec, plugins: PluginManager, listed_by: str) -> ConfigError:
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
     if spec.kind in OBSOLETE_DEVICES:
         return ConfigError(f"the device {spec.kind!r} is obsolete", option=where)
@@ -156,4 +156,4 @@ def _unknown(spec: DeviceSpec, plugins: PluginManager) -> ConfigError:
     hint = options.did_you_mean(spec.kind, {*plugins.device_types(), *ORIGINAL_DEVICES})
     lost = "; ".join(str(fault) for fault in plugins.faults())
     why = f"; it may be one of what was left out: {lost}" if lost else ""
-    return ConfigError(f"there is no device {spec.kind!r}; {hint}see '-s help'{why}", option=where)
+    return ConfigError(f"there is no device {spec.kind!r}; {hint}see '{listed_by}'{why}", option=where)

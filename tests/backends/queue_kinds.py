@@ -10,14 +10,14 @@ from acrn_dm.backends import user as vhost_user
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.sockets.unix_listener import UnixListener
 from acrn_dm.devices import virtio_blk
-from acrn_dm.export.cli import Kind, make_device
-from acrn_dm.export.device import ExportedDevice
-from acrn_dm.export.server import Server
+from acrn_dm.export.vhost_user.device import ExportedDevice
+from acrn_dm.export.vhost_user.server import Server
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.native._echo_plane import EchoPlane
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.queue import Queue
 from tests.backends.user.user_rig import eventually
+from tests.export.made import made
 from tests.virtio.parts import SLOT, Echo
 
 SETTLED = 3  # rounds of a machine's loops in which nothing is to happen, where another thread may have something to do
@@ -98,7 +98,7 @@ def relayed(native: bool) -> Callable[[Path], "contextlib.AbstractContextManager
     def make(folder: Path) -> Iterator[QueueKind]:
         image, path = folder / "image", folder / "s"
         image.write_bytes(bytes(1 << 16))
-        disk = make_device(Kind(device="virtio-blk", default="", help=""), str(image))
+        disk = made(f"virtio-blk,{image}")
         with served(disk, path), SimMachine(plugins=[virtio_blk, vhost_user], native=native) as machine:
             machine.add("virtio-blk", f"vhost-user={path}", slot=SLOT)
             yield QueueKind(machine, 21, elsewhere=True)

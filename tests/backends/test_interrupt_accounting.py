@@ -299,7 +299,7 @@ def test_kernel_that_writes_the_call() -> None:
 @pytest.mark.process
 def test_other_process_that_writes_the_call(tmp_path: Path) -> None:
     path = tmp_path / "console.sock"
-    program = (sys.executable, "-m", "acrn_dm.export.cli", "console", f"--socket-path={path}")
+    program = (sys.executable, "-m", "acrn_dm.export.vhost_user.cli", "console", f"--socket-path={path}")
     daemon = Daemon([*program, f"socket:port0={tmp_path / 'port0'}:server"], path, tmp_path / "log")
     daemon.start()
     try:

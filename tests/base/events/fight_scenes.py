@@ -25,7 +25,7 @@ from tests.backends.test_interrupt_accounting import running
 from tests.backends.user.peers.peer import Peer
 from tests.backends.user.test_relay import NO_NOTES, Shadow
 from tests.backends.user.user_rig import Daemon
-from tests.export.export_rig import Client
+from tests.export.vhost_user.export_rig import Client
 
 PATIENCE_S = 20.0
 HEALTHY_EACH = 50  # signals between two looks at the device beside
@@ -182,7 +182,7 @@ def export_call() -> Iterator[Scene]:
     """``acrn-dm-vhost-user`` and a client that fights over the call of its ring."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        argv = [sys.executable, "-m", "acrn_dm.export.cli", "console", f"--socket-path={folder / 's'}"]
+        argv = [sys.executable, "-m", "acrn_dm.export.vhost_user.cli", "console", f"--socket-path={folder / 's'}"]
         daemon = Daemon([*argv, "file:port0=/dev/null"], folder / "s", folder / "log")
         daemon.start()
         client = Client.connect(daemon.socket)

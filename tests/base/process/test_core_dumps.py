@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.export.client_memory import ClientMemory
+from acrn_dm.export.vhost_user.client_memory import ClientMemory
 from acrn_dm.memory.guest_memory import MIB, GuestMemory, MemoryRange
 from tests.devices.terminal.session import acrn_dm
-from tests.export.export_rig import Client, console_daemon
+from tests.export.vhost_user.export_rig import Client, console_daemon
 
 
 def left_out(pid: int, name: str) -> list[bool]:

@@ -13,8 +13,8 @@ SHOW = "print(*(line for line in open('/proc/self/status') if line.startswith('N
     [
         ("acrn_dm.cli", ["--version"]),
         ("acrn_dm.cli", ["--no-such-option"]),
-        ("acrn_dm.export.cli", ["console", "--print-capabilities"]),
-        ("acrn_dm.export.cli", ["no-such-kind"]),
+        ("acrn_dm.export.vhost_user.cli", ["console", "--print-capabilities"]),
+        ("acrn_dm.export.vhost_user.cli", ["no-such-kind"]),
     ],
 )
 def test_commands_gain_no_privileges_from_the_first_line_of_main(module: str, args: list[str]) -> None:
@@ -27,7 +27,7 @@ def test_commands_gain_no_privileges_from_the_first_line_of_main(module: str, ar
 def test_commands_do_nothing_before() -> None:
     """What a plugin or a file starts could otherwise come first."""
     script = (
-        "import acrn_dm.cli.app as app, acrn_dm.export.cli as export, acrn_dm.base.process.privileges as p\n"
+        "import acrn_dm.cli.app as app, acrn_dm.export.vhost_user.cli as export, acrn_dm.base.process.privileges as p\n"
         "class First(Exception): pass\n"
         "def first(): raise First\n"
         "p.no_new_privileges = first\n"

@@ -226,7 +226,7 @@ def test_text_that_the_encoding_lacks_is_escaped() -> None:
 
 @pytest.mark.parametrize(
     ("argv", "code"),
-    [(["acrn_dm", "--no-such-option"], 64), (["acrn_dm.export.cli", "console", "--no-such-option"], 64)],
+    [(["acrn_dm", "--no-such-option"], 64), (["acrn_dm.export.vhost_user.cli", "console", "--no-such-option"], 64)],
     ids=["acrn-dm", "acrn-dm-vhost-user"],
 )
 def test_program_that_nobody_reads_ends_with_its_code(full: Pipe, argv: list[str], code: int) -> None:
@@ -236,7 +236,14 @@ def test_program_that_nobody_reads_ends_with_its_code(full: Pipe, argv: list[str
 
 def test_served_device_that_nobody_reads_serves_on_and_obeys_sigterm(full: Pipe, tmp_path: Path) -> None:
     path = tmp_path / "s"
-    argv = [sys.executable, "-m", "acrn_dm.export.cli", "console", f"--socket-path={path}", "file:port0=/dev/null"]
+    argv = [
+        sys.executable,
+        "-m",
+        "acrn_dm.export.vhost_user.cli",
+        "console",
+        f"--socket-path={path}",
+        "file:port0=/dev/null",
+    ]
     process = subprocess.Popen(argv, stderr=full.writer)
     for says, answered in ((bytes(12), False), (QUESTION, True)):  # the first is disconnected, with a record
         with socket.socket(socket.AF_UNIX) as client:

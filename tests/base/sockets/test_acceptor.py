@@ -18,10 +18,10 @@ from acrn_dm.base.sockets.unix_listener import UnixListener
 from acrn_dm.devices.uart.backends import TcpBackend
 from acrn_dm.devices.uart.uart16550 import Uart16550
 from acrn_dm.devices.virtio_console.backend_socket import ServerBackend
-from acrn_dm.export.cli import KINDS, make_device
-from acrn_dm.export.device import ExportedDevice
-from acrn_dm.export.server import Server
+from acrn_dm.export.vhost_user.device import ExportedDevice
+from acrn_dm.export.vhost_user.server import Server
 from acrn_dm.management.command_monitor import CommandMonitor
+from tests.export.made import made
 from tests.management.conftest import FakeMachine
 
 
@@ -70,7 +70,7 @@ def console(loop: IoLoop, folder: Path) -> Listening:
 
 
 def export(loop: IoLoop, folder: Path) -> Listening:
-    exported = ExportedDevice(make_device(KINDS["console"], f"file:port0={folder / 'out'}"), loop)
+    exported = ExportedDevice(made(f"virtio-console,file:port0={folder / 'out'}"), loop)
     listener = UnixListener(folder / "s")
     server = Server(exported, listener.socket, lambda: None)
 

@@ -13,7 +13,7 @@ from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.sockets import unix_listener
 from acrn_dm.base.sockets.unix_listener import UnixListener
 from acrn_dm.devices.virtio_console.backend_socket import ServerBackend
-from acrn_dm.export import cli
+from acrn_dm.export import sockets
 from acrn_dm.management.command_monitor import CommandMonitor
 from acrn_dm.management.manager_socket import ManagerSocket
 from tests.backends.user.user_rig import returns
@@ -69,7 +69,7 @@ def test_socket_is_for_its_owner_alone_whatever_the_umask(kind: str, path: Path,
 
 
 def test_server_program_listens_by_the_same_module() -> None:
-    assert cli.UnixListener is UnixListener
+    assert sockets.UnixListener is UnixListener
 
 
 def test_mode_is_right_before_anybody_can_connect(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

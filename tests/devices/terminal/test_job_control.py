@@ -192,7 +192,7 @@ def test_escape_key_ends_the_machine_at_a_virtio_console(dash: Session, tmp_path
 
 def test_escape_key_ends_a_console_that_is_served_to_another_program(dash: Session, tmp_path: Path) -> None:
     before = dash.modes
-    program = [sys.executable, "-m", "acrn_dm.export.cli", "console", f"--socket-path={tmp_path / 's'}"]
+    program = [sys.executable, "-m", "acrn_dm.export.vhost_user.cli", "console", f"--socket-path={tmp_path / 's'}"]
     dash.type(" ".join(program) + "\n")
     dash.wait(lambda: dash.raw, "not raw")
     dash.type(QUIT)

@@ -45,8 +45,8 @@ sys.exit(code)
 BACKEND = (
     STORM
     + """
-from acrn_dm.export import cli
-from acrn_dm.export.device import ExportedDevice
+from acrn_dm.export.vhost_user import cli
+from acrn_dm.export.vhost_user.device import ExportedDevice
 
 def opened(self):
     storm()

@@ -13,7 +13,7 @@ from lab.paths import ROOT
 
 DISK, CONSOLE, PORT, IMAGE = "/run/lab-disk.sock", "/run/lab-console.sock", "/run/lab-port.sock", "/run/lab-disk.img"
 DISK_MIB = 32
-DAEMON, EXPORTER = "qemu-storage-daemon", "acrn_dm.export.cli"  # a word of each command line
+DAEMON, EXPORTER = "qemu-storage-daemon", "acrn_dm.export.vhost_user.cli"  # a word of each command line
 
 
 @attrs.define(eq=False)

@@ -17,7 +17,7 @@ import attrs
 
 from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, ProtocolFeature, Request
-from acrn_dm.export.client_memory import ClientMemory
+from acrn_dm.export.vhost_user.client_memory import ClientMemory
 from acrn_dm.ring.layout import RingLayout, RingMemory
 from tests.backends.user.peers.disk_ring import STEPS, Buffers, Conduct, Ring
 from tests.backends.user.peers.inflight_region import QueueNotes, queue_bytes

@@ -12,10 +12,10 @@ import pytest
 from acrn_dm.backends.wire.message import Request
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.sockets.unix_listener import UnixListener
-from acrn_dm.export import server as module
-from acrn_dm.export.cli import KINDS, make_device
-from acrn_dm.export.device import ExportedDevice
-from acrn_dm.export.server import MAX_WAITING, Server
+from acrn_dm.export.vhost_user import server as module
+from acrn_dm.export.vhost_user.device import ExportedDevice
+from acrn_dm.export.vhost_user.server import MAX_WAITING, Server
+from tests.export.made import made
 
 HEADER = struct.Struct("<III")
 QUESTION = HEADER.pack(Request.GET_QUEUE_NUM, 1, 0)
@@ -73,7 +73,7 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     loop = IoLoop("main")
-    exported = ExportedDevice(make_device(KINDS["console"], f"file:port0={tmp_path / 'out'}"), loop)
+    exported = ExportedDevice(made(f"virtio-console,file:port0={tmp_path / 'out'}"), loop)
     listener = UnixListener(tmp_path / "s")
     server = Server(exported, listener.socket, lambda: None)
     rig = Rig(loop, tmp_path / "s")
@@ -88,7 +88,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def test_loops_of_a_served_device_poll_where_its_options_say_so(tmp_path: Path) -> None:
     loop = IoLoop("main")
-    device = make_device(KINDS["console"], f"file:port0={tmp_path / 'out'},poll_us=50")
+    device = made(f"virtio-console,file:port0={tmp_path / 'out'},poll_us=50")
     taken: list[IoLoop] = []
     device.realize = lambda resources: taken.append(resources.io_loop("io"))  # type: ignore[method-assign]
     exported = ExportedDevice(device, loop)

@@ -17,8 +17,8 @@ from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import device_loops
-from acrn_dm.export.client_memory import ClientMemory
-from acrn_dm.export.vring import ClientKick, Vring
+from acrn_dm.export.vhost_user.client_memory import ClientMemory
+from acrn_dm.export.vhost_user.vring import ClientKick, Vring
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio import features

@@ -16,7 +16,7 @@ from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, ProtocolFeature, Re
 from acrn_dm.testing import DriverRing, RingLayout
 from tests.backends.user.user_rig import Daemon, listens
 from tests.devices.virtio_console.console_rig import DEVICE_ADD, DEVICE_READY, PORT_NAME, PORT_OPEN, PORT_READY
-from tests.export.export_rig import MEMORY, REPLY_ACK, SLOTS, STATUS, USER, VERSION_1, Client, wait_used
+from tests.export.vhost_user.export_rig import MEMORY, REPLY_ACK, SLOTS, STATUS, USER, VERSION_1, Client, wait_used
 
 MULTIPORT = 1 << 1
 INPUT, OUTPUT, TO_GUEST, FROM_GUEST = range(4)
@@ -29,7 +29,7 @@ RESET_DEVICE = ProtocolFeature.RESET_DEVICE
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    argv = [sys.executable, "-m", "acrn_dm.export.cli", "console", f"--socket-path={tmp_path / 's'}"]
+    argv = [sys.executable, "-m", "acrn_dm.export.vhost_user.cli", "console", f"--socket-path={tmp_path / 's'}"]
     daemon = Daemon([*argv, f"socket:port0={tmp_path / 'port0'}:server"], tmp_path / "s", tmp_path / "log")
     daemon.start()
     yield daemon

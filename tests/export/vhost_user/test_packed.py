@@ -8,13 +8,13 @@ from pathlib import Path
 from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, Request
 from acrn_dm.base.events.ioloop import IoLoop
-from acrn_dm.export.cli import KINDS, make_device
-from acrn_dm.export.device import ExportedDevice
+from acrn_dm.export.vhost_user.device import ExportedDevice
 from acrn_dm.ring.packed.driver import PackedDriverRing
 from acrn_dm.ring.packed.layout import packed_layout
 from acrn_dm.testing.driver import PACKED
 from tests.backends.user.user_rig import Daemon
-from tests.export.export_rig import USER, VERSION_1, Client
+from tests.export.made import made
+from tests.export.vhost_user.export_rig import USER, VERSION_1, Client
 
 SIZE = 5  # no power of two
 
@@ -71,6 +71,6 @@ def test_ring_is_served_and_its_base_goes_on_with_wrap_counters(daemon: Daemon, 
 def test_option_takes_the_offer_away(tmp_path: Path) -> None:
     loop = IoLoop("main")
     text = f"file:port0={tmp_path / 'out'}"
-    there = [ExportedDevice(make_device(KINDS["console"], text + more), loop).features for more in ("", ",packed=off")]
+    there = [ExportedDevice(made(f"virtio-console,{text}{more}"), loop).features for more in ("", ",packed=off")]
     loop.close()
     assert [bool(features & PACKED) for features in there] == [True, False]

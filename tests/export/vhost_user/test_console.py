@@ -17,7 +17,7 @@ import pytest
 
 from acrn_dm.backends import user as vhost_user
 from acrn_dm.devices import virtio_console
-from acrn_dm.export.cli import main
+from acrn_dm.export.vhost_user.cli import main
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import EVENT_IDX, INDIRECT_DESC, VERSION_1
@@ -26,7 +26,7 @@ from tests.backends.user.user_rig import Daemon, eventually
 PLAIN = VERSION_1 | EVENT_IDX | INDIRECT_DESC  # without MULTIPORT there is one port, open from the start
 TO_GUEST, FROM_GUEST = 0, 1
 BUFFER = 4096
-PROGRAM = (sys.executable, "-m", "acrn_dm.export.cli")
+PROGRAM = (sys.executable, "-m", "acrn_dm.export.vhost_user.cli")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ REPLY_ACK, STATUS, SLOTS = ProtocolFeature.REPLY_ACK, ProtocolFeature.STATUS, Pr
 
 def console_daemon(folder: Path) -> Daemon:
     """The program, not yet started, with one port into a file and queues for 16."""
-    argv = [sys.executable, "-m", "acrn_dm.export.cli", "console", f"--socket-path={folder / 's'}"]
+    argv = [sys.executable, "-m", "acrn_dm.export.vhost_user.cli", "console", f"--socket-path={folder / 's'}"]
     return Daemon([*argv, f"file:port0={folder / 'out'},max_ports=16"], folder / "s", folder / "log")
 
 

@@ -12,9 +12,9 @@ many clients send neither: then a ring that starts elsewhere than where it stopp
 from collections.abc import Callable
 
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, PeerError, ProtocolFeature
-from acrn_dm.export.client_memory import ClientMemory
-from acrn_dm.export.device import ExportedDevice
-from acrn_dm.export.vring import Vring
+from acrn_dm.export.vhost_user.client_memory import ClientMemory
+from acrn_dm.export.vhost_user.device import ExportedDevice
+from acrn_dm.export.vhost_user.vring import Vring
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.defs import Status
 

@@ -16,7 +16,7 @@ import pytest
 
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, Request
 from tests.backends.user.user_rig import Daemon
-from tests.export.export_rig import (
+from tests.export.vhost_user.export_rig import (
     MEMORY,
     REPLY_ACK,
     SLOTS,

@@ -8,43 +8,18 @@ guest sleeps. One that is not by ``OWNER_S`` makes way when another has somethin
 
 import contextlib
 import logging
-import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.ioloop import Timer
 from acrn_dm.base.sockets.acceptor import Acceptor
-from acrn_dm.export.client import Client
-from acrn_dm.export.device import ExportedDevice
+from acrn_dm.export.vhost_user.client import Client
+from acrn_dm.export.vhost_user.device import ExportedDevice
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 4
 OWNER_S = 10.0
-
-
-@contextlib.contextmanager
-def inherited(fd: int) -> Iterator[socket.socket]:
-    """The UNIX stream socket that came as descriptor *fd*, connected or listening. Raises ConfigError.
-
-    It is non-blocking meanwhile, and afterwards as it came: others may have it, too.
-    """
-    try:
-        given = socket.socket(fileno=fd)
-    except OSError as e:
-        raise ConfigError(f"no socket: {e.strerror}", option="--fd", value=fd) from e
-    if given.family != socket.AF_UNIX or given.type != socket.SOCK_STREAM:
-        given.detach()
-        raise ConfigError("expected a UNIX stream socket", option="--fd", value=fd)
-    ours, blocking = os.dup(fd), os.get_blocking(fd)
-    given.setblocking(False)
-    try:
-        yield given
-    finally:
-        given.close()
-        os.set_blocking(ours, blocking)
-        os.close(ours)
 
 
 class Server:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.backends.user.user_rig import Daemon
-from tests.export.export_rig import Client, console_daemon, say, wait_used
+from tests.export.vhost_user.export_rig import Client, console_daemon, say, wait_used
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.channel import Channel
 from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, PeerGone, ProtocolFeature, Request
 from acrn_dm.base.errors import AcrnDmError, GuestError
-from acrn_dm.export.device import ExportedDevice
-from acrn_dm.export.rings import Rings
-from acrn_dm.export.vring import Vring, check_eventfd
+from acrn_dm.export.vhost_user.device import ExportedDevice
+from acrn_dm.export.vhost_user.rings import Rings
+from acrn_dm.export.vhost_user.vring import Vring, check_eventfd
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.virtio.defs import Status
 

@@ -13,7 +13,7 @@ from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, Request
 from acrn_dm.base.events.eventfd import signal
 from acrn_dm.testing import DriverRing, RingLayout
 from tests.backends.user.user_rig import EVENTFD_FULL, Daemon
-from tests.export.export_rig import (
+from tests.export.vhost_user.export_rig import (
     MEMORY,
     REPLY_ACK,
     SLOTS,

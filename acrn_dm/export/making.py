@@ -1,0 +1,78 @@
+"""The device that is served: of the text that ``-s`` takes, by the same plugins and under the same guard."""
+
+from typing import TypeGuard
+
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
+from acrn_dm.contract.config import DeviceSpec
+from acrn_dm.contract.plugins import PluginManager, blame
+from acrn_dm.contract.types import Bdf, Device, DeviceContext
+from acrn_dm.machine.resolve import ResolvedDevice, resolve_one, wanted
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import Threads
+from acrn_dm.virtio.placement import USERSPACE
+
+LISTED_BY = "--help"
+QUEUES = 256  # what devices take for the guest's CPUs, of which nobody tells: they have the queues they are asked for
+BALLOON, PMEM = 5, 27
+NOT_SERVED = {
+    BALLOON: "the memory is the front-end's, which has a balloon of its own to get it back",
+    PMEM: "vhost-user has no way to add memory to the front-end's guest",
+}
+
+
+@frozen(kw_only=True, eq=False)
+class Made:
+    """A device, and whom its failures are blamed on."""
+
+    device: VirtioDevice
+    blamed: str
+
+
+def make_device(text: str, plugins: PluginManager, *, program: str, slot: int = 0) -> Made:
+    """The device of *text* (``virtio-blk,./disk.img``), as ``-s SLOT,TEXT`` makes it; opens nothing.
+
+    *program* and *slot* are a part of its name, and of what is derived from that. Raises ConfigError, PluginError.
+    """
+    kind, _, rest = text.partition(",")
+    spec = DeviceSpec(bdf=Bdf(slot=slot), kind=kind, text=rest, origin=text)
+    resolved, blamed = _resolved(spec, plugins, program)
+    with blame(blamed):
+        device = resolved.create()
+        if not _is_virtio(device):
+            raise ConfigError("no virtio device, so vhost-user has no way to serve it", option=kind)
+        _check(device, resolved)
+        problems = device.check()
+    if problems:
+        raise ConfigError(problems[0])
+    return Made(device=device, blamed=blamed)
+
+
+def _resolved(spec: DeviceSpec, plugins: PluginManager, program: str) -> tuple[ResolvedDevice, str]:
+    kind = wanted(spec, plugins, LISTED_BY)
+    owner = plugins.provider(kind)
+    context = DeviceContext(
+        bdf=spec.bdf,
+        kind=spec.kind,
+        machine=program,
+        vcpus=QUEUES,
+        provider="" if owner is None or owner.built_in else str(owner),
+    )
+    blamed = f"{owner}: {spec.kind}"
+    with blame(blamed):  # a plugin's grammar may raise anything
+        return resolve_one(spec, kind, context, plugins), blamed
+
+
+def _is_virtio(device: Device) -> TypeGuard[VirtioDevice]:
+    return isinstance(device, VirtioDevice)
+
+
+def _check(device: VirtioDevice, resolved: ResolvedDevice) -> None:
+    """Raises ConfigError for what can't be served."""
+    context, where = resolved.context, resolved.spec.kind
+    if {device.placement.backend, context.backend or USERSPACE} != {USERSPACE}:
+        raise ConfigError("a served device can't be served by others", option=where, value=resolved.spec.text)
+    if context.iothread.count > 1 and not isinstance(device, Threads):
+        raise ConfigError("its queues are served by one thread", option=f"{where} iothread")
+    if device.device_id in NOT_SERVED:
+        raise ConfigError(NOT_SERVED[device.device_id], option=where)
