@@ -51,6 +51,8 @@ class NativeRelayQueue:
         call_fd = self._listen_no_more()
         if call_fd < 0:
             return self.plane.in_flight
+        with self.queue.loop.held():
+            self.plane.look_no_more()
         poller = select.poll()
         poller.register(call_fd, select.POLLIN)
         poller.register(alive_fd, 0)  # a hang-up is always reported
