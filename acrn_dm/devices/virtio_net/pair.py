@@ -59,6 +59,7 @@ class Pair:
     )
     _watch: FdWatch | None = attrs.field(default=None, init=False)
     _link: NetLink | None = attrs.field(default=None, init=False, repr=False)  # of queues that are served in C
+    _by_python: bool = attrs.field(default=False, init=False)  # there was a look at a ring
 
     def start(self, queues: Iterable[Queue], features: int, *, up: bool, resting: bool) -> None:
         """Serve those of its two queues that are enabled; the first look at the rings is what watches the tap."""
@@ -90,9 +91,10 @@ class Pair:
         with loop.held():
             link = self._link
             if link is None:
-                self._link = link = NetLink(port, loop.poll)
+                link = NetLink(port, loop.poll)
                 loop.attend(self.tap.fd, self.guard(self._told))
                 link.open()
+                self._link = link
             return self._join(link, queue, features)
 
     def _join(self, link: NetLink, queue: Queue, features: int) -> Plane:
@@ -132,6 +134,7 @@ class Pair:
             if side is not None and side.dropped:
                 log.debug("tap on descriptor %d: %d frames %s were dropped", self.tap.fd, side.dropped, whose)
         self._watch = self.rx = self.tx = None
+        self._by_python = False
         self._peers = ()
 
     def _leave(self, loop: IoLoop) -> None:
@@ -216,6 +219,7 @@ class Pair:
 
     def handle(self, queue: Queue) -> None:
         """Buffers for frames that may wait, or frames to send."""
+        self._by_python = True
         try:
             if not self.up or self.down:
                 self._discard()
@@ -235,11 +239,16 @@ class Pair:
             self._follow()
 
     def _ready(self) -> None:
-        """Frames arrived, or there is room again."""
+        """Frames arrived, there is room again, or something has changed: with a thread, before it is known who serves
+        the queues, too, and then nothing is begun.
+        """
         if self._link is not None:
             self._follow()
             self._link.look()
-            return
+        elif self._by_python:
+            self._move()
+
+    def _move(self) -> None:
         try:
             if self.down:
                 self._discard()
@@ -258,7 +267,7 @@ class Pair:
         """Watch the tap for what the queues wait for."""
         if self._link is not None:
             self._link.state(up=self.up, resting=self.resting, losing=self.deaf or self.down, cut=self.down)
-        elif self._watch is not None:
+        elif self._watch is not None and self._by_python:
             wanted = bool(self._peers) or (isinstance(self.rx, Receiver) and self.rx.reads)
             reads = self.deaf or self.down or wanted
             events = READ if self.up and not self.resting and reads else 0
