@@ -29,6 +29,11 @@ static inline void fr_store_u32_pair(void *at, uint32_t first, uint32_t second)
 }
 
 /* Ring fields: naturally aligned, checked when the ring is made. */
+static inline void fr_store_u64(void *at, uint64_t value)
+{
+    __atomic_store_n((uint64_t *)at, value, __ATOMIC_RELAXED);
+}
+
 static inline void fr_store_u16(void *at, uint16_t value)
 {
     __atomic_store_n((uint16_t *)at, value, __ATOMIC_RELAXED);
@@ -42,6 +47,16 @@ static inline void fr_store_u32(void *at, uint32_t value)
 static inline uint16_t fr_load_acquire_u16(const void *at)
 {
     return __atomic_load_n((const uint16_t *)at, __ATOMIC_ACQUIRE);
+}
+
+static inline uint64_t fr_load_acquire_u64(const void *at)
+{
+    return __atomic_load_n((const uint64_t *)at, __ATOMIC_ACQUIRE);
+}
+
+static inline void fr_store_release_u64(void *at, uint64_t value)
+{
+    __atomic_store_n((uint64_t *)at, value, __ATOMIC_RELEASE);
 }
 
 static inline void fr_store_release_u16(void *at, uint16_t value)
