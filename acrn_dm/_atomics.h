@@ -28,10 +28,16 @@ static inline void fr_store_u32_pair(void *at, uint32_t first, uint32_t second)
     ((volatile struct fr_unaligned_u64 *)at)->value = first | (uint64_t)second << 32;
 }
 
+/* ... and the two halves of one. */
+static inline void fr_store_u16_pair(void *at, uint32_t pair)
+{
+    ((volatile struct fr_unaligned_u32 *)at)->value = pair;
+}
+
 /* Ring fields: naturally aligned, checked when the ring is made. */
 static inline void fr_store_u64(void *at, uint64_t value)
 {
-    __atomic_store_n((uint64_t *)at, value, __ATOMIC_RELAXED);
+    *(volatile uint64_t *)at = value;
 }
 
 static inline void fr_store_u16(void *at, uint16_t value)
@@ -52,11 +58,6 @@ static inline uint16_t fr_load_acquire_u16(const void *at)
 static inline uint64_t fr_load_acquire_u64(const void *at)
 {
     return __atomic_load_n((const uint64_t *)at, __ATOMIC_ACQUIRE);
-}
-
-static inline void fr_store_release_u64(void *at, uint64_t value)
-{
-    __atomic_store_n((uint64_t *)at, value, __ATOMIC_RELEASE);
 }
 
 static inline void fr_store_release_u16(void *at, uint16_t value)

@@ -61,31 +61,22 @@ cdef struct FrPacked:
     # By buffer id, of which any is legal: how many descriptors its chain in flight has, 0 where none is; in the upper
     # half FR_DESC_F_WRITE if the device may write to it.
     uint32_t *lengths
-    uint64_t first            # len, id and flags of the first used descriptor that was pushed since the last publish
-    uint32_t n_in_flight      # chains popped and neither pushed nor given back
-    uint32_t n_taken          # descriptors from the last one shown as used to next_avail; never more than size
     uint32_t n_seen           # descriptors from next_avail on that were seen to be available; never more than size
     uint16_t avail_marks      # AVAIL and USED of a descriptor that is available at next_avail, by the wrap counter
     uint16_t used_marks       # ... of one that is used at next_used
     uint16_t published_marks  # ... at published_used
+    uint16_t first_flags      # WRITE, if the first chain pushed since the last publish has it
     uint16_t event_flags      # the device's event suppression flags as the driver sees them
 
-# A chain of a packed ring whose walk is under way, and how far a batch may go on: the segments up to *segment* are filled
-# in, one for each descriptor passed. What is loaded was not looked at yet.
+# A chain of a packed ring whose walk is under way: the segments up to *segment* are filled in, one for each descriptor
+# passed.
 cdef struct FrPackedWalk:
     FrSegment *segment
-    FrSegment *end            # of the room for segments
-    uint64_t counts           # of segments: device-readable ones, in the upper half device-writable ones
-    const uint8_t *at         # the descriptor of the ring that is loaded, or the next one
-    const uint8_t *edge       # the end of the ring, or where there is what the device has not shown as used
-    uint32_t behind           # descriptors behind the end of the ring that may be taken
-    uint32_t marks            # of what is available at *at*
-    const uint8_t *table      # of an indirect chain; NULL: none was entered
-    const uint8_t *table_end
-    const uint8_t *entry      # of *table*, that is loaded
-    uint64_t addr
-    uint64_t word             # len, id and flags
-    bint loaded
+    uint32_t n_out            # device-readable segments
+    uint32_t n_entries        # of *table*
+    const uint8_t *table      # the indirect table that was entered, if one was
+    uint64_t addr             # of the descriptor or entry that is loaded, and not looked at yet, if one is
+    uint64_t word             # ... its len, id and flags
 
 # The device side of a virtqueue, of whatever format: what the ``vq_`` functions of ``_virtqueue.pxd`` take. It belongs
 # to the ring object whose ``virtqueue()`` returned it, and is good as long as that is open.

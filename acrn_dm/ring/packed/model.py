@@ -55,7 +55,7 @@ class ModelPackedRing(PackedFields):
         self._seen = start  # up to where descriptors were seen to be available; never before _avail
         self.broken: GuestError | None = None
         self._in_flight: dict[int, int] = {}  # buffer id -> descriptors
-        self._hidden: bytes | None = None  # of the used descriptor that publish writes; the others stand behind it
+        self._hidden: int | None = None  # flags of the used descriptor that publish shows, the others are behind it
 
     @property
     def in_flight(self) -> int:
@@ -115,12 +115,13 @@ class ModelPackedRing(PackedFields):
         chain.done = True
         del self._in_flight[chain.head]
         at = self.next_used
+        self.memory.write(self.desc_at(at) + LEN_AT, count.to_bytes(4, "little"))
+        self.memory.write(self.desc_at(at) + ID_AT, U16.pack(chain.head))
         flags = self.used_marks(at) | (DESC_F_WRITE if chain.writable_bytes else 0)
-        used = PACKED_DESC.pack(0, count, chain.head, flags)[LEN_AT:]
         if self._hidden is None:
-            self._hidden = used
+            self._hidden = flags
         else:
-            self.memory.write(self.desc_at(at) + LEN_AT, used)
+            self.set_flags(at, flags)
         self.next_used += chain.descriptors
 
     def publish(self) -> bool:
@@ -129,7 +130,7 @@ class ModelPackedRing(PackedFields):
         if self._hidden is None:
             return False
         old, self.published_used = self.published_used, self.next_used
-        self.memory.write(self.desc_at(old) + LEN_AT, self._hidden)
+        self.set_flags(old, self._hidden)
         self._hidden = None
         event, flags = self.event(self.layout.avail)
         if flags & EVENT_FLAGS == EVENT_DESC and self.event_idx:

@@ -44,10 +44,6 @@ cdef inline uint32_t flags_of(uint64_t word) noexcept nogil:
 cdef inline uint64_t word_of(uint32_t length, uint16_t id, uint32_t flags) noexcept nogil:
     return length | <uint64_t>id << 32 | <uint64_t>flags << 48
 
-# 32 where the device may write to the buffer, else 0: how far the upper of a pair of counts is to the left.
-cdef inline uint32_t side_of(uint64_t word) noexcept nogil:
-    return (word >> 44) & 32
-
 cdef inline void split_word(uint64_t addr, uint64_t word, Descriptor *d) noexcept nogil:
     d.addr, d.len, d.next, d.flags = addr, len_of(word), id_of(word), <uint16_t>flags_of(word)
 

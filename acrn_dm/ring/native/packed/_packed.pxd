@@ -1,55 +1,63 @@
 # The packed virtqueue of virtio 1.4 (2.8), device side: pop, push, publish, kicks. The calls of ``_split.pxd``.
 
 from acrn_dm.ring.native._atomics cimport (
-    fr_full_fence, fr_load_u32, fr_store_release_u64, fr_store_u64, fr_unlikely,
+    fr_full_fence, fr_load_u32, fr_store_release_u16, fr_store_u16, fr_store_u32, fr_store_u64, fr_unlikely,
 )
-from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE
+from acrn_dm.ring.native._buffers cimport FR_DESC_F_WRITE, FR_DESC_SIZE
 from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrPacked, FrPackedWalk
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_OK
 from acrn_dm.ring.native.packed._layout cimport (
-    FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_FLAGS, FR_LENGTH, FR_MARKS, FR_OFF, FR_WRAP_SHIFT, desc_word, word_of,
+    FR_DESC_F_AVAIL, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_FLAGS, FR_LENGTH, FR_MARKS, FR_OFF, FR_WRAP_SHIFT,
+    desc_flags, desc_id, desc_len, word_of,
 )
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+# How far ``_pop.pxd`` has come with a chain; beside FR_OK, FR_EMPTY and negative numbers.
 cdef enum:
-    FP_NOT_QUICK = 2          # beside FR_OK, FR_EMPTY and negative numbers: fp_pop_rest is to go on with the chain
+    FP_BEFORE_CHAIN = 2       # not begun
+    FP_BEFORE_SLOT = 3        # behind a descriptor with NEXT
+    FP_AT_SLOT = 4            # at one that is loaded
+    FP_AT_ENTRY = 5           # in the indirect table, at an entry that is loaded
 
-# The rest of a batch, up to *stop*, from *chain* on, with which ``_pop.pxd`` has come to *status*: where that is
-# FP_NOT_QUICK its walk was begun. Returns as fp_pop_batch does.
+# Whether next_avail is as often round as published_used. If so, what may be taken ends where that is one lap later;
+# else it ends there.
+cdef inline bint fp_same_lap(const FrPacked *packed) noexcept nogil:
+    return (packed.avail_marks == FR_DESC_F_AVAIL) == (packed.published_marks != 0)
+
+# Descriptors from published_used to next_avail: in flight, or not shown as used. Never more than size.
+cdef inline uint32_t fp_taken(const FrPacked *packed) noexcept nogil:
+    cdef uint32_t ahead = <uint32_t>packed.ring.next_avail - packed.ring.published_used
+    return ahead if fp_same_lap(packed) else ahead + packed.ring.size
+
+# *n* descriptors were taken, which may have been seen before.
+cdef inline void fp_unsee(FrPacked *packed, uint32_t n) noexcept nogil:
+    packed.n_seen -= min(packed.n_seen, n)
+
+# The rest of a batch, up to *stop*, from *chain* on, with which ``_pop.pxd`` has come to *status* and whose position is
+# known unless it is the first one. Returns as fp_pop_batch does.
 cdef int fp_pop_rest(
     FrPacked *packed, FrBatch *batch, FrChain *chain, const FrChain *stop, int status, FrPackedWalk walk,
 ) noexcept nogil
-# *n_chains* chains of *n* descriptors in all were taken.
-cdef inline void fp_advance(FrPacked *packed, uint32_t n, uint32_t n_chains) noexcept nogil:
-    cdef uint32_t slot = packed.ring.next_avail + n
-    packed.n_in_flight += n_chains
-    packed.n_taken += n
-    packed.n_seen -= min(packed.n_seen, n)
-    if slot >= packed.ring.size:
-        slot -= packed.ring.size
-        packed.avail_marks ^= FR_MARKS
-    packed.ring.next_avail = <uint16_t>slot
-
 # Give the chain popped last back, as if it had never been taken.
 cdef int fp_unpop(FrPacked *packed, const FrChain *chain) noexcept nogil
 # Whether *chain*, which is in flight, ends at position *end*; which then is where it begins.
 cdef bint fp_ends_at(const FrPacked *packed, const FrChain *chain, uint16_t *end) noexcept nogil
 # Write the used descriptor of the chain with buffer id *head*. The driver does not see it before fp_publish, which
-# stores the first one pushed: the driver looks at the next one only (2.8.2).
+# stores the flags of the first one pushed: the driver looks at the next one only (2.8.2).
 cdef inline int fp_push(FrPacked *packed, uint16_t head, uint32_t written) noexcept nogil:
     cdef uint32_t length = packed.lengths[head]
     cdef uint32_t slot = packed.ring.next_used
-    # 2.8.3: WRITE says whether data was written anywhere; *written* counts what is whole from the start, and a request
-    # that failed may have its status at the end of 0 bytes. So whatever may have been written to has it.
-    cdef uint64_t word = word_of(written, head, packed.used_marks | length >> 16)
+    cdef uint8_t *at = <uint8_t *>packed.ring.desc + FR_DESC_SIZE * <size_t>slot
     if fr_unlikely(length == 0):
         return FR_E_NOT_IN_FLIGHT
     packed.lengths[head] = 0
-    packed.n_in_flight -= 1
     if slot == packed.ring.published_used:
-        packed.first = word
+        fr_store_u32(desc_len(at), written)
+        fr_store_u16(desc_id(at), head)
+        if fr_unlikely(packed.first_flags != length >> 16):
+            packed.first_flags = length >> 16
     else:
-        fr_store_u64(<uint8_t *>desc_word(packed.ring.desc + FR_DESC_SIZE * <size_t>slot), word)
+        fr_store_u64(desc_len(at), word_of(written, head, packed.used_marks | length >> 16))
     slot += length & FR_LENGTH
     if fr_unlikely(slot >= packed.ring.size):
         slot -= packed.ring.size
@@ -75,19 +83,24 @@ cdef inline bint fp_wants_interrupt(const FrPacked *packed, uint32_t n) noexcept
 cdef inline bint fp_publish(FrPacked *packed) noexcept nogil:
     cdef uint32_t old = packed.ring.published_used
     cdef uint32_t n = packed.ring.next_used - old
+    cdef uint8_t *at = <uint8_t *>packed.ring.desc + FR_DESC_SIZE * <size_t>old
     if packed.used_marks != packed.published_marks:
         n += packed.ring.size
     if n == 0:
         return False
     # Release: the driver that sees these flags also sees the other descriptors of the batch, len and id of each, and
     # the data in the buffers. It looks at no later descriptor before this one is used (2.8.2).
-    fr_store_release_u64(<uint8_t *>desc_word(packed.ring.desc + FR_DESC_SIZE * <size_t>old), packed.first)
-    packed.ring.published_used, packed.published_marks = packed.ring.next_used, packed.used_marks
-    packed.n_taken -= n
+    if packed.first_flags != 0:  # a branch, which is foretold: nothing waits for the load
+        fr_store_release_u16(desc_flags(at), packed.published_marks | FR_DESC_F_WRITE)
+    else:
+        fr_store_release_u16(desc_flags(at), packed.published_marks)
     # Full fence between our store of the flags and the load of its wish. The driver does the mirror image: it stores
     # its wish for an interrupt, fences, and looks at the flags once more. Were our load to pass our store, both could
     # read the old value: we would send nothing, the driver would sleep, and this completion would never be noticed.
     fr_full_fence()
+    packed.ring.published_used = packed.ring.next_used
+    if fr_unlikely(packed.published_marks != packed.used_marks):
+        packed.published_marks = packed.used_marks
     return fp_wants_interrupt(packed, n)
 
 # The same, with the interrupt held back until fp_release: true while the driver has one to get.
@@ -103,4 +116,6 @@ cdef int fp_look(FrPacked *packed) noexcept nogil
 cdef bint fp_begin(FrPacked *packed, uint16_t avail, uint16_t used) noexcept nogil
 # Positions, of the next chain to take and of the next used descriptor.
 cdef uint16_t fp_next_avail(const FrPacked *packed) noexcept nogil
+# Chains popped and neither pushed nor given back: counted when somebody asks, not as they come and go.
+cdef uint32_t fp_in_flight(const FrPacked *packed) noexcept nogil
 cdef uint16_t fp_next_used(const FrPacked *packed) noexcept nogil

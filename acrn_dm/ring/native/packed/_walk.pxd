@@ -1,4 +1,4 @@
-# The walk of whatever a packed ring can have: tables and buffers across regions, long chains, empty buffers, every fault.
+# The walk of whatever a packed ring can have: tables and buffers across regions, empty buffers, every fault.
 # What chains are as a rule ``_pop.pxd`` walks by itself, and hands over what is not.
 
 from acrn_dm.ring.native._atomics cimport fr_load_u64, fr_unlikely
@@ -11,6 +11,7 @@ from acrn_dm.ring.native._status cimport (
     FR_E_INDIRECT_LIST, FR_E_NOT_AVAILABLE, FR_E_OVERRUN, FR_E_TOO_LONG, FR_OK,
 )
 from acrn_dm.ring.native.packed._layout cimport FR_MARKS, desc_word, load_table_entry, split_word
+from acrn_dm.ring.native.packed._packed cimport FP_AT_ENTRY, fp_taken
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 # Where a walk is.
@@ -23,13 +24,17 @@ cdef struct Place:
     uint16_t marks            # of what is available in *slot*
 
 
-cdef inline void begin(const FrPacked *packed, const FrPackedWalk *walk, uint32_t n, Place *place) noexcept nogil:
-    """Where *walk* is, which has passed *n* descriptors."""
-    split_word(walk.addr, walk.word, &place.d)
-    place.table.indirect, place.table.hva, place.table.gpa = walk.table != NULL, walk.table, 0
-    place.table.n_entries = <uint32_t>((walk.table_end - walk.table) // FR_DESC_SIZE)
-    place.n = n if walk.table == NULL else 1
-    place.i = n
+cdef inline void begin(
+    const FrPacked *packed, const FrPackedWalk *walk, uint32_t n, int status, Place *place,
+) noexcept nogil:
+    """Where *walk* is, which has passed *n* descriptors and come to *status*."""
+    split_word(walk.addr, walk.word, &place.d)  # the one before, where none is loaded
+    place.table.indirect = status == FP_AT_ENTRY
+    place.table.hva, place.table.gpa, place.table.n_entries = NULL, 0, 0
+    place.i, place.n = 0, n
+    if status == FP_AT_ENTRY:
+        place.table.hva, place.table.n_entries = walk.table, walk.n_entries
+        place.i, place.n = n, 1
     place.slot, place.marks = packed.ring.next_avail + place.n, packed.avail_marks
     if place.slot >= packed.ring.size:
         place.slot -= packed.ring.size
@@ -40,7 +45,7 @@ cdef inline int judge(FrPacked *packed, const Place *place) noexcept nogil:
     """Whether the loaded descriptor may be the list's next one."""
     if fr_unlikely((place.d.flags & FR_MARKS) != place.marks):
         return fault(&packed.ring, FR_E_NOT_AVAILABLE, place.slot, place.d.flags)
-    if fr_unlikely(packed.n_taken + place.n == packed.ring.size):
+    if fr_unlikely(fp_taken(packed) + place.n >= packed.ring.size):
         return fault(&packed.ring, FR_E_OVERRUN, place.slot, packed.ring.size)
     return FR_OK
 
@@ -57,7 +62,7 @@ cdef inline int enter_table(FrRing *ring, Place *place) noexcept nogil:
 
 
 cdef inline int pass_slot(FrPacked *packed, FrChain *chain, Place *place, bint loaded) noexcept nogil:
-    """Go behind the next descriptor of the ring, unless it was loaded only to be judged: FR_OK, or a negative status."""
+    """Load the next descriptor of the ring, unless it is *loaded*, judge it and go behind it: FR_OK, or a fault."""
     cdef const uint8_t *at = packed.ring.desc + FR_DESC_SIZE * <size_t>place.slot
     cdef int status
     if not loaded:
