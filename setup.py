@@ -22,6 +22,7 @@ LEVEL = [] if CHOSEN else ["-O2"]  # -O3 was measured slower on packed rings (pe
 # Vectorized, a chain's few words are gathered for one wide store by more instructions than their stores were.
 FLAGS = ["-O0", "-g"] if DEBUG else [*LEVEL, "-fno-tree-slp-vectorize", "-g1"]
 WARNINGS = ["-Wall", "-Wno-unused-function"]
+CPUS = len(os.sched_getaffinity(0))
 COMMANDS = {"build", "build_ext", "bdist_wheel", "develop", "editable_wheel", "install"}  # those that compile
 HEADERS = {  # Debian's package of each
     "stdint.h": "libc6-dev",
@@ -143,5 +144,7 @@ if COMMANDS & set(sys.argv) or not METADATA & set(sys.argv):
         modules,
         compiler_directives={"boundscheck": DEBUG, "wraparound": False, "initializedcheck": DEBUG, "cdivision": True},
         language_level=3,
+        nthreads=CPUS,
     )
-setup(ext_modules=modules)
+# A compiler for each CPU: what is built when somebody waits for it.
+setup(ext_modules=modules, options={"build_ext": {"parallel": CPUS}})

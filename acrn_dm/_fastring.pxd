@@ -20,7 +20,7 @@ from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrPacked, FrRing, Fr
 from acrn_dm.ring.native._ring cimport NativeRing, PackedRing, SplitRing
 from acrn_dm.ring.native._shadow cimport (
     FR_SHADOW_EMPTY, FR_SHADOW_JUMPED, FR_SHADOW_NONSENSE, FR_SHADOW_TAKEN, FrShadow, fs_add, fs_close, fs_free,
-    fs_make, fs_note, fs_open, fs_publish, fs_take,
+    fs_make, fs_note, fs_open, fs_publish, fs_take, fs_want_calls, fs_wants_kick,
 )
 from acrn_dm.ring.native._status cimport (
     FR_E_ADDRESS, FR_E_AVAIL_JUMP, FR_E_HEAD, FR_E_ID_IN_FLIGHT, FR_E_IN_FLIGHT, FR_E_INDIRECT_ADDRESS,

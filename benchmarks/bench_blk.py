@@ -72,6 +72,14 @@ def driver() -> Path:
     return target
 
 
+def two_cpus() -> list[int]:
+    """The CPUs there are. Raises PeerMissing."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        raise PeerMissing("daemon and driver need a CPU each")
+    return cpus
+
+
 def peer_version() -> str:
     """Raises PeerMissing."""
     if shutil.which(PEER) is None:
@@ -171,7 +179,7 @@ def images(folder: Path, size: int, *, direct: bool) -> Iterator[tuple[Path, Pat
 def place_rows(place: Place, folder: Path, version: str, *, quick: bool) -> Iterator[Entry]:
     """The rows of one place; each mode of polling has daemons of its own."""
     size = QUICK_BYTES if quick else IMAGE_BYTES
-    cpus = sorted(os.sched_getaffinity(0))
+    cpus = two_cpus()
     with images(folder, size, direct=place.direct) as (mine, other), tempfile.TemporaryDirectory() as short:
         near = Path(short)  # socket paths have 107 bytes
         for polls in sorted({load.polls for load in place.loads}, reverse=True):
@@ -191,8 +199,7 @@ def place_rows(place: Place, folder: Path, version: str, *, quick: bool) -> Iter
 def rows(quick: bool) -> Iterator[Entry]:
     """Every place that this host has. Raises PeerMissing."""
     version = peer_version()
-    if len(os.sched_getaffinity(0)) < 2:
-        raise PeerMissing("daemon and driver need a CPU each")
+    two_cpus()
     BUILD.mkdir(exist_ok=True)
     for place, where in (
         (Place("in memory", IN_MEMORY), MEMORY),

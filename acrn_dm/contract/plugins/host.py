@@ -18,7 +18,7 @@ import attrs
 import pluggy
 
 from acrn_dm.base.errors import ConfigError, HostError, PluginError
-from acrn_dm.base.files.installed import entry_points
+from acrn_dm.base.files.installed import entry_points_of
 from acrn_dm.base.irq import IoEventFd, IrqFd
 from acrn_dm.base.records import define
 from acrn_dm.contract import hookspecs
@@ -41,6 +41,7 @@ from acrn_dm.contract.types import (
 
 log = logging.getLogger(__name__)
 
+PREFIX = "acrn_dm_"  # of all hooks
 ADD_OPTIONS = "acrn_dm_add_options"
 
 R = TypeVar("R", DeviceType, BackendType, HypervisorType, BlockDriverType, PacketDriverType)
@@ -50,7 +51,7 @@ class _Pluggy(pluggy.PluginManager):
     """A manager that looks at attributes with our prefix only: the rest of a plugin is none of our business."""
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-        return super().parse_hookimpl_opts(plugin, name) if name.startswith("acrn_dm_") else None
+        return super().parse_hookimpl_opts(plugin, name) if name.startswith(PREFIX) else None
 
 
 @define(eq=False)
@@ -83,9 +84,7 @@ class PluginManager:
         self._ranks.setdefault(name, next(self._count))
         try:
             self._pm.register(plugin, name=name)
-            unknown = [
-                h for h in vars(self._pm.hook) if h.startswith("acrn_dm_") and not getattr(self._pm.hook, h).spec
-            ]
+            unknown = [h for h in vars(self._pm.hook) if h.startswith(PREFIX) and not getattr(self._pm.hook, h).spec]
             if unknown:
                 text = f"there is no hook {unknown[0]!r}; {did_you_mean(unknown[0], hook_names())}"
                 raise PluginError(text.rstrip("; "), provenance=str(provenance), hook=unknown[0])
@@ -134,16 +133,16 @@ class PluginManager:
         entries: Iterable[Entry] | None = None,
         *,
         selection: Selection | None = None,
-        declared: Iterable[Entry] | None = None,
+        declared: Iterable[Entry] = (),
     ) -> None:
         """Load installed plugins by entry point, each under its own guard; *only*, or *selection*, restricts to some.
-        *declared* are the entry points of ``deferred.GROUP``: whose devices stand there waits for them.
-
-        Raises ConfigError for a name that no plugin has.
+        *declared* are those of ``deferred.GROUP``: whose devices stand there waits for them. Raises ConfigError for a
+        name that no plugin has.
         """
-        if declared is None:
-            declared = entry_points(deferred.GROUP) if entries is None else ()
-        found = sorted(entry_points(hookspecs.PROJECT) if entries is None else entries, key=lambda e: e.name)
+        if entries is None:
+            installed = entry_points_of([hookspecs.PROJECT, deferred.GROUP])
+            entries, declared = installed[hookspecs.PROJECT], installed[deferred.GROUP]
+        found = sorted(entries, key=lambda e: e.name)
         origins = [provenance_of(entry) for entry in found]
         chosen = selection or Selection(only=None if only is None else frozenset(only))
         chosen.check({o.plugin: o.distribution for o in origins}, [o.plugin for o in self.left_out])
@@ -401,7 +400,7 @@ class PluginManager:
         del self._provenance[name], self._ranks[name]
         if self._pm.has_plugin(name):
             self._pm.unregister(plugin)
-        for hook in [h for h in vars(self._pm.hook) if h.startswith("acrn_dm_")]:
+        for hook in [h for h in vars(self._pm.hook) if h.startswith(PREFIX)]:
             if not getattr(self._pm.hook, hook).spec:
                 delattr(self._pm.hook, hook)
 
@@ -411,7 +410,7 @@ class PluginManager:
 
 def hook_names() -> list[str]:
     """The names of all hooks."""
-    return [name for name in vars(hookspecs) if name.startswith("acrn_dm_")]
+    return [name for name in vars(hookspecs) if name.startswith(PREFIX)]
 
 
 def _signature(error: BaseException, provenance: Provenance) -> PluginError | None:

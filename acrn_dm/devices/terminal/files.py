@@ -12,14 +12,14 @@ import socket
 import stat
 import threading
 
-import attrs
+from acrn_dm.base.records import frozen
 
 CLOSE_S = 1.0  # what is still in a relay's pipe has this long to get out
 CHUNK = 4096
 PTMX = os.makedev(5, 2)  # opening it makes another pseudo-terminal
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class Source:
     """Input. *fd* is for waiting only; it is non-blocking unless it is *shared* or a socket."""
 
@@ -43,7 +43,7 @@ class Source:
             os.close(self.fd)
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class Sink:
     """Output. *fd* is non-blocking, or a plain file, which never blocks."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import attrs
 
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_console.backend import FileBackend, PortBackend, PtyBackend, StdioBackend, TtyBackend
 from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerBackend
 from acrn_dm.devices.virtio_console.native._port_plane import RxPlane, TxPlane
@@ -21,7 +22,7 @@ def can_serve(backend: PortBackend) -> bool:
     return type(backend) in KNOWN and not CALLS & vars(backend).keys()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class PortPlanes:
     """Those of the port behind *backend*, under one driver. Used on the loop's thread, or with the loop held."""
 

@@ -12,6 +12,7 @@ import attrs
 
 from acrn_dm.base.errors import GuestError
 from acrn_dm.base.events.ioloop import READ, WRITE, IoLoop
+from acrn_dm.base.records import define
 from acrn_dm.devices.loopwork import FdWatch
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.native._link import NetLink
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 LOST = 64  # bytes read of a frame that nobody gets: no less than its packet header, which a tap does not cut (EINVAL)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Pair:
     """One pair in use, from DRIVER_OK to reset. *gone* is told when the interface was deleted; *guard* reports a
     GuestError.
@@ -59,6 +60,7 @@ class Pair:
     )
     _watch: FdWatch | None = attrs.field(default=None, init=False)
     _link: NetLink | None = attrs.field(default=None, init=False, repr=False)  # of queues that are served in C
+    _by_python: bool = attrs.field(default=False, init=False)  # there was a look at a ring
 
     def start(self, queues: Iterable[Queue], features: int, *, up: bool, resting: bool) -> None:
         """Serve those of its two queues that are enabled; the first look at the rings is what watches the tap."""
@@ -90,9 +92,10 @@ class Pair:
         with loop.held():
             link = self._link
             if link is None:
-                self._link = link = NetLink(port, loop.poll)
+                link = NetLink(port, loop.poll)
                 loop.attend(self.tap.fd, self.guard(self._told))
                 link.open()
+                self._link = link
             return self._join(link, queue, features)
 
     def _join(self, link: NetLink, queue: Queue, features: int) -> Plane:
@@ -132,6 +135,7 @@ class Pair:
             if side is not None and side.dropped:
                 log.debug("tap on descriptor %d: %d frames %s were dropped", self.tap.fd, side.dropped, whose)
         self._watch = self.rx = self.tx = None
+        self._by_python = False
         self._peers = ()
 
     def _leave(self, loop: IoLoop) -> None:
@@ -216,6 +220,7 @@ class Pair:
 
     def handle(self, queue: Queue) -> None:
         """Buffers for frames that may wait, or frames to send."""
+        self._by_python = True
         try:
             if not self.up or self.down:
                 self._discard()
@@ -235,11 +240,16 @@ class Pair:
             self._follow()
 
     def _ready(self) -> None:
-        """Frames arrived, or there is room again."""
+        """Frames arrived, there is room again, or something has changed: with a thread, before it is known who serves
+        the queues, too, and then nothing is begun.
+        """
         if self._link is not None:
             self._follow()
             self._link.look()
-            return
+        elif self._by_python:
+            self._move()
+
+    def _move(self) -> None:
         try:
             if self.down:
                 self._discard()
@@ -258,7 +268,7 @@ class Pair:
         """Watch the tap for what the queues wait for."""
         if self._link is not None:
             self._link.state(up=self.up, resting=self.resting, losing=self.deaf or self.down, cut=self.down)
-        elif self._watch is not None:
+        elif self._watch is not None and self._by_python:
             wanted = bool(self._peers) or (isinstance(self.rx, Receiver) and self.rx.reads)
             reads = self.deaf or self.down or wanted
             events = READ if self.up and not self.resting and reads else 0

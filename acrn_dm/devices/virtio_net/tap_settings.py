@@ -15,9 +15,8 @@ import fcntl
 import socket
 import struct
 
-import attrs
-
 from acrn_dm.base._libc import address_of
+from acrn_dm.base.records import frozen
 
 TUNSETOFFLOAD, TUNGETVNETHDRSZ, TUNSETVNETHDRSZ = 0x400454D0, 0x800454D7, 0x400454D8  # linux/if_tun.h
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO = 1, 2, 4, 8, 0x60  # the last is two: of IPv4 and IPv6
@@ -40,7 +39,7 @@ BLOCK = struct.Struct("=IIII")  # 32 features: available, requested, active, nev
 MAX_FEATURES = 1024
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class TapSettings:
     """*offloads* are TUN_F_*."""
 

@@ -23,7 +23,7 @@ from acrn_dm.devices.virtio_blk.native.engines._engine cimport (
 from acrn_dm.devices.virtio_blk.native.shortcut._shortcut cimport BLK_AT_ONCE, BlkShortcut
 from acrn_dm.devices.virtio_blk.native.tasks._answers cimport BlkAnswers
 from acrn_dm.devices.virtio_blk.native.tasks._task cimport (
-    BlkTask, task_data, task_moved, task_piece, task_range, tasks_put, tasks_take,
+    BlkTask, task_aligned, task_data, task_moved, task_piece, task_range, tasks_put, tasks_take,
 )
 from acrn_dm.devices.virtio_blk.native.throttle._gate cimport BlkGate
 from acrn_dm.virtio.native._counters cimport monotonic_ns
@@ -208,9 +208,7 @@ cdef class BlkService(BlkAnswers):
 
     cdef bint is_pythons(self, const BlkTask *task) noexcept nogil:
         """Whether the request needs what Python has: a legacy driver's buffer, a descriptor without O_DIRECT."""
-        return self.legacy or (self.alignment != 0 and (
-            task.offset % self.alignment != 0 or task.left % self.alignment != 0
-        ))
+        return self.legacy or not task_aligned(task, self.alignment)
 
     cdef void start_read(self, BlkTask *task) noexcept nogil:
         task.io.kind, task.io.durable = BLK_IO_READ, False
@@ -331,7 +329,6 @@ cdef class BlkService(BlkAnswers):
                 io = following
 
     cdef void start_flush(self) noexcept nogil:
-        cdef BlkTask *task
         if blk_try_sync(self.known, &self.sync.before):
             self.flushing = self.flushes
             self.flushes.first = NULL
@@ -339,10 +336,8 @@ cdef class BlkService(BlkAnswers):
             self.engine.submit(&self.sync.io)
             return
         # Another queue's is under way, and this one has to come after it: a thread waits for that.
-        task = tasks_take(&self.flushes)
-        while task != NULL:
-            self.hand(task, 0)
-            task = tasks_take(&self.flushes)
+        while self.flushes.first != NULL:
+            self.hand(tasks_take(&self.flushes), 0)
 
     cdef void flushed(self, int64_t result) noexcept nogil:
         cdef BlkTask *task

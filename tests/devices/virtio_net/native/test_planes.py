@@ -2,6 +2,7 @@
 
 import os
 import random
+import socket
 import struct
 from collections.abc import Sequence
 
@@ -14,7 +15,19 @@ from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.devices.virtio_net.native._rx import NetRx
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.conformance.kinds.net.toeplitz import hash_config
-from tests.devices.virtio_net.net_rig import GUEST_CSUM, GUEST_TSO4, MRG_RXBUF, NEEDS_CSUM, PLAIN, TCPV4, card, vnet
+from acrn_dm.virtio.native._plane import Plane
+from acrn_dm.virtio.queue import Queue
+from tests.devices.virtio_net.net_rig import (
+    GUEST_CSUM,
+    GUEST_TSO4,
+    MRG_RXBUF,
+    NEEDS_CSUM,
+    PLAIN,
+    TCPV4,
+    FakeTap,
+    card,
+    vnet,
+)
 from tests.devices.virtio_net.test_switches import received
 
 MODERN, CTRL_VQ, CTRL_RX, HASH_REPORT = 1 << 32, 1 << 17, 1 << 18, 1 << 57
@@ -158,6 +171,41 @@ def test_interface_that_vanishes_takes_the_link_down_once(queue: int) -> None:
                 machine.settle()
         assert driver.read_config(6, 2) == b"\0\0"
         assert driver.config_interrupts == before + 1
+        assert machine.failures == []
+
+
+@pytest.mark.parametrize("links", [(), (False,), (False, True)], ids=["up", "cut", "plugged"])
+def test_loop_that_runs_while_a_card_starts_leaves_the_interface_to_its_planes(links: Sequence[bool]) -> None:
+    """A loop with a thread may have its turn between the device's start and that of the first plane."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    near.setblocking(False)
+    tap = FakeTap(near.detach(), True)
+
+    class Hurried(NetDevice):
+        def plane(self, features: int, queue: Queue) -> Plane | None:
+            if queue.index == 0:
+                for up in links:
+                    self.set_link(up)
+                far.send(PLAIN + to(OWN, 60, 1))
+                queue.loop.step()
+            return super().plane(features, queue)
+
+    with far, SimMachine() as machine:
+        device = machine.add(
+            lambda context: Hurried(NetConfig.from_string("tap=t0"), context, lambda name: tap), slot=3
+        )
+        driver = machine.driver(3)
+        driver.start()
+        machine.settle()
+        if links:
+            device.device.set_link(True)
+        for _ in range(2):
+            driver.queue(0).send([], [2048])
+        driver.queue(0).kick()
+        far.send(PLAIN + to(OWN, 60, 2))
+        machine.settle()
+        arrived = [done.data[12 : done.written] for done in driver.queue(0).completed()]
+        assert arrived == [to(OWN, 60, number) for number in ((2,) if links[-1:] == (False,) else (1, 2))]
         assert machine.failures == []
 
 

@@ -56,6 +56,10 @@ cdef inline BlkTask *tasks_take(BlkTasks *tasks) noexcept nogil:
         tasks.first = task.next
     return task
 
+# Whether what is left of a read or write begins and ends at a multiple of *alignment*, if that is not 0.
+cdef inline bint task_aligned(const BlkTask *task, uint32_t alignment) noexcept nogil:
+    return alignment == 0 or (task.offset % alignment == 0 and task.left % alignment == 0)
+
 # Copy *chain* with its segments, *request* and its *extents*; false without memory for them.
 cdef bint task_set(
     BlkTask *task, const FrChain *chain, const BlkRequest *request, const BlkExtent *extents
