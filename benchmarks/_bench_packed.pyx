@@ -189,6 +189,7 @@ def time_native(Driver driver not None, uint32_t batch, int refills, bint floor)
     cdef bint good = True
     cdef int n_done, n
     peer_begin(&queue, &owner.packed.ring)
+    queue.next_used = <uint16_t>owner.packed.next_used
     queue.avail_marks, queue.used_marks = owner.packed.avail_marks, owner.packed.used_marks
     with nogil:
         overhead = clock_cost_ns()

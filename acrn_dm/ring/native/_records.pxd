@@ -54,13 +54,15 @@ cdef struct FrRing:
     uint64_t fault_value
 
 # A packed ring. *ring* has what the formats share: its areas (desc is the descriptor ring, avail the driver's event
-# suppression structure, used the device's), limits and faults; next_avail, next_used and published_used are slots of
-# the ring, and what is only a split ring's stays 0.
+# suppression structure, used the device's), limits and faults; next_avail is a slot of the ring, and what is only a
+# split ring's stays 0.
 cdef struct FrPacked:
     FrRing ring
     # By buffer id, of which any is legal: how many descriptors its chain in flight has, 0 where none is; in the upper
     # half FR_DESC_F_WRITE if the device may write to it.
     uint32_t *lengths
+    uint32_t next_used        # slots, in a word each, as they are reckoned with
+    uint32_t published_used
     uint32_t n_seen           # descriptors from next_avail on that were seen to be available; never more than size
     uint16_t avail_marks      # AVAIL and USED of a descriptor that is available at next_avail, by the wrap counter
     uint16_t used_marks       # ... of one that is used at next_used

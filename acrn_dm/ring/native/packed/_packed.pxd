@@ -7,31 +7,10 @@ from acrn_dm.ring.native._buffers cimport FR_DESC_F_WRITE, FR_DESC_SIZE
 from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrPacked, FrPackedWalk
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_OK
 from acrn_dm.ring.native.packed._layout cimport (
-    FR_DESC_F_AVAIL, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_FLAGS, FR_LENGTH, FR_MARKS, FR_OFF, FR_WRAP_SHIFT,
-    desc_flags, desc_id, desc_len, word_of,
+    FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_FLAGS, FR_LENGTH, FR_MARKS, FR_OFF, FR_WRAP_SHIFT, desc_flags, desc_id,
+    desc_len, word_of,
 )
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-
-# How far ``_pop.pxd`` has come with a chain; beside FR_OK, FR_EMPTY and negative numbers.
-cdef enum:
-    FP_BEFORE_CHAIN = 2       # not begun
-    FP_BEFORE_SLOT = 3        # behind a descriptor with NEXT
-    FP_AT_SLOT = 4            # at one that is loaded
-    FP_AT_ENTRY = 5           # in the indirect table, at an entry that is loaded
-
-# Whether next_avail is as often round as published_used. If so, what may be taken ends where that is one lap later;
-# else it ends there.
-cdef inline bint fp_same_lap(const FrPacked *packed) noexcept nogil:
-    return (packed.avail_marks == FR_DESC_F_AVAIL) == (packed.published_marks != 0)
-
-# Descriptors from published_used to next_avail: in flight, or not shown as used. Never more than size.
-cdef inline uint32_t fp_taken(const FrPacked *packed) noexcept nogil:
-    cdef uint32_t ahead = <uint32_t>packed.ring.next_avail - packed.ring.published_used
-    return ahead if fp_same_lap(packed) else ahead + packed.ring.size
-
-# *n* descriptors were taken, which may have been seen before.
-cdef inline void fp_unsee(FrPacked *packed, uint32_t n) noexcept nogil:
-    packed.n_seen -= min(packed.n_seen, n)
 
 # The rest of a batch, up to *stop*, from *chain* on, with which ``_pop.pxd`` has come to *status* and whose position is
 # known unless it is the first one. Returns as fp_pop_batch does.
@@ -46,12 +25,12 @@ cdef bint fp_ends_at(const FrPacked *packed, const FrChain *chain, uint16_t *end
 # stores the flags of the first one pushed: the driver looks at the next one only (2.8.2).
 cdef inline int fp_push(FrPacked *packed, uint16_t head, uint32_t written) noexcept nogil:
     cdef uint32_t length = packed.lengths[head]
-    cdef uint32_t slot = packed.ring.next_used
+    cdef uint32_t slot = packed.next_used
     cdef uint8_t *at = <uint8_t *>packed.ring.desc + FR_DESC_SIZE * <size_t>slot
     if fr_unlikely(length == 0):
         return FR_E_NOT_IN_FLIGHT
     packed.lengths[head] = 0
-    if slot == packed.ring.published_used:
+    if slot == packed.published_used:
         fr_store_u32(desc_len(at), written)
         fr_store_u16(desc_id(at), head)
         if fr_unlikely(packed.first_flags != length >> 16):
@@ -62,7 +41,7 @@ cdef inline int fp_push(FrPacked *packed, uint16_t head, uint32_t written) noexc
     if fr_unlikely(slot >= packed.ring.size):
         slot -= packed.ring.size
         packed.used_marks ^= FR_MARKS
-    packed.ring.next_used = <uint16_t>slot
+    packed.next_used = slot
     return FR_OK
 
 # Whether the driver asked to be told of the last *n* descriptors, which lie before next_used (2.8.10).
@@ -71,7 +50,7 @@ cdef inline bint fp_wants_interrupt(const FrPacked *packed, uint32_t n) noexcept
     cdef uint32_t event = fr_load_u32(packed.ring.avail)
     cdef uint32_t flags = (event >> 16) & FR_EVENT_FLAGS
     cdef int32_t off = event & FR_OFF
-    cdef int32_t new = packed.ring.next_used
+    cdef int32_t new = packed.next_used
     if flags != FR_EVENT_DESC or not packed.ring.event_idx:  # the reserved flag asks for nothing that could be kept
         return flags != FR_EVENT_DISABLE
     if ((event >> FR_WRAP_SHIFT) & 1) != (packed.used_marks != 0):
@@ -81,8 +60,8 @@ cdef inline bint fp_wants_interrupt(const FrPacked *packed, uint32_t n) noexcept
 
 # Show the driver everything pushed; true when it wants an interrupt for that.
 cdef inline bint fp_publish(FrPacked *packed) noexcept nogil:
-    cdef uint32_t old = packed.ring.published_used
-    cdef uint32_t n = packed.ring.next_used - old
+    cdef uint32_t old = packed.published_used
+    cdef uint32_t n = packed.next_used - old
     cdef uint8_t *at = <uint8_t *>packed.ring.desc + FR_DESC_SIZE * <size_t>old
     if packed.used_marks != packed.published_marks:
         n += packed.ring.size
@@ -98,7 +77,7 @@ cdef inline bint fp_publish(FrPacked *packed) noexcept nogil:
     # its wish for an interrupt, fences, and looks at the flags once more. Were our load to pass our store, both could
     # read the old value: we would send nothing, the driver would sleep, and this completion would never be noticed.
     fr_full_fence()
-    packed.ring.published_used = packed.ring.next_used
+    packed.published_used = packed.next_used
     if fr_unlikely(packed.published_marks != packed.used_marks):
         packed.published_marks = packed.used_marks
     return fp_wants_interrupt(packed, n)

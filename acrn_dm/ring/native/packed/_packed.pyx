@@ -13,6 +13,9 @@ from acrn_dm.ring.native._status cimport FR_E_ID_IN_FLIGHT, FR_E_NOT_LAST, FR_E_
 from acrn_dm.ring.native.packed._layout cimport (
     FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_ENABLE, FR_N_IDS, desc_word, event_flags, event_of, flags_of, position_of,
 )
+from acrn_dm.ring.native.packed._position cimport (
+    FP_AT_SLOT, FP_BEFORE_CHAIN, FP_BEFORE_SLOT, fp_taken, fp_unsee,
+)
 from acrn_dm.ring.native.packed._walk cimport Place, begin, walk_on
 
 
@@ -232,7 +235,7 @@ cdef bint fp_begin(FrPacked *packed, uint16_t avail, uint16_t used) noexcept nog
     if (avail & FR_OFF) >= size or (used & FR_OFF) >= size or ahead < 0 or ahead > <int32_t>size:
         return False
     packed.ring.next_avail = avail & FR_OFF
-    packed.ring.next_used = packed.ring.published_used = used & FR_OFF
+    packed.next_used = packed.published_used = used & FR_OFF
     packed.avail_marks = FR_DESC_F_AVAIL if avail >> FR_WRAP_SHIFT else FR_DESC_F_USED
     packed.used_marks = packed.published_marks = FR_MARKS if used >> FR_WRAP_SHIFT else 0
     return True
@@ -250,4 +253,4 @@ cdef uint32_t fp_in_flight(const FrPacked *packed) noexcept nogil:
 
 
 cdef uint16_t fp_next_used(const FrPacked *packed) noexcept nogil:
-    return position_of(packed.ring.next_used, packed.used_marks != 0)
+    return position_of(packed.next_used, packed.used_marks != 0)

@@ -11,8 +11,9 @@ from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, fr_whole
 from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrPacked, FrPackedWalk
 from acrn_dm.ring.native._status cimport FR_E_ID_IN_FLIGHT, FR_E_TOTAL, FR_EMPTY, FR_OK
 from acrn_dm.ring.native.packed._layout cimport FR_MARKS, desc_word, flags_of, id_of, len_of
-from acrn_dm.ring.native.packed._packed cimport (
-    FP_AT_ENTRY, FP_AT_SLOT, FP_BEFORE_CHAIN, FP_BEFORE_SLOT, fp_pop_rest, fp_same_lap, fp_unsee,
+from acrn_dm.ring.native.packed._packed cimport fp_pop_rest
+from acrn_dm.ring.native.packed._position cimport (
+    FP_AT_ENTRY, FP_AT_SLOT, FP_BEFORE_CHAIN, FP_BEFORE_SLOT, fp_same_lap, fp_unsee,
 )
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -39,10 +40,10 @@ cdef inline bint turn(const FrPacked *packed, Place *place) noexcept nogil:
     """From the edge, where that is the end of the ring, to its begin; false where nothing more may be taken: all that
     is there is in flight or not shown as used.
     """
-    if not fp_same_lap(packed) or place.marks != packed.avail_marks or packed.ring.published_used == 0:
+    if not fp_same_lap(packed) or place.marks != packed.avail_marks or packed.published_used == 0:
         return False
     place.at = packed.ring.desc
-    place.edge = place.at + FR_DESC_SIZE * <size_t>packed.ring.published_used
+    place.edge = place.at + FR_DESC_SIZE * <size_t>packed.published_used
     place.marks ^= FR_MARKS
     return True
 
@@ -240,7 +241,7 @@ cdef inline int fp_pop_batch(FrPacked *packed, FrBatch *batch, uint32_t limit) n
         return packed.ring.status
     place.at = packed.ring.desc + FR_DESC_SIZE * <size_t>packed.ring.next_avail
     place.edge = packed.ring.desc + FR_DESC_SIZE * <size_t>(
-        packed.ring.size if fp_same_lap(packed) else packed.ring.published_used)
+        packed.ring.size if fp_same_lap(packed) else packed.published_used)
     place.marks = packed.avail_marks
     walk.segment = batch.segments
     while chain != stop:

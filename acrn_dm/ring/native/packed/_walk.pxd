@@ -11,7 +11,7 @@ from acrn_dm.ring.native._status cimport (
     FR_E_INDIRECT_LIST, FR_E_NOT_AVAILABLE, FR_E_OVERRUN, FR_E_TOO_LONG, FR_OK,
 )
 from acrn_dm.ring.native.packed._layout cimport FR_MARKS, desc_word, load_table_entry, split_word
-from acrn_dm.ring.native.packed._packed cimport FP_AT_ENTRY, fp_taken
+from acrn_dm.ring.native.packed._position cimport FP_AT_ENTRY, fp_taken
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 # Where a walk is.
