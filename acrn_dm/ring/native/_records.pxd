@@ -38,8 +38,9 @@ cdef struct FrRing:
     const uint8_t *desc       # size entries of FR_DESC_SIZE
     const uint8_t *avail      # le16 flags, le16 idx, le16 ring[size], le16 used_event
     uint8_t *used             # le16 flags, le16 idx, {le32 id, le32 len} ring[size], le16 avail_event
-    uint8_t *in_flight        # one byte per head: popped and not yet pushed
+    uint8_t *in_flight        # one byte for each head there can be: popped and not yet pushed
     uint32_t size
+    uint32_t mask             # size - 1
     uint32_t max_descriptors  # of one chain
     uint16_t next_avail       # index of the next available entry to take
     uint16_t seen_avail       # shadow of avail.idx; next_avail <= seen_avail <= next_avail + size, modulo 2^16
