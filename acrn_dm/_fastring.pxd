@@ -20,7 +20,7 @@ from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrPacked, FrRing, Fr
 from acrn_dm.ring.native._ring cimport NativeRing, PackedRing, SplitRing
 from acrn_dm.ring.native._shadow cimport (
     FR_SHADOW_EMPTY, FR_SHADOW_JUMPED, FR_SHADOW_NONSENSE, FR_SHADOW_TAKEN, FrShadow, fs_add, fs_close, fs_free,
-    fs_make, fs_note, fs_open, fs_publish, fs_take,
+    fs_make, fs_note, fs_open, fs_publish, fs_take, fs_want_calls, fs_wants_kick,
 )
 from acrn_dm.ring.native._status cimport (
     FR_E_ADDRESS, FR_E_AVAIL_JUMP, FR_E_HEAD, FR_E_ID_IN_FLIGHT, FR_E_IN_FLIGHT, FR_E_INDIRECT_ADDRESS,
@@ -36,8 +36,9 @@ from acrn_dm.ring.native.packed._layout cimport (
     FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_ENABLE,
 )
 from acrn_dm.ring.native.packed._packed cimport (
-    fp_disable_kicks, fp_enable_kicks, fp_look, fp_pop_batch, fp_publish, fp_push, fp_unpop,
+    fp_disable_kicks, fp_enable_kicks, fp_look, fp_publish, fp_push, fp_unpop,
 )
+from acrn_dm.ring.native.packed._pop cimport fp_pop_batch
 from acrn_dm.ring.native.split._layout cimport FR_AVAIL_F_NO_INTERRUPT, FR_USED_F_NO_NOTIFY
 from acrn_dm.ring.native.split._pop cimport fr_pop, fr_pop_batch
 from acrn_dm.ring.native.split._split cimport (

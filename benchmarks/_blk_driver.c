@@ -4,6 +4,9 @@
  *
  * Keeps DEPTH requests of BYTES at random offsets in flight for SECONDS and prints requests a second, how many failed,
  * and how many kicks the device wanted. Interrupts are off; the split ring has an event index where the device does.
+ *
+ * SOCKET "ring:MEMORY,KICK,EVENT_IDX" is a device that somebody has set up already: two descriptors, of the memory and of
+ * an eventfd, and whether there is an event index. Then rings lie where they lie here, and are empty.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -22,6 +25,7 @@
 enum { QUEUE = 256, MAX_DEPTH = QUEUE / 3, NEXT = 1, WRITE = 2, MEMORY = 64 << 20, NO_INTERRUPT = 1, NO_NOTIFY = 1 };
 enum { DESC = 0, AVAIL = 0x2000, USED = 0x4000, HEADERS = 0x10000, DATA = 0x100000, PATIENCE_S = 20 };
 #define USER 0x10000000ull
+#define FLUSH (1ull << 9) /* without it every write has to be on the medium before it is answered (5.2.6.2) */
 #define EVENT_IDX (1ull << 29)
 #define PROTOCOL (1ull << 30)
 #define VERSION_1 (1ull << 32)
@@ -100,20 +104,35 @@ static void connect_to(const char *path)
     }
 }
 
+static void map(int fd)
+{
+    if ((ram = mmap(0, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED)
+        fail("memory");
+    memset(ram + DATA, 1, MEMORY - DATA);
+}
+
+static int is_set_up(const char *how)
+{
+    int fd;
+    if (sscanf(how, "ring:%d,%d,%d", &fd, &kick_fd, &event_idx) != 3)
+        return 0;
+    map(fd);
+    return 1;
+}
+
 static void set_up(void)
 {
     int fd = memfd_create("ram", 0), call = eventfd(0, EFD_NONBLOCK);
     kick_fd = eventfd(0, EFD_NONBLOCK);
-    if (ftruncate(fd, MEMORY) != 0 || (ram = mmap(0, MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED)
+    if (ftruncate(fd, MEMORY) != 0)
         fail("memory");
-    memset(ram, 1, MEMORY);
-    memset(ram, 0, DATA);
+    map(fd);
     uint64_t features = ask(GET_FEATURES);
     event_idx = (features & EVENT_IDX) != 0;
     if (features & PROTOCOL)
         ask(GET_PROTOCOL), say_u64(SET_PROTOCOL, 0, -1);
     say(SET_OWNER, NULL, 0, -1);
-    say_u64(SET_FEATURES, VERSION_1 | (features & (EVENT_IDX | PROTOCOL)), -1);
+    say_u64(SET_FEATURES, VERSION_1 | (features & (FLUSH | EVENT_IDX | PROTOCOL)), -1);
     struct { uint32_t n, padding; uint64_t gpa, size, user, offset; } table = {1, 0, 0, MEMORY, USER, 0};
     say(SET_MEM_TABLE, &table, sizeof(table), fd);
     say_ring(SET_VRING_NUM, QUEUE);
@@ -226,8 +245,8 @@ int main(int argc, char **argv)
         return fprintf(stderr, "no such load\n"), 64;
     if (sched_setaffinity(0, sizeof(cpus), &cpus) != 0)
         fail("affinity");
-    connect_to(argv[1]);
-    set_up();
+    if (!is_set_up(argv[1]))
+        connect_to(argv[1]), set_up();
     prepare(depth, bytes, to_disk);
     double rate = drive(depth, bytes, atof(argv[5]), strtoull(argv[6], NULL, 0) / bytes);
     printf("%.0f %lu %lu\n", rate, failed, kicks);

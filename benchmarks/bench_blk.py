@@ -21,7 +21,7 @@ from benchmarks.rows import QUICK_ROUNDS, ROUNDS, Entry, PeerMissing, Skipped, a
 
 PEER = "qemu-storage-daemon"
 MEMORY = Path("/dev/shm")
-IMAGE_BYTES, QUICK_BYTES, PIECE = 512 << 20, 64 << 20, 1 << 20
+IMAGE_BYTES, QUICK_BYTES, PIECE = 512 << 20, 64 << 20, 4096
 SAMPLE_S, QUICK_S = 0.3, 0.05
 POLL_US = 32  # QEMU's default for an I/O thread
 
@@ -70,6 +70,14 @@ def driver() -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["gcc", "-O2", "-Wall", "-o", str(target), str(source)], check=True)
     return target
+
+
+def two_cpus() -> list[int]:
+    """The CPUs there are. Raises PeerMissing."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        raise PeerMissing("daemon and driver need a CPU each")
+    return cpus
 
 
 def peer_version() -> str:
@@ -131,9 +139,11 @@ class Disk:
 
 
 def write_image(path: Path, size: int) -> None:
-    """Fill it with what is no zeroes, so that no file system leaves them out."""
+    """Fill it with what is no zeroes, so that no file system leaves them out; page by page: larger writes are cached in
+    folios as large as there is memory in one piece, and ext4 goes through all of a folio's blocks at each later write.
+    """
     piece = os.urandom(PIECE)
-    with path.open("wb") as file:
+    with path.open("wb", buffering=0) as file:
         for _ in range(size // PIECE):
             file.write(piece)
     subprocess.run(["sync", "-d", str(path)], check=True)
@@ -171,7 +181,7 @@ def images(folder: Path, size: int, *, direct: bool) -> Iterator[tuple[Path, Pat
 def place_rows(place: Place, folder: Path, version: str, *, quick: bool) -> Iterator[Entry]:
     """The rows of one place; each mode of polling has daemons of its own."""
     size = QUICK_BYTES if quick else IMAGE_BYTES
-    cpus = sorted(os.sched_getaffinity(0))
+    cpus = two_cpus()
     with images(folder, size, direct=place.direct) as (mine, other), tempfile.TemporaryDirectory() as short:
         near = Path(short)  # socket paths have 107 bytes
         for polls in sorted({load.polls for load in place.loads}, reverse=True):
@@ -191,8 +201,7 @@ def place_rows(place: Place, folder: Path, version: str, *, quick: bool) -> Iter
 def rows(quick: bool) -> Iterator[Entry]:
     """Every place that this host has. Raises PeerMissing."""
     version = peer_version()
-    if len(os.sched_getaffinity(0)) < 2:
-        raise PeerMissing("daemon and driver need a CPU each")
+    two_cpus()
     BUILD.mkdir(exist_ok=True)
     for place, where in (
         (Place("in memory", IN_MEMORY), MEMORY),

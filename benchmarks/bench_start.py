@@ -178,6 +178,7 @@ def stage() -> Iterator[Path]:
         (folder / "disk.img").write_bytes(bytes(1 << 20))
         subprocess.run(["ip", "tuntap", "add", "mode", "tap", "name", TAP], check=True)
         undo.callback(subprocess.run, ["ip", "tuntap", "del", "mode", "tap", "name", TAP], check=True)
+        subprocess.run(["ip", "link", "set", TAP, "up"], check=True)
         yield folder
 
 

@@ -1,8 +1,8 @@
 """Data paths in C, checked in what Cython has made of them: no Python on the way of a byte.
 
-``python -m tools.native_check`` reads each function that says ``noexcept nogil`` in the hot modules (rings, planes, the
-event loop, native devices), finds its C body, and names every call in there that is Python's: of its API, of Cython's
-helpers for objects, or of a function of ours that is no such function itself, which would take the GIL.
+``python -m tools.native_check`` reads each function that says ``noexcept nogil`` (rings, planes, the event loop, disk
+engines, cards, consoles, the relay), finds its C body, and names every call in there that is Python's: of its API, of
+Cython's helpers for objects, or of a function of ours that is no such function itself, which would take the GIL.
 """
 
 import re
@@ -25,12 +25,6 @@ CALL = re.compile(r"\b(_?Py[A-Z_]\w*|__Pyx_\w+|__pyx_f_\w+)\s*\(")
 HARMLESS = re.compile(r"__Pyx_(RefNanny\w*|c99_\w+|INCREF_none|div_\w+|mod_\w+|cdiv_\w+)\Z")  # nothing of Python's
 
 
-def hot_modules() -> list[Path]:
-    """The modules whose C functions move data."""
-    everywhere = sorted(PACKAGE.rglob("*.pyx"))
-    return [path for path in everywhere if "native" in path.parts or path.name == "_poll.pyx"]
-
-
 @attrs.frozen
 class Declared:
     """A function without the GIL: its name in C, and where it stands."""
@@ -51,6 +45,11 @@ def declared(source: Path, root: Path = ROOT) -> Iterator[Declared]:
             name = [name for start, name in classes if start < found.start()][-1]
             owner = f"{len(name)}{name}_"
         yield Declared(f"__pyx_f_{module}_{owner}{found['name']}", source)
+
+
+def hot_modules() -> list[Path]:
+    """The modules with functions without the GIL: such a function says that it may be called from where data moves."""
+    return [path for path in sorted(PACKAGE.rglob("*.pyx")) if any(declared(path))]
 
 
 def bodies(generated: Path) -> dict[str, str]:

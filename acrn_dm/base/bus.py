@@ -15,6 +15,8 @@ from typing import Protocol
 
 import attrs
 
+from acrn_dm.base.records import define, frozen
+
 PLATFORM = 0  # ports and windows whose place is ABI: they win over a BAR that the guest moves on top of them
 BAR = 10
 
@@ -29,7 +31,7 @@ class Handler(Protocol):
         """Take *value*, 0 <= value < 256**size."""
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class Range:
     """One registered range; the token to unregister it with."""
 
@@ -55,7 +57,7 @@ Holders = tuple[Range, ...]  # the ranges that cover a stretch, by rank
 Stretch = tuple[int, int, Holders]  # start, end, holders; one without holders is not kept
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Bus:
     """One address space: 64 Ki ports, or guest physical addresses."""
 

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import attrs
 
+from acrn_dm.base.records import frozen
+
 
 class Space(enum.Enum):
     """Address space of an ioeventfd."""
@@ -16,7 +18,7 @@ class Space(enum.Enum):
     MMIO = "mmio"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class IoEventFd:
     """A kick: a guest write of *len* bytes at *addr* in *space* makes *fd* readable instead of leaving the hypervisor.
 
@@ -38,14 +40,14 @@ class MsiMessage:
     data: int = attrs.field(repr=hex)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class IntxLine:
     """A level-triggered global system interrupt (IOAPIC pin)."""
 
     gsi: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class IrqFd:
     """A call: making *fd* readable raises *target* in the guest without this process.
 

@@ -18,9 +18,9 @@ U32 = (1 << 32) - 1
 MAX_SSRAM = 8 * MIB
 PAGE = 4 * KIB
 
-_SSRAM = re.compile(r"([lL][23]),vcpu=(all|ALL|[0-9]+(?:,[0-9]+)*),size=([0-9]{1,9})([kKmM])\Z")
-_HID = re.compile(r"[A-Za-z0-9]{7,8}(?:,[0-9]{1,3})?\Z")
-_HEX = re.compile(r"(?:0[xX])?[0-9a-fA-F]{1,16}\Z")
+_SSRAM = r"([lL][23]),vcpu=(all|ALL|[0-9]+(?:,[0-9]+)*),size=([0-9]{1,9})([kKmM])\Z"
+_HID = r"[A-Za-z0-9]{7,8}(?:,[0-9]{1,3})?\Z"
+_HEX = r"(?:0[xX])?[0-9a-fA-F]{1,16}\Z"
 
 
 def ovmf(text: str) -> Firmware:
@@ -47,7 +47,7 @@ def ssram(text: str) -> str:
     """Read ``Ln,vcpu=<ids|all>,size=<n>K|M`` joined by ``;``."""
     regions = [region for region in text.split(";") if region]
     for region in regions:
-        match = _SSRAM.match(region)
+        match = re.match(_SSRAM, region)
         if match is None:
             raise ValueError(f"{region!r}: expected Ln,vcpu=IDS|all,size=NK|M, as in L2,vcpu=0,1,size=4K")
         size = int(match[3]) << (10 if match[4] in "kK" else 20)
@@ -70,7 +70,7 @@ def interrupt_monitor(text: str) -> InterruptMonitor:
 
 def acpi_device(text: str) -> str:
     """Read ``HID[,UID]``."""
-    if not _HID.match(text):
+    if not re.match(_HID, text):
         raise ValueError("expected HID[,UID], as in MSFT0101 or INTC1055,1")
     return text
 
@@ -78,7 +78,7 @@ def acpi_device(text: str) -> str:
 def mmio_device(text: str) -> tuple[int, int]:
     """Read ``BASE,SIZE``, both hexadecimal."""
     parts = text.split(",")
-    if len(parts) != 2 or not all(_HEX.match(part) for part in parts):
+    if len(parts) != 2 or not all(re.match(_HEX, part) for part in parts):
         raise ValueError("expected BASE,SIZE in hex, as in 0xFED40000,0x00005000")
     base, size = (int(part, 16) for part in parts)
     if not size:

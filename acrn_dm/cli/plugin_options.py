@@ -9,7 +9,7 @@ import attrs
 from acrn_dm.base.records import define
 from acrn_dm.cli.grammar import Group, Option, Table, key_of
 
-_NAME = re.compile(r"(?:--)?([a-z][a-z0-9]*(?:[-_][a-z0-9]+)*)\Z")
+_NAME = r"(?:--)?([a-z][a-z0-9]*(?:[-_][a-z0-9]+)*)\Z"
 
 
 @define(eq=False)
@@ -26,7 +26,7 @@ class OptionParser:
         The value is in ``MachineConfig.plugin_options[name]``: the text given, True for a switch, else *default* (False
         for a switch without one). Raises ValueError for a name that is malformed or taken.
         """
-        match = _NAME.match(name)
+        match = re.match(_NAME, name)
         if match is None:
             raise ValueError(f"option name {name!r}: expected lower-case letters, digits, '-' and '_'")
         plain = match[1]

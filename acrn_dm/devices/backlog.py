@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from acrn_dm.base.events.clock import REAL, Clock
+from acrn_dm.base.records import define
 
 KEPT = 256 << 10
 RATE = 11_520  # bytes a second: 115,200 baud
@@ -21,7 +22,7 @@ CHUNK = 64 << 10  # offered to the reader at once
 Send = Callable[[Sequence[memoryview]], int]  # returns how many bytes were taken
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Backlog:
     """The bytes of one port that wait for their reader. Not thread-safe."""
 

@@ -11,6 +11,7 @@ import attrs
 
 from acrn_dm.base.errors import GuestError
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import define
 from acrn_dm.virtio.device import VirtioDevice
 
 
@@ -33,7 +34,7 @@ def poll(fd: int, wanted: int = select.POLLIN) -> int:
     return sum(events for _, events in poller.poll(0))
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class FdWatch:
     """The registration of *fd* with *loop* for what is wanted at the moment; there is none while that is nothing.
 

@@ -14,13 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, cast
 
-import attrs
-
 from acrn_dm.base.errors import AcrnDmError, ConfigError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.log_text import escaped
 from acrn_dm.base.process import privileges
 from acrn_dm.base.process.stderr import StderrHandler, say
+from acrn_dm.base.records import frozen
 from acrn_dm.base.sockets.unix_listener import UnixListener
 from acrn_dm.contract.config import DeviceSpec
 from acrn_dm.contract.plugins import make_plugin_manager
@@ -38,7 +37,7 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG = 1, 64, 78
 SWITCH_INTERVAL_S = 0.0005  # two Python threads at most are busy: main loop and I/O loop
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Kind:
     """A kind of device that can be served: its name in ``-s`` and what it gets if nothing is said."""
 

@@ -15,12 +15,13 @@ from acrn_dm._fastring import MemoryMap
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.backends.wire.payload import MAX_REGIONS
 from acrn_dm.base.process.core_dumps import leave_out
+from acrn_dm.base.records import frozen
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRegion
 
 LIMIT = 1 << 64
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class ClientRegion:
     """One region with its mapping. *user* is what the client calls its first byte."""
 

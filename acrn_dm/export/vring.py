@@ -11,13 +11,14 @@ from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import signal
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import define
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import RingFormat
 
 EVENTFD = "anon_inode:[eventfd]"
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ClientKick:
     """``backend.Kick`` on the client's eventfd."""
 
@@ -28,7 +29,7 @@ class ClientKick:
         signal(self.fd)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ClientCall:
     """``backend.Call`` on the client's eventfd, which may change while the ring runs; -1: its driver polls."""
 
@@ -53,7 +54,7 @@ class ClientCall:
             os.close(old)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Vring:
     """The ring and what the client said of it. Addresses are the client's user addresses; it owns its descriptors."""
 

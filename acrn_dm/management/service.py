@@ -6,26 +6,37 @@ from typing import TYPE_CHECKING
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError
 from acrn_dm.base.events.ioloop import IoLoop
-from acrn_dm.base.sockets import unix_listener
 from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.resources import HostFault
 from acrn_dm.management.controls import Controls
 from acrn_dm.management.events import Event, Events, VmEventKind
-from acrn_dm.management.manager_socket import ManagerSocket, rival
 
 if TYPE_CHECKING:
     from acrn_dm.management.command_monitor import CommandMonitor
+    from acrn_dm.management.manager_socket import ManagerSocket
 
 log = logging.getLogger(__name__)
 
 
 def check(config: MachineConfig) -> list[str]:
     """Why the sockets can't be made, one line each. Without the manager's the machine runs: that is only logged."""
-    path, directory = config.command_monitor, config.manager_directory
-    why = None if path is None else unix_listener.problem(path)
-    other = None if directory is None else rival(directory, config.name)
+    if config.manager_directory is not None:
+        _check_managers(config.manager_directory, config.name)
+    return [] if config.command_monitor is None else _check_monitor(config.command_monitor)
+
+
+def _check_managers(directory: Path, name: str) -> None:
+    from acrn_dm.management.manager_socket import rival  # noqa: PLC0415
+
+    other = rival(directory, name)
     if other is not None:
-        log.warning("%s has a machine named %s: acrnctl finds that one", other, config.name)
+        log.warning("%s has a machine named %s: acrnctl finds that one", other, name)
+
+
+def _check_monitor(path: Path) -> list[str]:
+    from acrn_dm.base.sockets.unix_listener import problem  # noqa: PLC0415
+
+    why = problem(path)
     return [] if why is None else [str(ConfigError(why, option="--cmd_monitor", value=str(path)))]
 
 
@@ -34,6 +45,13 @@ def _command_monitor(loop: IoLoop, path: Path, controls: Controls, *, may_destro
     from acrn_dm.management.command_monitor import CommandMonitor  # noqa: PLC0415
 
     return CommandMonitor(loop, path, controls, may_destroy=may_destroy)
+
+
+def _manager_socket(loop: IoLoop, directory: Path, name: str, controls: Controls) -> "ManagerSocket":
+    """The manager's socket, imported for those who have a directory for it."""
+    from acrn_dm.management.manager_socket import ManagerSocket  # noqa: PLC0415
+
+    return ManagerSocket(loop, directory, name, controls)
 
 
 class Management:
@@ -52,7 +70,7 @@ class Management:
             self._monitor.standing = self._events.standing
         if config.manager_directory is not None:
             try:
-                self._manager = ManagerSocket(loop, config.manager_directory, config.name, controls)
+                self._manager = _manager_socket(loop, config.manager_directory, config.name, controls)
             except AcrnDmError as e:
                 log.info("no manager's socket: %s", e)
 

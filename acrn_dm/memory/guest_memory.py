@@ -17,6 +17,7 @@ from acrn_dm._fastring import MemoryMap
 from acrn_dm.base._libc import address_of, clear, fallocate
 from acrn_dm.base.errors import GuestError, HostError
 from acrn_dm.base.process.core_dumps import leave_out
+from acrn_dm.base.records import define, frozen
 from acrn_dm.memory.hugepages import HugePages
 
 MIB = 1 << 20
@@ -27,7 +28,7 @@ MFD_HUGE_SHIFT = 26  # linux/memfd.h: log2 of the page size
 SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL  # nobody who gets the file can shrink it under us
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class MemoryRange:
     """A stretch of guest RAM, without its backing."""
 
@@ -43,7 +44,7 @@ def guest_ranges(size_bytes: int) -> tuple[MemoryRange, ...]:
     return (low, MemoryRange(gpa=HIGHMEM_BASE, size=size_bytes - LOWMEM_LIMIT))
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class MemoryRegion:
     """A range with its backing: the memfd (offset 0 is the range's first byte) and our mapping of it."""
 
@@ -81,7 +82,7 @@ class MemoryRegion:
             at = end
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Backing:
     """A region's backing before it is made; *page* 0 is the host's ordinary pages. *dumped*: in core dumps, too."""
 
@@ -109,7 +110,7 @@ class _Backing:
         return MemoryRegion(gpa=self.gpa, size=self.size, fd=fd, mapping=mapping)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class GuestMemory:
     """All RAM of one guest. ``read``/``write`` raise GuestError outside RAM and may cross regions that touch."""
 

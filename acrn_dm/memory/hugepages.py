@@ -15,6 +15,7 @@ import attrs
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.files.private_files import make_folder
+from acrn_dm.base.records import define, frozen
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ MEMINFO = Path("/proc/meminfo")
 LOCK = Path("/run/hugepage/acrn/lock")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Piece:
     """Part of a range of guest memory, in pages of one size."""
 
@@ -34,7 +35,7 @@ class Piece:
     page: int
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class HugePages:
     """The pools of one host."""
 

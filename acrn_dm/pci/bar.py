@@ -12,6 +12,7 @@ import attrs
 
 from acrn_dm.base import bus
 from acrn_dm.base.bus import Bus, Handler, Range
+from acrn_dm.base.records import define
 from acrn_dm.pci import config_space
 from acrn_dm.pci.config_space import ConfigSpace
 
@@ -41,7 +42,7 @@ def round_up_size(size: int, kind: BarKind) -> int:
     return rounded
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Bar:
     """One BAR; a 64-bit one takes the next register too. Addresses are ports or guest physical addresses."""
 

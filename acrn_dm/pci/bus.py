@@ -12,6 +12,7 @@ import attrs
 
 from acrn_dm.base.bus import PLATFORM
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import define
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import Bdf
 from acrn_dm.pci import config_space as cs
@@ -46,7 +47,7 @@ def all_ones(size: int) -> int:
     return (1 << (8 * size)) - 1
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Allocator:
     """A window and how much of it is taken: naturally aligned stretches, upwards."""
 

@@ -7,6 +7,8 @@ bytes. A write of any width touches exactly its bytes, as byte enables do in har
 
 import attrs
 
+from acrn_dm.base.records import define
+
 SIZE = 256
 
 VENDOR_ID = 0x00
@@ -42,7 +44,7 @@ def _blank() -> bytearray:
     return bytearray(SIZE)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ConfigSpace:
     """Little-endian registers; offsets and sizes are bytes, and must lie inside (the callers bound guest accesses)."""
 

@@ -20,6 +20,7 @@ from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import SIGNALLED, UNWATCHED, drain, signal
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import EventFdRegistry, IoEventFd, IrqFd, MsiMessage, Space
+from acrn_dm.base.records import frozen
 from acrn_dm.pci.msix import Msix
 from acrn_dm.pci.vectors import NO_VECTOR, Watch
 
@@ -36,7 +37,7 @@ def make_eventfd() -> int:
         raise HostError.from_os("making an eventfd", e, "raise the limit of open files (ulimit -n)") from e
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class KickAddress:
     """The guest write that is a kick: see ``base.irq.IoEventFd``."""
 

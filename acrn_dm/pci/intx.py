@@ -10,12 +10,13 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.base.irq import InterruptSink
+from acrn_dm.base.records import define
 
 FIRST_GSI = 16
 PINS = 4  # INTA# .. INTD#
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class IrqLine:
     """One global system interrupt; the wired OR of its sources. Also used for ISA interrupts and the SCI."""
 
@@ -48,7 +49,7 @@ class IrqLine:
         return lambda asserted: self.drive(token, asserted)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class IntxPin:
     """A function's pin. The level that the device wants is kept while the guest gates the pin, and comes out after."""
 
@@ -85,7 +86,7 @@ class IntxPin:
             self.line.drive(self, self._wanted and not self._gated)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class IntxRouter:
     """The choice of GSIs for the pins of slots: from 16 on, one each while the IOAPIC has pins, then the least used one
     again.

@@ -13,6 +13,7 @@ from acrn_dm.base.address_map import (
     PCI_MMIO64_BASE,
     PCI_MMIO64_END,
 )
+from acrn_dm.base.records import frozen
 
 __all__ = [
     "CONFIG_ADDRESS",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Window:
     """A stretch of an address space that BARs are placed in."""
 

@@ -7,6 +7,7 @@ the original: table at 0, pending-bit array at the next 4 KiB.
 import attrs
 
 from acrn_dm.base.irq import MsiMessage
+from acrn_dm.base.records import define
 from acrn_dm.pci.vectors import MessageVectors
 
 CAPABILITY_ID = 0x11
@@ -30,7 +31,7 @@ def bar_size(vectors: int) -> int:
     return pba_offset(vectors) + -(-vectors // 64) * 8
 
 
-@attrs.define(eq=False, slots=True)
+@define(eq=False)
 class _Entry:
     """A table entry: address (low, high), data, vector control."""
 

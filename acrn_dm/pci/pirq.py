@@ -6,6 +6,8 @@ Interrupt Line register of each function and the registers 0x60-0x63 and 0x68-0x
 
 import attrs
 
+from acrn_dm.base.records import define
+
 LINKS = 8
 DISABLED = 0x80
 IRQ_MASK = 0x0F
@@ -13,7 +15,7 @@ IRQ_MASK = 0x0F
 CHOICE = (10, 11, 5, 6, 7, 12, 14, 15)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class PirqRouter:
     """``registers`` holds one byte a link: bit 7 disabled, bits 3:0 the IRQ."""
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from acrn_dm.base.irq import InterruptSink, MsiMessage
+from acrn_dm.base.records import frozen
 
 NO_VECTOR = 0xFFFF  # virtio's "no vector"; like every number past the table it raises nothing
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class Watch:
     """A registered callback; the token to ``unwatch`` with."""
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import attrs
 
+from acrn_dm.base.records import frozen
 from acrn_dm.ring.position import RingPosition
 
 MAX_QUEUE_SIZE = 32768  # 2.7
@@ -36,7 +37,7 @@ class RingMemory(Protocol):
         """Copy *data* to *gpa*."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RingPart:
     """One of the areas that a driver places on its own: where it is, how long, and how it has to be aligned (2.7)."""
 
@@ -46,7 +47,7 @@ class RingPart:
     alignment: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RingLayout:
     """Size of a queue and the guest addresses of its three parts."""
 

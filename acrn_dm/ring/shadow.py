@@ -1,8 +1,9 @@
 """Rings of our own between us and another device side: of split ones available and used ring, the descriptor table is
 the driver's. Packed ones are whole (``ring.packed.shadow``).
 
-Heads mean the same on both sides. Interrupts and kicks are never suppressed: there are eventfds in between, whose
-system calls also order the accesses (x86 keeps each kind in order).
+Heads mean the same on both sides. Here interrupts and kicks are never suppressed: there are eventfds in between, whose
+system calls also order the accesses (x86 keeps each kind in order). In C they are, by flags of split rings, while the
+other side looks by itself.
 """
 
 import mmap

@@ -16,6 +16,7 @@ import attrs
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.resources import Resources
 from acrn_dm.ring.layout import RingLayout
 from acrn_dm.ring.position import RingPosition, as_position
@@ -50,7 +51,7 @@ class Call(Protocol):
         """Let *loop* pass on what others write to ``fd`` and no hypervisor takes; *failed* hears why it can't."""
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class SessionQueue:
     """One enabled queue; *desc*, *avail*, *used* are guest physical addresses. It goes on at *position*."""
 
@@ -79,7 +80,7 @@ class SessionQueue:
         return RingLayout(size=self.size, desc=self.desc, avail=self.avail, used=self.used)
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class Session:
     """The result of a negotiation. *queues* are the enabled ones by index."""
 

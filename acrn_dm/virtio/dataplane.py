@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import attrs
 
 from acrn_dm.base.errors import HostError
+from acrn_dm.base.records import define
 from acrn_dm.contract.resources import Resources
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
@@ -26,7 +27,7 @@ NOTHING = QueueCounters(1)  # of a queue that nobody has used yet
 NotifyAddress = Callable[[int], KickAddress | None]  # of a queue; None while the register is nowhere
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Events:
     """The two eventfds of one queue."""
 

@@ -5,15 +5,14 @@ A requirement is written as a conjunction of alternatives: ``((17,), (60, 57))``
 
 from collections.abc import Iterable
 
-import attrs
-
+from acrn_dm.base.records import frozen
 from acrn_dm.ring import features as ring
 from acrn_dm.virtio import defs
 
 Requirement = tuple[tuple[int, ...], ...]
 
 
-@attrs.frozen
+@frozen
 class Feature:
     """One feature bit; *section* is where the specification (1.2, or as noted) defines it."""
 

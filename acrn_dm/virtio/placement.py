@@ -7,10 +7,12 @@ from pathlib import Path
 
 import attrs
 
+from acrn_dm.base.records import frozen
+
 USERSPACE = "vbs-u"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Placement:
     """A placement. Known when the device is built; nothing is open then."""
 

@@ -13,12 +13,13 @@ from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import GuestError
 from acrn_dm.base.events.clock import REAL
 from acrn_dm.base.events.ioloop import IoLoop, Timer
+from acrn_dm.base.records import define
 from acrn_dm.ring.ring import Ring
 from acrn_dm.virtio.native._coalescer import Coalescer
 from acrn_dm.virtio.native._counters import QueueCounters
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Queue:
     """One enabled virtqueue. Used on its loop's thread only."""
 

@@ -1,11 +1,10 @@
 """The registers of one queue as its driver wrote them."""
 
-import attrs
-
+from acrn_dm.base.records import define
 from acrn_dm.virtio.defs import NO_VECTOR
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class QueueConfig:
     """The registers of one queue, as the driver wrote them. Addresses are guest physical; *pfn* is the legacy way to
     say all three.

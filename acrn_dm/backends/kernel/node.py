@@ -25,6 +25,7 @@ import attrs
 from acrn_dm._fastring import MemoryMap
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import frozen
 from acrn_dm.pci.eventfds import make_eventfd
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.backend import Session, SessionQueue
@@ -55,7 +56,7 @@ class VhostNode(Protocol):
     def vsock_set_running(self, running: bool) -> None: ...
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class VhostQueue:
     """A queue while the kernel serves it: *index* is its number in the device, *local* in the node."""
 

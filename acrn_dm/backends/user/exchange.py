@@ -16,6 +16,7 @@ import attrs
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire.channel import Channel
 from acrn_dm.backends.wire.message import Message, PeerError, Request
+from acrn_dm.base.records import frozen
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class Answer(enum.Enum):
     DATA = "data"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Ask:
     """One request. The descriptors stay the asker's."""
 

@@ -15,6 +15,7 @@ import attrs
 
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire.message import ProtocolFeature
+from acrn_dm.base.records import frozen
 from acrn_dm.virtio import defs, features
 
 NET_MAC, NET_STATUS, NET_CTRL_VQ, NET_CTRL_RX, NET_CTRL_VLAN = 1 << 5, 1 << 16, 1 << 17, 1 << 18, 1 << 19
@@ -40,7 +41,7 @@ CONSOLE_MULTIPORT, CONSOLE_EMERG_WRITE = 1 << 1, 1 << 2
 CONSOLE_PORTS_OFFSET, CONSOLE_EMERG_OFFSET = 4, 8  # max_nr_ports (le16) and emerg_wr, 5.3.4
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class WritableField:
     """A field of the configuration that drivers write. *kept*: a new back-end is told again what was written last."""
 

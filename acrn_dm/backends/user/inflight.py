@@ -6,15 +6,14 @@ mapped: a peer that truncates the file harms only itself.
 
 import os
 
-import attrs
-
 from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.message import Message, PeerError
+from acrn_dm.base.records import define
 
 MAX_SIZE = 1 << 30  # 256 queues of 32768 entries of 16 bytes are an eighth of it
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Inflight:
     """One such memory; owns *fd*."""
 
@@ -41,7 +40,7 @@ class Inflight:
             os.close(fd)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class InflightSlot:
     """The place where a device keeps its region while it has one: for all its *queues*, each of up to *entries*."""
 

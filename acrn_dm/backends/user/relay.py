@@ -26,6 +26,7 @@ from acrn_dm.backends.vbs_u import VbsU
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import SIGNALLED, drain, signal
+from acrn_dm.base.records import define
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import RingFormat, ShadowSide
@@ -38,7 +39,7 @@ from acrn_dm.virtio.queue import Queue
 BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class RelayQueue:
     """One queue. ``in_flight`` keeps the order in which requests came, which is the one they are repeated in."""
 

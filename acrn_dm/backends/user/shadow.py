@@ -5,10 +5,9 @@ import mmap
 import os
 from collections.abc import Iterable
 
-import attrs
-
 from acrn_dm.backends.wire.message import close_all
 from acrn_dm.base.errors import HostError
+from acrn_dm.base.records import frozen
 from acrn_dm.memory.guest_memory import SEALS
 from acrn_dm.pci.eventfds import make_eventfd
 from acrn_dm.ring.factory import RING_FORMATS
@@ -16,7 +15,7 @@ from acrn_dm.ring.layout import RingLayout
 from acrn_dm.ring.ring import RingFormat
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Placing:
     """The place of a queue's ring from offset *at* of the area on, and its eventfds."""
 

@@ -15,6 +15,7 @@ from acrn_dm.backends.user.inflight import Inflight, InflightSlot
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.message import Message, PeerError, ProtocolFeature, Request
+from acrn_dm.base.records import define, frozen
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.defs import Status
 
@@ -23,7 +24,7 @@ MAX_AHEAD = 32  # unanswered requests in a row: a socket holds a few hundred, an
 READY = Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK
 
 
-@attrs.define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False)
 class Peer:
     """The back-end behind one connection, as far as it is known."""
 
@@ -41,7 +42,7 @@ class Peer:
         return bool(self.features & wire.PROTOCOL_FEATURES)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Wishes:
     """The wishes of a device: what it wants of its back-end, what it can't do without, and how much configuration space
     it asks for.
@@ -52,7 +53,7 @@ class Wishes:
     config_size: int = 0
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Region:
     """A region of guest memory. *user* is the address that ring addresses are relative to."""
 
@@ -62,7 +63,7 @@ class Region:
     fd: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Vring:
     """One ring to start: addresses as in *Region.user*, *base* is the first available entry to take."""
 
@@ -76,7 +77,7 @@ class Vring:
     call_fd: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Plan:
     """The facts about one driver that ``prepare`` and ``set_up`` tell."""
 

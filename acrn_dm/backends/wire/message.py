@@ -11,6 +11,7 @@ import struct
 import attrs
 
 from acrn_dm.base.errors import HostError
+from acrn_dm.base.records import define
 
 HEADER = struct.Struct("<III")  # request, flags, payload size
 U64 = struct.Struct("<Q")  # the payload of most
@@ -89,7 +90,7 @@ def name(code: int) -> str:
     return Request(code).name if code in Request._value2member_map_ else f"request {code}"
 
 
-@attrs.define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False)
 class Message:
     """One received message. It owns its *fds* until ``take_fd`` or ``close``."""
 

@@ -6,6 +6,45 @@
 
 from acrn_dm.base.events._run_lock cimport RunLock, pthread_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from posix.time cimport timespec
+
+cdef extern from "<sys/epoll.h>" nogil:
+    enum:
+        EPOLL_CLOEXEC
+        EPOLL_CTL_ADD
+        EPOLL_CTL_DEL
+        EPOLL_CTL_MOD
+        EPOLLIN
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int operation, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int most, int timeout)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    enum:
+        EFD_CLOEXEC
+        EFD_NONBLOCK
+    int eventfd(unsigned initval, int flags)
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+    enum:
+        POLLIN
+    int ppoll(pollfd *fds, unsigned long n, const timespec *timeout, const void *mask)
+
+cdef extern from * nogil:
+    """
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    static inline int on_main_thread(void) { return syscall(SYS_gettid) == getpid(); }
+    """
+    bint on_main_thread() noexcept
 
 # *events*: as epoll_wait reports them; 0 when it is the turn that ``again`` or ``at`` asked for.
 ctypedef void (*PollHandler)(void *context, uint32_t events) noexcept nogil
@@ -42,6 +81,7 @@ cdef class EventPoll:
     cdef int64_t _due                     # the earliest of the entries' times, or one before it; 0 without any
     cdef pthread_t _waiter                # the thread that waits, or did so last
     cdef bint _waits                      # some thread has
+    cdef bint _has_signals                # it is the one that runs Python's handlers of signals
     cdef uint32_t _generation
     cdef dict _owners
     cdef PollerEntry _pollers[MAX_POLLERS]
@@ -52,6 +92,7 @@ cdef class EventPoll:
     cdef readonly int ran                 # C handlers that the last ``wait`` ran
     cdef readonly uint64_t waits          # system calls that may have slept
     cdef readonly uint64_t returns        # times that ``wait`` came back to Python
+    cdef readonly uint64_t interruptions  # times that it had Python look after signals
     cdef public int64_t busy_limit        # ns that polling goes on while it finds work: then files have their turn
     cdef readonly uint64_t looks          # times that polling began
     cdef readonly uint64_t found          # times that pollers had work

@@ -17,36 +17,6 @@ from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close as c_close, read as c_read, write as c_write
 
-cdef extern from "<sys/epoll.h>" nogil:
-    enum:
-        EPOLL_CLOEXEC
-        EPOLL_CTL_ADD
-        EPOLL_CTL_DEL
-        EPOLL_CTL_MOD
-        EPOLLIN
-    ctypedef union epoll_data_t:
-        uint64_t u64
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int operation, int fd, epoll_event *event)
-    int epoll_wait(int epfd, epoll_event *events, int most, int timeout)
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    enum:
-        EFD_CLOEXEC
-        EFD_NONBLOCK
-    int eventfd(unsigned initval, int flags)
-
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-    enum:
-        POLLIN
-    int ppoll(pollfd *fds, unsigned long n, const timespec *timeout, const void *mask)
-
 cdef enum:
     MAX_EVENTS = 64           # of one look
     MAX_ROUNDS = 1024         # of C handlers alone, before Python may look after signals
@@ -142,7 +112,8 @@ cdef class EventPoll:
         if timeout is not None:
             deadline = now_ns() + <int64_t>(timeout * 1e9) if timeout > 0 else 0
         self.ran = 0
-        self._waiter, self._waits = pthread_self(), True
+        if not self._waits or self._waiter != pthread_self():
+            self._waiter, self._waits, self._has_signals = pthread_self(), True, on_main_thread()
         while True:
             with nogil:
                 n = rounds(self, events, deadline, stay)
@@ -150,6 +121,7 @@ cdef class EventPoll:
                 break
             if n != -EINTR:
                 raise ValueError("the poll is closed") if n == -EBADF else OSError(-n, "epoll_wait")
+            self.interruptions += 1
             PyErr_CheckSignals()
         self.returns += 1
         ready = [(<int>events[i].data.u64, events[i].events) for i in range(n)]
@@ -346,7 +318,20 @@ cdef class EventPoll:
 
 
 cdef int sleep(EventPoll self, epoll_event *events, int64_t deadline) noexcept nogil:
-    """epoll_wait until *deadline*, in nanoseconds; returns how many are ready, or a negative errno.
+    """Sleep until *deadline* at most; returns how many are ready, or a negative errno.
+
+    What io_uring has completed interrupts the thread that asked for it, just as a signal does. Only on the main thread
+    does that concern Python.
+    """
+    cdef int n
+    while True:
+        n = nap(self, events, deadline)
+        if n != -EINTR or self._has_signals:
+            return n
+
+
+cdef int nap(EventPoll self, epoll_event *events, int64_t deadline) noexcept nogil:
+    """epoll_wait until *deadline*, in nanoseconds.
 
     It counts whole milliseconds and rounds up: too long for queues that are polled. An epoll descriptor is readable
     when something on it is ready, and ppoll counts nanoseconds.

@@ -9,10 +9,10 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 RECORDS = {".dist-info": "METADATA", ".egg-info": "PKG-INFO"}  # of wheels; of builds in place
-_VALUE = re.compile(r"(?P<module>[\w.]+)\s*(:\s*(?P<attr>[\w.]+)\s*)?(\[.*\]\s*)?\Z")
+_VALUE = r"(?P<module>[\w.]+)\s*(:\s*(?P<attr>[\w.]+)\s*)?(\[.*\]\s*)?\Z"
 
 
 class Distribution:
@@ -59,7 +59,7 @@ class EntryPoint:
 
     def load(self) -> object:
         """Import what it names. Raises whatever that raises, ValueError for a value that names nothing."""
-        match = _VALUE.match(self.value)
+        match = re.match(_VALUE, self.value)
         if match is None:
             raise ValueError(f"the entry point {self.name} = {self.value!r} is no MODULE or MODULE:NAME")
         loaded: object = importlib.import_module(match["module"])
@@ -75,13 +75,18 @@ def normalized(name: str) -> str:
 
 def entry_points(group: str, path: Iterable[str] | None = None) -> list[EntryPoint]:
     """The entry points of *group*; of two distributions of one name the first on the *path* counts."""
+    return entry_points_of([group], path)[group]
+
+
+def entry_points_of(groups: Sequence[str], path: Iterable[str] | None = None) -> dict[str, list[EntryPoint]]:
+    """The entry points of each of *groups*: what is installed is read once for all of them."""
     folders = list(sys.path if path is None else path)
-    if not all(map(_plain, folders)) or any(map(_finds_more, sys.meta_path)):
-        return _by_the_library(group, folders)
-    first: dict[str, Distribution] = {}
-    for dist in distributions(folders):
-        first.setdefault(dist.key, dist)
-    return [entry for dist in first.values() for entry in _entries(dist, group)]
+    found: dict[str, list[EntryPoint]] = {group: [] for group in groups}
+    plain = all(map(_plain, folders)) and not any(map(_finds_more, sys.meta_path))
+    for group, entry in _read(folders) if plain else _by_the_library(groups, folders):
+        if group in found:
+            found[group].append(entry)
+    return found
 
 
 def version_of(name: str) -> str | None:
@@ -102,14 +107,19 @@ def distributions(path: Iterable[str]) -> Iterator[Distribution]:
                 yield Distribution(os.path.join(folder, name))
 
 
-def _entries(dist: Distribution, group: str) -> Iterator[EntryPoint]:
-    inside = False
-    for line in map(str.strip, dist.text("entry_points.txt").splitlines()):
-        if line.startswith("["):
-            inside = line == f"[{group}]"
-        elif inside and line and not line.startswith("#"):
-            name, _, value = line.partition("=")
-            yield EntryPoint(name.strip(), value.strip(), dist)
+def _read(folders: list[str]) -> Iterator[tuple[str, EntryPoint]]:
+    """All entry points with their groups."""
+    first: dict[str, Distribution] = {}
+    for dist in distributions(folders):
+        first.setdefault(dist.key, dist)
+    for dist in first.values():
+        group = ""
+        for line in map(str.strip, dist.text("entry_points.txt").splitlines()):
+            if line.startswith("["):
+                group = line.removeprefix("[").removesuffix("]")
+            elif line and not line.startswith("#"):
+                name, _, value = line.partition("=")
+                yield group, EntryPoint(name.strip(), value.strip(), dist)
 
 
 def _plain(folder: str) -> bool:
@@ -122,9 +132,11 @@ def _finds_more(finder: object) -> bool:
     return getattr(finder, "__module__", "") != "_frozen_importlib_external" and hasattr(finder, "find_distributions")
 
 
-def _by_the_library(group: str, folders: list[str]) -> list[EntryPoint]:
+def _by_the_library(groups: Sequence[str], folders: list[str]) -> Iterator[tuple[str, EntryPoint]]:
     from importlib import metadata  # noqa: PLC0415  # only here
 
     first = {dist.name: dist for dist in reversed([*metadata.distributions(path=folders)])}
-    found = [(entry, dist) for dist in first.values() for entry in dist.entry_points.select(group=group)]
-    return [EntryPoint(entry.name, entry.value, dist) for entry, dist in found]
+    for dist in first.values():
+        for group in groups:
+            for entry in dist.entry_points.select(group=group):
+                yield group, EntryPoint(entry.name, entry.value, dist)

@@ -23,10 +23,12 @@ def take(fd: int) -> bool:
 
 
 def holder(path: Path | str) -> str | None:
-    """Who keeps *path*, in words; None where nobody does that we may see. Opens nothing: a serial line would notice."""
+    """Who keeps *path*, in words; None where nobody does that we may see. No device is opened: a line would notice."""
     try:
         own = os.stat(path)
     except OSError:
+        return None
+    if stat.S_ISREG(own.st_mode) and _free(path):
         return None
     device = stat.S_ISCHR(own.st_mode)
 
@@ -39,3 +41,20 @@ def holder(path: Path | str) -> str | None:
         if "FLOCK" in processes.fd_information(pid, number):
             return processes.describe(pid)
     return None
+
+
+def _free(path: Path | str) -> bool:
+    """Whether nobody keeps the file of data *path*. Asked of the file itself, as each start has such files; who takes
+    it in the same moment would share it with us.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True

@@ -9,13 +9,20 @@ PROC = Path("/proc")
 
 
 def openers(wanted: Callable[[os.stat_result], bool]) -> Iterator[tuple[int, int]]:
-    """Process and number of each descriptor, of those we may see, whose file is *wanted*; our own, too."""
-    for directory in PROC.glob("[0-9]*"):
+    """Process and number of each descriptor, of those we may see, whose file is *wanted*; our own, too.
+
+    There are thousands on a host, and a start looks for some: names of files are put together as text.
+    """
+    for pid in filter(str.isdecimal, os.listdir(PROC)):
+        folder = f"{PROC}/{pid}/fd"
         with contextlib.suppress(OSError):
-            for number in os.listdir(directory / "fd"):
-                with contextlib.suppress(OSError):
-                    if wanted(os.stat(directory / "fd" / number)):
-                        yield int(directory.name), int(number)
+            for number in os.listdir(folder):
+                try:
+                    found = wanted(os.stat(f"{folder}/{number}"))
+                except OSError:
+                    continue
+                if found:
+                    yield int(pid), int(number)
 
 
 def fd_information(pid: int, number: int) -> str:

@@ -18,7 +18,7 @@ import attrs
 import pluggy
 
 from acrn_dm.base.errors import ConfigError, HostError, PluginError
-from acrn_dm.base.files.installed import entry_points
+from acrn_dm.base.files.installed import entry_points_of
 from acrn_dm.base.irq import IoEventFd, IrqFd
 from acrn_dm.base.records import define
 from acrn_dm.contract import hookspecs
@@ -133,16 +133,16 @@ class PluginManager:
         entries: Iterable[Entry] | None = None,
         *,
         selection: Selection | None = None,
-        declared: Iterable[Entry] | None = None,
+        declared: Iterable[Entry] = (),
     ) -> None:
         """Load installed plugins by entry point, each under its own guard; *only*, or *selection*, restricts to some.
-        *declared* are the entry points of ``deferred.GROUP``: whose devices stand there waits for them.
-
-        Raises ConfigError for a name that no plugin has.
+        *declared* are those of ``deferred.GROUP``: whose devices stand there waits for them. Raises ConfigError for a
+        name that no plugin has.
         """
-        if declared is None:
-            declared = entry_points(deferred.GROUP) if entries is None else ()
-        found = sorted(entry_points(hookspecs.PROJECT) if entries is None else entries, key=lambda e: e.name)
+        if entries is None:
+            installed = entry_points_of([hookspecs.PROJECT, deferred.GROUP])
+            entries, declared = installed[hookspecs.PROJECT], installed[deferred.GROUP]
+        found = sorted(entries, key=lambda e: e.name)
         origins = [provenance_of(entry) for entry in found]
         chosen = selection or Selection(only=None if only is None else frozenset(only))
         chosen.check({o.plugin: o.distribution for o in origins}, [o.plugin for o in self.left_out])

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-import attrs
-
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.types import DeviceContext, DeviceType
 from acrn_dm.pci.config_space import CAP_EXPRESS
@@ -16,7 +15,7 @@ CLASS_HOST_BRIDGE = 0x060000
 EXPRESS_BODY = bytes.fromhex("4200 00000000 0000 0000 11040000 0000 1100") + bytes(40)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class HostBridgeConfig:
     """A host bridge has no options."""
 

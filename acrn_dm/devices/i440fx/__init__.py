@@ -7,10 +7,9 @@ function, which it expects at 0:1.3. Both only say what is there: memory and PM 
 
 from collections.abc import Iterable
 
-import attrs
-
 from acrn_dm.base import address_map as layout
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.types import Bdf, DeviceContext, DeviceType
 from acrn_dm.pci.function import PciFunction
@@ -25,7 +24,7 @@ PMBA, PMBA_IS_IO = 0x40, 1
 PMREGMISC, PMIOSE = 0x80, 1
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class NoOptions:
     """There are none."""
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-import attrs
-
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.types import DeviceContext, DeviceType
 from acrn_dm.pci.function import PciFunction
@@ -16,7 +15,7 @@ CLASS_ISA_BRIDGE = 0x060100
 LINK_REGISTERS = (0x60, 0x61, 0x62, 0x63, 0x68, 0x69, 0x6A, 0x6B)  # links A-D, E-H, one byte each
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class LpcConfig:
     """The bridge has no options; serial ports are given with ``-l``."""
 

@@ -1,12 +1,12 @@
 """All platform devices of one machine, put together."""
 
 from collections.abc import Callable, Sequence
-
-import attrs
+from typing import TYPE_CHECKING
 
 from acrn_dm.base import address_map as layout
 from acrn_dm.base.bus import Handler
 from acrn_dm.base.events.clock import REAL, Clock
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.config import UartSpec
 from acrn_dm.contract.resources import Resources
 from acrn_dm.devices.platform.debugexit import DebugExit
@@ -19,8 +19,10 @@ from acrn_dm.devices.platform.post import PostPorts
 from acrn_dm.devices.platform.ps2_keyboard import Ps2Keyboard
 from acrn_dm.devices.platform.reset import ResetControl
 from acrn_dm.devices.platform.rtc import Rtc
-from acrn_dm.devices.uart.port import PORTS, make_ports
 from acrn_dm.pci.intx import IrqLine
+
+if TYPE_CHECKING:
+    from acrn_dm.devices.uart.port import UartPort
 
 KEYBOARD_IRQ = 1
 RTC_IRQ = 8
@@ -29,7 +31,7 @@ DEBUG_EXIT = 0xF4
 PIT_PORTS, SPEAKER_PORT = 0x40, 0x61
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PlatformCallbacks:
     """The requests that the guest, or the user at its serial console, makes to the machine. Called from any thread."""
 
@@ -38,6 +40,13 @@ class PlatformCallbacks:
     suspend: Callable[[], None]
     debug_exit: Callable[[int], None]
     quit: Callable[[], None]
+
+
+def _ports(uarts: Sequence[UartSpec], line: Callable[[int], Callable[[bool], None]]) -> "tuple[UartPort, ...]":
+    """The serial ports, whose modules are imported where there is one. Raises ConfigError."""
+    from acrn_dm.devices.uart.port import make_ports  # noqa: PLC0415
+
+    return make_ports(uarts, line)
 
 
 class Platform:
@@ -61,7 +70,7 @@ class Platform:
         """
         self.callbacks = callbacks
         self.lines: dict[int, IrqLine] = {}
-        self.uarts = make_ports(uarts, self._line)
+        self.uarts = _ports(uarts, self._line) if uarts else ()
         ticks = clock.monotonic_ns
         self.pm = PowerManagement(self._line(layout.SCI_IRQ), callbacks.poweroff, callbacks.suspend, ticks)
         self.rtc = Rtc(self._line(RTC_IRQ), clock.time, self.pm.rtc_alarm)
@@ -153,4 +162,4 @@ class Platform:
             ranges.append((SELECTOR, PORTS_OF_FW_CFG, self.fw_cfg, "firmware configuration"))
         if self.debug_exit is not None:
             ranges.append((DEBUG_EXIT, 4, self.debug_exit, "debug exit"))
-        return ranges + [(port.io_base, PORTS, port.uart, port.name) for port in self.uarts]
+        return ranges + [(port.io_base, port.ports, port.uart, port.name) for port in self.uarts]

@@ -9,9 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-import attrs
-
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import define
 from acrn_dm.devices.platform.oneshot import OneShot
 from acrn_dm.devices.platform.pit_counter import Counter
 
@@ -33,7 +32,7 @@ REFRESH, OUTPUT_2 = 1 << 4, 1 << 5
 REFRESH_NS = 15_085  # the refresh request's toggling: some code measures time with it
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Port:
     """A counter behind its 8-bit port: what was latched, and which byte is next."""
 

@@ -1,12 +1,14 @@
 """A serial port of the ISA bus: COM1 to COM5, at the ports and interrupts of the original."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import attrs
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.files.claims import Claim
+from acrn_dm.base.records import define
 from acrn_dm.contract.config import UartSpec
 from acrn_dm.devices.uart.backends import Backend, check_backend, claims, open_backend
 from acrn_dm.devices.uart.uart16550 import Uart16550
@@ -15,9 +17,11 @@ PORTS = 8  # registers, one byte each
 STANDARD = {1: (0x3F8, 4), 2: (0x2F8, 3), 3: (0x3E8, 6), 4: (0x2E8, 7), 5: (0x9000, 10)}  # number: (first port, IRQ)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class UartPort:
     """One port; its ``uart`` answers the registers."""
+
+    ports: ClassVar[int] = PORTS
 
     name: str
     io_base: int = attrs.field(repr=hex)

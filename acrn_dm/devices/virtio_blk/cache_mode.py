@@ -20,10 +20,12 @@ pause        any                              unchanged, also when it goes on
 
 import attrs
 
+from acrn_dm.base.records import define
+
 FLUSH, CONFIG_WCE = 1 << 9, 1 << 11  # feature bits, 5.2.3
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class CacheMode:
     """The mode of one disk. *option* is what the user asked for: True for write-back."""
 

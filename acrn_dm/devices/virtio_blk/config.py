@@ -10,6 +10,7 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.io_threads import IoThreads, io_threads
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 from acrn_dm.devices.virtio_blk.rates import RateOptions
@@ -21,7 +22,7 @@ NOT_BEHIND_THE_PATH = ("iothread", "mq", "path", "nodisk", "cache")
 MAX_SEGMENT_SECTORS = 0xFFFF_FFFF  # le32 in the configuration space
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class SectorSize:
     """Logical and physical block size in bytes."""
 
@@ -29,7 +30,7 @@ class SectorSize:
     physical: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Range:
     """The part of the image that the guest sees, in logical blocks."""
 
@@ -37,7 +38,7 @@ class Range:
     size: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Discard:
     """Limits of a discard request: sectors per segment (None: the capacity), segments, alignment (0: none)."""
 
@@ -113,7 +114,7 @@ def _one_of(*words: str) -> Any:
     return check
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BlkConfig(RateOptions):
     """The options of one disk. Converters and validators raise ValueError, which the option reader turns into a
     ConfigError.

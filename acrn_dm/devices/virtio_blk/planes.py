@@ -10,6 +10,7 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_blk.image.backend import Image
 from acrn_dm.devices.virtio_blk.image.backend_direct import DirectImage
 from acrn_dm.devices.virtio_blk.native._plane import BlkPlane
@@ -24,7 +25,7 @@ HELD_S = 0.005  # a drain keeps the other devices of a loop waiting this long at
 Handed = Callable[[Queue, Chain, Request, int], None]  # the last is the host's errno, 0: not tried yet
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Served:
     """One queue with its plane."""
 
@@ -38,7 +39,7 @@ def can_serve(image: object) -> bool:
     return image is None or type(image) in (Image, DirectImage) or getattr(image, "has_engines", False) is True
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class BlkPlanes:
     """Those of device *name*, with the engine that *aio* says. *handed* gets what is for Python."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.option_types import ByteSize
 from acrn_dm.contract.options import option, parse_options
 
@@ -39,7 +40,7 @@ def option_of_length(kind: str) -> Any:
     return option(default=1, validator=_positive, help=f"For how many seconds a burst of {kind}_max may last.")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RateOptions:
     """The limits. Raises ValueError for those that exclude one another."""
 

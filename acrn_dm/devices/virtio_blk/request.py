@@ -11,6 +11,7 @@ import attrs
 
 from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import GuestError
+from acrn_dm.base.records import frozen
 from acrn_dm.devices.virtio_blk.config import SECTOR
 
 HEADER = struct.Struct("<IIQ")  # type, reserved (ioprio), sector
@@ -72,7 +73,7 @@ class Request:
     extents: tuple[Extent, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Limits:
     """The limits that requests are checked against. Sectors are of 512 bytes; 0 segments: that type is not on offer."""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_blk.engine.parking import Parking
 from acrn_dm.devices.virtio_blk.native.throttle._throttle import BlkThrottle
 from acrn_dm.devices.virtio_blk.rates import RateOptions
@@ -15,7 +16,7 @@ Begin = Callable[[Queue, Chain, Request], None]
 Parked = tuple[Queue, Chain, Request]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Restraint:
     """Those of one device, whose requests go on with *begin* when they may."""
 

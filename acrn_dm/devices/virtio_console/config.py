@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import attrs
 
 from acrn_dm.base.errors import ConfigError
-from acrn_dm.base.sockets.unix_listener import path_problem
+from acrn_dm.base.records import frozen
+from acrn_dm.base.sockets.paths import path_problem
 from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 
@@ -42,7 +43,7 @@ def _slow(instance: object, attribute: "attrs.Attribute[str | None]", value: str
         raise ValueError(f"slow reader {value!r}: expected {' or '.join(SLOW)}")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PortConfig:
     """One port. *console* makes it an hvc console in the guest, otherwise it is a named serial port.
 
@@ -116,7 +117,7 @@ def _max_ports(instance: object, attribute: "attrs.Attribute[int | None]", value
         raise ValueError(f"max_ports={value}: expected 1 to {MAX_PORTS}")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ConsoleConfig:
     """The options of one console. Port 0 is the first; drivers without MULTIPORT see only that one."""
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import attrs
 
 from acrn_dm.base.errors import GuestError
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_console.port import Port
 from acrn_dm.devices.virtio_console.request import MESSAGE, Control, Event, message, parse, resize
 from acrn_dm.virtio.queue import Queue
@@ -21,7 +22,7 @@ MAX_WAITING = 128  # messages; each one of the driver's makes at most 4 or, once
 BATCH = 64
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ControlQueues:
     """The two control queues, from DRIVER_OK to reset of a driver with MULTIPORT; on the loop's thread only. While it
     has no queues, what there is to say waits.

@@ -16,6 +16,7 @@ import attrs
 from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import GuestError
 from acrn_dm.base.events.ioloop import Timer
+from acrn_dm.base.records import define
 from acrn_dm.devices.backlog import Backlog
 from acrn_dm.devices.virtio_console.backend import PortBackend
 from acrn_dm.devices.virtio_console.config import PortConfig
@@ -30,7 +31,7 @@ BATCH = 32  # chains per turn of the loop
 IOV_MAX = 1024
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Port:
     """The port, which lives as long as the device. A driver has it from ``start`` to ``reset``; ``stop`` and ``start``
     may come in between. Data moves on the loop's thread only.

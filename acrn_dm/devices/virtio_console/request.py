@@ -3,7 +3,7 @@
 import enum
 import struct
 
-import attrs
+from acrn_dm.base.records import frozen
 
 MESSAGE = struct.Struct("<IHH")  # port, event, value
 SIZE = struct.Struct("<HH")  # columns, rows, behind a RESIZE message
@@ -25,7 +25,7 @@ class Event(enum.IntEnum):
 FROM_DRIVER = frozenset({Event.DEVICE_READY, Event.PORT_READY, Event.PORT_OPEN})
 
 
-@attrs.frozen
+@frozen
 class Control:
     """A message from the driver. *port* is below the number of ports, except for DEVICE_READY, which has none."""
 

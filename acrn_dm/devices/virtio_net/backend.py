@@ -19,6 +19,7 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.process import processes
+from acrn_dm.base.records import define
 from acrn_dm.contract.drivers.packet import PacketFile as PacketFile  # noqa: PLC0414  # it is Tap's, too
 from acrn_dm.devices.virtio_net import tap_settings
 from acrn_dm.devices.virtio_net.request import GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6
@@ -43,7 +44,7 @@ TUN_DEVICE = DEV / "net/tun"
 GONE = (errno.EBADFD, errno.ENODEV, errno.ENXIO)  # the interface was deleted under us
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Tap(PacketFile):
     """A tap or macvtap. It was there before us and outlives us, so it is left as it was *found*."""
 
@@ -118,6 +119,8 @@ def user(name: str) -> str | None:
 
     A second user of a tap with several queues, or of a macvtap, would get every other frame: the kernel lets it.
     """
+    if _has_none(name):
+        return None
     try:
         node, information = os.stat(_node(name)).st_rdev, f"iff:\t{name}\n"
     except OSError:
@@ -147,6 +150,17 @@ def open_tap(name: str) -> Tap:
         raise HostError.from_os(f"attaching to tap {name}", e, hint) from e
     found = tap_settings.read(fd, name, macvtap=node != TUN_DEVICE)
     return Tap(fd=fd, vnet_header=True, name=name, found=found)
+
+
+def _has_none(name: str) -> bool:
+    """Whether a tap of one queue is up without a carrier, as it is while nobody uses it: then no process is looked at.
+    A user that keeps the carrier off is found by the kernel, which lets nobody else in.
+    """
+    if _node(name) != TUN_DEVICE or _tun_flags(name) & IFF_MULTI_QUEUE:
+        return False
+    with contextlib.suppress(OSError):  # EINVAL: it is down
+        return (NET_CLASS / name / "carrier").read_text() == "0\n"
+    return False
 
 
 def _tun_flags(name: str) -> int:

@@ -8,6 +8,7 @@ import struct
 
 import attrs
 
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_net.control import Answer, Command, Request
 from acrn_dm.devices.virtio_net.request import RX_QUEUE, TX_QUEUE
 from acrn_dm.virtio.queue import Queue
@@ -21,7 +22,7 @@ Limits = tuple[int, int]  # max_packets, max_usecs
 OFF: Limits = (0, 0)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Coalescing:
     """The parameters of one card, from its driver's first command to the reset. Control queue's loop and control
     threads, which exclude each other by the device's stop.

@@ -10,13 +10,14 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.files.digest import md5
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.option_types import FALSE_WORDS, TRUE_WORDS
 from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 from acrn_dm.contract.types import Bdf
 
 WHAT = "virtio-net"
-MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z")
+MAC = r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}\Z"
 MAX_PAIRS = 128  # queue pairs; with the control queue, notify registers fit their region of the modern BAR
 OUI = bytes((0x00, 0x16, 0x3E))  # of generated addresses, as in the original
 
@@ -34,7 +35,7 @@ def interface_name(instance: object, attribute: "attrs.Attribute[str | None]", v
 def _mac(value: Any) -> bytes | None:
     if value is None or isinstance(value, bytes):
         return value
-    if not MAC.match(str(value)):
+    if not re.match(MAC, str(value)):
         raise ValueError(f"mac {value!r}: expected XX:XX:XX:XX:XX:XX in hexadecimal")
     address = bytes.fromhex(str(value).replace(":", ""))
     if address[0] & 1 or not any(address):
@@ -66,7 +67,7 @@ def _speed(instance: object, attribute: "attrs.Attribute[int | None]", value: in
         raise ValueError(f"speed {value}: expected 0 to 2147483647 Mbit/s")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class NetConfig:
     """The options of one card. Converters and validators raise ValueError, which the option reader turns into a
     ConfigError.

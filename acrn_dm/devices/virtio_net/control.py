@@ -13,6 +13,7 @@ import attrs
 
 from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import GuestError
+from acrn_dm.base.records import define, frozen
 from acrn_dm.devices.virtio_net.receive_filter import ReceiveFilter
 from acrn_dm.devices.virtio_net.request import (
     CTRL_GUEST_OFFLOADS,
@@ -64,7 +65,7 @@ NUMBERS = {(c.value[0], c.value[1]): c for c in Command}
 MODES = frozenset(c for c in Command if c.value[0] == 0)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Request:
     """A command that was understood, and its data."""
 
@@ -105,7 +106,7 @@ def filtered(before: ReceiveFilter, request: Request) -> ReceiveFilter | None:
 Done = Callable[[bool], None]  # tells whether a command was carried out; on the queue's loop, at most once
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Control:
     """The server of *queue*, from DRIVER_OK until ``close``. *set_pairs* may call what it is given later, on the
     queue's loop; *carry_out* returns whether it did what was asked for, or what the driver asked for.

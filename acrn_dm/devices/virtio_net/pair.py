@@ -12,6 +12,7 @@ import attrs
 
 from acrn_dm.base.errors import GuestError
 from acrn_dm.base.events.ioloop import READ, WRITE, IoLoop
+from acrn_dm.base.records import define
 from acrn_dm.devices.loopwork import FdWatch
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.native._link import NetLink
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 LOST = 64  # bytes read of a frame that nobody gets: no less than its packet header, which a tap does not cut (EINVAL)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Pair:
     """One pair in use, from DRIVER_OK to reset. *gone* is told when the interface was deleted; *guard* reports a
     GuestError.

@@ -11,6 +11,7 @@ import attrs
 
 from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import GuestError
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_net.backend import PacketFile
 from acrn_dm.devices.virtio_net.receive_filter import TAGGED, ReceiveFilter
 from acrn_dm.devices.virtio_net.request import (
@@ -35,7 +36,7 @@ TAG = 4  # bytes of a VLAN tag, which no MTU counts
 U16 = struct.Struct("<H")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Receiver:
     """The receive queue, from DRIVER_OK to reset."""
 

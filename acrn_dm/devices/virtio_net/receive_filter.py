@@ -8,6 +8,8 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.base.records import frozen
+
 BROADCAST = b"\xff" * 6
 ADDRESS = 6  # bytes
 MAX_ADDRESSES = 1024  # of a table; with more, all stations or groups pass, as they may
@@ -15,7 +17,7 @@ TAGGED = b"\x81\x00"  # 802.1Q
 ENTRIES = 4  # bytes of a table's count, le32
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ReceiveFilter:
     """The filter of one card, which lets everything pass at first. *vlans* None: tags are not looked at. The modes are
     those of CTRL_RX.

@@ -12,12 +12,10 @@ that: segmentation shows as GRO being on, and checksums it has by default. Wheth
 import contextlib
 import errno
 import fcntl
-import socket
 import struct
 
-import attrs
-
 from acrn_dm.base._libc import address_of
+from acrn_dm.base.records import frozen
 
 TUNSETOFFLOAD, TUNGETVNETHDRSZ, TUNSETVNETHDRSZ = 0x400454D0, 0x800454D7, 0x400454D8  # linux/if_tun.h
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO = 1, 2, 4, 8, 0x60  # the last is two: of IPv4 and IPv6
@@ -40,7 +38,7 @@ BLOCK = struct.Struct("=IIII")  # 32 features: available, requested, active, nev
 MAX_FEATURES = 1024
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class TapSettings:
     """*offloads* are TUN_F_*."""
 
@@ -74,6 +72,8 @@ def write(fd: int, settings: TapSettings) -> None:
 
 def active_features(name: str) -> set[str]:
     """Names of the features that are on in interface *name*. Raises OSError."""
+    import socket  # noqa: PLC0415
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         names = _names(any_socket.fileno(), name)
         blocks = -(-len(names) // 32)

@@ -5,6 +5,7 @@ from collections import deque
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_net.backend import GONE, PacketFile
 from acrn_dm.devices.virtio_net.request import MAX_FRAME, MIN_FRAME, header_bytes, transmit_header
 from acrn_dm.virtio.queue import Queue
@@ -13,7 +14,7 @@ BATCH, BATCHES = 64, 2  # chains at once, batches per turn of the loop
 IOV_MAX = 1024
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Transmitter:
     """The transmit queue, from DRIVER_OK to reset."""
 

@@ -7,7 +7,8 @@ from acrn_dm.ring.native.packed._shadow cimport (
     FrCell, FrPackedShadow, fps_add, fps_begin, fps_keep, fps_look, fps_open, fps_publish, fps_take,
 )
 from acrn_dm.ring.native.split._shadow cimport (
-    FrSplitShadow, fss_add, fss_close, fss_look, fss_open, fss_publish, fss_returned, fss_take,
+    FrSplitShadow, fss_add, fss_close, fss_look, fss_open, fss_publish, fss_returned, fss_take, fss_want_calls,
+    fss_wants_kick,
 )
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
@@ -71,6 +72,14 @@ cdef inline void fs_publish(FrShadow *shadow) noexcept nogil:
         fps_publish(&shadow.packed_ring)
     else:
         fss_publish(&shadow.split)
+
+# As fss_wants_kick and fss_want_calls; around packed rings everything is told.
+cdef inline bint fs_wants_kick(const FrShadow *shadow) noexcept nogil:
+    return shadow.packed or fss_wants_kick(&shadow.split)
+
+cdef inline void fs_want_calls(const FrShadow *shadow, bint wanted) noexcept nogil:
+    if not shadow.packed:
+        fss_want_calls(&shadow.split, wanted)
 
 # Begin with an empty ring in these places, and all that is in flight available in it, in the order in which it came.
 cdef inline void fs_open(FrShadow *shadow, uint8_t *desc, uint8_t *avail, uint8_t *used) noexcept nogil:

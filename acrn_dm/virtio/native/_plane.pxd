@@ -52,6 +52,9 @@ cdef class Plane:
     # Show what was returned, and interrupt the driver if it wants that; later where interrupts wait for more
     # (``coalescer``, which a plane tells of packets that took several chains).
     cdef void flush(self) noexcept nogil
+    # ``flush`` for what comes long after its batch: a driver that polls may have its next chains in the ring at once,
+    # and they are served, too. On the loop's thread; returns whether there were any.
+    cdef bint show_late(self) noexcept nogil
     # There is room, or news: look at the ring again. On the loop's thread, or under its run lock.
     cdef void wake(self) noexcept nogil
     # The queue is dead, until the driver resets; Python says so to the device.
@@ -60,6 +63,7 @@ cdef class Plane:
     cdef bint _turn(self) noexcept nogil
     cdef void _quieten(self) noexcept nogil
     cdef int _take(self, uint32_t room) noexcept nogil
+    cdef bint _lingers(self) noexcept nogil
     cdef bint _linger(self) noexcept nogil
     cdef bint _sleep(self) noexcept nogil
     cdef void _hold(self) noexcept nogil

@@ -189,20 +189,30 @@ cdef class Plane:
             self._settle()
         return self.serve()
 
+    cdef bint show_late(self) noexcept nogil:
+        """Show what was returned since its batch, and serve what a driver that polls makes of it."""
+        if not self._lingers():
+            self.flush()
+            return False
+        self._quieten()
+        self.flush()
+        return self.serve() if self._linger() or not self._sleep() else False
+
     cdef bint serve(self) noexcept nogil:
         """Take batches until the ring is empty or others have to have their turn; returns whether there was any."""
         cdef uint32_t room
         cdef int taken
         cdef int _round
         cdef bint did = False
+        cdef uint64_t returned = self.counters.counts.returned
         if not self.running:
             return False
         self._quieten()
         for _round in range(PLANE_ROUNDS):
             room = self.room()
             taken = self._take(room) if room > 0 else 0
-            if taken == 0 and did and room > 0 and self._linger():
-                taken = self._take(room)
+            if taken == 0 and room > 0 and self.counters.counts.returned != returned and self._lingers():
+                taken = self._take(room) if self._linger() else 0
             if taken < 0:
                 self.die(taken)
             if not self.running:
@@ -243,17 +253,22 @@ cdef class Plane:
         self.flush()
         return taken
 
-    cdef bint _linger(self) noexcept nogil:
-        """Look for a moment for what a driver that polls makes of the answers: that costs less than to sleep and be
-        woken. Where it finds nothing it is done ever more rarely. Returns whether to take again.
+    cdef bint _lingers(self) noexcept nogil:
+        """Whether to look for a moment for what the driver makes of the answers. Where that finds nothing it is done
+        ever more rarely.
         """
-        cdef int64_t end
-        if self.timed or self.polling:
+        if self.timed or self.polling or not self.running:
             return False
         if self.linger_skip > 0:
             self.linger_skip -= 1
             return False
-        end = monotonic_ns() + LINGER_NS
+        return True
+
+    cdef bint _linger(self) noexcept nogil:
+        """Look for a moment for what a driver that polls makes of the answers: that costs less than to sleep and be
+        woken. Returns whether there is something.
+        """
+        cdef int64_t end = monotonic_ns() + LINGER_NS
         while True:
             if vq_look(self.vq) != FR_EMPTY:
                 self.linger_misses = 0

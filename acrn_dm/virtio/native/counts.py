@@ -1,11 +1,10 @@
 """Counts of a virtqueue: a snapshot for those who look."""
 
-import attrs
-
+from acrn_dm.base.records import frozen
 from acrn_dm.virtio.native._counters import QueueCounters
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class QueueCounts:
     """Counts of one queue since its device was made, over all its drivers. They only grow. Of a queue that a backend
     outside this process serves they stay 0.

@@ -8,12 +8,12 @@ access nobody claims; a guest's odd access has no other effect.
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-import attrs
+from acrn_dm.base.records import frozen
 
 T = TypeVar("T")
 
 
-@attrs.frozen
+@frozen
 class Register(Generic[T]):
     """One register of a structure whose state is a ``T``. Without *write* it is read-only, without *read* it is 0."""
 

@@ -3,10 +3,10 @@
 ``level`` is the keyword of the specification; DESC is what it states as plain fact.
 """
 
-import attrs
+from acrn_dm.base.records import frozen
 
 
-@attrs.frozen
+@frozen
 class Clause:
     """One requirement: our id for it, the section of virtio 1.4, its keyword, and what the driver has to do."""
 

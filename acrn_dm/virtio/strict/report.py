@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import attrs
 
+from acrn_dm.base.records import define, frozen
 from acrn_dm.virtio.strict.clauses import CLAUSES, Clause
 
 log = logging.getLogger(__name__)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Violation:
     """A clause that a driver broke. *queue* is its index, None for what is about the whole device."""
 
@@ -25,7 +26,7 @@ class Violation:
         return f"{where}: {self.detail}: {rule}"
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class StrictReport:
     """The report of one device's driver. Called on control threads and I/O loops."""
 

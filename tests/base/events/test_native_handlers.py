@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -61,6 +62,39 @@ def test_c_handlers_run_without_python(loop: IoLoop, event: int, other: int) -> 
         os.eventfd_read(other)
     assert comes_true(lambda: handler.left == 200)  # it signals before it leaves
     assert loop.poll.returns == came_back
+
+
+def test_sleep_that_is_interrupted_takes_the_gil_on_the_main_thread_only(loop: IoLoop) -> None:
+    """io_uring interrupts whoever sleeps, for each transfer that has completed: no word for Python, which has signals
+    on its main thread.
+    """
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    try:
+        loop.start()
+        thread = loop._thread.ident  # type: ignore[union-attr]
+        assert thread is not None
+        assert comes_true(lambda: loop.poll.waits > 0)
+        for times in range(5):
+            slept = loop.poll.waits
+            signal.pthread_kill(thread, signal.SIGUSR1)
+            assert comes_true(lambda: loop.poll.waits > slept)  # noqa: B023
+            assert comes_true(lambda: len(seen) > times)  # noqa: B023
+        assert loop.poll.interruptions == 0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_signal_ends_the_sleep_of_a_loop_on_the_main_thread(loop: IoLoop) -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: (seen.append(number), loop.call_soon(int)))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        loop.step(10)
+        assert (seen, loop.poll.interruptions) == ([signal.SIGALRM], 1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_c_handler_lets_python_do_what_it_can_not(loop: IoLoop, event: int) -> None:

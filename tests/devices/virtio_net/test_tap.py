@@ -137,6 +137,13 @@ def test_tap_in_use_is_an_error_with_a_hint(tap: str) -> None:
     first.close()
 
 
+def test_tap_of_one_queue_that_nobody_uses_is_found_without_a_search(tap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+    monkeypatch.setattr(backend.processes, "openers", lambda wanted: searched.append(wanted) or iter(()))
+    assert backend.user(tap) is None
+    assert len(searched) == (1 if backend._tun_flags(tap) & backend.IFF_MULTI_QUEUE else 0)
+
+
 def test_deleted_interface_takes_the_link_down(tap: str) -> None:
     with SimMachine() as machine:
         machine.add(acrn_dm_device_types()[0], f"tap={tap}", slot=3)

@@ -5,7 +5,12 @@ from acrn_dm.base.events._aio cimport KernelSignal
 from acrn_dm.virtio.native._plane cimport Plane
 from libc.stdint cimport uint32_t
 
+cdef struct RelayLink:        # what looks for answers: the plane itself is the context of what looks for chains
+    void *plane
+
+
 cdef class RelayPlane(Plane):
+    cdef RelayLink _link
     cdef KernelSignal _signal
     cdef uint32_t _size
     cdef object _memory                   # keeps the shadow ring mapped
@@ -20,3 +25,4 @@ cdef class RelayPlane(Plane):
 
     cdef void _publish(self) noexcept nogil
     cdef bint _answer(self) noexcept nogil
+    cdef bint _look(self) noexcept nogil

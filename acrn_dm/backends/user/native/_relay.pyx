@@ -1,9 +1,13 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
-"""The relay of one queue in C: chains are noted and passed on by their head in a shadow ring, answers come back."""
+"""The relay of one queue in C: chains are noted and passed on by their head in a shadow ring, answers come back.
+
+A loop that polls looks for answers as well as for chains, and is told of none meanwhile; nor is a back-end told of
+chains while it looks by itself. That holds for split rings.
+"""
 
 from acrn_dm._fastring cimport (
     FR_SHADOW_JUMPED, FR_SHADOW_TAKEN, FrBatch, fs_add, fs_close, fs_free, fs_make, fs_note, fs_open, fs_publish,
-    fs_take,
+    fs_take, fs_want_calls, fs_wants_kick,
 )
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint8_t, uint16_t
@@ -22,6 +26,7 @@ cdef class RelayPlane(Plane):
     def __cinit__(self, uint32_t size, bint packed=False):
         self._size = size
         self._shadow_kick = self._shadow_call = -1
+        self._link.plane = <void *>self
         if not fs_make(&self._shadow, size, packed):
             raise MemoryError()
         self._signal = KernelSignal()  # OSError where the host has no asynchronous I/O: then Python relays
@@ -48,11 +53,21 @@ cdef class RelayPlane(Plane):
         self._shadow_kick, self._shadow_call = kick_fd, call_fd
         self.poll.add_native(call_fd, EPOLLIN | EPOLLET, <void (*)(void *, uint32_t) noexcept nogil>_called,
                              <void *>self, self)
+        self.poll.add_poller(
+            <bint (*)(void *) noexcept nogil>_poll, <bint (*)(void *, bint) noexcept nogil>_switch, <void *>&self._link
+        )
+
+    def look_no_more(self):
+        """Have the back-end tell of every answer from now on. Idempotent."""
+        if self._shadow.is_open:
+            self.poll.remove_poller(<void *>&self._link)
+            fs_want_calls(&self._shadow, True)
 
     def disconnect(self):
         """Nobody uses the shadow ring any more. Idempotent."""
         if not self._shadow.is_open:
             return
+        self.poll.remove_poller(<void *>&self._link)
         self.poll.remove_native(self._shadow_call)
         fs_close(&self._shadow)
         self._shadow_kick = self._shadow_call = -1
@@ -93,7 +108,8 @@ cdef class RelayPlane(Plane):
 
     cdef void _publish(self) noexcept nogil:
         fs_publish(&self._shadow)
-        self._signal.signal_fd(self._shadow_kick)
+        if fs_wants_kick(&self._shadow):
+            self._signal.signal_fd(self._shadow_kick)
 
     cdef bint _answer(self) noexcept nogil:
         """Pass on what came back; false where that is nonsense."""
@@ -112,8 +128,26 @@ cdef class RelayPlane(Plane):
             self._nonsense_head, self._nonsense_bytes = head, written
         return not self._broken
 
+    cdef bint _look(self) noexcept nogil:
+        """Pass on what came back, and serve what the driver makes of it; whether anything had."""
+        cdef uint32_t before = self._shadow.n_in_flight
+        if not self._answer():
+            self.poll.ask(self._shadow_call)
+        if self._shadow.n_in_flight == before:
+            return False
+        self.show_late()
+        return True
+
 
 cdef void _called(RelayPlane self, uint32_t events) noexcept nogil:
-    if not self._answer():
-        self.poll.ask(self._shadow_call)
-    self.flush()
+    self._look()
+
+
+cdef bint _poll(RelayLink *link) noexcept nogil:
+    return (<RelayPlane>link.plane)._look()
+
+
+cdef bint _switch(RelayLink *link, bint polling) noexcept nogil:
+    """The end of polling is as a call: it asks for the next one, or finds that there is more."""
+    fs_want_calls(&(<RelayPlane>link.plane)._shadow, not polling)
+    return False if polling else (<RelayPlane>link.plane)._look()

@@ -11,11 +11,12 @@ from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import drain
+from acrn_dm.base.records import define
 from acrn_dm.ring.ring import RingFormat
 from acrn_dm.virtio.queue import Queue
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class NativeRelayQueue:
     """One queue; as ``relay.RelayQueue``, which does the same in Python."""
 
@@ -50,6 +51,8 @@ class NativeRelayQueue:
         call_fd = self._listen_no_more()
         if call_fd < 0:
             return self.plane.in_flight
+        with self.queue.loop.held():
+            self.plane.look_no_more()
         poller = select.poll()
         poller.register(call_fd, select.POLLIN)
         poller.register(alive_fd, 0)  # a hang-up is always reported

@@ -4,6 +4,7 @@ import errno
 
 import attrs
 
+from acrn_dm.base.records import define
 from acrn_dm.contract.plugins.guard import told
 from acrn_dm.devices.virtio_blk.image.trust import LostError
 
@@ -18,7 +19,7 @@ class DriverError(LostError):
         return str(self.args[1])
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Blame:
     """The faults of one driver; *who* is what a line about one begins with."""
 

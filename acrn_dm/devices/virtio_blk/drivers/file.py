@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 
 from acrn_dm.base.files.claims import Claim
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.drivers.block import BlockDriver, Buffers
 from acrn_dm.contract.options import option
 from acrn_dm.contract.types import BlockDriverType, DriverContext
@@ -27,7 +28,7 @@ DRIVERS = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class FileOptions:
     """The options that speak of a file."""
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 import attrs
 
 from acrn_dm.base.errors import HostError
+from acrn_dm.base.records import define
 from acrn_dm.contract.drivers.block import BlockDriver, Later
 from acrn_dm.contract.plugins.guard import told
 from acrn_dm.devices.virtio_blk.drivers.faults import Blame
@@ -49,7 +50,7 @@ class DriverTrust(Trust):
         return True
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class DriverImage(Image):
     """The image of *driver*; its file descriptor is none. *blame* tells of its faults."""
 

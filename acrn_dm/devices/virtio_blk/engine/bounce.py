@@ -9,8 +9,7 @@ import errno
 import functools
 from collections.abc import Callable
 
-import attrs
-
+from acrn_dm.base.records import frozen
 from acrn_dm.devices.virtio_blk.engine.pieces import Views, after, before, gather, scatter, total
 from acrn_dm.devices.virtio_blk.image.backend import Image
 
@@ -19,7 +18,7 @@ BUFFER_BYTES = 1 << 20
 Wanted = Callable[[Callable[[], None]], bool]  # does something unless nobody wants it any more; says whether
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class BounceBuffer:
     """The transfers of *image* through such a buffer. All raise OSError."""
 

@@ -9,6 +9,7 @@ import time
 
 import attrs
 
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_blk.image.backend import Image
 
 log = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 FLUSH_S = 10.0
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class LastFlush:
     """Of *image*; *name* is the device's."""
 

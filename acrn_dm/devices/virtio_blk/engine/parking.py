@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from acrn_dm.base.events.ioloop import IoLoop, Timer
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_blk.native.throttle._throttle import BlkThrottle
 from acrn_dm.devices.virtio_blk.request import Op, Request
 
@@ -25,7 +26,7 @@ def cost(request: Request) -> tuple[int, int]:
     return way, 0 if way == OTHERS else sum(extent.length for extent in request.extents)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Way(Generic[R]):
     """Those that wait for one another, each with what it costs; the first is counted, for *due*, when it may begin."""
 
@@ -33,7 +34,7 @@ class Way(Generic[R]):
     due: int = 0
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Parking(Generic[R]):
     """The requests of one queue, which *loop* serves, that wait for *throttle*; *begin* is called with each when it may
     begin, and *settled* after some of these calls.

@@ -10,10 +10,12 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from acrn_dm.base.records import define
+
 J = TypeVar("J")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class RetryQueue(Generic[J]):
     """The jobs of one device that wait. *pause* asks for the guest to stand still, because of the job it gets, and says
     whether it will.

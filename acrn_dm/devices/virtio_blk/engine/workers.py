@@ -16,6 +16,7 @@ import attrs
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.records import define
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 J = TypeVar("J")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class WorkerPool(Generic[J]):
     """The threads of one queue: started as jobs pile up, at most *limit*, they stay until ``close``.
 

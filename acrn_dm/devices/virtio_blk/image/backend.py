@@ -13,6 +13,7 @@ import struct
 import attrs
 
 from acrn_dm.base._libc import fallocate
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_blk.config import SectorSize
 from acrn_dm.devices.virtio_blk.engine.pieces import IOV_MAX, Views, scatter, total, transfer_all
 from acrn_dm.devices.virtio_blk.image.node import BlockNode, erase
@@ -24,7 +25,7 @@ KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 NOT_PROVIDED = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Image:
     """An open image. Offsets and lengths are bytes from the start of the visible part and lie within *size*."""
 

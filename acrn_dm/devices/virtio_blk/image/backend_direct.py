@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import attrs
 
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_blk.engine.pieces import Views, after, gather, scatter, total, transfer_all
 from acrn_dm.devices.virtio_blk.image.backend import Image
 
@@ -21,7 +22,7 @@ BOUNCE_BYTES = 1 << 20
 ALIGNMENTS = (512, 4096)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class DirectImage(Image):
     """An image opened with O_DIRECT; *buffered_fd* is the same file without. *alignment* is in bytes."""
 

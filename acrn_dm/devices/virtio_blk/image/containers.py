@@ -8,12 +8,12 @@ import os
 import struct
 from pathlib import Path
 
-import attrs
+from acrn_dm.base.records import frozen
 
 HEAD_BYTES = 512
 
 
-@attrs.frozen
+@frozen
 class Format:
     """A format by the bytes at *offset* of its first sector; *name* is qemu-img's (``-f``), empty if it knows none."""
 

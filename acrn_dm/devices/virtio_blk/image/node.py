@@ -8,7 +8,7 @@ import stat
 import struct
 from pathlib import Path
 
-import attrs
+from acrn_dm.base.records import frozen
 
 SYSFS = Path("/sys")
 BLKSECDISCARD = 0x127D  # linux/fs.h
@@ -17,7 +17,7 @@ LIFETIME = struct.Struct("<HHH")  # struct virtio_blk_lifetime (5.2.6): pre_eol_
 MOST_LIFETIME = (3, 11, 11)  # larger ones are reserved, 0 says nothing
 
 
-@attrs.frozen
+@frozen
 class BlockNode:
     """A block device, by the *folder* that sysfs has for it."""
 

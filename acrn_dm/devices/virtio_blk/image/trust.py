@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_blk.image._standing import Standing
 
 BLKGETSIZE64 = 0x80081272  # linux/fs.h
@@ -32,7 +33,7 @@ class LostError(OSError):
     """Something acknowledged is gone: trying again can't help."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Trust:
     """Of the image open as *fd*, whose visible part ends at byte *end*."""
 

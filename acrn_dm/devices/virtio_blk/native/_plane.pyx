@@ -140,7 +140,7 @@ cdef void _answer(BlkPlane self, uint16_t head, uint32_t written) noexcept nogil
 cdef bint _look(BlkLink *link) noexcept nogil:
     cdef bint did = (<BlkPlane>link.plane).turn()
     if did:
-        (<BlkPlane>link.plane).flush()
+        (<BlkPlane>link.plane).show_late()
     return did
 
 

@@ -11,6 +11,7 @@ import attrs
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError, PluginError
 from acrn_dm.base.files.claims import Claim, socket_claim
+from acrn_dm.base.records import define
 from acrn_dm.contract.drivers.guarded import asked, lines
 from acrn_dm.contract.drivers.packet import PacketDriver, PacketFile
 from acrn_dm.contract.plugins.guard import told
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Carrier:
     """The carrier of card *name*'s frames; *chosen* is none where another process moves them."""
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.base.errors import HostError
+from acrn_dm.base.records import define
 from acrn_dm.contract.drivers.packet import PacketDriver, PacketFile
 from acrn_dm.contract.plugins.guard import told
 from acrn_dm.devices.virtio_net.request import LONG_HEADER, MAX_FRAME
@@ -57,7 +58,7 @@ class DriverFile(PacketFile):
         return size
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Channel:
     """The driver's end for one queue pair."""
 
@@ -67,7 +68,7 @@ class Channel:
     thread: threading.Thread | None = None
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class DriverPort:
     """The port of the card *name* with *driver*, which *blamed* names in the log; *tell* has whether there is a link.
 

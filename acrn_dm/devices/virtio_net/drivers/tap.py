@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from acrn_dm.base.files.claims import Claim
+from acrn_dm.base.records import frozen
 from acrn_dm.contract.drivers.packet import PacketDriver, PacketFile
 from acrn_dm.contract.options import option
 from acrn_dm.contract.types import DriverContext, PacketDriverType
@@ -13,7 +14,7 @@ from acrn_dm.devices.virtio_net.config import NetConfig, interface_name
 from acrn_dm.devices.virtio_net.request import OFFLOADS
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class TapOptions:
     """The name of a tap."""
 

@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 import attrs
 
+from acrn_dm.base.records import define
+
 LIMIT = 1024  # frames: what a tap keeps by default for one queue (txqueuelen 1000) and some
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Inbox:
     """The inbox of one receive queue. *wake* has its loop call ``take``; it is called on any thread."""
 

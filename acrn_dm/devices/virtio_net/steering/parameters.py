@@ -3,8 +3,7 @@
 import struct
 from collections.abc import Sequence
 
-import attrs
-
+from acrn_dm.base.records import frozen
 from acrn_dm.devices.virtio_net.steering._hash import FrameHash
 
 MAX_KEY = 40  # bytes: 32 bits behind the longest input, two IPv6 addresses and two ports
@@ -16,7 +15,7 @@ LE16 = struct.Struct("<H")
 RESERVED = 8  # bytes of HASH_CONFIG between hash_types and the key, as long as what RSS_CONFIG has with one entry
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Steering:
     """An RSS_CONFIG that was understood: hashes with a table of queue pairs, and how many pairs are in use by it."""
 

@@ -2,13 +2,17 @@
 # The descriptor table is the driver's own.
 
 from acrn_dm.ring.native._atomics cimport (
-    fr_load_acquire_u16, fr_load_u32, fr_store_release_u16, fr_store_u16,
+    fr_full_fence, fr_load_acquire_u16, fr_load_u16, fr_load_u32, fr_store_release_u16, fr_store_u16,
 )
 from acrn_dm.ring.native.split._layout cimport (
     avail_entry, avail_event, avail_idx, used_element, used_element_len, used_event, used_idx,
 )
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memset
+
+cdef enum:
+    NO_NOTIFY = 1             # flags of the used ring: the other side's
+    NO_INTERRUPT = 1          # flags of the available ring: ours
 
 cdef struct FrSplitShadow:
     uint8_t *avail            # NULL: closed
@@ -34,6 +38,16 @@ cdef inline void fss_add(FrSplitShadow *shadow, uint16_t head) noexcept nogil:
 
 cdef inline void fss_publish(FrSplitShadow *shadow) noexcept nogil:
     fr_store_release_u16(<uint8_t *>avail_idx(shadow.avail), shadow.next_avail)
+
+# Whether the other side wants to be told of what was published: not while it looks by itself.
+cdef inline bint fss_wants_kick(const FrSplitShadow *shadow) noexcept nogil:
+    fr_full_fence()
+    return (fr_load_u16(shadow.used) & NO_NOTIFY) == 0
+
+# Whether the other side is to tell of what it returns. When it is again, look once more.
+cdef inline void fss_want_calls(const FrSplitShadow *shadow, bint wanted) noexcept nogil:
+    fr_store_u16(shadow.avail, 0 if wanted else NO_INTERRUPT)
+    fr_full_fence()
 
 # How many used elements wait to be taken, as the other side says: more than *size* is nonsense of its.
 cdef inline uint16_t fss_returned(const FrSplitShadow *shadow) noexcept nogil:

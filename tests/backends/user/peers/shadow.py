@@ -55,11 +55,21 @@ class Shadow:
         """Entry *number*, counted from the start."""
         return int(struct.unpack_from("<H", self.memory, self.avail + 4 + 2 * (number % self.size))[0])
 
-    def answer(self, number: int, head: int, written: int, index: int | None = None) -> None:
+    def answer(self, number: int, head: int, written: int, index: int | None = None, *, tell: bool = True) -> None:
         """Put an element into the used ring and move its index behind it, or to *index*."""
         struct.pack_into("<II", self.memory, self.used + 4 + 8 * (number % self.size), head, written)
         struct.pack_into("<H", self.memory, self.used + 2, (number + 1 if index is None else index) & 0xFFFF)
-        os.eventfd_write(self.call_fd, 1)
+        if tell:
+            os.eventfd_write(self.call_fd, 1)
+
+    @property
+    def wants_no_calls(self) -> bool:
+        """Whether the relay looks by itself (NO_INTERRUPT)."""
+        return bool(self.memory[self.avail] & 1)
+
+    def want_kicks(self, wanted: bool) -> None:
+        """Whether to be told of what becomes available (NO_NOTIFY)."""
+        self.memory[self.used] = not wanted
 
 
 @attrs.define(eq=False)
@@ -86,10 +96,11 @@ class PackedShadow(Shadow):
         self.lengths |= {one[-1][2]: len(one) for one in self.lists()}
         return [one[-1][2] for one in self.lists()]
 
-    def answer(self, number: int, head: int, written: int, index: int | None = None) -> None:
+    def answer(self, number: int, head: int, written: int, index: int | None = None, *, tell: bool = True) -> None:
         """Use the next descriptor for *head*, behind the lists that were used before."""
         self.heads()
         at = self.desc + DESC.size * self.next_used
         struct.pack_into("<IHH", self.memory, at + 8, written, head & 0xFFFF, AVAIL | USED | WRITE)
         self.next_used += self.lengths.get(head, 1)
-        os.eventfd_write(self.call_fd, 1)
+        if tell:
+            os.eventfd_write(self.call_fd, 1)
