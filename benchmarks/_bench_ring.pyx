@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from acrn_dm._fastring cimport (
     FR_DESC_F_INDIRECT, FR_DESC_F_NEXT, FR_DESC_F_WRITE, FR_DESC_SIZE, FR_OK, FrBatch, FrChain, FrMemory, FrRing,
     FrSegment, SplitRing, fr_enable_kicks, fr_full_fence, fr_load_acquire_u16, fr_load_u16,
-    fr_pop, fr_pop_batch, fr_publish, fr_push, fr_store_release_u16, fr_store_u16, fr_store_u32, fr_translate,
+    fr_pop_batch, fr_publish, fr_push, fr_store_release_u16, fr_store_u16, fr_store_u32, fr_translate,
 )
 
 cdef extern from "<sched.h>" nogil:
@@ -124,8 +124,11 @@ cdef class Driver:
         fr_store_u16(<uint8_t *>self.ring.avail + 4 + 2 * self.ring.size, self.last_used)
 
 
-cdef int handle(FrRing *ring, FrBatch *batch, uint32_t limit, peer_sums *sums) noexcept nogil:
-    """One turn of a data plane without payload: a batch popped, looked at, pushed, published. Returns how many."""
+cdef int handle(
+    FrRing *ring, FrBatch *batch, peer_queue *queue, uint32_t limit, peer_sums *sums,
+) noexcept nogil:
+    """One turn of a data plane without payload: a batch popped, looked at, pushed, published, and interrupts counted as
+    the peers count them. Returns how many."""
     cdef const FrChain *chain = batch.chains
     cdef const FrChain *end
     cdef const FrSegment *segment
@@ -141,7 +144,7 @@ cdef int handle(FrRing *ring, FrBatch *batch, uint32_t limit, peer_sums *sums) n
             segment += 1
         fr_push(ring, chain.head, chain.in_bytes)
         chain += 1
-    fr_publish(ring)
+    queue.wanted += fr_publish(ring)
     sums.addresses += addresses
     sums.lengths += lengths
     return batch.n_chains
@@ -154,7 +157,7 @@ cdef int turn(
         return floor_split(queue, limit, sums)
     if who == ORIGINAL:
         return original_split(queue, limit, sums)
-    return handle(ring, batch, limit, sums)
+    return handle(ring, batch, queue, limit, sums)
 
 
 def time_native(Driver driver not None, uint32_t batch, int refills, int who):
@@ -310,10 +313,9 @@ cdef class Litmus:
         return n_lost
 
     cdef void take_one(self) noexcept nogil:
-        cdef FrChain chain
-        cdef FrSegment segments[SLOTS_PER_CHAIN]
-        if fr_pop(self.ring, &chain, segments, SLOTS_PER_CHAIN) == FR_OK:
-            fr_push(self.ring, chain.head, 0)
+        cdef peer_queue queue
+        cdef peer_sums sums
+        handle(self.ring, &self.side.owner.batch, &queue, 1, &sums)
 
     cdef bint step(self) noexcept nogil:
         """The driver's half, with the fence it owes; true when it noticed the device's half."""

@@ -21,6 +21,7 @@ cdef extern from "_ring_peers.h" nogil:
         uint16_t next_used
         uint16_t avail_marks
         uint16_t used_marks
+        int wanted
     int floor_split(peer_queue *queue, uint32_t limit, peer_sums *sums)
     int floor_packed(peer_queue *queue, uint32_t limit, peer_sums *sums)
     int original_split(peer_queue *queue, uint32_t limit, peer_sums *sums)
@@ -35,3 +36,4 @@ cdef inline void peer_begin(peer_queue *queue, const FrRing *ring) noexcept nogi
     queue.next_avail = queue.seen_avail = ring.next_avail
     queue.next_used = ring.next_used
     queue.avail_marks = queue.used_marks = 0
+    queue.wanted = 0

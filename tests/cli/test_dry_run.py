@@ -106,7 +106,7 @@ TWICE = "give ro to both, or share=on to those that keep their writes apart by t
 # Arguments, and the line that both say behind "acrn-dm: ", or its beginning.
 REFUSED = [
     (["-s", "3,virtio-blk,nodisk,r0=1,foo,bar=baz"],
-     "-s 3,virtio-blk,nodisk,r0=1,foo,bar=baz: virtio-blk: unknown option 'r0'; known: path, nodisk, vhost_user, ..."),
+     "-s 3,virtio-blk,nodisk,r0=1,foo,bar=baz: virtio-blk: unknown option 'r0'; known: iops, iops_max, iops_max_l..."),
     (["-s", f"5,virtio-console,socket:a={LONG}"],
      f"-s 5,virtio-console,socket:a={LONG}: virtio-console: port a: {TOO_LONG}"),
     (["-s", f"5,virtio-console,socket:a={LONG}:client"],

@@ -35,6 +35,7 @@ print(acrn_dm.__file__, *(importlib.import_module(name).__file__ for name in sys
 manager = make_plugin_manager()
 assert not manager.problems, manager.problems
 types = *manager.device_types().values(), *manager.backend_types(), *manager.hypervisor_types().values()
+types += *manager.block_drivers.by_name().values(), *manager.packet_drivers.by_name().values()
 print(*map(manager.provider, types), sep="\\n")
 """
 

@@ -68,15 +68,13 @@ def offers(plugins: PluginManager, sort: str) -> Offers[Any]:
 
 def find(plugins: PluginManager, sort: str, name: str, where: str) -> DriverType:
     """The driver *name*. Raises ConfigError naming those there are, PluginError for one that was refused."""
-    offered = offers(plugins, sort)
-    if not offered.knows(name):
-        plugins.load_all()
+    one = plugins.block_driver if sort == "block" else plugins.packet_driver
     try:
-        record: DriverType | None = offered.get(name)
+        record: DriverType | None = one(name)
     except ConfigError as e:
         raise ConfigError(str(e), option=where) from None
     if record is None:
-        known = sorted(offered.claims)
+        known = sorted(offers(plugins, sort).claims)
         text = f"there is no {sort} driver {name!r}; {options.did_you_mean(name, known)}known: {', '.join(known)}"
         raise ConfigError(text, option=where)
     return record

@@ -20,6 +20,8 @@ cdef struct FrRegion:
 cdef struct FrMemory:
     uint32_t n_regions
     uint32_t n_joints         # pairs of regions that touch: how often one buffer can be split
+    # By size, the largest first, but of the first two that with the lower gpa; where there is one only, the second is
+    # empty and at 2^64 - 1.
     FrRegion regions[FR_MAX_REGIONS]
 
 # One guest address becomes a pointer here and nowhere else. NULL outside RAM; *room* is how far the pointer is good.
@@ -35,23 +37,23 @@ cdef inline void *fr_translate(const FrMemory *memory, uint64_t gpa, uint64_t *r
     room[0] = 0
     return NULL
 
+cdef inline bint fr_within(const FrRegion *region, uint64_t gpa, uint64_t length, void **hva) noexcept nogil:
+    # Of a buffer that is empty, or that begins below the region, the last offset is below the first or out of reach.
+    cdef uint64_t offset = gpa - region.gpa
+    cdef uint64_t last = offset + (length - 1)
+    if fr_unlikely(last < offset):
+        return False
+    if fr_unlikely(last >= region.size):
+        return False
+    hva[0] = region.hva + offset
+    return True
+
 # Whether all of a buffer, which is not empty, lies in one of the first two regions, the largest; *hva* then is where.
 # Where this says no, fr_translate knows more.
 cdef inline bint fr_whole(const FrMemory *memory, uint64_t gpa, uint64_t length, void **hva) noexcept nogil:
-    # Of a buffer that is empty, or that begins below the region, the last offset is below the first or out of reach.
-    cdef uint64_t offset = gpa - memory.regions[0].gpa
-    cdef uint64_t last = offset + (length - 1)
-    if not fr_unlikely(last < offset) and last < memory.regions[0].size:
-        hva[0] = memory.regions[0].hva + offset
-        return True
-    offset = gpa - memory.regions[1].gpa  # of size 0 where there is none
-    last = offset + (length - 1)
-    if fr_unlikely(last < offset):
-        return False
-    if fr_unlikely(last >= memory.regions[1].size):
-        return False
-    hva[0] = memory.regions[1].hva + offset
-    return True
+    if gpa >= memory.regions[1].gpa:  # the higher of the two
+        return fr_within(&memory.regions[1], gpa, length, hva)
+    return fr_within(&memory.regions[0], gpa, length, hva)
 
 # The way back: which guest address a pointer of fr_translate's is.
 cdef inline uint64_t fr_gpa_of(const FrMemory *memory, const void *hva) noexcept nogil:

@@ -5,8 +5,10 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromObject
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
+
+from operator import itemgetter
 
 from acrn_dm.base.errors import GuestError
 
@@ -78,7 +80,9 @@ cdef class MemoryMap:
 
     def __cinit__(self, regions):
         self.closed = False
-        for gpa, buffer in sorted(regions, key=_region_bytes, reverse=True):  # those looked at first are used most
+        by_size = sorted(regions, key=_region_bytes, reverse=True)  # those looked at first are used most
+        self.memory.regions[1].gpa = UINT64_MAX
+        for gpa, buffer in sorted(by_size[:2], key=itemgetter(0)) + by_size[2:]:
             self.add_region(gpa, buffer)
         self.memory.n_joints = count_joints(&self.memory)
 

@@ -32,7 +32,7 @@ PROGRAM = (sys.executable, "-m", "acrn_dm.export.vhost_user.cli")
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     path = tmp_path / "console.sock"
-    argv = [*PROGRAM, "console", f"--socket-path={path}", f"socket:port0={tmp_path / 'port0'}:server"]
+    argv = [*PROGRAM, "console", f"--socket-path={path}", f"socket:port0={tmp_path / 'port0'}:server:wait"]
     daemon = Daemon(argv, path, tmp_path / "log")
     daemon.start()
     try:

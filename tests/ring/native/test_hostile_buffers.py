@@ -95,18 +95,33 @@ def test_row_20_address_that_wraps_from_the_last_region_to_the_first_breaks_the_
         ring.pop_batch()
 
 
-def test_row_21_sum_of_lengths_past_32_bits_breaks_the_ring() -> None:
-    """crosvm 7f64f5030: the sum of the lengths overflowed."""
+@pytest.mark.parametrize("flags", [(0, 0, WRITE, WRITE), (0, 0, 0, WRITE), (0, 0, 0, 0), (WRITE, WRITE, WRITE, WRITE)])
+def test_row_21_sum_of_lengths_past_32_bits_breaks_the_ring(flags: tuple[int, ...]) -> None:
+    """crosvm 7f64f5030: the sum of the lengths overflowed. It may do so among either kind, or only with the last."""
     mapping = mmap.mmap(-1, 1 << 31)  # only its first pages are touched
     memory = MemoryMap([(0, mapping)])
     layout = RingLayout.at(RING, 8)
     half = (1 << 31) - 0x10000
     rest = 0x20000
-    for i, (length, flags) in enumerate([(half, NEXT), (half, NEXT), (rest - 1, NEXT | WRITE), (1, WRITE)]):
-        memory.write(layout.desc + 16 * i, DESC.pack(0x10000 if length == half else 0, length, flags, i + 1))
+    for i, length in enumerate([half, half, rest - 1, 1]):
+        end = 0 if i == 3 else NEXT
+        memory.write(layout.desc + 16 * i, DESC.pack(0x10000 if length == half else 0, length, flags[i] | end, i + 1))
     memory.write(layout.avail + 2, b"\x01\0")
     ring = SplitRing(memory, size=8, desc=layout.desc, avail=layout.avail, used=layout.used)
     with pytest.raises(GuestError, match="a chain of 4294967296 bytes"):
+        ring.pop_batch()
+
+
+def test_row_21_readable_lengths_past_32_bits_are_not_lost_before_a_writable_one() -> None:
+    mapping = mmap.mmap(-1, 1 << 31)
+    memory = MemoryMap([(0, mapping)])
+    layout = RingLayout.at(RING, 8)
+    chain = [(1 << 31, NEXT), (1 << 31, NEXT), (16, WRITE)]
+    for i, (length, flags) in enumerate(chain):
+        memory.write(layout.desc + 16 * i, DESC.pack(0, length, flags, i + 1))
+    memory.write(layout.avail + 2, b"\x01\0")
+    ring = SplitRing(memory, size=8, desc=layout.desc, avail=layout.avail, used=layout.used)
+    with pytest.raises(GuestError, match="a chain of 4294967312 bytes"):
         ring.pop_batch()
 
 

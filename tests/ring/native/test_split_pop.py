@@ -12,6 +12,7 @@ from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.layout import DESC_F_INDIRECT as INDIRECT
 from acrn_dm.ring.layout import DESC_F_NEXT as NEXT
 from acrn_dm.ring.layout import DESC_F_WRITE as WRITE
+from acrn_dm.ring.layout import RingLayout
 from acrn_dm.ring.model import ModelMemory, ModelSplitRing
 from tests.ring.fastring_rig import DATA, HIGH, OUTSIDE, TABLE, TOUCHING, Rig
 
@@ -93,3 +94,43 @@ def test_largest_regions_are_looked_at_first_and_all_are_found() -> None:
     for gpa in (0x1FFE, 0x10FFE, 0x23FFE):
         memory.write(gpa, b"ab")
     assert (low[-2:], small[-2:], large[-2:]) == (b"ab", b"ab", b"ab")
+
+
+@pytest.mark.parametrize("bases", [(0,), (0x10000,), (0, 0x20000), (0x30000, 0x8000), (0, 2**64 - 0x4000)])
+@pytest.mark.parametrize("off", [-1, 0, 0x3FFF, 0x4000])
+@pytest.mark.parametrize("length", [0, 1, 2, 0xFFFFFFFF])
+def test_a_buffer_about_the_ends_of_the_first_two_regions_is_what_it_is_in_the_model(
+    bases: tuple[int, ...], off: int, length: int
+) -> None:
+    for base in bases:
+        gpa = (base + off) % 2**64
+        found = []
+        for make in (_native, _model):
+            regions = [(gpa, bytearray(0x4000)) for gpa in bases]
+            regions[0] = (regions[0][0], bytearray(0x4000 + 0x1000 * (bases[0] == 0x30000)))
+            found.append(make(regions, bases[0] + 0x100, (gpa, length, WRITE)))
+        assert found[0] == found[1]
+
+
+def _native(regions: list[tuple[int, bytearray]], at: int, entry: tuple[int, int, int]) -> tuple[int, bool]:
+    layout = _offered(regions, at, entry)
+    ring = SplitRing(MemoryMap(regions), size=8, desc=layout.desc, avail=layout.avail, used=layout.used)
+    return _outcome(ring)
+
+
+def _model(regions: list[tuple[int, bytearray]], at: int, entry: tuple[int, int, int]) -> tuple[int, bool]:
+    return _outcome(ModelSplitRing(ModelMemory(regions), _offered(regions, at, entry)))
+
+
+def _offered(regions: list[tuple[int, bytearray]], at: int, entry: tuple[int, int, int]) -> RingLayout:
+    """One chain of *entry* in a ring at *at*."""
+    layout = RingLayout.at(at, 8)
+    memory = ModelMemory(regions)
+    memory.write(layout.desc, struct.pack("<QIHH", *entry, 0))
+    memory.write(layout.avail + 2, b"\x01\0")
+    return layout
+
+
+def _outcome(ring: SplitRing | ModelSplitRing) -> tuple[int, bool]:
+    found, error = described(ring)
+    return sum(n for _, _, n, _, _ in found), bool(error)

@@ -31,7 +31,7 @@ cdef inline const uint8_t *avail_idx(const uint8_t *avail) noexcept nogil:
 cdef inline const uint8_t *avail_entry(const uint8_t *avail, size_t slot) noexcept nogil:
     return avail + 4 + 2 * slot
 
-cdef inline const uint8_t *used_event(const uint8_t *avail, uint32_t size) noexcept nogil:
+cdef inline const uint8_t *used_event(const uint8_t *avail, size_t size) noexcept nogil:
     return avail + 4 + 2 * size
 
 # Used ring: le16 flags, le16 idx, {le32 id, le32 len} ring[size], le16 avail_event.
@@ -47,5 +47,5 @@ cdef inline uint8_t *used_element(uint8_t *used, size_t slot) noexcept nogil:
 cdef inline uint8_t *used_element_len(uint8_t *element) noexcept nogil:
     return element + 4
 
-cdef inline uint8_t *avail_event(uint8_t *used, uint32_t size) noexcept nogil:
+cdef inline uint8_t *avail_event(uint8_t *used, size_t size) noexcept nogil:
     return used + 4 + 8 * size

@@ -8,7 +8,10 @@ from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_OK
 from acrn_dm.ring.native.split._layout cimport (
     FR_AVAIL_F_NO_INTERRUPT, avail_flags, used_element, used_event, used_idx,
 )
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+cdef enum:
+    FR_N_HEADS = 1 << 16      # what a 16 bit head can say
 
 # The rest of a batch, up to *stop*, from *chain* on, whose walk was begun (``_pop.pxd``); returns as fr_pop_batch does.
 cdef int fr_pop_rest(FrRing *ring, FrBatch *batch, FrChain *chain, const FrChain *stop, FrWalk walk) noexcept nogil
@@ -18,15 +21,13 @@ cdef int fr_unpop(FrRing *ring, const FrChain *chain) noexcept nogil
 cdef bint fr_ends_at(const FrRing *ring, const FrChain *chain, uint16_t *end) noexcept nogil
 # Store a used element. The driver does not see it before fr_publish.
 cdef inline int fr_push(FrRing *ring, uint16_t head, uint32_t written) noexcept nogil:
-    cdef size_t mask = ring.size - 1
+    cdef uint8_t *in_flight = ring.in_flight + head
     cdef size_t index = ring.next_used
-    if fr_unlikely(head > mask):
+    if fr_unlikely(not in_flight[0]):  # as it is for what is no head at all
         return FR_E_NOT_IN_FLIGHT
-    if fr_unlikely(not ring.in_flight[head]):
-        return FR_E_NOT_IN_FLIGHT
+    in_flight[0] = False
     ring.next_used = <uint16_t>(index + 1)
-    fr_store_u32_pair(used_element(ring.used, index & mask), head, written)
-    ring.in_flight[head] = False
+    fr_store_u32_pair(used_element(ring.used, index & ring.mask), head, written)
     return FR_OK
 
 # Show the driver everything pushed; true when it wants an interrupt for that.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from acrn_dm.devices.virtio_console import control
+from acrn_dm.devices.virtio_console import control, port
 from acrn_dm.devices.virtio_console.backend import PortBackend
 from acrn_dm.devices.virtio_console.control import ControlQueues, Event
 from acrn_dm.devices.virtio_console.device import ConsoleDevice
@@ -116,8 +116,8 @@ def _after_accepting(was: Any) -> Any:
 def _first_port(was: Any) -> Any:
     def start(self: ConsoleDevice, features: int, queues: Any) -> None:
         was(self, features, queues)
-        for port in self.ports[1:]:
-            port.backend.send = self.ports[0].backend.send  # type: ignore[method-assign]
+        for other in self.ports[1:]:
+            other.backend.send = self.ports[0].backend.send  # type: ignore[method-assign]
 
     return start
 
@@ -131,8 +131,13 @@ def _answers_for_any(was: Any) -> Any:
     return pump
 
 
+def _reversed_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port, "can_serve", lambda backend: False)  # C would pass it by
+    _method(PortBackend, "send", _reversed)(monkeypatch)
+
+
 FAULTS: dict[str, Patch] = {
-    "d.con.data": _method(PortBackend, "send", _reversed),
+    "d.con.data": _reversed_output,
     "d.con.vq": _method(ConsoleDevice, "start", _first_port),
     "d.con.size": _method(VirtioDevice, "config_changed", _silent),
     "d.con.ready_flow": _method(ControlQueues, "_add_ports", _adds_one),

@@ -5,7 +5,7 @@ breaks it; and no row of network cards is without such a one.
 import pytest
 
 from acrn_dm.testing.conformance import Outcome, conform, kinds
-from tests.testing.conformance.kinds import test_net, test_net_offer
+from tests.testing.conformance.kinds import test_net, test_net_coalescing, test_net_hashes, test_net_offer
 from tests.testing.conformance.kinds.judging import judged, rows_of
 from tests.testing.conformance.kinds.tunnel_card import TunnelNetwork
 
@@ -46,4 +46,5 @@ def test_every_row_has_a_fault() -> None:
     shown = {row for row, *_ in test_net_offer.SHOWN} | {row for row, *_ in test_net_offer.COMPANIONS}
     offered = shown | set(test_net_offer.DEPENDENCIES)
     planted = {*test_net.FILTER_FAULTS, *test_net.PRODUCT_FAULTS, *FAULTS} | offered | alone
+    planted |= {*test_net_coalescing.FAULTS, *test_net_hashes.FAULTS}
     assert set(rows_of("net")) == planted, set(rows_of("net")) ^ planted
