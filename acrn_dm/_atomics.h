@@ -28,7 +28,18 @@ static inline void fr_store_u32_pair(void *at, uint32_t first, uint32_t second)
     ((volatile struct fr_unaligned_u64 *)at)->value = first | (uint64_t)second << 32;
 }
 
+/* ... and the two halves of one. */
+static inline void fr_store_u16_pair(void *at, uint32_t pair)
+{
+    ((volatile struct fr_unaligned_u32 *)at)->value = pair;
+}
+
 /* Ring fields: naturally aligned, checked when the ring is made. */
+static inline void fr_store_u64(void *at, uint64_t value)
+{
+    *(volatile uint64_t *)at = value;
+}
+
 static inline void fr_store_u16(void *at, uint16_t value)
 {
     __atomic_store_n((uint16_t *)at, value, __ATOMIC_RELAXED);
@@ -42,6 +53,11 @@ static inline void fr_store_u32(void *at, uint32_t value)
 static inline uint16_t fr_load_acquire_u16(const void *at)
 {
     return __atomic_load_n((const uint16_t *)at, __ATOMIC_ACQUIRE);
+}
+
+static inline uint64_t fr_load_acquire_u64(const void *at)
+{
+    return __atomic_load_n((const uint64_t *)at, __ATOMIC_ACQUIRE);
 }
 
 static inline void fr_store_release_u16(void *at, uint16_t value)

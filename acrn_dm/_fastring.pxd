@@ -36,8 +36,9 @@ from acrn_dm.ring.native.packed._layout cimport (
     FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_ENABLE,
 )
 from acrn_dm.ring.native.packed._packed cimport (
-    fp_disable_kicks, fp_enable_kicks, fp_look, fp_pop_batch, fp_publish, fp_push, fp_unpop,
+    fp_disable_kicks, fp_enable_kicks, fp_look, fp_publish, fp_push, fp_unpop,
 )
+from acrn_dm.ring.native.packed._pop cimport fp_pop_batch
 from acrn_dm.ring.native.split._layout cimport FR_AVAIL_F_NO_INTERRUPT, FR_USED_F_NO_NOTIFY
 from acrn_dm.ring.native.split._pop cimport fr_pop, fr_pop_batch
 from acrn_dm.ring.native.split._split cimport (

@@ -3,7 +3,8 @@
  * Definition. A turn loads the driver's index (split) or the flags of the next descriptor (packed), and for each chain:
  * loads the head, checks that it is in the table; loads each descriptor's fields once; finds the region of each buffer
  * and checks that all of the buffer lies in it; enters an indirect table, checked likewise; bounds the walk by the size
- * of the queue; sums addresses and lengths; writes the used element. Then it publishes once, fences and decides once
+ * of the queue; uses no descriptor of a packed ring that is not marked available, in the middle of a list either (virtio
+ * 1.4, 2.8.14); sums addresses and lengths; writes the used element. Then it publishes once, fences and decides once
  * whether the driver wants an interrupt. State stands in local variables, and all is one function.
  *
  * What it has not: an interface (no chain, no segment is stored; who needs them has to store them), chains in flight and
@@ -14,7 +15,8 @@
 
 #include "_atomics.h"
 
-enum { NEXT = 1, WRITE = 2, INDIRECT = 4, AVAIL = 1 << 7, USED = 1 << 15, MARKS = AVAIL | USED, EVENT_DESC = 2 };
+enum { NEXT = 1, WRITE = 2, INDIRECT = 4, AVAIL = 1 << 7, USED = 1 << 15, MARKS = AVAIL | USED };
+enum { EVENT_DISABLE = 1, EVENT_DESC = 2 };
 
 static inline uint8_t *translate(const struct peer_queue *queue, uint64_t gpa, uint32_t length)
 {
@@ -133,6 +135,8 @@ int floor_packed(struct peer_queue *queue, uint32_t limit, struct peer_sums *sum
             if (!(flags & NEXT) || n == size)
                 break;
             flags = fr_load_u16(ring + 16 * slot + 14);
+            if ((flags & MARKS) != marks)
+                return (int)n_done;
         }
         fr_store_u32(element + 8, written);
         fr_store_u16(element + 12, id);
@@ -161,6 +165,9 @@ int floor_packed(struct peer_queue *queue, uint32_t limit, struct peer_sums *sum
     fr_full_fence();
     event = fr_load_u32(queue->avail);
     old = (uint16_t)((event & 0x7FFF) - ((event >> 15 & 1) != (used_marks != 0) ? size : 0));
-    queue->wanted += (event >> 16 & 3) == EVENT_DESC && (uint16_t)(used_slot - old - 1) < (uint16_t)n_used;
+    if ((event >> 16 & 3) == EVENT_DESC)
+        queue->wanted += (uint16_t)(used_slot - old - 1) < (uint16_t)n_used;
+    else
+        queue->wanted += (event >> 16 & 3) != EVENT_DISABLE;
     return (int)n_done;
 }

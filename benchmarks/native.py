@@ -28,8 +28,8 @@ def native(name: str = "_bench_ring") -> ModuleType:
     """
     target = BUILD / "bench" / (name + importlib.machinery.EXTENSION_SUFFIXES[0])
     package = ROOT / "acrn_dm"
-    sources = [ROOT / "benchmarks" / f"{name}.pyx", package / "_fastring.pxd", package / "_atomics.h"]
-    sources += [*(ROOT / "benchmarks").glob("*.pxd"), *(package / "ring" / "native").rglob("*.pxd"), *PEERS]
+    sources = [ROOT / "benchmarks" / f"{name}.pyx", package / "_atomics.h", *package.rglob("*.pxd")]
+    sources += [*(ROOT / "benchmarks").glob("*.pxd"), *PEERS]
     if not target.exists() or target.stat().st_mtime < max(s.stat().st_mtime for s in sources):
         _build(name, sources[0], target)
     spec = importlib.util.spec_from_file_location(name, target)

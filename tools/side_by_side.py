@@ -64,7 +64,8 @@ class Part:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                print(f"{self.name:8} | {line.rstrip()}", flush=True)
+                sys.stdout.write(f"{self.name:8} | {line.rstrip()}\n")  # at once: print writes a line's end by itself
+                sys.stdout.flush()
                 if found := COUNT.match(line.rstrip()):
                     passed, failed, skipped = map(int, found.groups())
                     self.count = (passed, failed, skipped)

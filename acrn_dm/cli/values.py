@@ -14,7 +14,7 @@ import attrs
 from acrn_dm.base.address_map import MIB
 from acrn_dm.base.decimal_text import decimal
 from acrn_dm.base.records import frozen
-from acrn_dm.base.sockets.unix_listener import path_problem
+from acrn_dm.base.sockets.paths import path_problem
 from acrn_dm.contract.config import DeviceSpec, UartSpec
 from acrn_dm.contract.option_text import split_options, split_raw
 from acrn_dm.pci.place import parse_bdf

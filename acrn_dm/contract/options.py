@@ -16,7 +16,7 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.records import frozen
-from acrn_dm.base.sockets.unix_listener import path_problem
+from acrn_dm.base.sockets.paths import path_problem
 from acrn_dm.contract.option_text import did_you_mean, option_meant, split_options
 from acrn_dm.contract.option_types import OptionValue, option_value
 

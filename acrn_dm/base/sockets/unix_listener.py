@@ -8,16 +8,11 @@ import stat
 from pathlib import Path
 
 from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.sockets.paths import path_problem
 
 MODE = 0o600  # unix(7): connecting needs permission to write. Who may connect may end the machine, or be its console
-MAX_PATH = 107  # bytes, sun_path of linux/un.h without its NUL
 BACKLOG = 4
 LISTED, ACCEPTS = Path("/proc/net/unix"), 1 << 16  # of this network namespace; the flag of a listening socket
-
-
-def path_problem(path: Path) -> str | None:
-    """What is wrong with *path* as a socket's, as far as looking at its name tells."""
-    return f"a socket's path has at most {MAX_PATH} bytes" if len(os.fsencode(path)) > MAX_PATH else None
 
 
 class UnixListener:

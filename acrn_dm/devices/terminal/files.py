@@ -8,14 +8,18 @@ asked each time not to wait, or written by a thread that may wait.
 import contextlib
 import os
 import select
-import socket
 import stat
 import threading
+from typing import TYPE_CHECKING
 
 from acrn_dm.base.records import frozen
 
+if TYPE_CHECKING:
+    import socket
+
 CLOSE_S = 1.0  # what is still in a relay's pipe has this long to get out
 CHUNK = 4096
+MSG_DONTWAIT = 0x40  # linux/socket.h; the library's module is for those who have a socket
 PTMX = os.makedev(5, 2)  # opening it makes another pseudo-terminal
 
 
@@ -25,12 +29,12 @@ class Source:
 
     fd: int
     shared: bool = False
-    sock: socket.socket | None = None
+    sock: "socket.socket | None" = None
 
     def read(self, limit: int) -> bytes:
         """Up to *limit* bytes, b"" at the end. Raises BlockingIOError when there are none now, OSError."""
         if self.sock is not None:
-            return self.sock.recv(limit, socket.MSG_DONTWAIT)
+            return self.sock.recv(limit, MSG_DONTWAIT)
         if self.shared and not _ready(self.fd, select.POLLIN):
             raise BlockingIOError
         return os.read(self.fd, limit)
@@ -60,7 +64,9 @@ class Sink:
 def share_input(fd: int) -> Source:
     """Read where *fd* does. Raises OSError."""
     if stat.S_ISSOCK(os.fstat(fd).st_mode):
-        sock = socket.socket(fileno=os.dup(fd))
+        from socket import socket  # noqa: PLC0415
+
+        sock = socket(fileno=os.dup(fd))
         return Source(fd=sock.fileno(), sock=sock)
     again = _opened_anew(fd, os.O_RDONLY)
     return Source(fd=os.dup(fd), shared=True) if again is None else Source(fd=again)

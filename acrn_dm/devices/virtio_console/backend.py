@@ -223,6 +223,8 @@ class PortBackend:
 class StdioBackend(PortBackend):
     """This process's stdin and stdout: raw if they are a terminal. They are given back as they were."""
 
+    moved_in_c = True
+
     def __init__(self, label: str) -> None:
         super().__init__(label)
         self._terminal: Terminal | None = None
@@ -253,6 +255,8 @@ class StdioBackend(PortBackend):
 
 class TtyBackend(PortBackend):
     """A terminal device, made raw and given back as it was."""
+
+    moved_in_c = True
 
     leaves = True
 
@@ -292,6 +296,8 @@ class TtyBackend(PortBackend):
 
 class PtyBackend(PortBackend):
     """A new pseudo-terminal, connected while somebody has the other end open; its path is told on stderr."""
+
+    moved_in_c = True
 
     leaves = True
     absent = select.POLLHUP
@@ -337,6 +343,8 @@ class PtyBackend(PortBackend):
 
 class FileBackend(PortBackend):
     """Output is appended to a file, or goes to whoever reads a FIFO; there is no input."""
+
+    moved_in_c = True
 
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label)

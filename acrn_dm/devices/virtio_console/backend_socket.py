@@ -105,6 +105,8 @@ class SocketBackend(PortBackend):
 class ServerBackend(SocketBackend):
     """The listening side at *path*; while one client is connected, others wait in the kernel."""
 
+    moved_in_c = True
+
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label, path)
         self._listener: UnixListener | None = None
@@ -137,6 +139,8 @@ class ServerBackend(SocketBackend):
 
 class ClientBackend(SocketBackend):
     """The connecting side: to *path*, once a second again while nobody listens there."""
+
+    moved_in_c = True
 
     pause_s = RECONNECT_S  # a peer that hangs up at once must not keep the loop busy
 

@@ -10,7 +10,7 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.records import frozen
-from acrn_dm.base.sockets.unix_listener import path_problem
+from acrn_dm.base.sockets.paths import path_problem
 from acrn_dm.contract.option_text import split_options
 from acrn_dm.contract.options import from_mapping, option, vhost_user_option
 

@@ -18,7 +18,6 @@ from acrn_dm.devices.loopwork import guarded
 from acrn_dm.devices.terminal.size import Size
 from acrn_dm.devices.virtio_console import host
 from acrn_dm.devices.virtio_console.backend import FileBackend, PortBackend, PtyBackend, StdioBackend, TtyBackend
-from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerBackend
 from acrn_dm.devices.virtio_console.config import ConsoleConfig, PortConfig
 from acrn_dm.devices.virtio_console.control import ControlQueues
 from acrn_dm.devices.virtio_console.port import Port
@@ -40,6 +39,8 @@ def make_backend(config: PortConfig, label: str) -> PortBackend:
     if config.path is None:
         return StdioBackend(label) if config.type == "stdio" else PtyBackend(label)
     if config.type == "socket":
+        from acrn_dm.devices.virtio_console.backend_socket import ClientBackend, ServerBackend  # noqa: PLC0415
+
         return ServerBackend(label, config.path) if config.role == "server" else ClientBackend(label, config.path)
     if config.type == "tty":
         return TtyBackend(label, config.path)

@@ -7,7 +7,6 @@ from pathlib import Path
 from acrn_dm.base.files import one_user
 from acrn_dm.base.files.claims import Claim, path_key, socket_claim
 from acrn_dm.base.process import processes
-from acrn_dm.base.sockets import unix_listener
 from acrn_dm.devices.terminal import look
 from acrn_dm.devices.virtio_console.config import PortConfig
 
@@ -24,6 +23,8 @@ def problem(port: PortConfig) -> str | None:
     if port.type == "file":
         return _file_problem(path)
     if port.role == "server":
+        from acrn_dm.base.sockets import unix_listener  # noqa: PLC0415
+
         why = unix_listener.problem(path)
         return None if why is None else f"socket {path}: {why}"
     return f"{path} is no socket" if path.exists() and not path.is_socket() else None

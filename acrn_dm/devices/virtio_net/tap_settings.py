@@ -12,7 +12,6 @@ that: segmentation shows as GRO being on, and checksums it has by default. Wheth
 import contextlib
 import errno
 import fcntl
-import socket
 import struct
 
 from acrn_dm.base._libc import address_of
@@ -73,6 +72,8 @@ def write(fd: int, settings: TapSettings) -> None:
 
 def active_features(name: str) -> set[str]:
     """Names of the features that are on in interface *name*. Raises OSError."""
+    import socket  # noqa: PLC0415
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         names = _names(any_socket.fileno(), name)
         blocks = -(-len(names) // 32)

@@ -8,8 +8,11 @@ cdef extern from "_atomics.h":
     uint64_t fr_load_u64(const void *at) noexcept nogil
     void fr_store_u16(void *at, uint16_t value) noexcept nogil
     void fr_store_u32(void *at, uint32_t value) noexcept nogil
+    void fr_store_u64(void *at, uint64_t value) noexcept nogil
+    void fr_store_u16_pair(void *at, uint32_t pair) noexcept nogil
     void fr_store_u32_pair(void *at, uint32_t first, uint32_t second) noexcept nogil
     uint16_t fr_load_acquire_u16(const void *at) noexcept nogil
+    uint64_t fr_load_acquire_u64(const void *at) noexcept nogil
     void fr_store_release_u16(void *at, uint16_t value) noexcept nogil
     void fr_full_fence() noexcept nogil
     bint fr_unlikely(bint condition) noexcept nogil

@@ -55,22 +55,31 @@ cdef struct FrRing:
     uint64_t fault_value
 
 # A packed ring. *ring* has what the formats share: its areas (desc is the descriptor ring, avail the driver's event
-# suppression structure, used the device's), limits and faults; next_avail and next_used are slots of the ring, and what
-# is only a split ring's stays 0.
+# suppression structure, used the device's), limits and faults; next_avail is a slot of the ring, and what is only a
+# split ring's stays 0.
 cdef struct FrPacked:
     FrRing ring
     # By buffer id, of which any is legal: how many descriptors its chain in flight has, 0 where none is; in the upper
     # half FR_DESC_F_WRITE if the device may write to it.
     uint32_t *lengths
-    uint32_t n_in_flight      # chains popped and neither pushed nor given back
-    uint32_t n_taken          # descriptors from the last one shown as used to next_avail; never more than size
+    uint32_t next_used        # slots, in a word each, as they are reckoned with
+    uint32_t published_used
     uint32_t n_seen           # descriptors from next_avail on that were seen to be available; never more than size
-    uint32_t n_pushed         # descriptors of chains that were pushed since the last publish
     uint16_t avail_marks      # AVAIL and USED of a descriptor that is available at next_avail, by the wrap counter
     uint16_t used_marks       # ... of one that is used at next_used
-    uint16_t first_flags      # those of *first*
+    uint16_t published_marks  # ... at published_used
+    uint16_t first_flags      # WRITE, if the first chain pushed since the last publish has it
     uint16_t event_flags      # the device's event suppression flags as the driver sees them
-    uint8_t *first            # the first descriptor pushed since the last publish, which stores its flags
+
+# A chain of a packed ring whose walk is under way: the segments up to *segment* are filled in, one for each descriptor
+# passed.
+cdef struct FrPackedWalk:
+    FrSegment *segment
+    uint32_t n_out            # device-readable segments
+    uint32_t n_entries        # of *table*
+    const uint8_t *table      # the indirect table that was entered, if one was
+    uint64_t addr             # of the descriptor or entry that is loaded, and not looked at yet, if one is
+    uint64_t word             # ... its len, id and flags
 
 # The device side of a virtqueue, of whatever format: what the ``vq_`` functions of ``_virtqueue.pxd`` take. It belongs
 # to the ring object whose ``virtqueue()`` returned it, and is good as long as that is open.

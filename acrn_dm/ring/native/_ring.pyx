@@ -12,7 +12,7 @@ from acrn_dm.ring.native._virtqueue cimport (
     vq_raise, vq_release, vq_ring, vq_unpop,
 )
 from acrn_dm.ring.native.packed._layout cimport FR_LENGTH, FR_N_IDS, FR_OFF
-from acrn_dm.ring.native.packed._packed cimport fp_begin, fp_next_used
+from acrn_dm.ring.native.packed._packed cimport fp_begin, fp_in_flight, fp_next_used
 from acrn_dm.ring.native.split._split cimport FR_N_HEADS, fr_load_avail
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -286,7 +286,7 @@ cdef class PackedRing(NativeRing):
     @property
     def in_flight(self):
         """Chains popped and neither pushed nor given back."""
-        return self.packed.n_in_flight
+        return fp_in_flight(&self.packed)
 
     def descriptors(self, Chain chain not None):
         """Those of the ring that *chain* has, as they are now. They are good until a chain is pushed, which may write

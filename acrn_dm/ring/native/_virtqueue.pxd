@@ -4,9 +4,10 @@
 from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrRing, FrVirtqueue
 from acrn_dm.ring.native._status cimport FR_EMPTY, FR_OK, raise_status
 from acrn_dm.ring.native.packed._packed cimport (
-    fp_disable_kicks, fp_enable_kicks, fp_ends_at, fp_hold, fp_look, fp_next_avail, fp_pop_batch, fp_publish, fp_push,
-    fp_release, fp_unpop,
+    fp_disable_kicks, fp_enable_kicks, fp_ends_at, fp_hold, fp_look, fp_next_avail, fp_publish, fp_push, fp_release,
+    fp_unpop,
 )
+from acrn_dm.ring.native.packed._pop cimport fp_pop_batch
 from acrn_dm.ring.native.split._pop cimport fr_pop_batch
 from acrn_dm.ring.native.split._split cimport (
     fr_disable_kicks, fr_enable_kicks, fr_ends_at, fr_hold, fr_look, fr_publish, fr_push, fr_release,

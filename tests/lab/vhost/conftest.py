@@ -40,7 +40,7 @@ def scene(lab: OuterVm, lab_kernel: Kernel, backends: Backends) -> Iterator[Scen
         *("-s", f"7,virtio-console,vhost-user={CONSOLE}"),
         *("-s", f"8,virtio-console,socket:second={SECOND}"),
         *("-s", f"9,virtio-net,tap={OWN.tap},mq=2,iothread=2,mtu=9000,speed=25000,duplex=full"),
-        *("-s", f"10,virtio-net,tap={STEERED.tap},mq=2,rss,hash"),
+        *("-s", f"10,virtio-net,tap={STEERED.tap},mq=2,rss,hash,packed=off"),
     )
     cards = {ONE_PAIR: "vhost", TWO_PAIRS: "vhost,mq=2"}
     with linked(lab, OWN), linked(lab, STEERED), stage(lab, lab_kernel, cards, *devices, modules=VSOCK_MODULES) as made:

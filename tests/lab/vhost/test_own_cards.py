@@ -42,9 +42,35 @@ def test_card_has_what_its_options_say_and_does_what_ethtool_asks(scene: Scene) 
         "100",
         "8",
     ]
-    run(f"ethtool -G {card} rx 512 tx 128; ethtool -L {card} combined 2")
+    run(f"ethtool -L {card} combined 2")
     assert "5 packets received" in scene.ping(link=OWN)
     both_ways(scene, OWN)
+
+
+@pytest.mark.parametrize(
+    ("link", "packed", "sizes"), [(OWN, "1", (200, 96)), (STEERED, "0", (128, 64))], ids=["packed", "split"]
+)
+def test_driver_makes_its_rings_smaller_and_larger_and_frames_pass_on(
+    scene: Scene, link: Link, packed: str, sizes: tuple[int, int]
+) -> None:
+    run, card = scene.shell.run, link.card
+    scene.connect(link)
+    assert run(f"cut -c 35 /sys/class/net/{card}/device/features").strip() == packed
+    largest = rings(scene, card, "Pre-set")
+    assert rings(scene, card, "Current") == largest
+    for rx, tx in (sizes, largest):
+        run(f"ethtool -G {card} rx {rx} tx {tx}")
+        assert rings(scene, card, "Current") == (rx, tx)
+        assert "5 packets received" in scene.ping(link=link)
+        both_ways(scene, link)
+    assert "refused" in run(f"ethtool -G {card} rx {2 * largest[0]} 2> /dev/null || echo refused")
+    assert "needs a reset" not in scene.shell.process.stderr
+
+
+def rings(scene: Scene, card: str, which: str) -> tuple[int, int]:
+    """Sizes of the rings for receiving and sending, as ``ethtool -g`` has them below that word."""
+    shown = fields(scene.shell.run(f"ethtool -g {card}").split("Current")[which == "Current"])
+    return int(shown["RX"]), int(shown["TX"])
 
 
 def test_driver_steers_by_its_table(scene: Scene) -> None:

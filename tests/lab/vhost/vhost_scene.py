@@ -68,8 +68,8 @@ class Scene:
     gauge: Path
 
     def connect(self, link: Link = ONE_PAIR) -> None:
-        """Give the guest's card its address."""
-        self.shell.run(f"ip link set {link.card} up && ip address add {link.guest}/30 dev {link.card}")
+        """Give the guest's card its address, if it has none."""
+        self.shell.run(f"ip link set {link.card} up && ip address replace {link.guest}/30 dev {link.card}")
 
     def sample(self) -> Sample:
         """Ask the device model."""

@@ -3,7 +3,7 @@
 
 from acrn_dm.ring.native._atomics cimport fr_load_u16, fr_load_u32, fr_load_u64
 from acrn_dm.ring.native._buffers cimport Descriptor
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     FR_DESC_F_AVAIL = 1 << 7    # 2.8.1: the wrap counter of who makes the descriptor available
@@ -18,7 +18,8 @@ cdef enum:
     FR_LENGTH = 0xFFFF          # descriptors of a chain, within FrPacked.lengths
     FR_N_IDS = 1 << 16          # buffer ids: the driver chooses 16 bits as it likes (2.8.13)
 
-# Descriptor: le64 addr, le32 len, le16 id, le16 flags.
+# Descriptor: le64 addr, le32 len, le16 id, le16 flags. All but addr is loaded and stored as one word, so that flags are
+# never of another moment than what they speak of.
 cdef inline uint8_t *desc_len(uint8_t *at) noexcept nogil:
     return at + 8
 
@@ -28,12 +29,23 @@ cdef inline uint8_t *desc_id(uint8_t *at) noexcept nogil:
 cdef inline uint8_t *desc_flags(uint8_t *at) noexcept nogil:
     return at + 14
 
-# The only load of a descriptor's other fields, once its flags are loaded.
-cdef inline void load_unflagged(const uint8_t *at, uint16_t flags, Descriptor *d) noexcept nogil:
-    d.addr = fr_load_u64(at)
-    d.len = fr_load_u32(at + 8)
-    d.next = fr_load_u16(at + 12)
-    d.flags = flags
+cdef inline const uint8_t *desc_word(const uint8_t *at) noexcept nogil:
+    return at + 8
+
+cdef inline uint32_t len_of(uint64_t word) noexcept nogil:
+    return <uint32_t>word
+
+cdef inline uint16_t id_of(uint64_t word) noexcept nogil:
+    return <uint16_t>(word >> 32)
+
+cdef inline uint32_t flags_of(uint64_t word) noexcept nogil:
+    return <uint32_t>(word >> 48)
+
+cdef inline uint64_t word_of(uint32_t length, uint16_t id, uint32_t flags) noexcept nogil:
+    return length | <uint64_t>id << 32 | <uint64_t>flags << 48
+
+cdef inline void split_word(uint64_t addr, uint64_t word, Descriptor *d) noexcept nogil:
+    d.addr, d.len, d.next, d.flags = addr, len_of(word), id_of(word), <uint16_t>flags_of(word)
 
 # Entry of an indirect table, where id and all flags but WRITE are ignored (2.8.7).
 cdef inline void load_table_entry(const uint8_t *at, Descriptor *d) noexcept nogil:

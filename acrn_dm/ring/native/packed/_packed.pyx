@@ -5,51 +5,115 @@ What it must not know: which device it serves, what was negotiated beyond two fl
 """
 
 from acrn_dm.ring.native._atomics cimport (
-    fr_full_fence, fr_load_acquire_u16, fr_load_u32, fr_store_release_u16, fr_store_u16, fr_store_u32, fr_unlikely,
+    fr_full_fence, fr_load_acquire_u16, fr_load_acquire_u64, fr_load_u32, fr_load_u64,
 )
-from acrn_dm.ring.native._buffers cimport settle
+from acrn_dm.ring.native._buffers cimport Parts, describe, fault, settle
 from acrn_dm.ring.native._memory cimport FrSegment
-from acrn_dm.ring.native._status cimport FR_E_NOT_LAST, FR_EMPTY
+from acrn_dm.ring.native._status cimport FR_E_ID_IN_FLIGHT, FR_E_NOT_LAST, FR_E_OVERRUN, FR_E_TOTAL, FR_EMPTY
 from acrn_dm.ring.native.packed._layout cimport (
-    FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_ENABLE, FR_EVENT_FLAGS, FR_LENGTH,
-    FR_OFF, FR_WRAP_SHIFT, event_flags, event_of, position_of,
+    FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_ENABLE, FR_N_IDS, desc_word, event_flags, event_of, flags_of, position_of,
 )
-from acrn_dm.ring.native.packed._walk cimport walk
-from libc.stdint cimport int32_t
+from acrn_dm.ring.native.packed._position cimport (
+    FP_AT_SLOT, FP_BEFORE_CHAIN, FP_BEFORE_SLOT, fp_taken, fp_unsee,
+)
+from acrn_dm.ring.native.packed._walk cimport Place, begin, walk_on
 
 
-cdef inline uint16_t load_flags(const FrPacked *packed) noexcept nogil:
-    """The flags of the descriptor to be taken next. Acquire: what the driver wrote before it made that available (the
-    descriptor, the rest of its list, the buffers) is seen by all later loads.
-    """
-    return fr_load_acquire_u16(desc_flags(<uint8_t *>packed.ring.desc + packed.ring.next_avail * FR_DESC_SIZE))
+cdef void advance(FrPacked *packed, uint32_t n) noexcept nogil:
+    """Chains of *n* descriptors in all were taken."""
+    cdef uint32_t slot = packed.ring.next_avail + n
+    fp_unsee(packed, n)
+    if slot >= packed.ring.size:
+        slot -= packed.ring.size
+        packed.avail_marks ^= FR_MARKS
+    packed.ring.next_avail = <uint16_t>slot
 
 
-cdef inline bint is_available(const FrPacked *packed, uint16_t flags) noexcept nogil:
-    """Whether AVAIL has changed for this time round (2.8.1). USED says that it was the driver, not we."""
-    return (flags & FR_MARKS) == packed.avail_marks
+cdef void resume(const FrChain *chain, const FrPackedWalk *walk, Parts *parts) noexcept nogil:
+    """What the quick walk has found so far, counted."""
+    cdef uint32_t i
+    parts.segments, parts.n = chain.segments, <uint32_t>(walk.segment - chain.segments)
+    parts.n_out = walk.n_out
+    parts.out_bytes = parts.in_bytes = 0
+    for i in range(parts.n):
+        if i < parts.n_out:
+            parts.out_bytes += parts.segments[i].len
+        else:
+            parts.in_bytes += parts.segments[i].len
 
 
-cdef int fp_pop_batch(FrPacked *packed, FrBatch *batch, uint32_t limit) noexcept nogil:
-    cdef FrSegment *segments = batch.segments
-    cdef uint32_t room = batch.max_segments
-    cdef uint16_t flags
-    cdef int n_segments = FR_EMPTY
-    batch.n_chains = 0
-    if packed.ring.status != FR_OK:
-        return packed.ring.status
-    limit = min(limit, batch.max_chains)
-    while batch.n_chains < limit:
-        flags = load_flags(packed)
-        if not is_available(packed, flags):
+cdef int blame(FrPacked *packed, const FrChain *chain, const Parts *parts, int status) noexcept nogil:
+    """The fault of a chain at next_avail all of which was walked."""
+    cdef uint32_t first = packed.ring.next_avail
+    if status == FR_E_ID_IN_FLIGHT:
+        return fault(&packed.ring, status, first, chain.head)
+    if status == FR_E_TOTAL:
+        return fault(&packed.ring, status, first, parts.out_bytes + parts.in_bytes)
+    first += packed.ring.size - fp_taken(packed)
+    return fault(&packed.ring, status, first % packed.ring.size, packed.ring.size)
+
+
+cdef int end_chain(FrPacked *packed, FrChain *chain, Parts *parts, uint32_t n) noexcept nogil:
+    """All of the chain was walked, *n* descriptors of the ring: it is taken, or has a fault."""
+    cdef int status
+    # Without this a driver could have one chain worked on twice at a time, and any number of them in flight.
+    if packed.lengths[chain.head] != 0:
+        return blame(packed, chain, parts, FR_E_ID_IN_FLIGHT)
+    status = describe(&packed.ring, parts, chain, packed.ring.next_avail)
+    if status < 0:
+        return status
+    packed.lengths[chain.head] = n | (FR_DESC_F_WRITE << 16 if parts.in_bytes != 0 else 0)
+    advance(packed, n)
+    return FR_OK
+
+
+cdef int go_on(FrPacked *packed, FrChain *chain, FrPackedWalk *walk, uint32_t room, int status) noexcept nogil:
+    """To the end of the chain, which is taken then: FR_OK, or a negative status with nothing taken."""
+    cdef Place place
+    cdef Parts parts
+    resume(chain, walk, &parts)
+    if status < 0:
+        return blame(packed, chain, &parts, status)
+    begin(packed, walk, parts.n, status, &place)
+    if fp_taken(packed) + place.n > packed.ring.size:
+        return blame(packed, chain, &parts, FR_E_OVERRUN)
+    status = walk_on(packed, chain, &place, &parts, room, status != FP_BEFORE_SLOT)
+    if status == FR_OK:
+        status = end_chain(packed, chain, &parts, place.n)
+    walk.segment = chain.segments + parts.n
+    return status
+
+
+cdef int take(FrPacked *packed, FrChain *chain, FrPackedWalk *walk, uint32_t room) noexcept nogil:
+    """As _pop.pxd does, but for chains of any kind: FR_OK, FR_EMPTY, or a negative status."""
+    cdef const uint8_t *at = packed.ring.desc + FR_DESC_SIZE * <size_t>packed.ring.next_avail
+    walk.word = fr_load_acquire_u64(desc_word(at))
+    if flags_of(walk.word) & FR_MARKS != packed.avail_marks:
+        return FR_EMPTY
+    walk.addr, walk.n_out = fr_load_u64(at), 0
+    chain.segments, chain.position = walk.segment, fp_next_avail(packed)
+    return go_on(packed, chain, walk, room, FP_AT_SLOT)
+
+
+cdef int fp_pop_rest(
+    FrPacked *packed, FrBatch *batch, FrChain *chain, const FrChain *stop, int status, FrPackedWalk walk,
+) noexcept nogil:
+    cdef FrSegment *end = batch.segments + batch.max_segments
+    cdef uint32_t slot = chain.position & FR_OFF
+    if chain != batch.chains:  # and fewer descriptors before it than the ring has
+        advance(packed, slot - packed.ring.next_avail + (packed.ring.size if slot < packed.ring.next_avail else 0))
+    if status == FP_BEFORE_CHAIN:
+        status = take(packed, chain, &walk, <uint32_t>(end - walk.segment))
+    else:
+        chain.position = fp_next_avail(packed)
+        status = go_on(packed, chain, &walk, <uint32_t>(end - chain.segments), status)
+    while status == FR_OK:
+        chain += 1
+        if chain == stop:
             break
-        n_segments = walk(packed, &batch.chains[batch.n_chains], segments, room, flags)
-        if fr_unlikely(n_segments < 0):
-            break
-        segments += n_segments
-        room -= <uint32_t>n_segments
-        batch.n_chains += 1
-    return FR_OK if batch.n_chains > 0 else settle(&packed.ring, n_segments)
+        status = take(packed, chain, &walk, <uint32_t>(end - walk.segment))
+    batch.n_chains = <uint32_t>(chain - batch.chains)
+    return FR_OK if batch.n_chains > 0 else settle(&packed.ring, status)
 
 
 cdef bint fp_ends_at(const FrPacked *packed, const FrChain *chain, uint16_t *end) noexcept nogil:
@@ -73,43 +137,10 @@ cdef int fp_unpop(FrPacked *packed, const FrChain *chain) noexcept nogil:
     if not fp_ends_at(packed, chain, &end):
         return FR_E_NOT_LAST
     packed.lengths[chain.head] = 0
-    packed.n_in_flight -= 1
-    packed.n_taken -= n
     packed.n_seen += n
     packed.ring.next_avail = end & FR_OFF
     packed.avail_marks = FR_DESC_F_AVAIL if end >> FR_WRAP_SHIFT else FR_DESC_F_USED
     return FR_OK
-
-
-cdef inline bint wants_interrupt(const FrPacked *packed, uint32_t n) noexcept nogil:
-    """Whether the driver asked to be told of the last *n* descriptors, which lie before next_used (2.8.10)."""
-    # One load of both fields: off and flags are of the same moment, whatever the driver changes first.
-    cdef uint32_t event = fr_load_u32(packed.ring.avail)
-    cdef uint16_t flags = (event >> 16) & FR_EVENT_FLAGS
-    cdef int32_t off = event & FR_OFF
-    cdef int32_t new = packed.ring.next_used
-    if flags != FR_EVENT_DESC or not packed.ring.event_idx:  # the reserved flag asks for nothing that could be kept
-        return flags != FR_EVENT_DISABLE
-    if ((event >> FR_WRAP_SHIFT) & 1) != (packed.used_marks != 0):
-        off -= packed.ring.size  # of the time round before
-    # Whether *off* is one of [new - n, new), modulo 2^16 as in 2.7.10; n is at most size, so nothing wraps twice.
-    return <uint16_t>(new - off - 1) < <uint16_t>n
-
-
-cdef bint fp_publish(FrPacked *packed) noexcept nogil:
-    cdef uint32_t n = packed.n_pushed
-    if n == 0:
-        return False
-    # Release: the driver that sees these flags also sees the other descriptors of the batch, len and id of each, and
-    # the data in the buffers. It looks at no later descriptor before this one is used (2.8.2).
-    fr_store_release_u16(desc_flags(packed.first), packed.first_flags)
-    packed.n_pushed = 0
-    packed.n_taken -= n
-    # Full fence between our store of the flags and the load of its wish. The driver does the mirror image: it stores
-    # its wish for an interrupt, fences, and looks at the flags once more. Were our load to pass our store, both could
-    # read the old value: we would send nothing, the driver would sleep, and this completion would never be noticed.
-    fr_full_fence()
-    return wants_interrupt(packed, n)
 
 
 cdef bint fp_hold(FrPacked *packed) noexcept nogil:
@@ -140,44 +171,44 @@ cdef void fp_disable_kicks(FrPacked *packed) noexcept nogil:
     fr_store_u16(event_flags(packed.ring.used), FR_EVENT_DISABLE)
 
 
+cdef inline uint16_t next_unseen(const FrPacked *packed, uint32_t *marks) noexcept nogil:
+    """The slot behind all descriptors that were seen to be available, and *marks* of the next one there."""
+    cdef uint32_t slot = packed.ring.next_avail + packed.n_seen
+    marks[0] = packed.avail_marks
+    if slot >= packed.ring.size:
+        slot -= packed.ring.size
+        marks[0] ^= FR_MARKS
+    return <uint16_t>slot
+
+
 cdef inline bint sees_more(FrPacked *packed) noexcept nogil:
     """Whether descriptors are available behind those that were seen to be, which all that are count among from then on.
 
     A list has its marks in each descriptor, so nothing is walked.
     """
-    cdef uint32_t slot
-    cdef uint16_t marks
+    cdef uint32_t marks
+    cdef const uint8_t *at
     cdef bint more = False
     while packed.n_seen < packed.ring.size:
-        slot = packed.ring.next_avail + packed.n_seen
-        marks = packed.avail_marks
-        if slot >= packed.ring.size:
-            slot -= packed.ring.size
-            marks ^= FR_MARKS
-        # Acquire, as in load_flags: who is told that there is a chain goes on to read it.
-        if fr_load_acquire_u16(desc_flags(<uint8_t *>packed.ring.desc + slot * FR_DESC_SIZE)) & FR_MARKS != marks:
+        at = packed.ring.desc + FR_DESC_SIZE * <size_t>next_unseen(packed, &marks)
+        # Acquire, as in a pop: who is told that there is a chain goes on to read it.
+        if fr_load_acquire_u16(desc_flags(<uint8_t *>at)) & FR_MARKS != marks:
             break
         packed.n_seen += 1
         more = True
     return more
 
 
-cdef inline uint16_t next_unseen(const FrPacked *packed) noexcept nogil:
-    """The position behind all that were seen to be available."""
-    cdef uint32_t slot = packed.ring.next_avail + packed.n_seen
-    cdef bint wrap = packed.avail_marks == FR_DESC_F_AVAIL
-    if slot >= packed.ring.size:
-        return position_of(slot - packed.ring.size, not wrap)
-    return position_of(slot, wrap)
-
-
 cdef int fp_enable_kicks(FrPacked *packed) noexcept nogil:
+    cdef uint32_t marks
+    cdef uint16_t slot
     if packed.ring.status != FR_OK:
         return packed.ring.status
     if packed.ring.event_idx:
+        slot = next_unseen(packed, &marks)
         # Both fields at once, so that the driver never sees the new flags beside the old position.
         packed.event_flags = FR_EVENT_DESC
-        fr_store_u32(packed.ring.used, event_of(next_unseen(packed), FR_EVENT_DESC))
+        fr_store_u32(packed.ring.used, event_of(position_of(slot, marks == FR_DESC_F_AVAIL), FR_EVENT_DESC))
     else:
         packed.event_flags = FR_EVENT_ENABLE
         fr_store_u16(event_flags(packed.ring.used), FR_EVENT_ENABLE)
@@ -204,10 +235,9 @@ cdef bint fp_begin(FrPacked *packed, uint16_t avail, uint16_t used) noexcept nog
     if (avail & FR_OFF) >= size or (used & FR_OFF) >= size or ahead < 0 or ahead > <int32_t>size:
         return False
     packed.ring.next_avail = avail & FR_OFF
-    packed.ring.next_used = used & FR_OFF
+    packed.next_used = packed.published_used = used & FR_OFF
     packed.avail_marks = FR_DESC_F_AVAIL if avail >> FR_WRAP_SHIFT else FR_DESC_F_USED
-    packed.used_marks = FR_MARKS if used >> FR_WRAP_SHIFT else 0
-    packed.n_taken = <uint32_t>ahead  # by whoever served the ring before
+    packed.used_marks = packed.published_marks = FR_MARKS if used >> FR_WRAP_SHIFT else 0
     return True
 
 
@@ -215,5 +245,12 @@ cdef uint16_t fp_next_avail(const FrPacked *packed) noexcept nogil:
     return position_of(packed.ring.next_avail, packed.avail_marks == FR_DESC_F_AVAIL)
 
 
+cdef uint32_t fp_in_flight(const FrPacked *packed) noexcept nogil:
+    cdef uint32_t i, n = 0
+    for i in range(<uint32_t>FR_N_IDS):
+        n += packed.lengths[i] != 0
+    return n
+
+
 cdef uint16_t fp_next_used(const FrPacked *packed) noexcept nogil:
-    return position_of(packed.ring.next_used, packed.used_marks != 0)
+    return position_of(packed.next_used, packed.used_marks != 0)

@@ -210,11 +210,29 @@ def test_loop_that_runs_while_a_card_starts_leaves_the_interface_to_its_planes(l
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
-def test_chains_that_were_taken_and_not_used_go_back_for_who_serves_the_queue_next(packed: bool) -> None:
+def test_chains_that_were_taken_and_not_used_go_back_for_who_serves_the_queue_next(
+    packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, left = list[Queue](), list[int]()
+    start, stop = NetDevice.start, NetDevice.stop
+
+    def started(self: NetDevice, features: int, queues: Sequence[Queue]) -> None:
+        served[:] = queues
+        start(self, features, queues)
+
+    def stopped(self: NetDevice) -> None:
+        left.extend(queue.ring.in_flight for queue in served)
+        stop(self)
+
+    monkeypatch.setattr(NetDevice, "start", started)
+    monkeypatch.setattr(NetDevice, "stop", stopped)
     with card(memory=32 << 20, packed=packed) as c:
         c.post(*[2048] * 8)
         assert len(c.inject(PLAIN + to(OWN, 60, 1))) == 1
+        assert served[0].ring.in_flight == 7
+        left.clear()
         c.machine.serve_in_python()
+        assert left == [0] * len(served), "no plane keeps one when it has stopped"
         assert not isinstance(c.device.pairs[0].rx, NetRx)
         done = c.inject(*[PLAIN + to(OWN, 60, number) for number in range(7)])
         assert [struct.unpack_from("<H", d.data, 10)[0] for d in done] == [1] * 7
