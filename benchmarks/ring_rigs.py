@@ -18,7 +18,7 @@ from benchmarks.native import native
 
 QUEUE_SIZE = 256
 REFILL = 64
-REGION_BYTES = 64 << 20
+REGION_BYTES = 4 << 20
 HIGH_GPA = 1 << 32
 SHAPES = ("1desc", "3desc", "3indirect")
 BATCHES = (1, 32)
