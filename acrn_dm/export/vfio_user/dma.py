@@ -24,7 +24,7 @@ from acrn_dm.memory.guest_memory import GuestMemory
 
 
 class Messages(Protocol):
-    """Who moves what is not mapped here, ``most`` bytes at a time."""
+    """Messages that move what is not mapped here, ``most`` bytes at a time."""
 
     most: int
 
@@ -52,7 +52,7 @@ class DmaRange:
 
 
 class DmaMemory(GuestMemory):
-    """What devices have of the client's memory: ``read`` and ``write``. There is none for rings: ``map`` is empty.
+    """Memory of the client as devices have it: ``read`` and ``write``. There is none for rings: ``map`` is empty.
 
     *dumped*: core dumps of this process have it.
     """

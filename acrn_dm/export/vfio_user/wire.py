@@ -41,7 +41,7 @@ DATA_NONE, DATA_BOOL, DATA_EVENTFD, ACTION_MASK, ACTION_UNMASK, ACTION_TRIGGER =
 
 
 class Command(enum.IntEnum):
-    """What is asked for; the DMA ones are ours to ask."""
+    """Commands; the DMA ones are ours to send."""
 
     VERSION = 1
     DMA_MAP = 2
