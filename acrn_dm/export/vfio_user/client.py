@@ -155,8 +155,7 @@ class Client:
         return message.payload[: wire.MULTI_COUNT.size]
 
     def reset(self, message: Message) -> bytes:
-        """DEVICE_RESET; transfers that wait for the client are given up."""
-        self._requests.abort()
+        """DEVICE_RESET."""
         try:
             self._exported.reset()
         except HostError as e:

@@ -34,6 +34,9 @@ class Messages(Protocol):
     def write(self, address: int, data: bytes) -> None:
         """Raises GuestError."""
 
+    def abort(self) -> None:
+        """Who waits for the client waits in vain."""
+
 
 @frozen(kw_only=True, eq=False)
 class DmaRange:
@@ -93,6 +96,11 @@ class DmaMemory(GuestMemory):
             del self._ranges[first:behind], self._starts[first:behind]
             for each in gone:
                 each.close()
+
+    def give_up(self) -> None:
+        """What waits for the client comes to nothing: it waits for us."""
+        if self.messages is not None:
+            self.messages.abort()
 
     def forget(self) -> None:
         """The client is gone."""

@@ -58,8 +58,16 @@ class ExportedFunction:
             self.function.realize(self._resources)
 
     def reset(self) -> None:
-        """As after power-on; the client's eventfds stay. Raises HostError where something is still in flight."""
-        if not quiesce([self.function], time.sleep, seconds=RESET_S):
+        """As after power-on; the client's eventfds stay. Raises HostError where something is still in flight.
+
+        Transfers that wait for the client are given up, those too that begin before the function has heard of it.
+        """
+
+        def step(seconds: float) -> None:
+            self.memory.give_up()
+            time.sleep(seconds)
+
+        if not quiesce([self.function], step, seconds=RESET_S):
             raise HostError(f"{self.function.name} has something in flight that does not end")
         with self.function.lock:
             self.function.reset()

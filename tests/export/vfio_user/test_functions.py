@@ -1,5 +1,8 @@
-"""MSI-X over vfio-user: vectors are eventfds, masked ones are pending, and DMA is not for register accesses."""
+"""Functions of our own over vfio-user: vectors of MSI-X are eventfds, masked ones are pending, and DMA by messages does
+not wait for a client that waits for us.
+"""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,3 +123,31 @@ def test_register_access_does_not_wait_for_the_client(client: Client, function: 
     assert client.read(0, 0, 1) == 0xEE
     assert "within a register access" in function.refused
     assert client.asked == []
+
+
+class Late(Raiser):
+    """Begins to move data when a reset has begun already."""
+
+    thread: threading.Thread | None = None
+
+    def quiesce(self) -> bool:
+        if self.thread is None:
+            self.thread = threading.Thread(target=self.read, args=(0, 4))
+            self.thread.start()
+        return not self.thread.is_alive()
+
+
+def test_transfer_that_begins_within_a_reset_is_given_up(tmp_path: Path) -> None:
+    function = Late()
+    with served(function, tmp_path / "s"):
+        client = Client.connect(tmp_path / "s")
+        client.greet()
+        client.map(0x1000, 4096)
+        ident = client.post(RESET, flags=0)
+        command, answers = 0, []
+        while command != RESET:
+            got, command, flags, error, _ = client.next()
+            answers.append((got, command, flags, error))
+        assert answers[-1] == (ident, RESET, 1, 0)
+        assert "given up" in function.refused
+        client.close()
