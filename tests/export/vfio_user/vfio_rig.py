@@ -70,7 +70,8 @@ class Client:
         data = HEADER.pack(self.ids, command, HEADER.size + len(payload), flags, 0) + payload
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.socket.sendmsg([data], ancillary)
-        self.socket.sendall(data[sent:])
+        if sent < len(data):  # sending nothing fails, too, when the server has left
+            self.socket.sendall(data[sent:])
         return self.ids
 
     def ask(self, command: int, payload: bytes = b"", fds: tuple[int, ...] = ()) -> Answer:
