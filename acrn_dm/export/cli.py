@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.export import program
-from acrn_dm.export.vhost_user import command
+from acrn_dm.export.vfio_user import command as vfio_user
+from acrn_dm.export.vhost_user import command as vhost_user
 
 PROGRAM = "acrn-dm-export"
 
@@ -26,10 +27,13 @@ def _main(argv: Sequence[str], *, last: bool) -> int:
     plugins = make_plugin_manager()
     parser = program.Parser(prog=PROGRAM, description="Serve devices to other programs.", allow_abbrev=False)
     protocols = parser.add_subparsers(dest="protocol", required=True, metavar="PROTOCOL", parser_class=program.Parser)
-    vhost_user = command.add_parser(protocols)
+    taught = vhost_user.add_parser(protocols)
+    vfio_user.add_parser(protocols)
     if {"-h", "--help"} & set(argv):  # all plugins are imported for the list
-        command.teach(vhost_user, plugins)
-    return command.run(parser.parse_args(argv), plugins, prog=PROGRAM, last=last)
+        vhost_user.teach(taught, plugins)
+    arguments = parser.parse_args(argv)
+    run = vfio_user.run if arguments.protocol == vfio_user.NAME else vhost_user.run
+    return run(arguments, plugins, prog=PROGRAM, last=last)
 
 
 if __name__ == "__main__":

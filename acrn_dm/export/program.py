@@ -1,4 +1,4 @@
-"""What the programs that serve devices have in common: a parser that raises, exit codes, one line for each failure."""
+"""Parts of each program that serves devices: a parser that raises, exit codes, one line for each failure."""
 
 import argparse
 from collections.abc import Callable

@@ -16,7 +16,7 @@ PASSED = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 @frozen(kw_only=True)
 class Place:
-    """Where the clients of one device come: a path to listen at, or an inherited descriptor."""
+    """A place where the clients of one device come: a path to listen at, or an inherited descriptor."""
 
     path: Path | None = None
     fd: int = -1

@@ -100,8 +100,8 @@ class Rings:
     def _awaits_driver(self) -> bool:
         """Whether the client tells its driver's status, which is not DRIVER_OK yet.
 
-        QEMU 7.2 says FEATURES_OK when it sets the features, which is no driver's without DRIVER, and goes on to DRIVER_OK
-        with some of its devices only. With its entropy device the rings are all that tells.
+        QEMU 7.2 says FEATURES_OK when it sets the features, which is no driver's without DRIVER, and goes on to
+        DRIVER_OK with some of its devices only. With its entropy device the rings are all that tells.
         """
         told = self.protocol & ProtocolFeature.STATUS and (not self.status or self.status & Status.DRIVER)
         return bool(told) and not self.status & Status.DRIVER_OK

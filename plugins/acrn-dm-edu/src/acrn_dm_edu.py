@@ -1,7 +1,8 @@
 """edu: QEMU's educational PCI device (docs/specs/edu of QEMU): liveness, factorials, interrupts and DMA.
 
 Registers are the vCPUs', which hold the function's lock. What takes time is done on an I/O loop, which never takes that
-lock: both share ``_lock``, held for a few statements.
+lock: both share ``_lock``, held for a few statements, and never while the guest's memory is used: that may be another
+process's, which answers when its guest lets it.
 """
 
 import logging
@@ -83,6 +84,14 @@ class Job:
             self.timer.cancel()
 
 
+@attrs.frozen(kw_only=True)
+class Transfer:
+    """A transfer in two steps: what uses the guest's memory, and what then is done with what came."""
+
+    fetch: Callable[[], bytes | None]
+    place: Callable[[bytes | None], None]
+
+
 class EduFunction(PciFunction):
     """The function; BAR 0 is its own handler."""
 
@@ -96,6 +105,7 @@ class EduFunction(PciFunction):
         self._lock = threading.Lock()
         self._jobs: list[Job] = []
         self._loop: IoLoop | None = None
+        self._moving = False
         self._power_on()
 
     def realize(self, resources: Resources) -> None:
@@ -110,10 +120,10 @@ class EduFunction(PciFunction):
         super().reset()
 
     def quiesce(self) -> bool:
-        """The guest is gone: no transfer begins or goes on."""
+        """The guest is gone: no transfer begins, and the one that uses memory ends."""
         with self._lock:
             self._end_jobs()
-        return True
+            return not self._moving
 
     def close(self) -> None:
         """No job runs any more when this returns."""
@@ -148,7 +158,7 @@ class EduFunction(PciFunction):
             with self._lock:
                 writers[offset](value)
 
-    # All below: with ``_lock`` held.
+    # All below but ``_transfer``: with ``_lock`` held.
 
     def _power_on(self) -> None:
         self._end_jobs()
@@ -215,19 +225,10 @@ class EduFunction(PciFunction):
     def _start_dma(self, command: int) -> None:
         if command & RUN and not self._command & RUN:
             self._command = command & (RUN | TO_RAM | INTERRUPT_WHEN_MOVED)
-            self._begin(self._moved)
+            self._begin(self._moved, self._move)
 
-    def _moved(self) -> None:
-        try:
-            self._move()
-        except GuestError as e:
-            log.warning("%s: DMA: %s", self.name, e)
-        self._command &= ~RUN
-        if self._command & INTERRUPT_WHEN_MOVED:
-            self._raise(DMA_DONE)
-
-    def _move(self) -> None:
-        """Raises GuestError, before anything has moved."""
+    def _move(self) -> Transfer:
+        """What the registers ask for. Raises GuestError, before anything has moved."""
         ours, theirs = self._dma["destination"], self._dma["source"]
         if self._command & TO_RAM:
             ours, theirs = theirs, ours
@@ -238,19 +239,32 @@ class EduFunction(PciFunction):
             raise GuestError("bus mastering is off")
         theirs &= self.options.dma_mask
         if self._command & TO_RAM:
-            self._memory.write(theirs, self.buffer[at : at + count])
-        else:
-            self.buffer[at : at + count] = self._memory.read(theirs, count)
+            data = bytes(self.buffer[at : at + count])
+            return Transfer(fetch=lambda: self._memory.write(theirs, data), place=lambda _: None)
 
-    def _begin(self, work: Callable[[], None]) -> None:
-        """Have *work* done on the loop, unless a reset comes first."""
+        def place(came: bytes | None) -> None:
+            self.buffer[at : at + count] = came or b""
+
+        return Transfer(fetch=lambda: self._memory.read(theirs, count), place=place)
+
+    def _moved(self) -> None:
+        self._command &= ~RUN
+        if self._command & INTERRUPT_WHEN_MOVED:
+            self._raise(DMA_DONE)
+
+    def _begin(self, work: Callable[[], None], plan: Callable[[], Transfer] | None = None) -> None:
+        """Have *work* done on the loop, unless a reset comes first; before it the transfer that *plan* tells."""
         assert self._loop is not None
         job = Job()
 
         def run() -> None:
+            place = None if plan is None else self._transfer(job, plan)
             with self._lock:
+                self._moving = False
                 if job.wanted:
                     self._jobs.remove(job)
+                    if place is not None:
+                        place()
                     work()
 
         self._jobs.append(job)
@@ -258,6 +272,22 @@ class EduFunction(PciFunction):
             job.timer = self._loop.call_later(self.options.latency, run)
         else:
             self._loop.call_soon(run)
+
+    def _transfer(self, job: Job, plan: Callable[[], Transfer]) -> Callable[[], None] | None:
+        """Use the guest's memory, without the lock: it may be another process's, whose guest looks at registers before
+        it answers. Returns what is left to do with the lock held.
+        """
+        try:
+            with self._lock:
+                if not job.wanted:
+                    return None
+                transfer = plan()
+                self._moving = True
+            came = transfer.fetch()
+        except GuestError as e:
+            log.warning("%s: DMA: %s", self.name, e)
+            return None
+        return lambda: transfer.place(came)
 
 
 def _is_register_access(offset: int, size: int) -> bool:

@@ -1,6 +1,7 @@
 """The educational device under a driver, without a virtual machine."""
 
 import math
+import threading
 from collections.abc import Iterator
 
 import acrn_dm_edu
@@ -222,6 +223,35 @@ def test_reset_ends_what_is_under_way(card: Card, caplog: pytest.LogCaptureFixtu
     assert [card.read(at) for at in (FACTORIAL, STATUS, PENDING, COMMAND)] == [0] * 4
     assert not card.line
     assert not caplog.records
+
+
+class SlowMemory:
+    """Memory in another process, whose guest looks at a register before it answers."""
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+        self.seen: list[tuple[int, bool]] = []
+
+    def read(self, gpa: int, length: int) -> bytes:
+        looked: list[int] = []
+        guest = threading.Thread(target=lambda: looked.append(self.card.read(COMMAND)), daemon=True)
+        guest.start()
+        guest.join(10)
+        quiet = bool(looked) and self.card.machine.bus.functions[-1].quiesce()
+        self.seen.append((looked[0] if looked else -1, quiet))
+        return b"late"
+
+
+def test_registers_answer_while_memory_does_not(card: Card) -> None:
+    function = card.machine.bus.functions[-1]
+    card.read(COMMAND)
+    memory = function._memory = SlowMemory(card)  # type: ignore[attr-defined]
+    for offset, value in ((SOURCE, RAM), (DESTINATION, BUFFER), (COUNT, 4), (COMMAND, 5)):
+        card.write(offset, value, 8)
+    card.machine.settle()
+    assert memory.seen == [(5, False)]  # a reset that begins meanwhile waits for the memory, and ends the transfer
+    assert function.quiesce()
+    assert (card.read(PENDING), bytes(function.buffer[:4])) == (0, bytes(4))  # type: ignore[attr-defined]
 
 
 def test_latency_lets_the_guest_see_a_job_under_way() -> None:

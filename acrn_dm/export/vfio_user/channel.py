@@ -1,0 +1,113 @@
+"""A vfio-user socket: whole messages out of a byte stream, and messages sent from any thread, each in one piece.
+
+Header and payload are read separately and exactly: that tells to which message descriptors belong.
+"""
+
+import array
+import errno
+import select
+import socket
+import threading
+
+from acrn_dm.backends.wire.message import PeerError, PeerGone, close_all
+from acrn_dm.base.errors import HostError
+from acrn_dm.export.vfio_user import wire
+from acrn_dm.export.vfio_user.wire import Message
+
+FD_SIZE = array.array("i").itemsize
+ANCILLARY = socket.CMSG_SPACE(wire.MAX_FDS * FD_SIZE)
+RECEIVE_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+PIECE = 1 << 16
+SEND_MS = 4000  # less than the five seconds after which QEMU gives a connection up
+
+
+class Channel:
+    """Our end of the connection. Owns the socket, and the descriptors of a message that is not complete yet."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        peer.setblocking(False)
+        self._socket = peer
+        self._buffer = bytearray()
+        self._fds: list[int] = []
+        self._size = wire.HEADER.size  # of the message, as far as it is known
+        self._sending = threading.Lock()
+
+    @property
+    def fd(self) -> int:
+        """The socket, to wait on."""
+        return self._socket.fileno()
+
+    def send(self, data: bytes) -> None:
+        """Send one message. Any thread. Raises PeerError when the peer does not read, PeerGone when it is gone."""
+        left = memoryview(data)
+        with self._sending:
+            while left:
+                try:
+                    left = left[self._socket.send(left, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT) :]
+                except BlockingIOError:
+                    self._wait_for_room()
+                except OSError as e:
+                    raise _gone(e) from e
+
+    def receive(self) -> Message | None:
+        """The next message, None while it is incomplete. Raises PeerError or PeerGone."""
+        while True:
+            while len(self._buffer) < self._size:
+                if not self._read(min(PIECE, self._size - len(self._buffer))):
+                    return None
+            if len(self._buffer) == wire.HEADER.size == self._size:
+                self._size += wire.payload_size(self._buffer)
+            if len(self._buffer) == self._size:
+                return self._complete()
+
+    def shutdown(self) -> None:
+        """End the connection; whoever sends is told so. Any thread."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it was over
+
+    def close(self) -> None:
+        """Close socket and descriptors. Idempotent."""
+        close_all(self._fds)
+        with self._sending:
+            self._socket.close()
+
+    def _wait_for_room(self) -> None:
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLOUT)
+        if not poll.poll(SEND_MS):
+            raise PeerError("the peer does not read what it is sent")
+
+    def _read(self, most: int) -> bool:
+        """Read up to *most* bytes and what comes with them; False when nothing is there."""
+        try:
+            data, ancillary, flags, _ = self._socket.recvmsg(most, ANCILLARY, RECEIVE_FLAGS)
+        except BlockingIOError:
+            return False
+        except OSError as e:
+            raise _gone(e) from e
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(content[: len(content) - len(content) % FD_SIZE])
+                self._fds += fds
+        if flags & socket.MSG_CTRUNC or len(self._fds) > wire.MAX_FDS:
+            close_all(self._fds)
+            raise PeerError(f"descriptors were lost: a message brought more than {wire.MAX_FDS}, or too many are open")
+        if not data:
+            raise PeerGone("the connection was closed")
+        self._buffer += data
+        return True
+
+    def _complete(self) -> Message:
+        message = wire.decode(bytes(self._buffer), self._fds)
+        self._buffer.clear()
+        self._fds, self._size = [], wire.HEADER.size
+        return message
+
+
+def _gone(error: OSError) -> HostError:
+    if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF):
+        return PeerGone("the connection was closed")
+    return PeerError("the connection failed", err=error.errno)

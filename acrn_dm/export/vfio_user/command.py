@@ -1,0 +1,103 @@
+"""``acrn-dm-export vfio-user DEVICE[,OPTIONS] --socket-path=PATH``: command line, and what it does."""
+
+import argparse
+import contextlib
+import json
+import os
+
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.contract.config import DeviceSpec
+from acrn_dm.contract.plugins import PluginManager, blame
+from acrn_dm.contract.types import Bdf, DeviceContext
+from acrn_dm.devices.terminal.signals import signals_to
+from acrn_dm.export import program
+from acrn_dm.export.making import LISTED_BY
+from acrn_dm.export.sockets import Place, places
+from acrn_dm.export.vfio_user.function import ExportedFunction
+from acrn_dm.export.vfio_user.server import Server
+from acrn_dm.export.vhost_user.serving import log_to_stderr
+from acrn_dm.machine.devices import make_function
+from acrn_dm.machine.resolve import resolve_one, wanted
+from acrn_dm.pci.function import PciFunction
+from acrn_dm.virtio.pci.transport import VirtioPci
+
+NAME = "vfio-user"
+SUMMARY = "a PCI function that is no virtio device, for a client such as QEMU (from 10.1 on)"
+TEACHING = """\
+A device is written as behind 'acrn-dm -s SLOT,': its name, then its options.
+
+  acrn-dm-export vfio-user edu --socket-path=/run/e.sock
+
+QEMU shows it to its guest; memory that is a shared file is reached without messages:
+
+  qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=ram,size=1G,share=on -machine q35,memory-backend=ram \\
+    -device '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"/run/e.sock"}}' ...
+
+The process stays in the foreground, ends with 0 on SIGTERM, and serves one client at a time.
+"""
+
+
+def add_parser(protocols: "argparse._SubParsersAction[program.Parser]") -> program.Parser:
+    """The command line below the program's."""
+    parser = protocols.add_parser(
+        NAME,
+        help=SUMMARY,
+        description="Serve a PCI function over vfio-user.",
+        epilog=TEACHING,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("device", metavar="DEVICE[,OPTIONS]", help="as behind 'acrn-dm -s SLOT,'")
+    program.add_socket_options(parser, several=False)
+    return parser
+
+
+def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, last: bool) -> int:
+    """Do what *arguments* say; returns the exit code. Raises AcrnDmError."""
+    if arguments.print_capabilities:
+        print(json.dumps({"type": "pci"}))
+        return 0
+    (at,) = places(arguments.socket_path[-1:], arguments.fd[-1:], 1, os.environ)
+    log_to_stderr(prog, verbose=arguments.verbose)
+    plugins.load_devices([arguments.device.partition(",")[0]])
+    function, blamed = make(arguments.device, plugins, program=prog)
+    with contextlib.ExitStack() as stack:
+        loop = IoLoop("main")
+        stack.callback(loop.close)
+        exported = ExportedFunction(function, loop, dumps_memory=arguments.dump_guest_core == "on")
+        stack.callback(exported.close)
+        stack.enter_context(signals_to(loop.stop, lambda: loop.call_soon(exported.window_changed), last=last))
+        _serve(exported, blamed, at, stack)
+    return 0
+
+
+def make(text: str, plugins: PluginManager, *, program: str) -> tuple[PciFunction, str]:
+    """The function of *text* (``edu,latency=1``), as ``-s SLOT,TEXT`` makes it, and whom its failures are blamed on.
+
+    Opens nothing. Raises ConfigError, PluginError.
+    """
+    name, _, rest = text.partition(",")
+    spec = DeviceSpec(bdf=Bdf(slot=0), kind=name, text=rest, origin=text)
+    kind = wanted(spec, plugins, LISTED_BY)
+    owner = plugins.provider(kind)
+    provider = "" if owner is None or owner.built_in else str(owner)
+    context = DeviceContext(bdf=spec.bdf, kind=name, machine=program, provider=provider)
+    blamed = f"{owner}: {name}"
+    with blame(blamed):
+        function = make_function(resolve_one(spec, kind, context, plugins), plugins)
+        if isinstance(function, VirtioPci):
+            raise ConfigError("its rings need memory that stays; vhost-user serves virtio devices", option=name)
+        problems = function.check()
+    if problems:
+        raise ConfigError(problems[0])
+    return function, blamed
+
+
+def _serve(exported: ExportedFunction, blamed: str, at: Place, stack: contextlib.ExitStack) -> None:
+    given = stack.enter_context(at.open())
+    with blame(blamed):
+        exported.open()
+    server = Server(exported, given, exported.main_loop.stop)
+    stack.callback(server.close)
+    exported.main_loop.run()
