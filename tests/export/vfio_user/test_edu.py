@@ -189,6 +189,14 @@ def test_message_of_msi_is_its_eventfd(client: Client) -> None:
     assert (count(line), count(message)) == (1, 0)
 
 
+def test_message_that_comes_before_its_eventfd_is_kept(client: Client) -> None:
+    at = client.read(CONFIG, 0x34, 1)
+    client.write(CONFIG, at + 2, 1, 2)  # clients switch it on first
+    client.write(0, RAISE, 1)
+    assert count(client.eventfd(MSI)) == 1
+    assert count(client.eventfd(MSI)) == 0
+
+
 def test_client_tries_its_eventfd(client: Client) -> None:
     message = client.eventfd(MSI)
     assert not client.irqs(MSI, NONE | TRIGGER)

@@ -114,6 +114,18 @@ def test_client_that_can_not_be_understood_makes_way(exported: ExportedFunction,
     assert comes_true(lambda: descriptors() <= before + 1)
 
 
+@pytest.mark.parametrize(("greeting", "command"), [(b"", RESET), (b"", INFO), (version(b""), VERSION)])
+def test_order_of_commands_is_kept(exported: ExportedFunction, tmp_path: Path, greeting: bytes, command: int) -> None:
+    client = Client.connect(tmp_path / "s")
+    if greeting:
+        client.socket.sendall(greeting)
+        client.next()
+    client.post(command, bytes(16), flags=0)
+    with pytest.raises((EOFError, ConnectionResetError)):
+        client.next()
+    client.close()
+
+
 def test_half_messages_are_waited_for(exported: ExportedFunction, tmp_path: Path) -> None:
     client = Client.connect(tmp_path / "s")
     for byte in version(b"{}\0"):
@@ -226,6 +238,22 @@ def test_too_many_descriptors_end_the_connection(client: Client, tmp_path: Path)
     first, second = os.pipe()
     pipe = os.readlink(f"/proc/self/fd/{first}")
     client.post(RESET, b"", (first,) * 17)
+    os.close(first)
+    os.close(second)
+    with pytest.raises((EOFError, ConnectionResetError)):
+        client.next()
+    third = Client.connect(tmp_path / "s")
+    third.greet()
+    assert pipe not in links()
+    third.close()
+
+
+def test_descriptors_that_come_in_parts_are_counted_together(client: Client, tmp_path: Path) -> None:
+    first, second = os.pipe()
+    pipe = os.readlink(f"/proc/self/fd/{first}")
+    data = HEADER.pack(9, RESET, 16, 0, 0)
+    for part in (data[:8], data[8:]):
+        socket.send_fds(client.socket, [part], [first] * 9)
     os.close(first)
     os.close(second)
     with pytest.raises((EOFError, ConnectionResetError)):
