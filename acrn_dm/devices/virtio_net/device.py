@@ -200,6 +200,9 @@ class NetDevice(VirtioDevice):
 
         The queues of the pairs are missing where somebody else moves the frames.
         """
+        control, served = 2 * self._pairs(features), [q.index for q in queues]
+        if control > 2 and served and control not in served:  # a front-end has it, and hands over what it enabled
+            self._pairs_used = max(served) // 2 + 1
         wanted = features if self._offloads is None else features & ~GUEST_OFFLOADS | self._offloads
         self._features = wanted
         vlans = frozenset[int]() if features & CTRL_VLAN else None

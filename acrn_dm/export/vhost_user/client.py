@@ -218,15 +218,9 @@ class Client:
     def set_vring_enable(self, message: Message) -> None:
         """SET_VRING_ENABLE."""
         index, enable = message.fields(payload.VRING_STATE)
-        vring = self._rings.ring(index)
         if enable not in (0, 1):
             raise PeerError(f"SET_VRING_ENABLE of ring {index} with {enable}")
-        if vring.enabled != bool(enable):
-            vring.enabled = bool(enable)
-            if enable:
-                self._rings.start_if_ready()
-            else:
-                self._rings.stop()
+        self._rings.enable(index, bool(enable))
 
     # Configuration space
 

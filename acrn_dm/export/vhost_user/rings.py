@@ -2,7 +2,8 @@
 
 Rings run when all that were started are enabled too, and, where the driver's status is told, after DRIVER_OK; so a
 client that sets its rings up one after another does not make the device start as often. Stopping any of them stops
-the device, until a request that starts something comes. Memory changes stop it in between.
+the device, until a request that starts something comes. A card's rings run as soon as they are enabled, since its driver uses as
+many pairs as it likes. Memory changes stop it in between.
 
 A client stops rings for its driver's reset and for a pause, after which the driver goes on and does not repeat what it
 has told the device. RESET_DEVICE says that it is a reset. SET_STATUS does not, for QEMU sends 0 each time it stops, and
@@ -17,6 +18,7 @@ from acrn_dm.export.vhost_user.device import ExportedDevice
 from acrn_dm.export.vhost_user.vring import Vring
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.defs import Status
+from acrn_dm.virtio.optional import QueueSwitch
 
 
 class Rings:
@@ -30,6 +32,8 @@ class Rings:
         self._exported = exported
         self._vrings = [Vring(i, size) for i, size in enumerate(exported.device.queue_sizes)]
         self._running = False
+        self._served: list[Vring] = []
+        self._in_parts = isinstance(exported.device, QueueSwitch)
 
     def __len__(self) -> int:
         return len(self._vrings)
@@ -63,11 +67,12 @@ class Rings:
 
     def start_if_ready(self) -> None:
         """See the module. Raises what ``ExportedDevice.start`` does; then nothing runs."""
-        started = [vring for vring in self._vrings if vring.started]
-        ready = bool(started) and all(self._enabled(vring) for vring in started)
-        if ready and not self._awaits_driver and not self._running:
-            self._exported.start(self.features & ~PROTOCOL_FEATURES, started, self.memory)
-            self._running = True
+        served = self._to_serve()
+        if not served or self._awaits_driver or (self._running and served == self._served):
+            return
+        self.stop()
+        self._exported.start(self.features & ~PROTOCOL_FEATURES, served, self.memory)
+        self._running, self._served = True, served
 
     def stop(self) -> None:
         """The device serves no ring; each is where it was. Idempotent."""
@@ -95,6 +100,25 @@ class Rings:
         self.status |= Status.NEEDS_RESET
         for vring in self._vrings:
             vring.error()
+
+    def enable(self, index: int, on: bool) -> None:
+        """SET_VRING_ENABLE. Raises PeerError where there is no such ring, and what ``start_if_ready`` does."""
+        vring = self.ring(index)
+        if vring.enabled == on:
+            return
+        vring.enabled = on
+        if not on:
+            self.stop()
+        if on or self._in_parts:
+            self.start_if_ready()
+
+    def _to_serve(self) -> list[Vring]:
+        """Those that are started, once all are enabled; where the driver chooses how many queues it uses (pairs of a
+        card), those that are enabled.
+        """
+        started = [vring for vring in self._vrings if vring.started]
+        enabled = [vring for vring in started if self._enabled(vring)]
+        return enabled if self._in_parts or len(enabled) == len(started) else []
 
     @property
     def _awaits_driver(self) -> bool:

@@ -12,11 +12,11 @@ import pytest
 
 from acrn_dm.backends import user as vhost_user
 from acrn_dm.backends.wire.message import ProtocolFeature, Request
-from acrn_dm.devices import virtio_blk
+from acrn_dm.devices import virtio_blk, virtio_net
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.testing import DriverRing, SimMachine
 from acrn_dm.testing.driver import EVENT_IDX, INDIRECT_DESC, PACKED, VERSION_1
-from tests.backends.user.user_rig import IN, OUT, Daemon, DiskLoad
+from tests.backends.user.user_rig import IN, OUT, Daemon, DiskLoad, eventually
 from tests.export.vhost_user.export_rig import Client, wait_used
 
 PROGRAM = (sys.executable, "-m", "acrn_dm.export.cli", "vhost-user")
@@ -130,3 +130,19 @@ def test_disk_behind_our_own_front_end(tmp_path: Path, packed: bool, options: st
         assert machine.failures == []
     for block in blocks:
         assert image.read_bytes()[block * 4096 : (block + 1) * 4096] == content[block]
+
+
+@pytest.mark.parametrize("pairs", [1, 2])
+def test_card_whose_driver_uses_one_of_its_pairs_behind_our_own_front_end(tmp_path: Path, pairs: int) -> None:
+    with (
+        exported(tmp_path, f"virtio-net,driver=loop,mq={pairs}") as daemon,
+        SimMachine(plugins=[virtio_net, vhost_user]) as machine,
+    ):
+        machine.add("virtio-net", f"vhost-user={daemon.socket},mq={pairs}", slot=3)
+        driver = machine.driver(3)
+        driver.start()
+        driver.queue(0).send(in_=[2048])
+        driver.queue(0).kick()
+        driver.queue(1).send([bytes(12) + b"\xff" * 60])
+        driver.queue(1).kick()
+        eventually(machine, lambda: bool(driver.queue(0).completed()), 10)
