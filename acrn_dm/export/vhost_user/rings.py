@@ -1,8 +1,8 @@
 """The rings of one vhost-user client: when the device serves them, and what is known of the driver behind them.
 
-Rings run when all that were started are enabled too, and, where STATUS was agreed, after DRIVER_OK; so a client that
-sets its rings up one after another does not make the device start as often. Stopping any of them stops the device,
-until a request that starts something comes. Memory changes stop it in between.
+Rings run when all that were started are enabled too, and, where the driver's status is told, after DRIVER_OK; so a
+client that sets its rings up one after another does not make the device start as often. Stopping any of them stops
+the device, until a request that starts something comes. Memory changes stop it in between.
 
 A client stops rings for its driver's reset and for a pause, after which the driver goes on and does not repeat what it
 has told the device. RESET_DEVICE says that it is a reset. SET_STATUS does not, for QEMU sends 0 each time it stops, and
@@ -65,9 +65,7 @@ class Rings:
         """See the module. Raises what ``ExportedDevice.start`` does; then nothing runs."""
         started = [vring for vring in self._vrings if vring.started]
         ready = bool(started) and all(self._enabled(vring) for vring in started)
-        if self.protocol & ProtocolFeature.STATUS and not self.status & Status.DRIVER_OK:
-            ready = False
-        if ready and not self._running:
+        if ready and not self._awaits_driver and not self._running:
             self._exported.start(self.features & ~PROTOCOL_FEATURES, started, self.memory)
             self._running = True
 
@@ -97,6 +95,16 @@ class Rings:
         self.status |= Status.NEEDS_RESET
         for vring in self._vrings:
             vring.error()
+
+    @property
+    def _awaits_driver(self) -> bool:
+        """Whether the client tells its driver's status, which is not DRIVER_OK yet.
+
+        QEMU 7.2 says FEATURES_OK when it sets the features, which is no driver's without DRIVER, and goes on to
+        DRIVER_OK with some of its devices only. With its entropy device the rings are all that tells.
+        """
+        told = self.protocol & ProtocolFeature.STATUS and (not self.status or self.status & Status.DRIVER)
+        return bool(told) and not self.status & Status.DRIVER_OK
 
     def _enabled(self, vring: Vring) -> bool:
         return vring.enabled or not self.features & PROTOCOL_FEATURES

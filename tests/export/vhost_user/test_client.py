@@ -63,6 +63,17 @@ def test_set_features_while_running_does_not_disable_rings(client: Client) -> No
     wait_used(ring, 1)
 
 
+def test_ring_is_served_where_the_status_is_not_the_driver_s(client: Client) -> None:
+    """QEMU 7.2 says FEATURES_OK with the features, and nothing more for most of its devices."""
+    client.negotiate(REPLY_ACK | STATUS)
+    client.must(Request.SET_STATUS, struct.pack("<Q", 8))
+    client.share_memory()
+    ring, kick, _ = client.ring(1)
+    say(client, ring, b"x")
+    os.eventfd_write(kick, 1)
+    wait_used(ring, 1)
+
+
 def test_get_vring_base_stops_the_ring_and_keeps_its_index(client: Client) -> None:
     client.negotiate()
     client.share_memory()

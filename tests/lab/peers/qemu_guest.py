@@ -1,0 +1,89 @@
+"""A stock guest of QEMU's own, in software emulation on this host, whose devices are served by processes of ours."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from acrn_dm.testing.guest.command_line import COMMAND_LINE
+from acrn_dm.testing.guest.host import Host
+from acrn_dm.testing.guest.inner.dialogue import Dialogue
+from acrn_dm.testing.guest.inner.initramfs import GUEST_MODULES, SHELL, guest_init, guest_initramfs
+from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.process import Process
+from acrn_dm.testing.guest.qemu import program
+from tests.backends.user.user_rig import Daemon
+
+BOOT_S = 120.0
+SHARED = ("-object", "memory-backend-memfd,id=ram,size=256M,share=on", "-machine", "pc,usb=off,memory-backend=ram")
+
+
+@attrs.define(eq=False)
+class QemuGuest:
+    """A guest that does what it is told over a virtio console of QEMU's."""
+
+    process: Process
+    dialogue: Dialogue
+
+    @classmethod
+    def boot(cls, kernel: Kernel, folder: Path, devices: Sequence[str]) -> "QemuGuest":
+        """Start it with *devices*, words of QEMU's command line, and wait until it is up. Raises HarnessError."""
+        serial = folder / "serial"
+        initramfs = guest_initramfs(kernel, init=guest_init(SHELL), modules=GUEST_MODULES)
+        argv = [
+            *(program(), "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi"),
+            *("-cpu", "qemu64", "-smp", "2", "-m", "256M", *SHARED),
+            *("-kernel", str(kernel.quick_image), "-initrd", str(initramfs), "-append", COMMAND_LINE),
+            *("-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"),
+            *("-chardev", "stdio,id=shell,signal=off", "-device", "virtio-serial-pci"),
+            *("-device", "virtserialport,chardev=shell,name=shell", *devices),
+        ]
+        process = Host().spawn(argv)
+
+        def last_words() -> str:
+            said = serial.read_text(errors="replace")[-2000:] if serial.exists() else ""
+            return f"\nits kernel said last: {said}\nQEMU said last: {process.stderr[-2000:]}"
+
+        guest = cls(process, Dialogue(process, last_words))
+        try:
+            guest.dialogue.wait_up(BOOT_S)
+        except BaseException:
+            guest.end()
+            raise
+        return guest
+
+    def run(self, command: str, timeout: float = 60.0) -> str:
+        """What a shell command line prints in the guest. Raises CommandFailed, HarnessError."""
+        return self.dialogue.run(command, timeout)
+
+    def end(self) -> None:
+        """End QEMU at once."""
+        self.process.signal(signal.SIGKILL)
+        self.process.wait(20)
+
+
+def export(folder: Path, name: str, text: str) -> Daemon:
+    """A process that will serve the device of *text* at ``NAME.sock``."""
+    path = folder / f"{name}.sock"
+    argv = [sys.executable, "-m", "acrn_dm.export.cli", "vhost-user", text, f"--socket-path={path}"]
+    return Daemon(argv, path, folder / f"{name}.log")
+
+
+def at(name: str, folder: Path, *, again: bool) -> list[str]:
+    """QEMU's words for the socket of the export *name*; with *again* it is looked for once a second when it has gone,
+    which QEMU 7.2 can with some of its devices only: that of its entropy device is not awaited and ends it.
+    """
+    return ["-chardev", f"socket,id={name},path={folder / name}.sock" + ",reconnect=1" * again]
+
+
+@contextlib.contextmanager
+def started(daemons: Sequence[Daemon]) -> Iterator[None]:
+    """All of them, while the block runs."""
+    with contextlib.ExitStack() as stack:
+        for daemon in daemons:
+            daemon.start()
+            stack.callback(daemon.kill)
+        yield
