@@ -39,13 +39,15 @@ class PortBackend:
     """Base: two descriptors, which may be one. Subclasses set them in ``open``.
 
     *leaves*: the other side can go, which is noticed also while nobody reads or writes. *absent*: what ``poll`` says of
-    the descriptor while nobody is at the other end; 0 where somebody always is, or is accepted.
+    the descriptor while nobody is at the other end; 0 where somebody always is, or is accepted. *moved_in_c*: planes
+    know how this very class sends and receives.
 
     ``open``, ``window_size`` and ``close`` run on control threads, everything else on the loop's.
     """
 
     leaves: bool = False
     absent: int = 0
+    moved_in_c: bool = False
 
     def __init__(self, label: str) -> None:
         self.label = label  # for messages: what and where

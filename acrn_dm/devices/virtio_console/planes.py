@@ -19,7 +19,8 @@ def can_serve(backend: PortBackend) -> bool:
     """Whether planes know *backend*, by its class's own word ``moved_in_c``, which is not handed down: one that a test
     has put in its place, or watches, they would pass by.
     """
-    return "moved_in_c" in vars(type(backend)) and not CALLS & vars(backend).keys()
+    own = "moved_in_c" in vars(type(backend))
+    return own and backend.moved_in_c and not CALLS & vars(backend).keys()
 
 
 @define(eq=False)
