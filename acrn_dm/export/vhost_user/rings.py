@@ -2,8 +2,8 @@
 
 Rings run when all that were started are enabled too, and, where the driver's status is told, after DRIVER_OK; so a
 client that sets its rings up one after another does not make the device start as often. Stopping any of them stops
-the device, until a request that starts something comes. A card's rings run as soon as they are enabled, since its driver uses as
-many pairs as it likes. Memory changes stop it in between.
+the device, until a request that starts something comes. A card's rings run as soon as they are enabled: its driver
+uses as many pairs as it likes. Memory changes stop it in between.
 
 A client stops rings for its driver's reset and for a pause, after which the driver goes on and does not repeat what it
 has told the device. RESET_DEVICE says that it is a reset. SET_STATUS does not, for QEMU sends 0 each time it stops, and
