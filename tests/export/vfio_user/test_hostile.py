@@ -186,7 +186,7 @@ REFUSED: dict[str, tuple[int, bytes, int]] = {
 
 
 @pytest.mark.parametrize(("command", "payload", "error"), REFUSED.values(), ids=REFUSED.keys())
-def test_command_that_can_not_be_is_refused(client: Client, command: int, payload: bytes, error: int) -> None:
+def test_row_99_command_that_can_not_be_is_refused(client: Client, command: int, payload: bytes, error: int) -> None:
     assert client.ask(command, payload).error == error
     client.post(command, payload)  # nobody waits: no answer
     assert client.read(0, 0) == 0x0100_00ED
@@ -201,7 +201,7 @@ def test_maps_do_not_overlap(client: Client, address: int, size: int) -> None:
     assert not client.map(address, size)
 
 
-def test_unmap_takes_what_is_inside_and_always_succeeds(client: Client) -> None:
+def test_row_100_unmap_takes_what_is_inside_and_always_succeeds(client: Client) -> None:
     assert not client.unmap(0x5000, PAGE)
     client.map(0x1000, 0x2000)
     assert not client.unmap(0x1000, PAGE)  # a part of one
