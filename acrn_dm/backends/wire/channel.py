@@ -15,14 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from acrn_dm.backends.wire import message as wire
-from acrn_dm.backends.wire.message import Message, PeerError, PeerGone
+from acrn_dm.backends.wire import stream
+from acrn_dm.backends.wire.message import Message, PeerError
 from acrn_dm.backends.wire.payload import MAX_REGIONS
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.sockets.unix_listener import is_deserted
-
-FD_SIZE = array.array("i").itemsize
-ANCILLARY = socket.CMSG_SPACE(MAX_REGIONS * FD_SIZE)
-RECEIVE_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
 def problem(path: Path) -> str | None:
@@ -82,7 +79,7 @@ class Channel:
         except BlockingIOError:
             sent = -1
         except OSError as e:
-            raise _gone(e) from e
+            raise stream.gone(e) from e
         if sent != len(data):  # some messages of at most a few hundred bytes fill no socket whose peer reads
             raise PeerError(f"{wire.name(code)}: the peer does not read what it is sent")
 
@@ -126,22 +123,9 @@ class Channel:
 
     def _read(self, missing: int) -> bool:
         """Read up to *missing* bytes and what comes with them; False when nothing is there."""
-        try:
-            data, ancillary, flags, _ = self._socket.recvmsg(missing, ANCILLARY, RECEIVE_FLAGS)
-        except BlockingIOError:
+        data = stream.read(self._socket, missing, self._fds, MAX_REGIONS)
+        if data is None:
             return False
-        except OSError as e:
-            raise _gone(e) from e
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds = array.array("i")
-                fds.frombytes(content[: len(content) - len(content) % FD_SIZE])
-                self._fds += fds
-        if flags & socket.MSG_CTRUNC or len(self._fds) > MAX_REGIONS:
-            wire.close_all(self._fds)
-            raise PeerError(f"descriptors were lost: one message brought more than {MAX_REGIONS}, or too many are open")
-        if not data:
-            raise PeerGone("the connection was closed")
         self._buffer += data
         return True
 
@@ -152,9 +136,3 @@ class Channel:
         self._fds = []
         self._payload_size = None
         return message
-
-
-def _gone(error: OSError) -> HostError:
-    if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
-        return PeerGone("the connection was closed")
-    return PeerError("the connection failed", err=error.errno)

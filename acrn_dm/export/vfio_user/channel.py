@@ -3,20 +3,15 @@
 Header and payload are read separately and exactly: that tells to which message descriptors belong.
 """
 
-import array
-import errno
 import select
 import socket
 import threading
 
-from acrn_dm.backends.wire.message import PeerError, PeerGone, close_all
-from acrn_dm.base.errors import HostError
+from acrn_dm.backends.wire import stream
+from acrn_dm.backends.wire.message import PeerError, close_all
 from acrn_dm.export.vfio_user import wire
 from acrn_dm.export.vfio_user.wire import Message
 
-FD_SIZE = array.array("i").itemsize
-ANCILLARY = socket.CMSG_SPACE(wire.MAX_FDS * FD_SIZE)
-RECEIVE_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 PIECE = 1 << 16
 SEND_MS = 4000  # less than the five seconds after which QEMU gives a connection up
 
@@ -47,7 +42,7 @@ class Channel:
                 except BlockingIOError:
                     self._wait_for_room()
                 except OSError as e:
-                    raise _gone(e) from e
+                    raise stream.gone(e) from e
 
     def receive(self) -> Message | None:
         """The next message, None while it is incomplete. Raises PeerError or PeerGone."""
@@ -81,22 +76,9 @@ class Channel:
 
     def _read(self, most: int) -> bool:
         """Read up to *most* bytes and what comes with them; False when nothing is there."""
-        try:
-            data, ancillary, flags, _ = self._socket.recvmsg(most, ANCILLARY, RECEIVE_FLAGS)
-        except BlockingIOError:
+        data = stream.read(self._socket, most, self._fds, wire.MAX_FDS)
+        if data is None:
             return False
-        except OSError as e:
-            raise _gone(e) from e
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds = array.array("i")
-                fds.frombytes(content[: len(content) - len(content) % FD_SIZE])
-                self._fds += fds
-        if flags & socket.MSG_CTRUNC or len(self._fds) > wire.MAX_FDS:
-            close_all(self._fds)
-            raise PeerError(f"descriptors were lost: a message brought more than {wire.MAX_FDS}, or too many are open")
-        if not data:
-            raise PeerGone("the connection was closed")
         self._buffer += data
         return True
 
@@ -105,9 +87,3 @@ class Channel:
         self._buffer.clear()
         self._fds, self._size = [], wire.HEADER.size
         return message
-
-
-def _gone(error: OSError) -> HostError:
-    if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF):
-        return PeerGone("the connection was closed")
-    return PeerError("the connection failed", err=error.errno)

@@ -1,13 +1,13 @@
 """One vfio-user client: its commands, in a table, and what they make of function, memory and interrupts."""
 
-import contextlib
 import errno
 import logging
 import socket
 from collections.abc import Callable
 
-from acrn_dm.backends.wire.message import PeerError, PeerGone
-from acrn_dm.base.errors import AcrnDmError, HostError
+from acrn_dm.backends.wire.message import PeerError
+from acrn_dm.base.errors import HostError
+from acrn_dm.export.turns import take_turn
 from acrn_dm.export.vfio_user import irqs, regions, wire
 from acrn_dm.export.vfio_user.channel import Channel
 from acrn_dm.export.vfio_user.function import ExportedFunction
@@ -20,7 +20,6 @@ Handler = Callable[["Client", Message], bytes]  # returns the answer's payload
 
 DEVICE_RESETS, DEVICE_IS_PCI = 1, 2
 VERSION_S = 10.0
-MESSAGES_PER_TURN = 64  # of the main loop
 
 
 class Client:
@@ -57,18 +56,7 @@ class Client:
             self.close()
 
     def _on_ready(self) -> None:
-        try:
-            for _ in range(MESSAGES_PER_TURN):
-                message = self._channel.receive()
-                if message is None:
-                    return
-                with contextlib.closing(message):
-                    self._take(message)
-        except PeerGone:
-            self.close()
-        except AcrnDmError as e:
-            log.error("the client is disconnected: %s", e)
-            self.close()
+        take_turn(self._channel.receive, self._take, self.close)
 
     def _take(self, message: Message) -> None:
         if message.is_reply:

@@ -1,6 +1,5 @@
 """One vhost-user client: its requests, in a table, and what they make of device, memory and rings."""
 
-import contextlib
 import logging
 import os
 import socket
@@ -9,8 +8,9 @@ from collections.abc import Callable
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.channel import Channel
-from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, PeerGone, ProtocolFeature, Request
+from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, ProtocolFeature, Request
 from acrn_dm.base.errors import AcrnDmError, GuestError
+from acrn_dm.export.turns import take_turn
 from acrn_dm.export.vhost_user.device import ExportedDevice
 from acrn_dm.export.vhost_user.rings import Rings
 from acrn_dm.export.vhost_user.vring import Vring, check_eventfd
@@ -29,7 +29,6 @@ OFFERED = (
     | ProtocolFeature.CONFIGURE_MEM_SLOTS
     | ProtocolFeature.STATUS
 )
-MESSAGES_PER_TURN = 64  # of the main loop
 
 
 class Client:
@@ -63,18 +62,7 @@ class Client:
     # Messages
 
     def _on_ready(self) -> None:
-        try:
-            for _ in range(MESSAGES_PER_TURN):
-                message = self._channel.receive()
-                if message is None:
-                    return
-                with contextlib.closing(message):
-                    self._serve(message)
-        except PeerGone:
-            self.close()
-        except AcrnDmError as e:
-            log.error("the client is disconnected: %s", e)
-            self.close()
+        take_turn(self._channel.receive, self._serve, self.close)
 
     def _serve(self, message: Message) -> None:
         handler = HANDLERS.get(message.code)
