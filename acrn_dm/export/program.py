@@ -1,6 +1,7 @@
 """Parts of each program that serves devices: a parser that raises, exit codes, one line for each failure."""
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -10,6 +11,7 @@ from acrn_dm.base.log_text import escaped
 from acrn_dm.base.process import privileges
 from acrn_dm.base.process.stderr import say
 
+MAX_FD = 2**31 - 1
 EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG = 1, 64, 78
 
 
@@ -39,9 +41,16 @@ def add_socket_options(parser: argparse.ArgumentParser, *, several: bool) -> Non
     number = "use this inherited socket, connected or listening" + "; once for each device" * several
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-s", "--socket-path", type=Path, action="append", default=[], metavar="PATH", help=path)
-    where.add_argument("--fd", type=int, action="append", default=[], metavar="FDNUM", help=number)
+    where.add_argument("--fd", type=_descriptor, action="append", default=[], metavar="FDNUM", help=number)
     parser.add_argument("--print-capabilities", action="store_true", help="say as JSON what this is, and exit")
     parser.add_argument(
         "--dump-guest-core", choices=("on", "off"), default="off", help="guest memory in core dumps (default: off)"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+
+
+def _descriptor(text: str) -> int:
+    """A descriptor's number, as C has it. Raises ArgumentTypeError."""
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > MAX_FD:
+        raise argparse.ArgumentTypeError(f"expected 0 to {MAX_FD}, the number of an open socket")
+    return int(text)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def _passed(environ: MutableMapping[str, str]) -> range:
         return range(0)
     for name in PASSED:
         environ.pop(name, None)
-    if not count.isdecimal() or not 0 < int(count) < 1024:
+    if not re.fullmatch("[1-9][0-9]{0,2}", count):
         raise ConfigError("expected the number of sockets", option="LISTEN_FDS", value=count)
     return range(FIRST_PASSED, FIRST_PASSED + int(count))
 

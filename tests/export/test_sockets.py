@@ -40,7 +40,7 @@ def test_what_systemd_passed_to_another_process_or_is_not_needed_stays() -> None
     assert environ == activation(LISTEN_PID="1")
 
 
-@pytest.mark.parametrize("count", ["", "x", "0", "-1", "9999999999", "²"])
+@pytest.mark.parametrize("count", ["", "x", "0", "-1", "1000", "9" * 5000, "²"])
 def test_count_that_systemd_would_not_write_is_refused(count: str) -> None:
     with pytest.raises(ConfigError, match="LISTEN_FDS"):
         places([], [], 1, activation(LISTEN_FDS=count))

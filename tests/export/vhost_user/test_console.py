@@ -200,6 +200,11 @@ def test_wrong_command_line_is_refused_in_one_line(arguments: tuple[str, ...], c
     [
         (("toaster", "--socket-path=/tmp/x"), 64, "toaster"),
         (("console", "--socket-path=/tmp/x", "--fd=3"), 64, "--fd"),
+        (("console", "--fd=-1"), 64, "--fd: expected 0 to 2147483647"),
+        (("console", "--fd=x"), 64, "--fd: expected 0 to 2147483647"),
+        (("console", "--fd=2147483648"), 64, "--fd: expected 0 to 2147483647"),
+        (("console", f"--fd={'9' * 5000}"), 64, "--fd: expected 0 to 2147483647"),
+        (("console", "--fd=2147483647"), 78, "--fd"),
         (("console", "--socket-path=/tmp/x", "fax:port0"), 78, "fax"),
         (("console", "--socket-path=/tmp/x", "vhost-user=/tmp/y"), 78, "can't be served"),
         (("console", "--socket-path=/tmp/x", "backend=vhost,@stdio:port0"), 78, "can't be served"),
