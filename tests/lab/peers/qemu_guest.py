@@ -55,6 +55,10 @@ class QemuGuest:
             raise
         return guest
 
+    def reboot(self) -> None:
+        """Reset the machine and wait until the guest is there again. Raises HarnessError."""
+        self.dialogue.reboot(BOOT_S)
+
     def run(self, command: str, timeout: float = 60.0) -> str:
         """What a shell command line prints in the guest. Raises CommandFailed, HarnessError."""
         return self.dialogue.run(command, timeout)
