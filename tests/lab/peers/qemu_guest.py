@@ -1,10 +1,12 @@
 """A stock guest of QEMU's own, in software emulation on this host, whose devices are served by processes of ours."""
 
 import contextlib
+import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import attrs
 
@@ -19,6 +21,14 @@ from tests.backends.user.user_rig import Daemon
 
 BOOT_S = 120.0
 MEMORY = "256M"
+
+
+class Extras(TypedDict, total=False):
+    """What else ``guest_initramfs`` may put into a guest: programs of this host, files, another archive."""
+
+    programs: Sequence[str]
+    files: Mapping[str, bytes]
+    behind: bytes
 
 
 @attrs.define(eq=False)
@@ -37,25 +47,35 @@ class QemuGuest:
         *,
         cpus: int = 2,
         memory: str = MEMORY,
-        programs: Sequence[str] = (),
+        machine: str = "pc,usb=off",
+        qemu: Sequence[str] = (),
+        modules: Sequence[str] = (),
+        words: str = "",
+        **extras: Unpack[Extras],
     ) -> "QemuGuest":
-        """Start it with *devices*, words of QEMU's command line, and wait until it is up; it has *programs* of this
-        host. Raises HarnessError.
+        """Start it with *devices*, words of QEMU's command line, and wait until it is up. Raises HarnessError.
+
+        *qemu*: the words that start another QEMU than this host's; *modules*: which its kernel loads, too;
+        *words*: for its command line.
         """
         serial = folder / "serial"
-        initramfs = guest_initramfs(kernel, init=guest_init(SHELL), modules=GUEST_MODULES, programs=programs)
+        every = [*GUEST_MODULES, *modules]
+        initramfs = guest_initramfs(kernel, init=guest_init(SHELL), modules=every, **extras)
         argv = [
-            *(program(), "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi"),
+            *(qemu or [program()]),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi"),
             *("-cpu", "qemu64", "-smp", str(cpus), "-m", memory),
             *("-object", f"memory-backend-memfd,id=ram,size={memory},share=on"),
-            *("-machine", "pc,usb=off,memory-backend=ram"),
-            *("-kernel", str(kernel.quick_image), "-initrd", str(initramfs), "-append", COMMAND_LINE),
+            *("-machine", f"{machine},memory-backend=ram"),
+            *("-kernel", str(kernel.quick_image), "-initrd", str(initramfs), "-append", f"{COMMAND_LINE} {words}"),
             *("-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"),
             *("-chardev", "stdio,id=shell,signal=off", "-device", "virtio-serial-pci"),
             *("-device", "virtserialport,chardev=shell,name=shell", *devices),
         ]
-        process = Host().spawn(argv)
+        return cls._once_up(Host().spawn(argv), serial)
 
+    @classmethod
+    def _once_up(cls, process: Process, serial: Path) -> "QemuGuest":
         def last_words() -> str:
             said = serial.read_text(errors="replace")[-2000:] if serial.exists() else ""
             return f"\nits kernel said last: {said}\nQEMU said last: {process.stderr[-2000:]}"
@@ -82,10 +102,10 @@ class QemuGuest:
         self.process.wait(20)
 
 
-def export(folder: Path, name: str, text: str) -> Daemon:
+def export(folder: Path, name: str, text: str, protocol: str = "vhost-user") -> Daemon:
     """A process that will serve the device of *text* at ``NAME.sock``."""
     path = folder / f"{name}.sock"
-    argv = [sys.executable, "-m", "acrn_dm.export.cli", "vhost-user", text, f"--socket-path={path}"]
+    argv = [sys.executable, "-m", "acrn_dm.export.cli", protocol, text, f"--socket-path={path}"]
     return Daemon(argv, path, folder / f"{name}.log")
 
 
@@ -94,6 +114,12 @@ def at(name: str, folder: Path, *, again: bool) -> list[str]:
     which QEMU 7.2 can with some of its devices only: that of its entropy device is not awaited and ends it.
     """
     return ["-chardev", f"socket,id={name},path={folder / name}.sock" + ",reconnect=1" * again]
+
+
+def vfio_user(name: str, folder: Path, **properties: object) -> list[str]:
+    """A newer QEMU's words for the function that is served at the export *name*."""
+    socket = {"type": "unix", "path": str(folder / f"{name}.sock")}
+    return ["-device", json.dumps({"driver": "vfio-user-pci", "socket": socket, "x-msg-timeout": 60000, **properties})]
 
 
 @contextlib.contextmanager
