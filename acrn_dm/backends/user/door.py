@@ -21,7 +21,7 @@ class Door(Protocol):
         """Why there would be none, as one line; opens nothing."""
 
     def connect(self) -> socket.socket:
-        """A connection to the next one. Raises HostError where there is none now, PeerError where there will be none."""
+        """Connect to the next one. Raises HostError where there is none now, PeerError where there will be none."""
 
     def lost(self, error: HostError) -> HostError:
         """The connection ended because of *error*; returns the error that tells it best."""
