@@ -8,7 +8,18 @@ from tests.docs.page_runner import ROOT, Reader, blocks, environment, own_progra
 
 DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
-SHOWN = ("python", "console", "toml", "sh", "cython", "json", "ini", "yaml", "make")  # what a reader may want to use
+SHOWN = (
+    "python",
+    "console",
+    "toml",
+    "sh",
+    "cython",
+    "json",
+    "ini",
+    "yaml",
+    "make",
+    "xml",
+)  # what a reader may want to use
 NOTHING_TO_RUN = ("toctree", "eval-rst", "text")
 NEEDS = {"in-a-guest"}  # what some test has that this one has not: tests/lab/guest/test_pages.py
 TUTORIAL = "tutorial.md"  # tests/packaging/test_packages.py follows it beside the wheel alone

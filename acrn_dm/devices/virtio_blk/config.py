@@ -18,7 +18,8 @@ from acrn_dm.devices.virtio_blk.rates import RateOptions
 WHAT = "virtio-blk"
 SECTOR = 512  # the unit of capacity and of request addresses, whatever the logical block size (5.2.6)
 MAX_DISCARD_SEGMENTS = 256
-NOT_BEHIND_THE_PATH = ("iothread", "mq", "path", "nodisk", "cache")
+BEFORE_THE_PATH = ("iothread", "mq")  # the original's place for them
+NOT_BEHIND_THE_PATH = (*BEFORE_THE_PATH, "path", "nodisk", "cache")
 MAX_SEGMENT_SECTORS = 0xFFFF_FFFF  # le32 in the configuration space
 
 
@@ -243,6 +244,9 @@ class BlkConfig(RateOptions):
             key, eq, value = token.partition("=")
             if key in ("writeback", "writethru"):
                 values["cache"] = key  # the last one counts, as in the original
+            elif key in BEFORE_THE_PATH and not behind_driver:
+                how = f"{WHAT},{token},PATH"
+                raise ConfigError(f"{key!r} stands before the path: {how}", option=WHAT, value=text)
             elif (key in NOT_BEHIND_THE_PATH and not behind_driver) or not key:
                 known = ", ".join(("writeback", "writethru", *_behind_the_path(cls)))
                 raise ConfigError(f"unknown option {key!r} behind the path; known: {known}", option=WHAT, value=text)

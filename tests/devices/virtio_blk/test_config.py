@@ -61,6 +61,11 @@ def test_wrong_option_of_a_slot_without_a_disk_is_named(text: str, named: str) -
         BlkConfig.from_string(text)
 
 
+def test_option_behind_the_path_that_stands_before_it_is_told_its_place() -> None:
+    with pytest.raises(ConfigError, match="'mq' stands before the path: virtio-blk,mq=2,PATH"):
+        BlkConfig.from_string("/img,ro,mq=2")
+
+
 def test_table_with_nodisk_and_a_path_is_refused() -> None:
     with pytest.raises(ConfigError, match="nodisk and the path of an image exclude each other"):
         from_mapping(BlkConfig, {"nodisk": True, "path": "/img"}, "virtio-blk")

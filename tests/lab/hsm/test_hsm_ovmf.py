@@ -10,7 +10,7 @@ from acrn_dm.testing.guest.errors import HarnessUnavailable
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.images.bootdisk import boot_disk, unified_image
 from tests.lab.hsm.hsm_scene import Hsm
-from tests.lab.machines.firmware import IMAGE, Unhurried, assert_from_firmware, firmware
+from tests.lab.machines.firmware import FIRMWARE_LIMIT, IMAGE, Unhurried, assert_from_firmware, firmware
 
 pytestmark = pytest.mark.lab
 
@@ -33,6 +33,6 @@ def test_firmware_in_one_file_starts_what_is_on_the_disk(unhurried: Hsm) -> None
             pytest.skip(str(e))
         return ("-s", f"4,virtio-blk,b,{disk}", "--ovmf", str(IMAGE))
 
-    run = unhurried.boot(boot=from_disk)
+    run = unhurried.boot(boot=from_disk, timeout=FIRMWARE_LIMIT)
     unhurried.assert_clean(run, devices=3)
     assert_from_firmware(run)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from acrn_dm.testing.guest.outer.vm import OuterVm
-from tests.lab.machines.firmware import CODE, VARIABLES, Unhurried, assert_from_firmware, firmware
+from tests.lab.machines.firmware import CODE, FIRMWARE_LIMIT, VARIABLES, Unhurried, assert_from_firmware, firmware
 from tests.lab.machines.small_machine import Rig, assert_clean
 
 pytestmark = pytest.mark.lab
@@ -22,7 +22,7 @@ def test_firmware_in_two_files_starts_the_kernel_that_it_is_given_on_all_process
     machine: Rig,
 ) -> None:
     options = ("--ovmf", f"code={CODE},vars={VARIABLES}", "-k", str(machine.kernel.image))
-    run = machine.boot(*options, "--cpus", "2", "-m", "5G", action="reboot", reboots=1)
+    run = machine.boot(*options, "--cpus", "2", "-m", "5G", action="reboot", reboots=1, timeout=FIRMWARE_LIMIT)
     assert_clean(run, machine.digest)
     assert_from_firmware(run)
     assert run.report["boot"] == ["1", "2"]

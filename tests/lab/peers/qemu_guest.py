@@ -18,7 +18,7 @@ from acrn_dm.testing.guest.qemu import program
 from tests.backends.user.user_rig import Daemon
 
 BOOT_S = 120.0
-SHARED = ("-object", "memory-backend-memfd,id=ram,size=256M,share=on", "-machine", "pc,usb=off,memory-backend=ram")
+MEMORY = "256M"
 
 
 @attrs.define(eq=False)
@@ -29,13 +29,26 @@ class QemuGuest:
     dialogue: Dialogue
 
     @classmethod
-    def boot(cls, kernel: Kernel, folder: Path, devices: Sequence[str]) -> "QemuGuest":
-        """Start it with *devices*, words of QEMU's command line, and wait until it is up. Raises HarnessError."""
+    def boot(
+        cls,
+        kernel: Kernel,
+        folder: Path,
+        devices: Sequence[str],
+        *,
+        cpus: int = 2,
+        memory: str = MEMORY,
+        programs: Sequence[str] = (),
+    ) -> "QemuGuest":
+        """Start it with *devices*, words of QEMU's command line, and wait until it is up; it has *programs* of this
+        host. Raises HarnessError.
+        """
         serial = folder / "serial"
-        initramfs = guest_initramfs(kernel, init=guest_init(SHELL), modules=GUEST_MODULES)
+        initramfs = guest_initramfs(kernel, init=guest_init(SHELL), modules=GUEST_MODULES, programs=programs)
         argv = [
             *(program(), "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi"),
-            *("-cpu", "qemu64", "-smp", "2", "-m", "256M", *SHARED),
+            *("-cpu", "qemu64", "-smp", str(cpus), "-m", memory),
+            *("-object", f"memory-backend-memfd,id=ram,size={memory},share=on"),
+            *("-machine", "pc,usb=off,memory-backend=ram"),
             *("-kernel", str(kernel.quick_image), "-initrd", str(initramfs), "-append", COMMAND_LINE),
             *("-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"),
             *("-chardev", "stdio,id=shell,signal=off", "-device", "virtio-serial-pci"),
@@ -54,6 +67,10 @@ class QemuGuest:
             guest.end()
             raise
         return guest
+
+    def reboot(self) -> None:
+        """Reset the machine and wait until the guest is there again. Raises HarnessError."""
+        self.dialogue.reboot(BOOT_S)
 
     def run(self, command: str, timeout: float = 60.0) -> str:
         """What a shell command line prints in the guest. Raises CommandFailed, HarnessError."""

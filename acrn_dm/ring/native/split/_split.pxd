@@ -13,7 +13,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 cdef enum:
     FR_N_HEADS = 1 << 16      # what a 16 bit head can say
 
-# The rest of a batch, up to *stop*, from *chain* on, whose walk was begun (``_pop.pxd``); returns as fr_pop_batch does.
+# The end of a batch before *chain*, whose entry at *index* says that it begins at *head*, which is none or in flight.
+cdef int fr_pop_refused(
+    FrRing *ring, FrBatch *batch, const FrChain *chain, uint16_t index, uint16_t head,
+) noexcept nogil
+# The rest of a batch, up to *stop*, from *chain* on, which is in flight and whose walk was begun (``_pop.pxd``). Both
+# return as fr_pop_batch does.
 cdef int fr_pop_rest(FrRing *ring, FrBatch *batch, FrChain *chain, const FrChain *stop, FrWalk walk) noexcept nogil
 # Give the chain popped last back, as if it had never been taken.
 cdef int fr_unpop(FrRing *ring, const FrChain *chain) noexcept nogil

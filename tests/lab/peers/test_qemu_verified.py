@@ -1,5 +1,5 @@
-"""A disk of four queues under fio, which checks what it reads by the checksums of what it wrote, in a stock guest whose
-driver comes and goes in between. How long: FIO_S seconds, a round each ROUND_S.
+"""A disk of four queues under fio, which checks what it reads by the checksums of what it wrote, in a stock guest of
+QEMU's whose driver comes and goes in between. How long: FIO_S seconds, a round each ROUND_S.
 """
 
 import os
@@ -7,19 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from acrn_dm.testing.guest.inner.shell import CONSOLE_SLOT, GuestShell
 from acrn_dm.testing.guest.kernels.debian import Kernel
-from acrn_dm.testing.guest.outer.vm import OuterVm
-from lab.paths import LAB
-from tests.lab.stemmed import Stemmed
+from tests.lab.peers.qemu_guest import QemuGuest, at, export, started
 
 pytestmark = pytest.mark.lab
 
 FIO_S = int(os.environ.get("FIO_S", "10"))
 ROUND_S = 5
 QUEUES = 4
+MEMORY = "768M"  # fio and its libraries are in it
 MIB = 1 << 20
-DISK = "/tmp/verified.img"
 FIO = (
     f"fio --name=mix --filename=/dev/vda --rw=randrw --bsrange=512-64k --ioengine=libaio --direct=1 --iodepth=32 "
     f"--numjobs={QUEUES} --size=16m --offset_increment=16m --verify=crc32c --verify_fatal=1 --verify_backlog=64 "
@@ -28,21 +25,21 @@ FIO = (
 
 
 @pytest.fixture(scope="module")
-def guest(lab: OuterVm, lab_kernel: Kernel) -> Iterator[GuestShell]:
-    if not lab.alive():
-        lab.restart()
-    scratch = LAB / "verified"
-    scratch.mkdir(parents=True, exist_ok=True)
-    done = lab.run(["truncate", "-s", str(QUEUES * 16 * MIB), DISK])
-    assert done.rc == 0, done.stderr
-    disk = f"{CONSOLE_SLOT + 1},virtio-blk,iothread=2,mq={QUEUES},{DISK},writeback"
-    argv = ["--cpus", str(QUEUES), "-m", "512M", "-s", disk]
-    shell = GuestShell(Stemmed(lab), lab_kernel, scratch, argv, programs=["fio"])
-    yield shell
-    assert shell.power_off() == 0, shell.process.stderr
+def guest(lab_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QemuGuest]:
+    folder = tmp_path_factory.mktemp("verified")
+    with (folder / "image").open("wb") as image:
+        image.truncate(QUEUES * 16 * MIB)
+    disk = export(folder, "disk", f"virtio-blk,iothread=2,mq={QUEUES},{folder / 'image'},writeback")
+    words = [*at("disk", folder, again=True), "-device", f"vhost-user-blk-pci,num-queues={QUEUES},chardev=disk"]
+    with started([disk]):
+        guest = QemuGuest.boot(lab_kernel, folder, words, cpus=QUEUES, memory=MEMORY, programs=["fio"])
+        try:
+            yield guest
+        finally:
+            guest.end()
 
 
-def test_what_is_read_is_what_was_written_while_the_driver_comes_and_goes(guest: GuestShell) -> None:
+def test_what_is_read_is_what_was_written_while_the_driver_comes_and_goes(guest: QemuGuest) -> None:
     assert int(guest.run("ls /sys/block/vda/mq | wc -l")) == QUEUES
     device = guest.run("basename $(readlink /sys/block/vda/device)").strip()
     for _ in range(max(2, FIO_S // ROUND_S)):
