@@ -17,6 +17,7 @@ from typing import ClassVar, TypeVar
 
 import attrs
 
+from acrn_dm.backends.door import Door, SocketDoor
 from acrn_dm.backends.proxy import Proxy
 from acrn_dm.backends.user import features as user_features
 from acrn_dm.backends.user import one_ring
@@ -24,7 +25,6 @@ from acrn_dm.backends.user import plan as user_plan
 from acrn_dm.backends.user import talk as user_talk
 from acrn_dm.backends.user.backoff import Backoff
 from acrn_dm.backends.user.conversation_lock import ConversationLock
-from acrn_dm.backends.user.door import Door, SocketDoor
 from acrn_dm.backends.user.enable import RingSwitches, wanted_queues
 from acrn_dm.backends.user.exchange import Talk
 from acrn_dm.backends.user.inflight import InflightSlot
