@@ -46,6 +46,7 @@ class Client:
         self.is_owner = False
         exported.changed, exported.broken = self._config_changed, self._ring_broken
         exported.main_loop.add(self._channel.fd, self._on_ready)
+        exported.main_loop.add(self._rings.memory.shortened, self._on_shortened)
 
     def close(self) -> None:
         """End the connection and forget everything the client brought. Idempotent."""
@@ -53,11 +54,16 @@ class Client:
             return
         self._open = False
         self._rings.reset()
-        self._rings.memory.clear()
         self._exported.main_loop.remove(self._channel.fd)
+        self._exported.main_loop.remove(self._rings.memory.shortened)
+        self._rings.memory.close()
         self._channel.close()
         self._close_back()
         self._gone()
+
+    def _on_shortened(self) -> None:
+        log.warning("the client has shortened memory that its device uses")
+        self.close()
 
     # Messages
 
