@@ -18,7 +18,6 @@ cdef extern from *:
 
     /* Free where the length is 0. */
     static struct { uintptr_t base; size_t length; int eventfd; } acrn_dm_watched[ACRN_DM_WATCHED];
-    static int acrn_dm_watches;
     static struct sigaction acrn_dm_before_ours;
 
     /* Over the whole mapping, which ends where a page does: of huge ones, if it has such. Whether it has is told by the
@@ -49,36 +48,43 @@ cdef extern from *:
         return 0;
     }
 
+    static void acrn_dm_as_before(int number, siginfo_t *info, void *context)
+    {
+        if (acrn_dm_before_ours.sa_flags & SA_SIGINFO) {
+            acrn_dm_before_ours.sa_sigaction(number, info, context);
+        } else if (acrn_dm_before_ours.sa_handler == SIG_DFL || acrn_dm_before_ours.sa_handler == SIG_IGN) {
+            sigaction(number, &acrn_dm_before_ours, NULL);
+            raise(number);
+        } else {
+            acrn_dm_before_ours.sa_handler(number);
+        }
+    }
+
     static void acrn_dm_on_bus_error(int number, siginfo_t *info, void *context)
     {
         int saved = errno;
-        (void)context;
         /* A handler above ours, which gives terminals back, raises the signal again in this process, without the
            address; the access is repeated then and faults with one. */
         int repeated = info->si_code == SI_TKILL && info->si_pid == getpid();
-        if (!repeated && !(info->si_code > 0 && acrn_dm_was_shortened((uintptr_t)info->si_addr))) {
-            sigaction(number, &acrn_dm_before_ours, NULL);  /* a fault comes again, and finds what was before us */
-            if (info->si_code <= 0)
-                raise(number);
-        }
+        if (!repeated && !(info->si_code > 0 && acrn_dm_was_shortened((uintptr_t)info->si_addr)))
+            acrn_dm_as_before(number, info, context);
         errno = saved;
     }
 
+    /* Once per process: a second time would make a ring of handlers where others have put theirs before ours. Nothing
+       is blocked meanwhile: the one before may leave by a jump, which unblocks nothing. */
     static void acrn_dm_handle(void)
     {
+        static int done;
         struct sigaction ours;
+        if (done)
+            return;
         memset(&ours, 0, sizeof(ours));
         ours.sa_sigaction = acrn_dm_on_bus_error;
-        ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        sigfillset(&ours.sa_mask);
-        sigaction(SIGBUS, &ours, &acrn_dm_before_ours);
-    }
-
-    static void acrn_dm_handle_no_more(void)
-    {
-        struct sigaction now;
-        if (sigaction(SIGBUS, NULL, &now) == 0 && now.sa_sigaction == acrn_dm_on_bus_error)
-            sigaction(SIGBUS, &acrn_dm_before_ours, NULL);
+        ours.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
+        sigemptyset(&ours.sa_mask);
+        if (sigaction(SIGBUS, NULL, &acrn_dm_before_ours) == 0)
+            done = sigaction(SIGBUS, &ours, NULL) == 0;
     }
 
     static int acrn_dm_watch(uintptr_t base, size_t length, int eventfd)
@@ -89,8 +95,7 @@ cdef extern from *:
             acrn_dm_watched[i].base = base;
             acrn_dm_watched[i].eventfd = eventfd;
             __atomic_store_n(&acrn_dm_watched[i].length, length, __ATOMIC_RELEASE);  /* last: the handler goes by it */
-            if (acrn_dm_watches++ == 0)
-                acrn_dm_handle();
+            acrn_dm_handle();
             return i;
         }
         return -1;
@@ -98,8 +103,7 @@ cdef extern from *:
 
     static void acrn_dm_unwatch(int slot)
     {
-        if (__atomic_exchange_n(&acrn_dm_watched[slot].length, 0, __ATOMIC_ACQ_REL) != 0 && --acrn_dm_watches == 0)
-            acrn_dm_handle_no_more();
+        __atomic_store_n(&acrn_dm_watched[slot].length, 0, __ATOMIC_RELEASE);
     }
     """
     int ACRN_DM_WATCHED
@@ -121,7 +125,7 @@ def watch(const unsigned char[::1] mapping, int eventfd):
 
 
 def unwatch(int slot):
-    """Take a mapping out again; the last one takes the signal's handler away. Raises IndexError."""
+    """Take a mapping out again. Raises IndexError."""
     if not 0 <= slot < ACRN_DM_WATCHED:
         raise IndexError(slot)
     acrn_dm_unwatch(slot)

@@ -107,6 +107,22 @@ def test_handler_above_that_gives_terminals_back_and_raises_it_again_is_survived
     assert ends_with(BEGIN + rescue + "os.ftruncate(file, 0); os._exit(memory[5] + os.eventfd_read(told) - 1)") == 0
 
 
+CLIENT = "tests/base/process/test_shortened.py::test_what_has_gone_is_zeros_and_the_owner_is_told"
+DISK = (
+    "tests/devices/virtio_blk/native/shortcut/test_shortcut.py"
+    "::test_mapped_file_that_is_cut_fails_requests_and_ends_nothing"
+)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("order", [(CLIENT, DISK, CLIENT), (DISK, CLIENT, DISK)], ids=["client first", "disk first"])
+def test_each_bus_error_finds_its_handler_whichever_was_first(order: tuple[str, ...]) -> None:
+    """The other is of a disk whose image, which is mapped, is cut: it leaves a copy by a jump."""
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:faulthandler"]  # which takes handlers away that came after it
+    runs = f"import pytest\nfor it in {order}: assert pytest.main([*{options}, it]) == 0\n"
+    assert ends_with(runs) == 0
+
+
 def test_more_than_there_is_room_for_are_refused_and_room_is_used_again() -> None:
     slots: list[int] = []
     with mmap.mmap(-1, mmap.PAGESIZE) as memory:

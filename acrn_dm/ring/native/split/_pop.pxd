@@ -45,7 +45,8 @@ cdef inline FrSegment *pass_writable(
     cdef uint32_t n_out = <uint32_t>(segment - first)
     while True:
         addr, length = fr_load_u64(at), fr_load_u32(at + 8)
-        if fr_unlikely(flags & ~<uint32_t>FR_DESC_F_NEXT != FR_DESC_F_WRITE or segment == stop):
+        # WRITE or both: one comparison of numbers.
+        if fr_unlikely(flags - FR_DESC_F_WRITE > <uint32_t>FR_DESC_F_NEXT or segment == stop):
             break
         if fr_unlikely(not fr_whole(memory, addr, length, &segment.hva)):
             break
