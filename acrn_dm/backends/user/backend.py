@@ -376,6 +376,8 @@ class VhostUser(Proxy):
     def _reconnect(self) -> None:
         try:
             self._link.connect(self._door.connect())
+        except PeerError as e:  # nor will there be one
+            self._lost(e)
         except HostError:  # was told when the last one went
             self._backoff.schedule()
         else:

@@ -134,13 +134,18 @@ def set_config(peer: Peer, offset: int, data: bytes) -> Talk[None]:
 
 def prepare(peer: Peer, plan: Plan, inflight: InflightSlot | None = None) -> Talk[None]:
     """Everything but the rings. Notes of what is in flight are shared where both sides can."""
-    declared = plan.features & peer.features | peer.features & wire.PROTOCOL_FEATURES
-    yield from _command(peer, Request.SET_FEATURES, wire.U64.pack(declared))
+    yield from choose(peer, plan.features)
     yield from _set_status(peer, READY)
     if inflight is not None and peer.protocol & ProtocolFeature.INFLIGHT_SHMFD:
         yield from _share_inflight(peer, inflight)
     if not peer.knows_memory:
         yield from _share_memory(peer, plan.regions)
+
+
+def choose(peer: Peer, features: int) -> Talk[None]:
+    """The driver accepted *features*, as far as the back-end knows them."""
+    declared = features & peer.features | peer.features & wire.PROTOCOL_FEATURES
+    yield from _command(peer, Request.SET_FEATURES, wire.U64.pack(declared))
 
 
 def set_up(peer: Peer, plan: Plan, err_fd: int) -> Talk[None]:

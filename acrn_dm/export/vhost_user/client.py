@@ -16,6 +16,7 @@ from acrn_dm.export.vhost_user.rings import Rings
 from acrn_dm.export.vhost_user.vring import Vring, check_eventfd
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.virtio.defs import Status
+from acrn_dm.virtio.optional import NegotiationWatcher
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ class Client:
         if unknown:
             raise PeerError(f"SET_FEATURES with {unknown:#x}, which was not offered")
         self._rings.features = chosen
+        if isinstance(self._device, NegotiationWatcher):
+            self._device.negotiated(chosen & ~wire.PROTOCOL_FEATURES)
 
     def get_protocol_features(self, message: Message) -> bytes:
         """GET_PROTOCOL_FEATURES."""
