@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -36,32 +37,17 @@ class QemuGuest:
         folder: Path,
         devices: Sequence[str],
         *,
-        cpus: int = 2,
-        memory: str = MEMORY,
         programs: Sequence[str] = (),
         modules: Sequence[str] = (),
-        append: str = "",
-        qemu: Sequence[str] = (),
+        **machine: Any,
     ) -> "QemuGuest":
         """Start it with *devices*, words of QEMU's command line, and wait until it is up. It has *programs* of this
-        host, *modules* beside the usual ones and *append* behind the usual command line; *qemu* starts another QEMU
-        than this host's. Raises HarnessError.
+        host and *modules* beside the usual ones; *machine* is as in ``command``. Raises HarnessError.
         """
         serial = folder / "serial"
         modules = [*GUEST_MODULES, *modules]
         initramfs = guest_initramfs(kernel, init=guest_init(SHELL), modules=modules, programs=programs)
-        argv = [
-            *(qemu or [program()]),
-            *("-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi"),
-            *("-cpu", "qemu64", "-smp", str(cpus), "-m", memory),
-            *("-object", f"memory-backend-memfd,id=ram,size={memory},share=on"),
-            *("-machine", "pc,usb=off,memory-backend=ram"),
-            *("-kernel", str(kernel.quick_image), "-initrd", str(initramfs), "-append", f"{COMMAND_LINE} {append}"),
-            *("-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"),
-            *("-chardev", "stdio,id=shell,signal=off", "-device", "virtio-serial-pci"),
-            *("-device", "virtserialport,chardev=shell,name=shell", *devices),
-        ]
-        process = Host().spawn(argv)
+        process = Host().spawn([*command(kernel.quick_image, initramfs, serial, **machine), *devices])
 
         def last_words() -> str:
             said = serial.read_text(errors="replace")[-2000:] if serial.exists() else ""
@@ -87,6 +73,32 @@ class QemuGuest:
         """End QEMU at once."""
         self.process.signal(signal.SIGKILL)
         self.process.wait(20)
+
+
+def command(
+    image: Path,
+    initramfs: Path,
+    serial: Path,
+    *,
+    cpus: int = 2,
+    memory: str = MEMORY,
+    append: str = "",
+    qemu: Sequence[str] = (),
+) -> list[str]:
+    """QEMU's words for a guest without devices but its shell's; *append* goes behind the usual command line of the
+    kernel, and *qemu* starts another QEMU than this host's.
+    """
+    return [
+        *(qemu or [program()]),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi"),
+        *("-cpu", "qemu64", "-smp", str(cpus), "-m", memory),
+        *("-object", f"memory-backend-memfd,id=ram,size={memory},share=on"),
+        *("-machine", "pc,usb=off,memory-backend=ram"),
+        *("-kernel", str(image), "-initrd", str(initramfs), "-append", f"{COMMAND_LINE} {append}"),
+        *("-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"),
+        *("-chardev", "stdio,id=shell,signal=off", "-device", "virtio-serial-pci"),
+        *("-device", "virtserialport,chardev=shell,name=shell"),
+    ]
 
 
 def export(folder: Path, name: str, text: str, protocol: str = "vhost-user") -> Daemon:
