@@ -1,10 +1,12 @@
 """A stock guest of QEMU's own, in software emulation on this host, whose devices are served by processes of ours."""
 
 import contextlib
+import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -35,26 +37,17 @@ class QemuGuest:
         folder: Path,
         devices: Sequence[str],
         *,
-        cpus: int = 2,
-        memory: str = MEMORY,
         programs: Sequence[str] = (),
+        modules: Sequence[str] = (),
+        **machine: Any,
     ) -> "QemuGuest":
-        """Start it with *devices*, words of QEMU's command line, and wait until it is up; it has *programs* of this
-        host. Raises HarnessError.
+        """Start it with *devices*, words of QEMU's command line, and wait until it is up. It has *programs* of this
+        host and *modules* beside the usual ones; *machine* is as in ``command``. Raises HarnessError.
         """
         serial = folder / "serial"
-        initramfs = guest_initramfs(kernel, init=guest_init(SHELL), modules=GUEST_MODULES, programs=programs)
-        argv = [
-            *(program(), "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi"),
-            *("-cpu", "qemu64", "-smp", str(cpus), "-m", memory),
-            *("-object", f"memory-backend-memfd,id=ram,size={memory},share=on"),
-            *("-machine", "pc,usb=off,memory-backend=ram"),
-            *("-kernel", str(kernel.quick_image), "-initrd", str(initramfs), "-append", COMMAND_LINE),
-            *("-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"),
-            *("-chardev", "stdio,id=shell,signal=off", "-device", "virtio-serial-pci"),
-            *("-device", "virtserialport,chardev=shell,name=shell", *devices),
-        ]
-        process = Host().spawn(argv)
+        modules = [*GUEST_MODULES, *modules]
+        initramfs = guest_initramfs(kernel, init=guest_init(SHELL), modules=modules, programs=programs)
+        process = Host().spawn([*command(kernel.quick_image, initramfs, serial, **machine), *devices])
 
         def last_words() -> str:
             said = serial.read_text(errors="replace")[-2000:] if serial.exists() else ""
@@ -82,10 +75,36 @@ class QemuGuest:
         self.process.wait(20)
 
 
-def export(folder: Path, name: str, text: str) -> Daemon:
+def command(
+    image: Path,
+    initramfs: Path,
+    serial: Path,
+    *,
+    cpus: int = 2,
+    memory: str = MEMORY,
+    append: str = "",
+    qemu: Sequence[str] = (),
+) -> list[str]:
+    """QEMU's words for a guest without devices but its shell's; *append* goes behind the usual command line of the
+    kernel, and *qemu* starts another QEMU than this host's.
+    """
+    return [
+        *(qemu or [program()]),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi"),
+        *("-cpu", "qemu64", "-smp", str(cpus), "-m", memory),
+        *("-object", f"memory-backend-memfd,id=ram,size={memory},share=on"),
+        *("-machine", "pc,usb=off,memory-backend=ram"),
+        *("-kernel", str(image), "-initrd", str(initramfs), "-append", f"{COMMAND_LINE} {append}"),
+        *("-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"),
+        *("-chardev", "stdio,id=shell,signal=off", "-device", "virtio-serial-pci"),
+        *("-device", "virtserialport,chardev=shell,name=shell"),
+    ]
+
+
+def export(folder: Path, name: str, text: str, protocol: str = "vhost-user") -> Daemon:
     """A process that will serve the device of *text* at ``NAME.sock``."""
     path = folder / f"{name}.sock"
-    argv = [sys.executable, "-m", "acrn_dm.export.cli", "vhost-user", text, f"--socket-path={path}"]
+    argv = [sys.executable, "-m", "acrn_dm.export.cli", protocol, text, f"--socket-path={path}"]
     return Daemon(argv, path, folder / f"{name}.log")
 
 
@@ -94,6 +113,12 @@ def at(name: str, folder: Path, *, again: bool) -> list[str]:
     which QEMU 7.2 can with some of its devices only: that of its entropy device is not awaited and ends it.
     """
     return ["-chardev", f"socket,id={name},path={folder / name}.sock" + ",reconnect=1" * again]
+
+
+def vfio_user(name: str, folder: Path, **properties: object) -> list[str]:
+    """A newer QEMU's words for the function that is served at the export *name*."""
+    socket = {"type": "unix", "path": str(folder / f"{name}.sock")}
+    return ["-device", json.dumps({"driver": "vfio-user-pci", "socket": socket, "x-msg-timeout": 60000, **properties})]
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def suite_apt(suite: str) -> Apt:
     if not (own / STAMP).exists():
         signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
         _make(own)
-        (own / "sources.list").write_text(f"deb {signed}{_mirror()} {suite} main\n")
+        (own / "sources.list").write_text(f"deb {signed}{mirror()} {suite} main\n")
         apt.update()
         (own / STAMP).touch()
     return apt
@@ -115,7 +115,7 @@ def _options(settings: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(part for name, value in settings.items() for part in ("-o", f"{name}={value}"))
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Where this host has its own release from."""
     names = ("Created-By: Packages", "Origin: Debian", "Component: main")
     found = run_tool(["apt-get", "indextargets", *names, "--format", "$(REPO_URI) $(LABEL)"])

@@ -1,0 +1,1 @@
+"""QEMU of a newer suite than this host's, unpacked and never installed."""
