@@ -60,11 +60,17 @@ def gone(pid: int, seconds: float = PATIENCE_S) -> bool:
     return False
 
 
-def answer(machine: SimMachine, driver: VirtioDriver, queue: int = 0) -> Completion:
-    """The next completion in *queue*."""
+def answers(machine: SimMachine, driver: VirtioDriver, queue: int = 0) -> list[Completion]:
+    """The next completions in *queue*, one or more."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         machine.settle()
         if done := driver.queue(queue).completed():
-            return done[0]
+            return done
     raise AssertionError(f"no answer; {machine.failures}")
+
+
+def answer(machine: SimMachine, driver: VirtioDriver, queue: int = 0) -> Completion:
+    """The next completion in *queue*, which comes alone."""
+    (one,) = answers(machine, driver, queue)
+    return one

@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from acrn_dm_blk_faults import driver as faults
 
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.contract.types import Bdf
+from acrn_dm.devices import virtio_blk
 from acrn_dm.machine.devices import Devices
+from acrn_dm.testing import SimMachine
 from acrn_dm.testing.driver import NEEDS_RESET
-from tests.backends.helper.helper_rig import answer, child, gone, kill, serving, sim
+from tests.backends.helper.helper_rig import answer, answers, child, gone, kill, serving, sim
 from tests.backends.user.user_rig import IN, OUT, DiskLoad, block_content, eventually
 
 BLOCK, BLOCKS = 4096, 600
@@ -66,6 +69,26 @@ def test_nothing_is_lost_when_the_process_is_killed_again_and_again(image: Path)
         assert child(function).pid not in killed
     assert len(killed) == 4
     assert all(image.read_bytes()[i * BLOCK : (i + 1) * BLOCK] == content(i) for i in range(BLOCKS))
+
+
+def test_request_that_was_overtaken_is_done_by_the_next_process(image: Path) -> None:
+    """The ring alone would say that the first of them is done, and not the last."""
+    slow = f"driver=faults,over={image},rule=delay=400:on=write:sectors=0-0"
+    with SimMachine(plugins=[virtio_blk, faults]) as machine:
+        function = machine.add("virtio-blk", f"{slow},process=on", slot=3)
+        driver = machine.driver(3)
+        driver.start()
+        overtaken, *others = [
+            driver.queue(0).send([struct.pack("<IIQ", OUT, 0, sector), b"w" * 512], [1]) for sector in range(4)
+        ]
+        driver.queue(0).kick()
+        done: list[int] = []
+        while len(done) < len(others):
+            done += [completion.token for completion in answers(machine, driver)]
+        assert sorted(done) == others
+        kill(function)
+        assert answer(machine, driver) == (overtaken, 1, b"\0")
+    assert image.read_bytes()[: 4 * 512] == b"w" * 4 * 512
 
 
 @pytest.mark.parametrize(("policy", "ends"), [("never", 1), ("on-failure:1", 2)])
