@@ -54,7 +54,10 @@ class Client:
         if not self._open:
             return
         self._open = False
-        self._rings.reset()
+        try:
+            self._rings.reset()
+        except AcrnDmError as e:  # it has no say any more, and the next one is served
+            log.warning("%s: %s", self._device.name, e)
         self._exported.main_loop.remove(self._channel.fd)
         self._exported.main_loop.remove(self._rings.memory.shortened)
         self._rings.memory.close()
