@@ -41,6 +41,7 @@ MODULES = (
     "acrn_dm.base._libc",
     "acrn_dm.base.events._aio",
     "acrn_dm.base.events._poll",
+    "acrn_dm.base.process._shortened",
     "acrn_dm.devices.terminal._rescue",
     "acrn_dm.devices.virtio_blk.image._standing",
     "acrn_dm.devices.virtio_blk.native._plane",

@@ -2,6 +2,8 @@
 
 from typing import TypeGuard
 
+import attrs
+
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.records import frozen
 from acrn_dm.contract.config import DeviceSpec
@@ -36,11 +38,19 @@ def make_device(text: str, plugins: PluginManager, *, program: str, slot: int = 
     """
     kind, _, rest = text.partition(",")
     spec = DeviceSpec(bdf=Bdf(slot=slot), kind=kind, text=rest, origin=text)
-    resolved, blamed = _resolved(spec, plugins, program)
+    return make_resolved(spec, DeviceContext(bdf=spec.bdf, kind=kind, machine=program, vcpus=QUEUES), plugins)
+
+
+def make_resolved(spec: DeviceSpec, place: DeviceContext, plugins: PluginManager) -> Made:
+    """The device of *spec* at *place*, which is completed by what the options say and by who offers it; opens nothing.
+
+    Raises ConfigError, PluginError.
+    """
+    resolved, blamed = _resolved(spec, place, plugins)
     with blame(blamed):
         device = resolved.create()
         if not _is_virtio(device):
-            raise ConfigError("no virtio device, so vhost-user has no way to serve it", option=kind)
+            raise ConfigError("no virtio device, so vhost-user has no way to serve it", option=spec.kind)
         _check(device, resolved)
         problems = device.check()
     if problems:
@@ -48,16 +58,10 @@ def make_device(text: str, plugins: PluginManager, *, program: str, slot: int = 
     return Made(device=device, blamed=blamed)
 
 
-def _resolved(spec: DeviceSpec, plugins: PluginManager, program: str) -> tuple[ResolvedDevice, str]:
+def _resolved(spec: DeviceSpec, place: DeviceContext, plugins: PluginManager) -> tuple[ResolvedDevice, str]:
     kind = wanted(spec, plugins, LISTED_BY)
     owner = plugins.provider(kind)
-    context = DeviceContext(
-        bdf=spec.bdf,
-        kind=spec.kind,
-        machine=program,
-        vcpus=QUEUES,
-        provider="" if owner is None or owner.built_in else str(owner),
-    )
+    context = attrs.evolve(place, provider="" if owner is None or owner.built_in else str(owner))
     blamed = f"{owner}: {spec.kind}"
     with blame(blamed):  # a plugin's grammar may raise anything
         return resolve_one(spec, kind, context, plugins), blamed
@@ -72,6 +76,8 @@ def _check(device: VirtioDevice, resolved: ResolvedDevice) -> None:
     context, where = resolved.context, resolved.spec.kind
     if {device.placement.backend, context.backend or USERSPACE} != {USERSPACE}:
         raise ConfigError("a served device can't be served by others", option=where, value=resolved.spec.text)
+    if resolved.wish is not None:
+        raise ConfigError("it has this process of its own", option=where, value="process=on")
     if context.iothread.count > 1 and not isinstance(device, Threads):
         raise ConfigError("its queues are served by one thread", option=f"{where} iothread")
     if device.device_id in NOT_SERVED:

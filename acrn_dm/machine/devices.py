@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
+from acrn_dm.backends.helper import PROCESS
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.records import define
 from acrn_dm.contract.drivers import guarded
@@ -29,6 +30,10 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
     if isinstance(device, VirtioDevice):
         if resolved.context.iothread.count > 1 and not isinstance(device, Threads):
             raise ConfigError("its queues are served by one thread", option=f"{device.name} iothread")
+        if resolved.wish is not None:
+            from acrn_dm.backends.helper.make import away_function  # noqa: PLC0415
+
+            return away_function(device, resolved.whole, resolved.context, resolved.wish)
         return VirtioPci(device, resolved.context, plugins.backend_types(resolved.context.backend))
     if isinstance(device, PciFunction):
         if resolved.context.backend is not None:
@@ -37,6 +42,8 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
                 option=device.name,
                 value=f"backend={resolved.context.backend}",
             )
+        if resolved.wish is not None:
+            raise ConfigError("no virtio device, so it has no process of its own", option=device.name)
         if resolved.strict:
             raise ConfigError("no virtio device, so no driver of one is checked", option=device.name, value="strict=on")
         if resolved.switched:
@@ -84,6 +91,7 @@ class Devices:
         function = self.bus.find(bdf)
         if not isinstance(function, VirtioPci):
             raise ConfigError(f"there is no virtio device at {bdf}", value=text)
+        _refuse_away(function)
         with function.lock:
             if not isinstance(function.device, MediumSlot):
                 raise ConfigError("takes no medium", option=function.name)
@@ -92,6 +100,7 @@ class Devices:
     def set_limits(self, bdf: Bdf, text: str) -> None:
         """Hold the disk at *bdf* to the limits in *text*, and to no others. Raises ConfigError, HostError."""
         function = self.bus.find(bdf)
+        _refuse_away(function)
         if not isinstance(function, VirtioPci) or not isinstance(function.device, RateLimited):
             raise ConfigError(f"there is no disk at {bdf}", value=text)
         with function.lock:
@@ -102,6 +111,7 @@ class Devices:
         PluginError.
         """
         function = self.bus.find(bdf)
+        _refuse_away(function)
         chosen = function.context.driver if function is not None else None
         if chosen is None:
             raise ConfigError(f"there is no device with a driver at {bdf}", value=text)
@@ -110,6 +120,7 @@ class Devices:
     def set_link(self, bdf: Bdf, up: bool) -> None:
         """Whether the network card at *bdf* has a link. Raises ConfigError."""
         function = self.bus.find(bdf)
+        _refuse_away(function)
         if not isinstance(function, VirtioPci) or not isinstance(function.device, LinkSwitch):
             raise ConfigError(f"there is no network card at {bdf}")
         with function.lock:
@@ -159,3 +170,9 @@ class Devices:
     def _blame(self, function: PciFunction) -> AbstractContextManager[None]:
         where = self.providers.get(function.context.bdf, "added by the caller")
         return blame(f"{where}: {function.context.kind}")
+
+
+def _refuse_away(function: PciFunction | None) -> None:
+    """Raises ConfigError for a device that is somewhere else: nothing passes such orders on."""
+    if isinstance(function, VirtioPci) and function.backend_type.name == PROCESS:
+        raise ConfigError("is in a process of its own (process=on), which takes no orders", option=function.name)

@@ -7,6 +7,8 @@ from typing import Any, Never, cast
 
 import attrs
 
+from acrn_dm.backends.helper import Wish
+from acrn_dm.backends.helper import take as take_wish
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.records import frozen
 from acrn_dm.contract import options
@@ -40,6 +42,12 @@ class ResolvedDevice:
     context: DeviceContext
     strict: bool = False  # strict=on is among the options
     switched: tuple[str, ...] = ()  # switches like queue_reset=off that are among the options
+    wish: Wish | None = None  # process=on is among them
+    whole: DeviceSpec = attrs.field()  # with all options but those of a process
+
+    @whole.default
+    def _as_it_is(self) -> DeviceSpec:
+        return self.spec
 
     def create(self) -> Device:
         """Make it; opens nothing. Raises ConfigError, and whatever a plugin raises."""
@@ -101,6 +109,8 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext, plug
 
     *context* is completed by what they say; a driver is one of *plugins*. Raises ConfigError naming the device.
     """
+    spec, wish = take_wish(spec, kind.config)
+    whole = spec
     spec, backend = take_option(spec, kind.config)
     spec, strict = take_strict(spec, kind.config)
     spec, switches = take_switches(spec, kind.config)
@@ -116,13 +126,20 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext, plug
         io_poll_us=io_poll_us,
     )
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
-    spec, wish = choice.take(spec, kind, plugins, where)
+    spec, wanted_driver = choice.take(spec, kind, plugins, where)
     chosen = _read(spec, kind, where)
-    if wish is not None:
+    if wanted_driver is not None:
         place = choice.context_of(context, read_only=bool(getattr(chosen, "ro", False)))
-        context = attrs.evolve(context, driver=wish.make(plugins, place))
+        context = attrs.evolve(context, driver=wanted_driver.make(plugins, place))
     return ResolvedDevice(
-        spec=spec, type=kind, options=chosen, context=context, strict=strict, switched=tuple(switches)
+        spec=spec,
+        type=kind,
+        options=chosen,
+        context=context,
+        strict=strict,
+        switched=tuple(switches),
+        wish=wish,
+        whole=whole,
     )
 
 

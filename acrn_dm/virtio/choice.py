@@ -37,7 +37,7 @@ BackendFactory = Callable[[VirtioDevice], object]
 
 def take_option(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, str | None]:
     """Return *spec* without ``backend=NAME``, and NAME; *config* is the option class. Raises ConfigError."""
-    rest, name = _take(spec, config, KEY)
+    rest, name = take_value(spec, config, KEY)
     if rest is spec:
         return spec, None
     if not isinstance(name, str) or not name:
@@ -47,7 +47,7 @@ def take_option(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, str | None]
 
 def take_strict(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, bool]:
     """Return *spec* without ``strict=on|off``, and whether the driver is to be checked. Raises ConfigError."""
-    rest, value = _take(spec, config, STRICT_KEY)
+    rest, value = take_value(spec, config, STRICT_KEY)
     if rest is spec:
         return spec, False
     return rest, _on(value, f"{_where(spec)} {STRICT_KEY}")
@@ -57,7 +57,7 @@ def take_switches(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, Mapping[s
     """Return *spec* without options like ``queue_reset=off``, and what they say. Raises ConfigError."""
     chosen = {}
     for key in SWITCHES:
-        rest, value = _take(spec, config, key)
+        rest, value = take_value(spec, config, key)
         if rest is not spec:
             spec, chosen[key] = rest, _on(value, f"{_where(spec)} {key}")
     return spec, chosen
@@ -74,7 +74,7 @@ def take_io_threads(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, IoThrea
     alone = spec.table is None and IOTHREAD_KEY in split_raw(spec.text)
     if alone:  # a word without a value, as for the disks of the original
         text = ",".join(f"{IOTHREAD_KEY}=1" if raw == IOTHREAD_KEY else raw for raw in split_raw(spec.text))
-    rest, value = _take(attrs.evolve(spec, text=text) if alone else spec, config, IOTHREAD_KEY)
+    rest, value = take_value(attrs.evolve(spec, text=text) if alone else spec, config, IOTHREAD_KEY)
     if value is None:
         return spec, IoThreads()
     return rest, _read(io_threads, value, f"{_where(spec)} {IOTHREAD_KEY}")
@@ -82,7 +82,7 @@ def take_io_threads(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, IoThrea
 
 def take_poll_us(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, int]:
     """Return *spec* without ``poll_us=N``, and N. Raises ConfigError."""
-    rest, value = _take(spec, config, POLL_KEY)
+    rest, value = take_value(spec, config, POLL_KEY)
     return (spec, 0) if rest is spec else (rest, _read(poll_us, value, f"{_where(spec)} {POLL_KEY}"))
 
 
@@ -93,8 +93,11 @@ def _read(read: Callable[[object], T], value: object, where: str) -> T:
         raise ConfigError(str(e), option=where) from e
 
 
-def _take(spec: DeviceSpec, config: type, key: str) -> tuple[DeviceSpec, object]:
-    """Return *spec* without the option *key*, and its value; *spec* itself without one, or where it is the device's."""
+def take_value(spec: DeviceSpec, config: type, key: str) -> tuple[DeviceSpec, object]:
+    """Return *spec* without the option *key*, and its value; *spec* itself without one, or where it is the device's.
+
+    Raises ConfigError for one that is given twice.
+    """
     if attrs.has(config) and any(field.name == key for field in attrs.fields(config)):
         return spec, None
     if spec.table is not None:

@@ -14,7 +14,8 @@ import pytest
 
 from acrn_dm.export.cli import main
 from tests.backends.user.user_rig import Daemon
-from tests.export.vhost_user.export_rig import Client
+from tests.export.vhost_user.export_rig import Client, wait_used
+from tests.patience import comes_true
 
 PROGRAM = (sys.executable, "-m", "acrn_dm.export.cli")
 PASSING = """
@@ -165,6 +166,37 @@ def test_sockets_come_from_systemd_one_for_each_device(tmp_path: Path) -> None:
                 assert client.queues() == queues
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("device", ["virtio-rnd", "virtio-console,@file:port0=%/out", "virtio-blk,%/disk"])
+def test_client_that_shortens_its_memory_while_its_device_works_costs_the_other_device_nothing(
+    device: str, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    paths = [tmp_path / "s0", tmp_path / "s1"]
+    words = [device.replace("%", str(tmp_path)), "virtio-rnd", *(f"--socket-path={path}" for path in paths)]
+    daemon = Daemon([*PROGRAM, "vhost-user", *words], paths[1], tmp_path / "log")
+    daemon.start()
+    clients = [Client.connect(path) for path in paths]
+    try:
+        for client in clients:
+            client.negotiate()
+            client.share_memory()
+        (_, kick, _), (ring, other, _) = (client.ring(0) for client in clients)
+        os.ftruncate(clients[0].fd, 4096)
+        os.eventfd_write(kick, 1)
+        assert clients[0].answer() is None
+        ring.add_chain(in_=[(0x80000, 64)])
+        ring.publish()
+        os.eventfd_write(other, 1)
+        wait_used(ring, 1)
+        assert comes_true(lambda: "the client has shortened memory" in daemon.log.read_text())
+        with contextlib.closing(Client.connect(paths[0])) as after:
+            assert after.queues() >= 1
+    finally:
+        for client in clients:
+            client.close()
+        daemon.kill()
 
 
 def test_hostile_and_silent_clients_cost_the_other_devices_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tests.source_tree import statements
 
 LAB = ROOT / "lab"
 # Bottom first. A module of the lab may import its own part and the ones before it.
-PARTS = ("paths", "images", "guest", "demo", "hsm")
+PARTS = ("paths", "images", "guest", "demo", "hsm", "qemu")
 # The same of what boots guests, which is part of the package.
 HARNESS = ROOT / "acrn_dm" / "testing" / "guest"
 HARNESS_PARTS = (

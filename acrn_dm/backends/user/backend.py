@@ -13,10 +13,11 @@ Threads: everything happens under one lock (``ConversationLock``), on control th
 import logging
 import os
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import attrs
 
+from acrn_dm.backends.door import Door, SocketDoor
 from acrn_dm.backends.proxy import Proxy
 from acrn_dm.backends.user import features as user_features
 from acrn_dm.backends.user import one_ring
@@ -31,9 +32,8 @@ from acrn_dm.backends.user.link import ONCE, TIME_LIMIT_S, Link
 from acrn_dm.backends.user.relay import Relay
 from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.user.talk import Peer, Wishes
-from acrn_dm.backends.wire.channel import problem
 from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, ProtocolFeature
-from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import Timer
 from acrn_dm.contract.resources import Resources
 from acrn_dm.pci.eventfds import make_eventfd
@@ -51,17 +51,18 @@ CONFIG_DELAY_S = 0.1  # a back-end may announce changes as fast as it likes; the
 
 
 class VhostUser(Proxy):
-    """The backend of one device in another process."""
+    """The backend of one device in another process, which is reached through *door*; by default a socket. *kind* is
+    what is known of the device: of which kind it is, or ``OPAQUE``.
+    """
 
-    def __init__(self, device: VirtioDevice) -> None:
+    stop_resets: ClassVar[bool] = True  # what the driver said through queues is known here, or said again
+
+    def __init__(self, device: VirtioDevice, door: Door | None = None, kind: int | None = None) -> None:
         super().__init__(device)
-        path = device.placement.path
-        if path is None:
-            raise ConfigError("the vhost-user backend needs a socket", option=device.name)
-        self.path = path
-        self._id = device.device_id
+        self._door = door or SocketDoor.of(device)
+        self._id = device.device_id if kind is None else kind
         self._remote_config = user_features.remote_config(self._id)
-        self._tracked = self._id in user_features.TRACKED
+        self._tracked = user_features.tracked(self._id, device.in_order)
         self.packed_by_default = user_features.keeps_packed(self._id)
         self._peer = Peer(features=0)
         self._session: Session | None = None
@@ -81,7 +82,7 @@ class VhostUser(Proxy):
 
     def check(self) -> list[str]:
         """Whether there is a socket; whether somebody serves it only connecting would show."""
-        why = problem(self.path)
+        why = self._door.problem()
         return [] if why is None else [why]
 
     def realize(self, resources: Resources) -> None:
@@ -93,10 +94,10 @@ class VhostUser(Proxy):
         self._closed = False
         with self._conversations.hold():
             try:
-                self._link.connect(self.path)
+                self._link.connect(self._door.connect())
                 self._link.run(self._greet())
             except HostError as e:
-                raise self._described(e) from e
+                raise self._described(self._door.lost(e)) from e
 
     def offer(self, offered: int) -> int:
         """See ``user_features``."""
@@ -198,7 +199,7 @@ class VhostUser(Proxy):
             if relay is not None:
                 positions |= self._end(relay, self._link.fd if running else -1)
             if running and self._link.connected:
-                told = self._converse(user_talk.stop(self._peer, indices, form.position_said))
+                told = self._converse(user_talk.stop(self._peer, indices, form.position_said, reset=self.stop_resets))
                 positions |= told if told is not None and relay is None else {}
             if not running or not self._link.connected:  # nobody finished what its region says is in flight
                 self._inflight.forget()
@@ -227,6 +228,7 @@ class VhostUser(Proxy):
             self._link.close()
             self._forget_area()
             self._unwatch_errors()
+            self._door.close()
 
     # Conversations: under the lock.
 
@@ -331,6 +333,7 @@ class VhostUser(Proxy):
 
     def _lost(self, error: HostError) -> None:
         """The connection ended, or there is nobody to connect to."""
+        error = self._door.lost(error)
         self._running = False
         self._forget_area()
         self._switches.forget()
@@ -365,14 +368,16 @@ class VhostUser(Proxy):
     def _connect_anew(self) -> None:
         """An earlier back-end was given up; the driver has reset the device, which is a new chance for both."""
         try:
-            self._link.connect(self.path)
+            self._link.connect(self._door.connect())
             self._link.run(self._greet())
         except HostError as e:
             self._lost(e)
 
     def _reconnect(self) -> None:
         try:
-            self._link.connect(self.path)
+            self._link.connect(self._door.connect())
+        except PeerError as e:  # nor will there be one
+            self._lost(e)
         except HostError:  # was told when the last one went
             self._backoff.schedule()
         else:
@@ -436,7 +441,7 @@ class VhostUser(Proxy):
 
     @property
     def _where(self) -> str:
-        return f"{self.device.name}: vhost-user back-end at {self.path}"
+        return f"{self.device.name}: {self._door.place}"
 
     def _described(self, error: HostError) -> HostError:
         return HostError(f"{self._where}: {error}")

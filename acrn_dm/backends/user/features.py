@@ -60,8 +60,16 @@ WRITABLE = {
     defs.BLOCK: WritableField(offset=BLK_WRITEBACK_OFFSET, size=1, feature=BLK_CONFIG_WCE, kept=True),
     defs.CONSOLE: WritableField(offset=CONSOLE_EMERG_OFFSET, size=4, feature=CONSOLE_EMERG_WRITE, kept=False),
 }
+OPAQUE = 0  # the id of no kind: all that the device is, the back-end says
 CHOSEN_QUEUES = (defs.NET, defs.BLOCK, defs.SCSI)  # by an option; others have as many as their kind needs
 TRACKED = (defs.BLOCK, defs.SCSI)  # requests may complete in any order: without INFLIGHT_SHMFD they can't be resumed
+
+
+def tracked(device_id: int, in_order: bool | None) -> bool:
+    """Whether requests may complete in any order, so that the rings alone do not tell which are in flight. Of a device
+    that is known by its back-end only, what it says of IN_ORDER tells.
+    """
+    return in_order is not True if device_id == OPAQUE else device_id in TRACKED
 
 
 def keeps_packed(device_id: int) -> bool:
@@ -82,7 +90,7 @@ def protocol(device_id: int) -> ProtocolFeature:
     wanted |= ProtocolFeature.CONFIGURE_MEM_SLOTS
     if remote_config(device_id):
         wanted |= ProtocolFeature.CONFIG | ProtocolFeature.BACKEND_REQ
-    if device_id in TRACKED:
+    if device_id in TRACKED or device_id == OPAQUE:
         wanted |= ProtocolFeature.INFLIGHT_SHMFD
     return wanted
 
@@ -156,8 +164,11 @@ def _with_u16(config: bytes, offset: int, change: Callable[[int], int]) -> bytes
 
 
 def _here(device_id: int) -> int:
-    """What is answered in this process, by the device or by the registers; rings stop one by one in any back-end."""
-    return ANSWERED_HERE.get(device_id, 0) | features.OFFERED_BY_PCI
+    """What is answered in this process, by the device or by the registers; rings stop one by one in any back-end. An
+    opaque device that returns chains in order does so by itself, whether it hears of IN_ORDER or not.
+    """
+    in_order = features.IN_ORDER if device_id == OPAQUE else 0
+    return ANSWERED_HERE.get(device_id, 0) | features.OFFERED_BY_PCI | in_order
 
 
 def _theirs(device_id: int) -> int:
@@ -165,4 +176,6 @@ def _theirs(device_id: int) -> int:
         return 0
     if device_id == defs.BLOCK:
         return BLK_BITS
+    if device_id == OPAQUE:
+        return features.DEVICE_BITS
     return sum(feature.mask for feature in features.DEVICE_TABLES.get(device_id, ()))

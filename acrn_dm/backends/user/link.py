@@ -9,13 +9,12 @@ import functools
 import select
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from acrn_dm.backends.user.conversation_lock import ConversationLock
 from acrn_dm.backends.user.exchange import Exchange, Talk
 from acrn_dm.backends.wire import message as wire
-from acrn_dm.backends.wire.channel import Channel, connect
+from acrn_dm.backends.wire.channel import Channel
 from acrn_dm.backends.wire.message import Message, PeerError, PeerGone
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import READ, Timer
@@ -92,9 +91,9 @@ class Link:
         """A conversation begun on the main loop is not over."""
         return self._exchange is not None
 
-    def connect(self, path: Path) -> None:
-        """Connect, for ``run`` or ``begin`` to go on. Raises HostError when nobody listens."""
-        self._main = Watched(self._conversations, Channel(connect(path)), self._ready)
+    def connect(self, peer: socket.socket) -> None:
+        """*peer* is the connection, which ``run`` or ``begin`` go on with."""
+        self._main = Watched(self._conversations, Channel(peer), self._ready)
 
     def open_back_channel(self) -> socket.socket:
         """Make a channel for the back-end's requests; returns its end, which the caller closes. Raises HostError."""

@@ -134,13 +134,18 @@ def set_config(peer: Peer, offset: int, data: bytes) -> Talk[None]:
 
 def prepare(peer: Peer, plan: Plan, inflight: InflightSlot | None = None) -> Talk[None]:
     """Everything but the rings. Notes of what is in flight are shared where both sides can."""
-    declared = plan.features & peer.features | peer.features & wire.PROTOCOL_FEATURES
-    yield from _command(peer, Request.SET_FEATURES, wire.U64.pack(declared))
+    yield from choose(peer, plan.features)
     yield from _set_status(peer, READY)
     if inflight is not None and peer.protocol & ProtocolFeature.INFLIGHT_SHMFD:
         yield from _share_inflight(peer, inflight)
     if not peer.knows_memory:
         yield from _share_memory(peer, plan.regions)
+
+
+def choose(peer: Peer, features: int) -> Talk[None]:
+    """The driver accepted *features*, as far as the back-end knows them."""
+    declared = features & peer.features | peer.features & wire.PROTOCOL_FEATURES
+    yield from _command(peer, Request.SET_FEATURES, wire.U64.pack(declared))
 
 
 def set_up(peer: Peer, plan: Plan, err_fd: int) -> Talk[None]:
@@ -167,9 +172,15 @@ def run(peer: Peer) -> Talk[None]:
 
 
 def stop(
-    peer: Peer, indices: tuple[int, ...], position_said: Callable[[int], RingPosition] = RingPosition.from_base
+    peer: Peer,
+    indices: tuple[int, ...],
+    position_said: Callable[[int], RingPosition] = RingPosition.from_base,
+    *,
+    reset: bool = True,
 ) -> Talk[dict[int, RingPosition]]:
-    """Take the rings back; returns where each is, *position_said* being what their format makes of the answer."""
+    """Take the rings back; returns where each is, *position_said* being what their format makes of the answer. With
+    *reset* the driver is forgotten, too.
+    """
     positions = {}
     for index in indices:
         base = yield from _take_back(index)
@@ -180,10 +191,16 @@ def stop(
     if peer.enables_rings:
         for index in indices:
             yield from _command(peer, Request.SET_VRING_ENABLE, payload.VRING_STATE.pack(index, 0))
-    if peer.protocol & ProtocolFeature.RESET_DEVICE:
-        yield from _command(peer, Request.RESET_DEVICE)
+    if reset:
+        yield from forget_driver(peer)
     yield from _set_status(peer, Status(0))
     return positions
+
+
+def forget_driver(peer: Peer) -> Talk[None]:
+    """The driver is gone, with what it said through queues; where the back-end has a word for that."""
+    if peer.protocol & ProtocolFeature.RESET_DEVICE:
+        yield from _command(peer, Request.RESET_DEVICE)
 
 
 def stop_ring(peer: Peer, index: int) -> Talk[None]:

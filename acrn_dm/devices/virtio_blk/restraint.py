@@ -1,10 +1,12 @@
 """The limits of one disk, and its requests that wait for them where Python executes them."""
 
+import contextlib
 from collections.abc import Callable
 
 import attrs
 
 from acrn_dm._fastring import Chain
+from acrn_dm.base.errors import GuestError
 from acrn_dm.base.records import define
 from acrn_dm.devices.virtio_blk.engine.parking import Parking
 from acrn_dm.devices.virtio_blk.native.throttle._throttle import BlkThrottle
@@ -52,8 +54,8 @@ class Restraint:
                 self._queues.remove(entry)
 
     def release(self) -> None:
-        """Begin everything that waits: kicks have ended."""
+        """Begin everything that waits: kicks have ended. The driver of a broken ring waits for nothing."""
         for queue, parking in self._queues:
-            with queue.loop.held():
+            with queue.loop.held(), contextlib.suppress(GuestError):
                 parking.release()
         self._queues.clear()

@@ -35,6 +35,7 @@ class Client:
         self._gone = gone
         self._open, self._greeted = True, False
         exported.main_loop.add(self._channel.fd, self._on_ready)
+        exported.main_loop.add(exported.memory.shortened, self._on_shortened)
         self._timer = exported.main_loop.call_later(VERSION_S, self._look_at_greeting)
 
     def close(self) -> None:
@@ -45,6 +46,7 @@ class Client:
         self._timer.cancel()
         self._requests.end()
         self._exported.main_loop.remove(self._channel.fd)
+        self._exported.main_loop.remove(self._exported.memory.shortened)
         self._channel.shutdown()
         self._exported.client_gone()
         self._channel.close()
@@ -54,6 +56,10 @@ class Client:
         if not self._greeted:
             log.warning("a client without VERSION for %g s makes way for another", VERSION_S)
             self.close()
+
+    def _on_shortened(self) -> None:
+        log.warning("the client has shortened memory that its device uses")
+        self.close()
 
     def _on_ready(self) -> None:
         take_turn(self._channel.receive, self._take, self.close)

@@ -2,7 +2,7 @@
 
 A range with a file is mapped and copied from and to; one without is reached by messages. Nothing is remembered across
 accesses: each looks its addresses up, under the lock under which ranges go, so that what has been unmapped is not
-touched any more when DMA_UNMAP is answered.
+touched any more when DMA_UNMAP is answered. Where the client has shortened a file under its range there are zeros.
 """
 
 import bisect
@@ -16,6 +16,8 @@ import attrs
 
 from acrn_dm._fastring import MemoryMap
 from acrn_dm.base.errors import GuestError
+from acrn_dm.base.events.eventfd import drain
+from acrn_dm.base.process import _shortened
 from acrn_dm.base.process.core_dumps import leave_out
 from acrn_dm.base.records import frozen
 from acrn_dm.export.vfio_user import wire
@@ -40,29 +42,35 @@ class Messages(Protocol):
 
 @frozen(kw_only=True, eq=False)
 class DmaRange:
-    """One DMA_MAP; without *mapping* it is reached by messages. *shift*: where its first byte is in the mapping."""
+    """One DMA_MAP; without *mapping* it is reached by messages. *shift*: where its first byte is in the mapping.
+    *watch* is of ``_shortened``.
+    """
 
     start: int = attrs.field(repr=hex)
     end: int = attrs.field(repr=hex)
     flags: int
     mapping: mmap.mmap | None = attrs.field(repr=False)
     shift: int
+    watch: int = attrs.field(repr=False)
 
     def close(self) -> None:
         """Unmap."""
         if self.mapping is not None:
+            _shortened.unwatch(self.watch)
             self.mapping.close()
 
 
 class DmaMemory(GuestMemory):
     """Memory of the client as devices have it: ``read`` and ``write``. There is none for rings: ``map`` is empty.
 
-    *dumped*: core dumps of this process have it.
+    *dumped*: core dumps of this process have it. *shortened* is an eventfd that is signalled when the client has taken
+    memory away that was then touched.
     """
 
     def __init__(self, *, dumped: bool = False) -> None:
         super().__init__((), MemoryMap([]), keeper="the client")
         self.messages: Messages | None = None
+        self.shortened = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._dumped = dumped
         self._guard = threading.Lock()
         self._starts: list[int] = []
@@ -77,8 +85,12 @@ class DmaMemory(GuestMemory):
                 raise Refused(f"{request.size:#x} bytes at {request.address:#x} overlap others", errno.EEXIST)
             if len(self._ranges) == wire.MAX_MAPS:
                 raise Refused(f"more than {wire.MAX_MAPS} maps", errno.ENOSPC)
-            mapping, shift = (None, 0) if fd is None else _mapped(request, fd, dumped=self._dumped)
-            new = DmaRange(start=request.address, end=end, flags=request.flags, mapping=mapping, shift=shift)
+            mapping, shift, watch = None, 0, -1
+            if fd is not None:
+                mapping, shift = _mapped(request, fd, dumped=self._dumped)
+                watch = _watched(mapping, self.shortened)
+            flags = request.flags
+            new = DmaRange(start=request.address, end=end, flags=flags, mapping=mapping, shift=shift, watch=watch)
             self._starts.insert(at, new.start)
             self._ranges.insert(at, new)
 
@@ -106,6 +118,15 @@ class DmaMemory(GuestMemory):
         """The client is gone."""
         self.messages = None
         self.remove(UnmapRequest(address=0, size=wire.ADDRESS_LIMIT))
+        drain(self.shortened)
+
+    def close(self) -> None:
+        """Forget it for good. Idempotent."""
+        super().close()
+        if self.shortened >= 0:
+            self.forget()
+            os.close(self.shortened)
+            self.shortened = -1
 
     def read(self, gpa: int, length: int) -> bytes:
         """Raises GuestError, before anything is read, where not all of it may be."""
@@ -187,3 +208,12 @@ def _mapped(request: MapRequest, fd: int, *, dumped: bool) -> tuple[mmap.mmap, i
     except (OverflowError, ValueError) as e:
         raise Refused(f"{request.size:#x} bytes can't be mapped: {e}") from e
     return mapping, shift
+
+
+def _watched(mapping: mmap.mmap, shortened: int) -> int:
+    """See ``_shortened``. Raises Refused, and then the mapping is gone."""
+    try:
+        return _shortened.watch(mapping, shortened)
+    except OverflowError as e:
+        mapping.close()
+        raise Refused(str(e), errno.ENOSPC) from e

@@ -16,6 +16,7 @@ from acrn_dm.export.vhost_user.rings import Rings
 from acrn_dm.export.vhost_user.vring import Vring, check_eventfd
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.virtio.defs import Status
+from acrn_dm.virtio.optional import NegotiationWatcher
 
 log = logging.getLogger(__name__)
 
@@ -46,18 +47,27 @@ class Client:
         self.is_owner = False
         exported.changed, exported.broken = self._config_changed, self._ring_broken
         exported.main_loop.add(self._channel.fd, self._on_ready)
+        exported.main_loop.add(self._rings.memory.shortened, self._on_shortened)
 
     def close(self) -> None:
         """End the connection and forget everything the client brought. Idempotent."""
         if not self._open:
             return
         self._open = False
-        self._rings.reset()
-        self._rings.memory.clear()
+        try:
+            self._rings.reset()
+        except AcrnDmError as e:  # it has no say any more, and the next one is served
+            log.warning("%s: %s", self._device.name, e)
         self._exported.main_loop.remove(self._channel.fd)
+        self._exported.main_loop.remove(self._rings.memory.shortened)
+        self._rings.memory.close()
         self._channel.close()
         self._close_back()
         self._gone()
+
+    def _on_shortened(self) -> None:
+        log.warning("the client has shortened memory that its device uses")
+        self.close()
 
     # Messages
 
@@ -96,6 +106,8 @@ class Client:
         if unknown:
             raise PeerError(f"SET_FEATURES with {unknown:#x}, which was not offered")
         self._rings.features = chosen
+        if isinstance(self._device, NegotiationWatcher):
+            self._device.negotiated(chosen & ~wire.PROTOCOL_FEATURES)
 
     def get_protocol_features(self, message: Message) -> bytes:
         """GET_PROTOCOL_FEATURES."""

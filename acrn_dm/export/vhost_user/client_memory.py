@@ -1,8 +1,8 @@
 """A client's memory as its memory table describes it: guest addresses for rings and buffers, user addresses for rings.
 
 A region's file is mapped from its start and the offset is applied to the mapping: an offset need not be aligned to
-pages, and huge pages want the whole file. The file must be long enough when the region comes; a client that shortens it
-later takes this process down, which serves nobody but it.
+pages, and huge pages want the whole file. The file must be long enough when the region comes. A client that shortens it
+later, and whose device then touches what has gone, finds zeros there and is to be left (``shortened``).
 """
 
 import mmap
@@ -14,6 +14,7 @@ import attrs
 from acrn_dm._fastring import MemoryMap
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.backends.wire.payload import MAX_REGIONS
+from acrn_dm.base.process import _shortened
 from acrn_dm.base.process.core_dumps import leave_out
 from acrn_dm.base.records import frozen
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRegion
@@ -23,10 +24,11 @@ LIMIT = 1 << 64
 
 @frozen(kw_only=True, eq=False)
 class ClientRegion:
-    """One region with its mapping. *user* is what the client calls its first byte."""
+    """One region with its mapping. *user* is what the client calls its first byte; *watch* is of ``_shortened``."""
 
     user: int = attrs.field(repr=hex)
     backing: MemoryRegion
+    watch: int = attrs.field(repr=False)
 
     @property
     def key(self) -> tuple[int, int, int]:
@@ -40,14 +42,16 @@ class ClientRegion:
 
     def close(self) -> None:
         """Unmap and close."""
+        _shortened.unwatch(self.watch)
         self.backing.mapping.close()
         os.close(self.backing.fd)
 
 
-def map_region(fields: Sequence[int], fd: int, *, dumped: bool = False) -> tuple[ClientRegion, int]:
+def map_region(fields: Sequence[int], fd: int, shortened: int, *, dumped: bool = False) -> tuple[ClientRegion, int]:
     """Map a region of *fields* (``wire.payload.Region``); owns *fd* from now on. Raises PeerError.
 
-    Core dumps of this process have it only if *dumped*. Returns the region and its offset in the mapping.
+    The eventfd *shortened* tells when its file was. Core dumps of this process have it only if *dumped*. Returns the
+    region and its offset in the mapping.
     """
     gpa, size, user, offset = fields
     try:
@@ -58,19 +62,25 @@ def map_region(fields: Sequence[int], fd: int, *, dumped: bool = False) -> tuple
         mapping = mmap.mmap(fd, offset + size, mmap.MAP_SHARED)
         if not dumped:
             leave_out(mapping)
+        watch = _shortened.watch(mapping, shortened)
     except (OSError, OverflowError, ValueError) as e:
         os.close(fd)
         raise PeerError(f"a memory region can't be mapped: {e}") from e
     except PeerError:
         os.close(fd)
         raise
-    return ClientRegion(user=user, backing=MemoryRegion(gpa=gpa, size=size, fd=fd, mapping=mapping)), offset
+    backing = MemoryRegion(gpa=gpa, size=size, fd=fd, mapping=mapping)
+    return ClientRegion(user=user, backing=backing, watch=watch), offset
 
 
 class ClientMemory:
-    """The regions of one connection. They change only while nothing runs. *dumped*: they are in core dumps."""
+    """The regions of one connection. They change only while nothing runs. *dumped*: they are in core dumps.
+
+    *shortened* is an eventfd that is signalled when the client has taken memory away that the device then touched.
+    """
 
     def __init__(self, *, dumped: bool = False) -> None:
+        self.shortened = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._dumped = dumped
         self._regions: list[tuple[ClientRegion, int]] = []
         self._map = MemoryMap([])
@@ -87,7 +97,7 @@ class ClientMemory:
             raise PeerError(f"{len(regions)} memory regions with {len(fds)} descriptors")
         try:
             for fields in regions:
-                self._append(*map_region(fields, fds.pop(0), dumped=self._dumped))
+                self._append(*map_region(fields, fds.pop(0), self.shortened, dumped=self._dumped))
         except PeerError:
             self.clear()
             raise
@@ -97,7 +107,7 @@ class ClientMemory:
         """ADD_MEM_REG; owns *fd*. A region that is there already is accepted: QEMU 7.2 repeats them. Raises PeerError,
         and then nothing has changed.
         """
-        region, offset = map_region(fields, fd, dumped=self._dumped)
+        region, offset = map_region(fields, fd, self.shortened, dumped=self._dumped)
         if any(region.key == known.key for known, _ in self._regions):
             region.close()
             return
@@ -119,6 +129,11 @@ class ClientMemory:
         self._rebuild()
         for region, _ in regions:
             region.close()
+
+    def close(self) -> None:
+        """Forget everything for good."""
+        self.clear()
+        os.close(self.shortened)
 
     def guest_address(self, user: int) -> int:
         """The guest address of a user address. Raises PeerError outside all regions."""

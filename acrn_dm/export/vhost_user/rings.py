@@ -88,12 +88,16 @@ class Rings:
             vring.stopped_at = None
 
     def reset(self) -> None:
-        """The driver is gone, and every ring is as it was before the client spoke of it."""
-        self.stop()
-        self.forget_driver()
-        self.status = 0
-        for vring in self._vrings:
-            vring.reset()
+        """The driver is gone, and every ring is as it was before the client spoke of it. Raises what the device's stop
+        does, when that is so.
+        """
+        try:
+            self.stop()
+        finally:
+            self.forget_driver()
+            self.status = 0
+            for vring in self._vrings:
+                vring.reset()
 
     def broken(self) -> None:
         """The device can't go on with this driver, which is to reset it."""

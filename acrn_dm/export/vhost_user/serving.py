@@ -8,7 +8,7 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.process.stderr import StderrHandler
@@ -28,10 +28,18 @@ def log_to_stderr(program: str, *, verbose: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[StderrHandler(program)])
 
 
-def serve(devices: Sequence[Made], at: Sequence[Place], *, dumped: bool, last: bool) -> None:
+def serve(
+    devices: Sequence[Made],
+    at: Sequence[Place],
+    *,
+    dumped: bool,
+    last: bool,
+    opened: Callable[[], None] = lambda: None,
+) -> None:
     """Serve each of *devices* at its place, until a signal comes or the one client of each connected socket is gone.
 
-    *dumped*: core dumps have the clients' memory. *last*: the process ends with this. Raises AcrnDmError.
+    *dumped*: core dumps have the clients' memory. *last*: the process ends with this. *opened* is called when all
+    devices are open, and before a client is listened to. Raises AcrnDmError.
     """
     loop = IoLoop("main")
     with contextlib.ExitStack() as stack:
@@ -46,7 +54,7 @@ def serve(devices: Sequence[Made], at: Sequence[Place], *, dumped: bool, last: b
         stack.enter_context(signals_to(loop.stop, resized, last=last))
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        _run(devices, exported, at, loop)
+        _run(devices, exported, at, loop, opened)
 
 
 def _exported(made: Made, loop: IoLoop, stack: contextlib.ExitStack, *, dumped: bool) -> ExportedDevice:
@@ -55,7 +63,13 @@ def _exported(made: Made, loop: IoLoop, stack: contextlib.ExitStack, *, dumped: 
     return exported
 
 
-def _run(devices: Sequence[Made], exported: Sequence[ExportedDevice], at: Sequence[Place], loop: IoLoop) -> None:
+def _run(
+    devices: Sequence[Made],
+    exported: Sequence[ExportedDevice],
+    at: Sequence[Place],
+    loop: IoLoop,
+    opened: Callable[[], None],
+) -> None:
     serving = set(range(len(exported)))
 
     def done(index: int) -> None:
@@ -68,6 +82,7 @@ def _run(devices: Sequence[Made], exported: Sequence[ExportedDevice], at: Sequen
         for made, device in zip(devices, exported, strict=True):
             with blame(made.blamed):
                 device.open()
+        opened()
         for index, (device, given) in enumerate(zip(exported, sockets, strict=True)):
             server = Server(device, given, functools.partial(done, index))
             stack.callback(server.close)

@@ -17,12 +17,18 @@ cdef struct FrRegion:
     uint64_t size
     uint8_t *hva
 
+# A region once more, as one that whole buffers are looked for in: with no more instructions than that needs.
+cdef struct FrSpan:
+    uint64_t first            # gpa of the first byte
+    uint64_t last             # ... and of the last one, for the end may be 2^64
+    uint64_t ahead            # by how much pointers are ahead of guest addresses, modulo 2^64
+
 cdef struct FrMemory:
+    FrSpan low                # the two largest regions; one that there is not holds nothing
+    FrSpan high
     uint32_t n_regions
     uint32_t n_joints         # pairs of regions that touch: how often one buffer can be split
-    # By size, the largest first, but of the first two that with the lower gpa; where there is one only, the second is
-    # empty and at 2^64 - 1.
-    FrRegion regions[FR_MAX_REGIONS]
+    FrRegion regions[FR_MAX_REGIONS]  # by size, the largest first, but of the first two that with the lower gpa
 
 # One guest address becomes a pointer here and nowhere else. NULL outside RAM; *room* is how far the pointer is good.
 cdef inline void *fr_translate(const FrMemory *memory, uint64_t gpa, uint64_t *room) noexcept nogil:
@@ -37,23 +43,24 @@ cdef inline void *fr_translate(const FrMemory *memory, uint64_t gpa, uint64_t *r
     room[0] = 0
     return NULL
 
-cdef inline bint fr_within(const FrRegion *region, uint64_t gpa, uint64_t length, void **hva) noexcept nogil:
-    # Of a buffer that is empty, or that begins below the region, the last offset is below the first or out of reach.
-    cdef uint64_t offset = gpa - region.gpa
-    cdef uint64_t last = offset + (length - 1)
-    if fr_unlikely(last < offset):
+cdef inline bint fr_ends_within(const FrSpan *span, uint64_t gpa, uint64_t length, void **hva) noexcept nogil:
+    # Of a buffer that is empty, and of one that goes past 2^64, the last byte is before the first.
+    cdef uint64_t last = gpa + (length - 1)
+    if fr_unlikely(last < gpa):
         return False
-    if fr_unlikely(last >= region.size):
+    if fr_unlikely(last > span.last):
         return False
-    hva[0] = region.hva + offset
+    hva[0] = <void *>(gpa + span.ahead)
     return True
 
-# Whether all of a buffer, which is not empty, lies in one of the first two regions, the largest; *hva* then is where.
-# Where this says no, fr_translate knows more.
+# Whether all of a buffer, which is not empty, lies in one of the two largest regions; *hva* then is where. Where this
+# says no, fr_translate knows more.
 cdef inline bint fr_whole(const FrMemory *memory, uint64_t gpa, uint64_t length, void **hva) noexcept nogil:
-    if gpa >= memory.regions[1].gpa:  # the higher of the two
-        return fr_within(&memory.regions[1], gpa, length, hva)
-    return fr_within(&memory.regions[0], gpa, length, hva)
+    if gpa >= memory.high.first:
+        return fr_ends_within(&memory.high, gpa, length, hva)
+    if fr_unlikely(gpa < memory.low.first):
+        return False
+    return fr_ends_within(&memory.low, gpa, length, hva)
 
 # The way back: which guest address a pointer of fr_translate's is.
 cdef inline uint64_t fr_gpa_of(const FrMemory *memory, const void *hva) noexcept nogil:

@@ -64,6 +64,11 @@ cdef uint32_t count_joints(const FrMemory *memory) noexcept nogil:
     return n_joints
 
 
+cdef void set_span(FrSpan *span, const FrRegion *region) noexcept nogil:
+    span.first, span.last = region.gpa, region.gpa + (region.size - 1)
+    span.ahead = <uint64_t>region.hva - region.gpa
+
+
 def _region_bytes(region):
     """Size of a region's buffer."""
     return memoryview(region[1]).nbytes
@@ -81,9 +86,13 @@ cdef class MemoryMap:
     def __cinit__(self, regions):
         self.closed = False
         by_size = sorted(regions, key=_region_bytes, reverse=True)  # those looked at first are used most
-        self.memory.regions[1].gpa = UINT64_MAX
+        self.memory.low.first = self.memory.high.first = UINT64_MAX
         for gpa, buffer in sorted(by_size[:2], key=itemgetter(0)) + by_size[2:]:
             self.add_region(gpa, buffer)
+        if self.memory.n_regions > 0:
+            set_span(&self.memory.low, &self.memory.regions[0])
+        if self.memory.n_regions > 1:
+            set_span(&self.memory.high, &self.memory.regions[1])
         self.memory.n_joints = count_joints(&self.memory)
 
     def __dealloc__(self):

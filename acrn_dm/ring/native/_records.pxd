@@ -23,8 +23,6 @@ cdef struct FrBatch:
 # *n_out* of them device-readable; the descriptor at *at* is loaded but for its next, and not looked at yet.
 cdef struct FrWalk:
     FrSegment *segment
-    FrSegment *end            # of the room for segments
-    FrSegment *last           # from which on there is too little room to go without counting
     size_t n_out
     const uint8_t *table      # that *at* stands in: the ring's, or an indirect one
     size_t n_entries          # of *table*

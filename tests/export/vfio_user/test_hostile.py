@@ -114,6 +114,22 @@ def test_client_that_can_not_be_understood_makes_way(exported: ExportedFunction,
     assert comes_true(lambda: descriptors() <= before + 1)
 
 
+@pytest.mark.parametrize("flags", [1, 3])
+def test_client_that_shortens_memory_that_is_touched_is_left_and_the_next_one_served(
+    exported: ExportedFunction, client: Client, tmp_path: Path, flags: int
+) -> None:
+    fd = client.memfd(4 * PAGE)
+    assert not client.map(0x10000, 4 * PAGE, fd, flags=flags)
+    os.ftruncate(fd, PAGE)
+    assert exported.memory.read(0x10000 + PAGE, PAGE) == bytes(PAGE)
+    with pytest.raises((EOFError, ConnectionResetError)):
+        client.next()
+    second = Client.connect(tmp_path / "s")
+    second.greet()
+    assert second.read(0, 0) == 0x0100_00ED
+    second.close()
+
+
 @pytest.mark.parametrize(("greeting", "command"), [(b"", RESET), (b"", INFO), (version(b""), VERSION)])
 def test_order_of_commands_is_kept(exported: ExportedFunction, tmp_path: Path, greeting: bytes, command: int) -> None:
     client = Client.connect(tmp_path / "s")

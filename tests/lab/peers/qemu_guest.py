@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any
 
 import attrs
 
@@ -23,14 +23,6 @@ BOOT_S = 120.0
 MEMORY = "256M"
 
 
-class Extras(TypedDict, total=False):
-    """What else ``guest_initramfs`` may put into a guest: programs of this host, files, another archive."""
-
-    programs: Sequence[str]
-    files: Mapping[str, bytes]
-    behind: bytes
-
-
 @attrs.define(eq=False)
 class QemuGuest:
     """A guest that does what it is told over a virtio console of QEMU's."""
@@ -45,37 +37,23 @@ class QemuGuest:
         folder: Path,
         devices: Sequence[str],
         *,
-        cpus: int = 2,
-        memory: str = MEMORY,
-        machine: str = "pc,usb=off",
-        qemu: Sequence[str] = (),
+        programs: Sequence[str] = (),
         modules: Sequence[str] = (),
-        words: str = "",
-        **extras: Unpack[Extras],
+        files: Mapping[str, bytes] | None = None,
+        behind: bytes = b"",
+        **machine: Any,
     ) -> "QemuGuest":
-        """Start it with *devices*, words of QEMU's command line, and wait until it is up. Raises HarnessError.
-
-        *qemu*: the words that start another QEMU than this host's; *modules*: which its kernel loads, too;
-        *words*: for its command line.
+        """Start it with *devices*, words of QEMU's command line, and wait until it is up. It has *programs* of this
+        host, *modules* beside the usual ones, *files*, and those of the archive *behind*; *machine* is as in
+        ``command``. Raises HarnessError.
         """
         serial = folder / "serial"
-        every = [*GUEST_MODULES, *modules]
-        initramfs = guest_initramfs(kernel, init=guest_init(SHELL), modules=every, **extras)
-        argv = [
-            *(qemu or [program()]),
-            *("-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi"),
-            *("-cpu", "qemu64", "-smp", str(cpus), "-m", memory),
-            *("-object", f"memory-backend-memfd,id=ram,size={memory},share=on"),
-            *("-machine", f"{machine},memory-backend=ram"),
-            *("-kernel", str(kernel.quick_image), "-initrd", str(initramfs), "-append", f"{COMMAND_LINE} {words}"),
-            *("-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"),
-            *("-chardev", "stdio,id=shell,signal=off", "-device", "virtio-serial-pci"),
-            *("-device", "virtserialport,chardev=shell,name=shell", *devices),
-        ]
-        return cls._once_up(Host().spawn(argv), serial)
+        modules = [*GUEST_MODULES, *modules]
+        initramfs = guest_initramfs(
+            kernel, init=guest_init(SHELL), modules=modules, programs=programs, files=files, behind=behind
+        )
+        process = Host().spawn([*command(kernel.quick_image, initramfs, serial, **machine), *devices])
 
-    @classmethod
-    def _once_up(cls, process: Process, serial: Path) -> "QemuGuest":
         def last_words() -> str:
             said = serial.read_text(errors="replace")[-2000:] if serial.exists() else ""
             return f"\nits kernel said last: {said}\nQEMU said last: {process.stderr[-2000:]}"
@@ -100,6 +78,33 @@ class QemuGuest:
         """End QEMU at once."""
         self.process.signal(signal.SIGKILL)
         self.process.wait(20)
+
+
+def command(
+    image: Path,
+    initramfs: Path,
+    serial: Path,
+    *,
+    cpus: int = 2,
+    memory: str = MEMORY,
+    append: str = "",
+    qemu: Sequence[str] = (),
+    board: str = "pc",
+) -> list[str]:
+    """QEMU's words for a guest without devices but its shell's; *append* goes behind the usual command line of the
+    kernel, and *qemu* starts another QEMU than this host's.
+    """
+    return [
+        *(qemu or [program()]),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi"),
+        *("-cpu", "qemu64", "-smp", str(cpus), "-m", memory),
+        *("-object", f"memory-backend-memfd,id=ram,size={memory},share=on"),
+        *("-machine", f"{board},usb=off,memory-backend=ram"),
+        *("-kernel", str(image), "-initrd", str(initramfs), "-append", f"{COMMAND_LINE} {append}"),
+        *("-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"),
+        *("-chardev", "stdio,id=shell,signal=off", "-device", "virtio-serial-pci"),
+        *("-device", "virtserialport,chardev=shell,name=shell"),
+    ]
 
 
 def export(folder: Path, name: str, text: str, protocol: str = "vhost-user") -> Daemon:

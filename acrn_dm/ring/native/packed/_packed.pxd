@@ -7,7 +7,7 @@ from acrn_dm.ring.native._buffers cimport FR_DESC_F_WRITE, FR_DESC_SIZE
 from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrPacked, FrPackedWalk
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_OK
 from acrn_dm.ring.native.packed._layout cimport (
-    FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_FLAGS, FR_LENGTH, FR_MARKS, FR_OFF, FR_WRAP_SHIFT, desc_flags, desc_id,
+    FR_DESC_F_USED, FR_EVENT_DESC, FR_EVENT_DISABLE, FR_EVENT_FLAGS, FR_LENGTH, FR_MARKS, FR_OFF, desc_flags, desc_id,
     desc_len, word_of,
 )
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -53,7 +53,7 @@ cdef inline bint fp_wants_interrupt(const FrPacked *packed, uint32_t n) noexcept
     cdef int32_t new = packed.next_used
     if flags != FR_EVENT_DESC or not packed.ring.event_idx:  # the reserved flag asks for nothing that could be kept
         return flags != FR_EVENT_DISABLE
-    if ((event >> FR_WRAP_SHIFT) & 1) != (packed.used_marks != 0):
+    if (event ^ packed.used_marks) & FR_DESC_F_USED:  # USED is where the wrap counter is, and set as that is
         off -= packed.ring.size  # of the time round before
     # Whether *off* is one of [new - n, new), modulo 2^16 as in 2.7.10; n is at most size, so nothing wraps twice.
     return <uint16_t>(new - off - 1) < <uint16_t>n
@@ -61,9 +61,11 @@ cdef inline bint fp_wants_interrupt(const FrPacked *packed, uint32_t n) noexcept
 # Show the driver everything pushed; true when it wants an interrupt for that.
 cdef inline bint fp_publish(FrPacked *packed) noexcept nogil:
     cdef uint32_t old = packed.published_used
-    cdef uint32_t n = packed.next_used - old
+    cdef uint32_t new = packed.next_used
+    cdef uint32_t n = new - old
+    cdef uint16_t marks = packed.used_marks
     cdef uint8_t *at = <uint8_t *>packed.ring.desc + FR_DESC_SIZE * <size_t>old
-    if packed.used_marks != packed.published_marks:
+    if marks != packed.published_marks:
         n += packed.ring.size
     if n == 0:
         return False
@@ -77,9 +79,7 @@ cdef inline bint fp_publish(FrPacked *packed) noexcept nogil:
     # its wish for an interrupt, fences, and looks at the flags once more. Were our load to pass our store, both could
     # read the old value: we would send nothing, the driver would sleep, and this completion would never be noticed.
     fr_full_fence()
-    packed.published_used = packed.next_used
-    if fr_unlikely(packed.published_marks != packed.used_marks):
-        packed.published_marks = packed.used_marks
+    packed.published_used, packed.published_marks = new, marks
     return fp_wants_interrupt(packed, n)
 
 # The same, with the interrupt held back until fp_release: true while the driver has one to get.

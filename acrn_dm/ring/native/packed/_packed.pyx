@@ -11,7 +11,8 @@ from acrn_dm.ring.native._buffers cimport Parts, describe, fault, settle
 from acrn_dm.ring.native._memory cimport FrSegment
 from acrn_dm.ring.native._status cimport FR_E_ID_IN_FLIGHT, FR_E_NOT_LAST, FR_E_OVERRUN, FR_E_TOTAL, FR_EMPTY
 from acrn_dm.ring.native.packed._layout cimport (
-    FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_ENABLE, FR_N_IDS, desc_word, event_flags, event_of, flags_of, position_of,
+    FR_DESC_F_AVAIL, FR_DESC_F_USED, FR_EVENT_ENABLE, FR_N_IDS, FR_WRAP_SHIFT, desc_word, event_flags, event_of,
+    flags_of, position_of,
 )
 from acrn_dm.ring.native.packed._position cimport (
     FP_AT_SLOT, FP_BEFORE_CHAIN, FP_BEFORE_SLOT, fp_taken, fp_unsee,

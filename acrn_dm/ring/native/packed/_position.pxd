@@ -1,7 +1,7 @@
 # How far the two sides of a packed ring are from each other, and how far a walk has come.
 
 from acrn_dm.ring.native._records cimport FrPacked
-from acrn_dm.ring.native.packed._layout cimport FR_DESC_F_AVAIL
+from acrn_dm.ring.native.packed._layout cimport FR_DESC_F_USED
 from libc.stdint cimport uint32_t
 
 # How far ``_pop.pxd`` has come with a chain; beside FR_OK, FR_EMPTY and negative numbers.
@@ -14,7 +14,8 @@ cdef enum:
 # Whether next_avail is as often round as published_used. If so, what may be taken ends where that is one lap later;
 # else it ends there.
 cdef inline bint fp_same_lap(const FrPacked *packed) noexcept nogil:
-    return (packed.avail_marks == FR_DESC_F_AVAIL) == (packed.published_marks != 0)
+    # AVAIL with both of used descriptors or USED with none: the marks differ in USED. Else they differ in AVAIL.
+    return (packed.avail_marks ^ packed.published_marks) & FR_DESC_F_USED != 0
 
 # Descriptors from published_used to next_avail: in flight, or not shown as used. Never more than size.
 cdef inline uint32_t fp_taken(const FrPacked *packed) noexcept nogil:

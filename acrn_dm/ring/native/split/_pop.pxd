@@ -5,13 +5,13 @@
 
 from acrn_dm.ring.native._atomics cimport fr_load_u16, fr_load_u32, fr_load_u64, fr_store_u32_pair, fr_unlikely
 from acrn_dm.ring.native._buffers cimport (
-    FR_DESC_F_INDIRECT, FR_DESC_F_NEXT, FR_DESC_F_WRITE, FR_DESC_SIZE, fault, settle,
+    FR_DESC_F_INDIRECT, FR_DESC_F_NEXT, FR_DESC_F_WRITE, FR_DESC_SIZE,
 )
 from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, fr_whole
 from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrRing, FrWalk
-from acrn_dm.ring.native._status cimport FR_E_HEAD, FR_E_IN_FLIGHT, FR_E_NEXT, FR_EMPTY, FR_OK
+from acrn_dm.ring.native._status cimport FR_EMPTY, FR_OK
 from acrn_dm.ring.native.split._layout cimport avail_entry, load_next
-from acrn_dm.ring.native.split._split cimport fr_look, fr_pop_rest
+from acrn_dm.ring.native.split._split cimport fr_look, fr_pop_refused, fr_pop_rest
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
@@ -27,15 +27,6 @@ cdef inline FrSegment *hand_over(
     return NULL
 
 
-cdef inline FrSegment *hand_over_first(
-    const FrRing *ring, FrWalk *walk, FrSegment *segment, const uint8_t *at, uint64_t addr, uint64_t length,
-    uint32_t flags,
-) noexcept nogil:
-    """Say in *walk* that the chain's first descriptor, at *at*, was loaded and nothing else; NULL."""
-    walk.table, walk.n_entries = ring.desc, ring.size
-    return hand_over(walk, segment, 0, at, addr, length, flags)
-
-
 cdef inline FrSegment *misled(FrWalk *walk, const uint8_t *at, size_t index) noexcept nogil:
     """Say in *walk* that the next of the descriptor at *at* is outside its table; NULL."""
     walk.addr, walk.len = index, <size_t>(at - walk.table) // FR_DESC_SIZE
@@ -44,15 +35,18 @@ cdef inline FrSegment *misled(FrWalk *walk, const uint8_t *at, size_t index) noe
 
 
 cdef inline FrSegment *pass_writable(
-    const FrMemory *memory, FrChain *chain, FrSegment *segment, const FrSegment *stop, const uint8_t *at,
-    uint32_t flags, FrWalk *walk,
+    const FrMemory *memory, FrChain *chain, FrSegment *first, FrSegment *segment, const FrSegment *stop,
+    const uint8_t *at, uint32_t flags, uint64_t total, FrWalk *walk,
 ) noexcept nogil:
     """The rest of a chain whose device-readable part is done; as ``pass_list``."""
-    cdef uint64_t addr, length, n_bytes = 0
+    cdef uint64_t addr, length
+    cdef uint64_t n_bytes = total
     cdef size_t index
+    cdef uint32_t n_out = <uint32_t>(segment - first)
     while True:
         addr, length = fr_load_u64(at), fr_load_u32(at + 8)
-        if fr_unlikely(flags & FR_DESC_F_INDIRECT or not flags & FR_DESC_F_WRITE or segment == stop):
+        # WRITE or both: one comparison of numbers.
+        if fr_unlikely(flags - FR_DESC_F_WRITE > <uint32_t>FR_DESC_F_NEXT or segment == stop):
             break
         if fr_unlikely(not fr_whole(memory, addr, length, &segment.hva)):
             break
@@ -60,43 +54,46 @@ cdef inline FrSegment *pass_writable(
         n_bytes += length
         segment += 1
         if not flags & FR_DESC_F_NEXT:
-            if fr_unlikely((n_bytes + chain.out_bytes) >> 32 != 0):  # a used element's len has 32 bits
+            if fr_unlikely(n_bytes >> 32 != 0):
                 segment -= 1
                 break
-            chain.n_in = <uint32_t>(segment - chain.segments) - chain.n_out
-            chain.in_bytes = <uint32_t>n_bytes
+            chain.n_out = n_out
+            chain.n_in = <uint32_t>(segment - first) - n_out
+            chain.out_bytes = <uint32_t>total
+            chain.in_bytes = <uint32_t>(n_bytes - total)
             return segment
         index = load_next(at)
         if fr_unlikely(index >= walk.n_entries):
             return misled(walk, at, index)
         at = walk.table + FR_DESC_SIZE * index
         flags = fr_load_u16(at + 12)
-    return hand_over(walk, segment, chain.n_out, at, addr, length, flags)
+    return hand_over(walk, segment, n_out, at, addr, length, flags)
 
 
-# Called from two places, hence a function of its own in what gcc makes of it, which is wanted: the loop over the chains
-# keeps its registers, and chains of one descriptor don't pay for those that this needs.
+# Lists of the ring and those of indirect tables both come here by one call, so that it is inlined: as a function it
+# took a tenth of a chain's instructions for its registers and arguments.
 cdef inline FrSegment *pass_list(
-    const FrMemory *memory, FrChain *chain, FrSegment *segment, const uint8_t *at, uint32_t flags, FrWalk *walk,
+    const FrMemory *memory, FrChain *chain, FrSegment *segment, const FrSegment *stop, const uint8_t *at,
+    uint32_t flags, FrWalk *walk,
 ) noexcept nogil:
     """Fill in *chain* and its segments from its first descriptor in *walk.table* on, whose flags are loaded: of the
     device-readable ones, then of the device-writable ones. Where that ends, or NULL: *walk* then says how far this has
-    come, or has *at* NULL after a fault.
+    come, or has *at* NULL after a fault. One sum goes over both parts, for a used element's len has 32 bits for both.
     """
-    cdef const FrSegment *stop = segment + min(<size_t>FR_FEW, walk.n_entries)
+    cdef FrSegment *first = segment
     cdef uint64_t addr, length, n_bytes = 0
     cdef size_t index
-    while not flags & (FR_DESC_F_WRITE | FR_DESC_F_INDIRECT):
+    while flags & ~<uint32_t>FR_DESC_F_NEXT == 0:
         addr, length = fr_load_u64(at), fr_load_u32(at + 8)
         if fr_unlikely(segment == stop or not fr_whole(memory, addr, length, &segment.hva)):
-            return hand_over(walk, segment, segment - chain.segments, at, addr, length, flags)
+            return hand_over(walk, segment, segment - first, at, addr, length, flags)
         segment.len = length
         n_bytes += length
         segment += 1
         if not flags & FR_DESC_F_NEXT:
-            if fr_unlikely(n_bytes >> 32 != 0):  # a used element's len has 32 bits
-                return hand_over(walk, segment - 1, segment - 1 - chain.segments, at, addr, length, flags)
-            fr_store_u32_pair(&chain.n_out, <uint32_t>(segment - chain.segments), 0)
+            if fr_unlikely(n_bytes >> 32 != 0):
+                return hand_over(walk, segment - 1, segment - 1 - first, at, addr, length, flags)
+            fr_store_u32_pair(&chain.n_out, <uint32_t>(segment - first), 0)
             fr_store_u32_pair(&chain.out_bytes, <uint32_t>n_bytes, 0)
             return segment
         index = load_next(at)
@@ -104,11 +101,7 @@ cdef inline FrSegment *pass_list(
             return misled(walk, at, index)
         at = walk.table + FR_DESC_SIZE * index
         flags = fr_load_u16(at + 12)
-    if fr_unlikely(n_bytes >> 32 != 0):
-        return hand_over(walk, segment, segment - chain.segments, at, fr_load_u64(at), fr_load_u32(at + 8), flags)
-    chain.n_out = <uint32_t>(segment - chain.segments)
-    chain.out_bytes = <uint32_t>n_bytes
-    return pass_writable(memory, chain, segment, stop, at, flags, walk)
+    return pass_writable(memory, chain, first, segment, stop, at, flags, n_bytes, walk)
 
 
 cdef inline FrSegment *pass_one(
@@ -118,7 +111,8 @@ cdef inline FrSegment *pass_one(
     """The same for a chain of one descriptor."""
     cdef uint64_t addr = fr_load_u64(at), length = fr_load_u32(at + 8)
     if fr_unlikely(not fr_whole(memory, addr, length, &segment.hva)):
-        return hand_over_first(ring, walk, segment, at, addr, length, flags)
+        walk.table, walk.n_entries = ring.desc, ring.size
+        return hand_over(walk, segment, 0, at, addr, length, flags)
     segment.len = length
     if flags & FR_DESC_F_WRITE:
         fr_store_u32_pair(&chain.n_out, 0, 1)
@@ -129,50 +123,37 @@ cdef inline FrSegment *pass_one(
     return segment + 1
 
 
-cdef inline FrSegment *pass_indirect(
-    const FrRing *ring, const FrMemory *memory, FrChain *chain, FrSegment *segment, const uint8_t *at, uint32_t flags,
-    FrWalk *walk,
-) noexcept nogil:
-    """The same for an indirect table, which *at* refers to. What WRITE says there means nothing (2.7.5.3.2)."""
-    cdef uint64_t addr = fr_load_u64(at), length = fr_load_u32(at + 8)
-    cdef void *hva
-    if fr_unlikely(not ring.indirect or flags & FR_DESC_F_NEXT or length % FR_DESC_SIZE != 0):
-        return hand_over_first(ring, walk, segment, at, addr, length, flags)
-    if fr_unlikely(not fr_whole(memory, addr, length, &hva)):
-        return hand_over_first(ring, walk, segment, at, addr, length, flags)
-    at = <const uint8_t *>hva
-    walk.table, walk.n_entries = at, length // FR_DESC_SIZE
-    return pass_list(memory, chain, segment, at, fr_load_u16(at + 12), walk)
-
-
 cdef inline FrSegment *take(
-    const FrRing *ring, const FrMemory *memory, FrChain *chain, FrSegment *segment, size_t head, FrWalk *walk,
+    const FrRing *ring, const FrMemory *memory, FrChain *chain, FrSegment *segment, size_t head, const FrSegment *last,
+    FrWalk *walk,
 ) noexcept nogil:
     """The same for the chain that begins at *head*."""
     cdef const uint8_t *at = ring.desc + FR_DESC_SIZE * head
     cdef uint32_t flags = fr_load_u16(at + 12)
-    if fr_unlikely(segment > walk.last):
-        return hand_over_first(ring, walk, segment, at, fr_load_u64(at), fr_load_u32(at + 8), flags)
+    cdef uint64_t addr, length
+    cdef const FrSegment *stop
+    cdef void *hva
+    if fr_unlikely(segment > last):
+        walk.table, walk.n_entries = ring.desc, ring.size
+        return hand_over(walk, segment, 0, at, fr_load_u64(at), fr_load_u32(at + 8), flags)
     if not flags & (FR_DESC_F_NEXT | FR_DESC_F_INDIRECT):
         return pass_one(ring, memory, chain, segment, at, flags, walk)
-    if flags & FR_DESC_F_INDIRECT:
-        return pass_indirect(ring, memory, chain, segment, at, flags, walk)
-    if fr_unlikely(ring.size < FR_FEW):
-        return hand_over_first(ring, walk, segment, at, fr_load_u64(at), fr_load_u32(at + 8), flags)
     walk.table, walk.n_entries = ring.desc, ring.size
-    return pass_list(memory, chain, segment, at, flags, walk)
-
-
-cdef inline int find_head(FrRing *ring, size_t index, size_t *head) noexcept nogil:
-    """Load the available ring's entry at *index* and check what it says."""
-    cdef uint32_t slot = <uint32_t>index & ring.mask
-    head[0] = fr_load_u16(avail_entry(ring.avail, slot))
-    if fr_unlikely(head[0] >= ring.size):
-        return fault(ring, FR_E_HEAD, slot, head[0])
-    # Without this a driver could have one chain worked on twice at a time, and any number of them in flight.
-    if fr_unlikely(ring.in_flight[head[0]]):
-        return fault(ring, FR_E_IN_FLIGHT, slot, head[0])
-    return FR_OK
+    stop = segment + <size_t>FR_FEW
+    if flags & FR_DESC_F_INDIRECT:
+        # What WRITE says there means nothing (2.7.5.3.2).
+        addr, length = fr_load_u64(at), fr_load_u32(at + 8)
+        if fr_unlikely(not ring.indirect or flags & FR_DESC_F_NEXT or length % FR_DESC_SIZE != 0):
+            return hand_over(walk, segment, 0, at, addr, length, flags)
+        if fr_unlikely(not fr_whole(memory, addr, length, &hva)):
+            return hand_over(walk, segment, 0, at, addr, length, flags)
+        at = <const uint8_t *>hva
+        walk.table, walk.n_entries = at, length // FR_DESC_SIZE
+        stop = segment + min(<size_t>FR_FEW, walk.n_entries)
+        flags = fr_load_u16(at + 12)
+    elif fr_unlikely(ring.size < FR_FEW):
+        return hand_over(walk, segment, 0, at, fr_load_u64(at), fr_load_u32(at + 8), flags)
+    return pass_list(memory, chain, segment, stop, at, flags, walk)
 
 
 # Take up to *limit* chains, fewer where the batch has no room. A malformed chain ends the batch; the next call meets it
@@ -182,9 +163,11 @@ cdef inline int fr_pop_batch(FrRing *ring, FrBatch *batch, uint32_t limit) noexc
     cdef FrChain *chain = batch.chains
     cdef const FrChain *stop
     cdef FrSegment *segment = batch.segments
+    cdef const FrSegment *last
     cdef FrWalk walk
     cdef size_t head, index = ring.next_avail
     cdef int status
+    cdef uint32_t n
     # The driver's index is loaded only when all it showed last time is taken: the line it stands in travels between
     # two cores.
     if fr_unlikely(index == ring.seen_avail or ring.status != FR_OK):
@@ -192,28 +175,25 @@ cdef inline int fr_pop_batch(FrRing *ring, FrBatch *batch, uint32_t limit) noexc
         if status != FR_OK:
             batch.n_chains = 0
             return status
-    walk.end = segment + batch.max_segments
-    walk.last = walk.end - FR_FEW
-    stop = chain + min(limit, batch.max_chains, <uint16_t>(ring.seen_avail - index))
-    status = FR_EMPTY
+    last = segment + batch.max_segments - FR_FEW
+    n = min(limit, batch.max_chains, <uint16_t>(ring.seen_avail - index))
+    batch.n_chains = n
+    stop = chain + n
     while chain != stop:
-        status = find_head(ring, index, &head)
-        if fr_unlikely(status != FR_OK):
-            break
+        head = fr_load_u16(avail_entry(ring.avail, index & ring.mask))
         chain.segments, chain.head, chain.position = segment, <uint16_t>head, <uint16_t>index
-        segment = take(ring, memory, chain, segment, head, &walk)
+        # Without the second a driver could have one chain worked on twice at a time, and any number of them in flight.
+        if fr_unlikely(head >= ring.size or ring.in_flight[head]):
+            return fr_pop_refused(ring, batch, chain, <uint16_t>index, <uint16_t>head)
+        ring.in_flight[head] = True  # at once: so its place need not be kept. fr_pop_rest takes it back after a fault.
+        segment = take(ring, memory, chain, segment, head, last, &walk)
         if fr_unlikely(segment == NULL):
-            if walk.at == NULL:
-                status = fault(ring, FR_E_NEXT, <uint32_t>walk.len, walk.addr)
-                break
             # By value, and nothing after it: so *walk* and what goes with it may stay in registers.
             return fr_pop_rest(ring, batch, chain, stop, walk)
-        ring.in_flight[head] = True
         index += 1
         chain += 1
-        ring.next_avail = <uint16_t>index
-    batch.n_chains = <uint32_t>(chain - batch.chains)
-    return FR_OK if chain != batch.chains else settle(ring, status)
+    ring.next_avail = <uint16_t>index
+    return FR_OK if n != 0 else FR_EMPTY
 
 
 # Take one chain; *segments* has room for *room* of them. FR_EMPTY, or a negative status, which breaks the ring.

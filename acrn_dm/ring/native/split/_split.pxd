@@ -13,7 +13,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 cdef enum:
     FR_N_HEADS = 1 << 16      # what a 16 bit head can say
 
-# The rest of a batch, up to *stop*, from *chain* on, whose walk was begun (``_pop.pxd``); returns as fr_pop_batch does.
+# The end of a batch before *chain*, whose entry at *index* says that it begins at *head*, which is none or in flight.
+cdef int fr_pop_refused(
+    FrRing *ring, FrBatch *batch, const FrChain *chain, uint16_t index, uint16_t head,
+) noexcept nogil
+# The rest of a batch, up to *stop*, from *chain* on, which is in flight and whose walk was begun (``_pop.pxd``). Both
+# return as fr_pop_batch does.
 cdef int fr_pop_rest(FrRing *ring, FrBatch *batch, FrChain *chain, const FrChain *stop, FrWalk walk) noexcept nogil
 # Give the chain popped last back, as if it had never been taken.
 cdef int fr_unpop(FrRing *ring, const FrChain *chain) noexcept nogil
@@ -26,8 +31,9 @@ cdef inline int fr_push(FrRing *ring, uint16_t head, uint32_t written) noexcept 
     if fr_unlikely(not in_flight[0]):  # as it is for what is no head at all
         return FR_E_NOT_IN_FLIGHT
     in_flight[0] = False
-    ring.next_used = <uint16_t>(index + 1)
     fr_store_u32_pair(used_element(ring.used, index & ring.mask), head, written)
+    # Last: behind a store that could be to anywhere, the next push would have to load it again.
+    ring.next_used = <uint16_t>(index + 1)
     return FR_OK
 
 # Show the driver everything pushed; true when it wants an interrupt for that.
@@ -39,11 +45,11 @@ cdef inline bint fr_publish(FrRing *ring) noexcept nogil:
         return False
     # Release: the driver that sees this idx also sees the elements and the data in the buffers (2.7.8.2).
     fr_store_release_u16(used_idx(ring.used), new)
-    ring.published_used = new
     # Full fence between our store of idx and the load of its wish. The driver does the mirror image: it stores its wish
     # for an interrupt, fences, and looks at idx once more. Were our load to pass our store, both could read the old
     # value: we would send nothing, the driver would sleep, and this completion would never be noticed.
     fr_full_fence()
+    ring.published_used = new
     if not ring.event_idx:
         return not fr_load_u16(avail_flags(ring.avail)) & FR_AVAIL_F_NO_INTERRUPT
     event = fr_load_u16(used_event(ring.avail, ring.size))

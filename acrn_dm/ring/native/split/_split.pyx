@@ -6,8 +6,9 @@ What it must not know: which device it serves, what was negotiated beyond two fl
 
 from acrn_dm.ring.native._atomics cimport fr_full_fence, fr_load_acquire_u16, fr_load_u16, fr_store_u16
 from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE, Descriptor, Parts, Table, fault, settle
+from acrn_dm.ring.native._memory cimport FrSegment
 from acrn_dm.ring.native._status cimport (
-    FR_E_AVAIL_JUMP, FR_E_HEAD, FR_E_IN_FLIGHT, FR_E_NOT_LAST, FR_EMPTY, raise_status,
+    FR_E_AVAIL_JUMP, FR_E_HEAD, FR_E_IN_FLIGHT, FR_E_NEXT, FR_E_NOT_LAST, FR_EMPTY, raise_status,
 )
 from acrn_dm.ring.native.split._layout cimport (
     FR_AVAIL_F_NO_INTERRUPT, FR_USED_F_NO_NOTIFY, avail_entry, avail_event, avail_flags, avail_idx, load_fields,
@@ -25,12 +26,14 @@ cdef int fr_load_avail(FrRing *ring) noexcept nogil:
     return FR_OK
 
 
-cdef int go_on(FrRing *ring, FrChain *chain, const FrWalk *walk) noexcept nogil:
-    """To the chain's end; its number of segments, or a negative status."""
+cdef int follow(FrRing *ring, FrChain *chain, const FrWalk *walk, const FrSegment *end) noexcept nogil:
+    """To the chain's end; its number of segments, or a negative status. *end* is that of the room for segments."""
     cdef Table table
     cdef Parts parts
     cdef Descriptor d
     cdef uint32_t i
+    if walk.at == NULL:
+        return fault(ring, FR_E_NEXT, <uint32_t>walk.len, walk.addr)
     table.hva, table.gpa, table.n_entries = walk.table, 0, <uint32_t>walk.n_entries
     table.indirect = walk.table != ring.desc
     d.addr, d.len, d.flags = walk.addr, <uint32_t>walk.len, <uint16_t>walk.flags
@@ -42,40 +45,63 @@ cdef int go_on(FrRing *ring, FrChain *chain, const FrWalk *walk) noexcept nogil:
             parts.out_bytes += parts.segments[i].len
         else:
             parts.in_bytes += parts.segments[i].len
-    return walk_on(ring, chain, &table, &parts, <uint32_t>(walk.end - chain.segments), walk.at, &d)
+    return walk_on(ring, chain, &table, &parts, <uint32_t>(end - chain.segments), walk.at, &d)
 
 
-cdef int take(FrRing *ring, FrChain *chain, FrWalk *walk) noexcept nogil:
+cdef int go_on(FrRing *ring, FrChain *chain, const FrWalk *walk, const FrSegment *end) noexcept nogil:
+    """The same for a chain that is in flight, and is no longer after a fault."""
+    cdef int n_segments = follow(ring, chain, walk, end)
+    if n_segments < 0:
+        ring.in_flight[chain.head] = False
+    return n_segments
+
+
+cdef int take(FrRing *ring, FrChain *chain, FrSegment *segment, const FrSegment *end) noexcept nogil:
     """As _pop.pxd does, but for chains of any kind: the segments of the chain at next_avail."""
-    cdef uint32_t slot = ring.next_avail & (ring.size - 1)
+    cdef uint32_t slot = ring.next_avail & ring.mask
     cdef uint16_t head = fr_load_u16(avail_entry(ring.avail, slot))
     cdef Descriptor d
-    if head >= ring.size:
-        return fault(ring, FR_E_HEAD, slot, head)
-    if ring.in_flight[head]:
-        return fault(ring, FR_E_IN_FLIGHT, slot, head)
-    chain.segments, chain.head, chain.position = walk.segment, head, ring.next_avail
-    walk.table, walk.n_entries, walk.n_out = ring.desc, ring.size, 0
+    cdef FrWalk walk
+    if head >= ring.size or ring.in_flight[head]:
+        return refused(ring, slot, head)
+    ring.in_flight[head] = True
+    chain.segments, chain.head, chain.position = segment, head, ring.next_avail
+    walk.segment, walk.table, walk.n_entries, walk.n_out = segment, ring.desc, ring.size, 0
     walk.at = walk.table + FR_DESC_SIZE * <size_t>head
     load_fields(walk.at, &d)
     walk.addr, walk.len, walk.flags = d.addr, d.len, d.flags
-    return go_on(ring, chain, walk)
+    return go_on(ring, chain, &walk, end)
+
+
+cdef int end_batch(FrRing *ring, FrBatch *batch, const FrChain *chain, int status) noexcept nogil:
+    """What a pop returns that ends before *chain*."""
+    batch.n_chains = <uint32_t>(chain - batch.chains)
+    return FR_OK if batch.n_chains > 0 else settle(ring, status)
+
+
+cdef int refused(FrRing *ring, uint32_t slot, uint16_t head) noexcept nogil:
+    return fault(ring, FR_E_HEAD if head >= ring.size else FR_E_IN_FLIGHT, slot, head)
+
+
+cdef int fr_pop_refused(
+    FrRing *ring, FrBatch *batch, const FrChain *chain, uint16_t index, uint16_t head,
+) noexcept nogil:
+    ring.next_avail = index
+    return end_batch(ring, batch, chain, refused(ring, index & ring.mask, head))
 
 
 cdef int fr_pop_rest(FrRing *ring, FrBatch *batch, FrChain *chain, const FrChain *stop, FrWalk walk) noexcept nogil:
+    cdef const FrSegment *end = batch.segments + batch.max_segments
     cdef int n_segments
     ring.next_avail = chain.position
-    n_segments = go_on(ring, chain, &walk)
+    n_segments = go_on(ring, chain, &walk, end)
     while n_segments >= 0:
-        ring.in_flight[chain.head] = True
         ring.next_avail += 1
-        walk.segment = chain.segments + n_segments
         chain += 1
         if chain == stop:
             break
-        n_segments = take(ring, chain, &walk)
-    batch.n_chains = <uint32_t>(chain - batch.chains)
-    return FR_OK if batch.n_chains > 0 else settle(ring, n_segments)
+        n_segments = take(ring, chain, chain[-1].segments + n_segments, end)
+    return end_batch(ring, batch, chain, n_segments)
 
 
 cdef bint fr_ends_at(const FrRing *ring, const FrChain *chain, uint16_t *end) noexcept nogil:

@@ -1,0 +1,64 @@
+"""The device in the machine whose real one is in a process of its own: it shows what that is, and does none of it."""
+
+from collections.abc import Callable, Sequence
+
+from acrn_dm.backends.helper import PROCESS
+from acrn_dm.contract.types import DeviceContext
+from acrn_dm.virtio import features
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import FeatureJudge
+from acrn_dm.virtio.placement import Placement
+
+
+class AwayDevice(VirtioDevice):
+    """The stand-in for a device like *model*, which was made of the same options and is never opened.
+
+    Identity and layout are the model's; features and configuration space come from the process.
+    """
+
+    def __init__(self, model: VirtioDevice, context: DeviceContext) -> None:
+        super().__init__(context)
+        self.model = model
+        self.on_reset: Callable[[], None] = lambda: None
+        self.on_negotiated: Callable[[int], None] = lambda _: None
+        # Of the class in others; here each instance stands for another class.
+        self.device_id = model.device_id  # type: ignore[misc]
+        self.pci_class = model.pci_class  # type: ignore[misc]
+        self.in_order = model.in_order  # type: ignore[misc]
+        self.transitional = model.transitional  # type: ignore[misc]
+
+    @property
+    def features(self) -> int:
+        """Those without which its kind can't be; all others are the backend's to say."""
+        return features.MANDATORY.get(self.device_id, 0)
+
+    @property
+    def queue_sizes(self) -> Sequence[int]:
+        """The model's."""
+        return self.model.queue_sizes
+
+    @property
+    def config_size(self) -> int:
+        """The model's."""
+        return self.model.config_size
+
+    @property
+    def placement(self) -> Placement:
+        """In another process, whatever stands behind it there."""
+        return Placement(backend=PROCESS, text=f"{self.model.placement.text}, {PROCESS}")
+
+    def check(self) -> list[str]:
+        """What the model would miss: the process is on this host."""
+        return self.model.check()
+
+    def refusal(self, accepted: int) -> str | None:
+        """As the model says, if it has an opinion."""
+        return self.model.refusal(accepted) if isinstance(self.model, FeatureJudge) else None
+
+    def negotiated(self, features: int) -> None:
+        """The device may show another configuration."""
+        self.on_negotiated(features)
+
+    def reset(self) -> None:
+        """It is the real one that forgets its driver."""
+        self.on_reset()

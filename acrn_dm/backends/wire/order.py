@@ -1,0 +1,52 @@
+"""The order that a helper process is given: which device to serve, as its machine resolved it, as JSON.
+
+Both ends are this program; what a user wrote is in it as the user wrote it.
+"""
+
+import json
+from typing import Any
+
+from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.records import frozen
+from acrn_dm.contract.config import DeviceSpec
+from acrn_dm.contract.types import Bdf, DeviceContext
+
+READY = b"\x06"  # ASCII's ACK: what the process reports when its device is open
+MEMBERS = ("machine", "vcpus", "windows", "virtio_msi")  # of the context, beside the place and what plugins added
+
+
+@frozen(kw_only=True)
+class Order:
+    """One device: *spec* as the user wrote it but for what concerns its process, and the *context* that the machine
+    made, as far as it is not read from *spec* again.
+    """
+
+    spec: DeviceSpec
+    context: DeviceContext
+
+    def encode(self) -> bytes:
+        """For the process. Raises ConfigError for an option of a plugin that can't be told."""
+        spec, context = self.spec, self.context
+        told: dict[str, object] = {name: getattr(context, name) for name in MEMBERS}
+        told |= {"bdf": [spec.bdf.bus, spec.bdf.slot, spec.bdf.func], "kind": spec.kind, "origin": spec.origin}
+        told |= {"text": spec.text, "table": spec.table, "plugin_options": dict(context.plugin_options)}
+        try:
+            return json.dumps(told).encode()
+        except (TypeError, ValueError) as e:
+            raise ConfigError(f"a process of its own can't be told all of its options: {e}", option=context.name) from e
+
+
+def decode(data: bytes) -> Order:
+    """What ``encode`` made. Raises ValueError, KeyError, TypeError."""
+    told: dict[str, Any] = json.loads(data)
+    bus, slot, func = told["bdf"]
+    bdf = Bdf(bus=bus, slot=slot, func=func)
+    return Order(
+        spec=DeviceSpec(bdf=bdf, kind=told["kind"], text=told["text"], table=told["table"], origin=told["origin"]),
+        context=DeviceContext(
+            bdf=bdf,
+            kind=told["kind"],
+            plugin_options=told["plugin_options"],
+            **{name: told[name] for name in MEMBERS},
+        ),
+    )
