@@ -19,6 +19,7 @@ from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import LAB
 from tests.lab.stemmed import Stemmed
 
+CARRIED = 64 << 10  # bytes: some tens of frames. How many in a time is the machine's business, which has other work
 PROGRAMS = ["iperf3", "ethtool", "socat"]
 VSOCK_MODULES = ["vmw_vsock_virtio_transport"]
 TRAFFIC_S = 10
