@@ -31,7 +31,7 @@ from acrn_dm.backends.user.inflight import InflightSlot
 from acrn_dm.backends.user.link import ONCE, TIME_LIMIT_S, Link
 from acrn_dm.backends.user.relay import Relay
 from acrn_dm.backends.user.shadow import ShadowArea
-from acrn_dm.backends.user.talk import Peer, Wishes
+from acrn_dm.backends.user.talk import NO_FEATURES, Peer, Wishes
 from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, ProtocolFeature
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import Timer
@@ -236,7 +236,7 @@ class VhostUser(Proxy):
         wanted = user_features.protocol(self._id)
         wishes = Wishes(
             protocol=wanted,
-            required=wanted & ProtocolFeature.CONFIG,
+            required=wanted & ProtocolFeature.CONFIG if self.device.config_size else NO_FEATURES,
             config_size=self.device.config_size if self._remote_config else 0,
         )
         peer = yield from user_talk.greet(wishes, self._link.open_back_channel() if self._remote_config else None)

@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+import acrn_dm_rng
+
 from acrn_dm.backends.helper.child import PROGRAM, Child
 from acrn_dm.backends.helper.supervisor import Supervisor
 from acrn_dm.devices import virtio_blk, virtio_console, virtio_net
@@ -17,7 +19,7 @@ PATIENCE_S = 60.0
 
 
 def sim() -> SimMachine:
-    return SimMachine(plugins=[virtio_blk, virtio_console, virtio_net])
+    return SimMachine(plugins=[virtio_blk, virtio_console, virtio_net, acrn_dm_rng])
 
 
 def supervisor(function: PciFunction) -> Supervisor:
