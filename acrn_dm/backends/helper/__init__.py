@@ -18,7 +18,7 @@ POLICY = re.compile(r"never|on-failure(?::([1-9][0-9]{0,3}))?")
 
 @frozen(kw_only=True)
 class Wish:
-    """What the user says of the process of one device. *restarts* is how often in a row it is started again; None: for
+    """The user's word on the process of one device. *restarts* is how often in a row it is started again; None: for
     ever.
     """
 
