@@ -4,7 +4,7 @@
 cimport cython
 from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE, FR_MAX_BATCH, FR_MAX_DESCRIPTORS, settle
 from acrn_dm.ring.native._chain cimport Chain, new_chain
-from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, fr_translate
+from acrn_dm.ring.native._memory cimport FR_MAX_REGIONS, FrMemory, FrSegment, fr_translate, fr_writable
 from acrn_dm.ring.native._records cimport FrChain
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_E_NOT_LAST, FR_EMPTY, FR_OK, raise_status
 from acrn_dm.ring.native._virtqueue cimport (
@@ -66,9 +66,13 @@ cdef class NativeRing(RingBase):
         return self.make_room(ring)
 
     cdef int make_room(self, FrRing *ring) except -1:
-        """The arrays of a batch: each joint of regions can lie within every buffer of a chain."""
+        """The arrays of a batch: each joint of regions can lie within every buffer of a chain where there are few, and
+        in one of them, as those do not overlap, where there are many.
+        """
         self.batch.max_chains = min(ring.size, <uint32_t>FR_MAX_BATCH)
-        self.batch.max_segments = ring.max_descriptors * (1 + ring.memory.n_joints)
+        self.batch.max_segments = ring.max_descriptors * (1 + min(ring.memory.n_joints, <uint32_t>FR_MAX_REGIONS))
+        self.batch.max_segments += ring.memory.n_joints
+        ring.max_segments = self.batch.max_segments
         self.batch.chains = <FrChain *>PyMem_Calloc(self.batch.max_chains, sizeof(FrChain))
         self.batch.segments = <FrSegment *>PyMem_Calloc(self.batch.max_segments, sizeof(FrSegment))
         if self.batch.chains == NULL or self.batch.segments == NULL:
@@ -308,6 +312,6 @@ cdef uint8_t *place(const FrMemory *memory, object part) except NULL:
     cdef void *hva = fr_translate(memory, part.gpa, &room)
     if part.gpa % part.alignment != 0:
         raise GuestError(f"{part.name} at gpa {part.gpa:#x} is not aligned to {part.alignment} bytes")
-    if hva == NULL or room < part.length:
+    if hva == NULL or room < part.length or not fr_writable(memory, part.gpa, part.length):
         raise GuestError(f"{part.name} of {part.length:#x} bytes at gpa {part.gpa:#x} is not within one region of RAM")
     return <uint8_t *>hva
