@@ -18,7 +18,7 @@ LISTED_BY = "--help"
 QUEUES = 256  # what devices take for the guest's CPUs, of which nobody tells: they have the queues they are asked for
 BALLOON, PMEM = 5, 27
 NOT_SERVED = {
-    BALLOON: "the memory is the client's, which has a balloon of its own to get it back",
+    BALLOON: "the memory is the front-end's, which has a balloon of its own to get it back",
     PMEM: "a served device has no way to add memory to the client's guest",
 }
 

@@ -259,10 +259,9 @@ class BlkDevice(VirtioDevice):
 
     def stop(self) -> None:
         """Unless cancelled, let everything in flight be executed, and answer it: after a pause a queue goes on behind
-        what was taken from it, whichever of that was answered. Raises HostError if that takes longer than
-        ``Resources.pause_s``; then it is cancelled.
+        what was taken from it, whichever of that was answered. Raises HostError behind ``Resources.pause_s`` seconds.
         """
-        until = time.monotonic() + (0.0 if self._resources is None else self._resources.pause_s)
+        until = time.monotonic() + (self._resources.pause_s if self._resources else 0.0)
         failed = self._retries.close()
         self._restraint.release()
         drained = self._planes.drain(until - time.monotonic())  # what it can't do comes to the pools
