@@ -33,9 +33,10 @@ class ExportedFunction:
         self.function = function
         self.main_loop = main_loop
         self.memory = DmaMemory(main_loop, dumped=dumps_memory)
-        self.irqs = Irqs(function)
         self.regions = Regions(function)
         self._loops = IoLoops()
+        io_loop = device_loops(function.context, self._loops.get).get
+        self.irqs = Irqs(function, io_loop)
         self._bus = PciBus()
         self._bus.add(function)
         self._resources = Resources(
@@ -45,7 +46,7 @@ class ExportedFunction:
             interrupts=self.irqs,
             eventfds=self.irqs,
             main_loop=main_loop,
-            io_loop=device_loops(function.context, self._loops.get).get,
+            io_loop=io_loop,
             device_failed=self._device_failed,
             quit=main_loop.stop,
             pause_s=PAUSE_S,
