@@ -41,7 +41,7 @@ class Irqs:
     def __init__(self, function: PciFunction, io_loop: Callable[[str], IoLoop]) -> None:
         self._function = function
         self._io_loop = io_loop
-        self._signaller: Signaller | None = None
+        self._signaller = _signaller()  # at once: a sandbox takes the way to one away
         self._relays: dict[int, CallRelay] = {}  # by the call's descriptor
         self._guard = threading.Lock()  # a leaf: taken below the vectors' own
         self._fds: dict[tuple[int, int], int] = {}
@@ -113,9 +113,9 @@ class Irqs:
         fd = self._fds.get((MSIX, target.data))
         if fd is None:
             raise HostError("the client gave no eventfd")
+        if self._signaller is None:
+            raise HostError("interrupts are passed on without asynchronous I/O")
         try:
-            if self._signaller is None:
-                self._signaller = Signaller()
             return CallRelay(self._signaller, binding.fd, fd)
         except OSError as e:
             raise HostError.from_os("passing interrupts on", e) from e
@@ -226,6 +226,14 @@ class Irqs:
             control = function.config_read(at, 2)
             if bool(control & bit) != on:
                 function.config_write(at, 2, control ^ bit)
+
+
+def _signaller() -> Signaller | None:
+    try:
+        return Signaller()
+    except OSError as e:
+        log.info("interrupts pass through Python: %s", e)
+        return None
 
 
 def _capability(function: PciFunction, wanted: int) -> int:

@@ -99,13 +99,19 @@ def test_buffer_in_memory_that_is_gone_costs_the_driver_a_reset(rng: Driver) -> 
     entropy(rng, BASE + DATA)
 
 
-def test_kick_of_a_ring_in_memory_that_is_gone_costs_the_driver_a_reset(rng: Driver) -> None:
-    assert not rng.client.unmap(BASE, RAM)
-    assert rng.status == 15
-    rng.kick(0)
-    assert comes_true(lambda: rng.status & NEEDS_RESET)
-    rng.start()
-    entropy(rng, BASE + DATA)
+@pytest.mark.parametrize("late", [False, True])
+def test_kick_of_a_ring_in_memory_that_is_gone_costs_the_driver_a_reset(tmp_path: Path, late: bool) -> None:
+    """Be it that it comes with the change, or behind it."""
+    with virtio("virtio-rnd", tmp_path / "s") as exported, driver(tmp_path / "s") as it:
+        it.start()
+        assert not it.client.unmap(BASE, RAM)
+        assert it.status == 15
+        if late:
+            assert comes_true(lambda: exported.function.data_plane._lost is not None)  # type: ignore[attr-defined]
+        it.kick(0)
+        assert comes_true(lambda: it.status & NEEDS_RESET)
+        it.start()
+        entropy(it, BASE + DATA)
 
 
 def test_memory_that_moves_below_a_ring_is_the_new_one(rng: Driver) -> None:
