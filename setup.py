@@ -77,6 +77,7 @@ MODULES = (
     "acrn_dm.ring.native._memory",
     "acrn_dm.ring.native._ring",
     "acrn_dm.ring.native._status",
+    "acrn_dm.ring.native.notes._notes",
     "acrn_dm.ring.native.packed._packed",
     "acrn_dm.ring.native.split._split",
     "acrn_dm.ring.trial._fuzz",

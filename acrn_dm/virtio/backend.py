@@ -63,6 +63,7 @@ class SessionQueue:
     kick: Kick = attrs.field(repr=False)  # wait on kick.fd
     call: Call = attrs.field(repr=False)  # call.signal(); or write call.fd after call.forward(loop)
     position: RingPosition = attrs.field(default=RingPosition(), converter=as_position)
+    notes: memoryview | None = attrs.field(default=None, repr=False)  # of what is in flight (``ring.native.notes``)
     counters: QueueCounters = attrs.field(repr=False)  # of who serves it in this process
 
     @counters.default

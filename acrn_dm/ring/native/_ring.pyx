@@ -5,7 +5,7 @@ cimport cython
 from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE, FR_MAX_BATCH, FR_MAX_DESCRIPTORS, settle
 from acrn_dm.ring.native._chain cimport Chain, new_chain
 from acrn_dm.ring.native._memory cimport FR_MAX_REGIONS, FrMemory, FrSegment, fr_translate, fr_writable
-from acrn_dm.ring.native._records cimport FrChain
+from acrn_dm.ring.native._records cimport FR_OVERLAID, FR_PACKED, FrChain, FrVirtqueue
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_E_NOT_LAST, FR_EMPTY, FR_OK, raise_status
 from acrn_dm.ring.native._virtqueue cimport (
     vq_disable_kicks, vq_enable_kicks, vq_ends_at, vq_hold, vq_look, vq_next, vq_pop_batch, vq_publish, vq_push,
@@ -187,11 +187,23 @@ cdef class NativeRing(RingBase):
 
     def close(self):
         """Let go of the memory; again is harmless. Chains not pushed die; their views stay valid until released."""
+        cdef FrVirtqueue under
         if self.closed:
             return
         if self.walking:
             raise BufferError("the ring is in use by another thread")
         RingBase.close(self)
+        if self.queue.kind == FR_OVERLAID:
+            under = self.queue.overlay.under
+            self.queue = under
+            self.overlay.close()
+
+    cdef int lay(self, FrOverlay *overlay, object owner) except -1:
+        """Have *overlay*, of *owner*, stand before the ring, until it is closed; then *owner* is."""
+        overlay.under = self.queue
+        self.queue.kind, self.queue.overlay = FR_OVERLAID, overlay
+        self.overlay = owner
+        return 0
 
 
 @cython.final
@@ -266,7 +278,7 @@ cdef class PackedRing(NativeRing):
         cdef FrPacked *packed = &self.packed
         if not 0 < size <= MAX_QUEUE_SIZE:
             raise GuestError(f"queue size {size} is not a number up to {MAX_QUEUE_SIZE}")
-        self.queue.packed = True
+        self.queue.kind = FR_PACKED
         self.queue.packed_ring = packed
         packed.ring.size = size
         if not fp_begin(packed, next_avail, next_used):
