@@ -5,6 +5,7 @@ import json
 import os
 import textwrap
 
+from acrn_dm.base.decimal_text import decimal
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.export import program
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, las
 
 def _count(text: str) -> int:
     """Raises ArgumentTypeError."""
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_COUNT:
-        raise argparse.ArgumentTypeError(f"expected 1 to {MAX_COUNT}")
-    return int(text)
+    try:
+        return decimal(text, 1, MAX_COUNT, "number")
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
