@@ -6,7 +6,11 @@ import gc
 from pathlib import Path
 from typing import Any
 
-PLUGINS = Path(__file__).resolve().parent / "plugins"
+import pytest
+
+ROOT = Path(__file__).resolve().parent
+PLUGINS = ROOT / "plugins"
+LAB = ("tests/lab", "tests/boot")  # where tests of the lab are: the parts that have them look nowhere else
 
 
 def pytest_unconfigure(config: Any) -> None:
@@ -27,7 +31,11 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """The whole conformance suite takes seconds for each package in ``plugins/``: not in the fast part."""
+    """The whole conformance suite takes seconds for each package in ``plugins/``: not in the fast part. A test of the
+    lab that is outside its folders would be run by nobody: UsageError.
+    """
     for item in items:
+        if item.get_closest_marker("lab") and not any(item.path.is_relative_to(ROOT / folder) for folder in LAB):
+            raise pytest.UsageError(f"{item.nodeid}: tests of the lab are in {' and '.join(LAB)}")
         if item.name == "test_device_conforms" and item.path.is_relative_to(PLUGINS):
             item.add_marker("stress")

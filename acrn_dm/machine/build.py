@@ -12,7 +12,7 @@ from acrn_dm.devices.platform import Platform
 from acrn_dm.machine.boot_source import BootSource
 from acrn_dm.machine.devices import Devices, make_function
 from acrn_dm.machine.dispatch import MachineDispatch
-from acrn_dm.machine.firmware import FirmwareSupport, with_chips
+from acrn_dm.machine.firmware import FirmwareSupport, make_support, with_chips
 from acrn_dm.machine.hypervisor import ChosenHypervisor, find_hypervisor
 from acrn_dm.machine.machine import Machine
 from acrn_dm.machine.power import Power
@@ -65,7 +65,7 @@ def assemble(
     power = Power(lambda: loop.call_soon(lambda: None))  # an event ends the main loop's wait
     guest = GuestRequests(power, TripleFaults(clock.monotonic))
     button = PowerButton(power, loop, config.shutdown_timeout_s)
-    firmware = FirmwareSupport(config.firmware, files)
+    firmware = make_support(config.firmware, files)
     pit = hypervisor.type is not None and hypervisor.type.needs_pit
     platform = make_platform(config, firmware, guest, button, pit=pit, clock=clock)
     platform.pm.on_alarm(power.wake)

@@ -43,7 +43,19 @@ FOUR = ["2,virtio-net,tap=tap0", "3,virtio-blk,disk.img", "4,virtio-console,@fil
 
 # What a start does without: each once took more than a millisecond.
 HEAVY = {
-    *("argparse", "asyncio", "csv", "ctypes", "dataclasses", "difflib", "email", "hashlib", "_hashlib", "json"),
+    *(
+        "argparse",
+        "asyncio",
+        "csv",
+        "ctypes",
+        "dataclasses",
+        "datetime",
+        "difflib",
+        "email",
+        "hashlib",
+        "_hashlib",
+        "json",
+    ),
     *("logging.handlers", "multiprocessing", "pickle", "selectors", "socket", "subprocess", "tempfile", "tomllib"),
     *("hypothesis", "importlib.metadata", "importlib.resources", "pkg_resources", "pytest", "setuptools", "zipfile"),
 }
@@ -52,19 +64,24 @@ OTHER_BRANCHES = {
     "acrn_dm.backends.user.backend",
     "acrn_dm.boot.elf",
     "acrn_dm.boot.multiboot",
+    "acrn_dm.boot.ovmf",
     "acrn_dm.cli.shown.help",
     "acrn_dm.cli.shown.report",
     "acrn_dm.devices.i440fx",
     "acrn_dm.devices.lpc",
+    "acrn_dm.devices.platform.fw_cfg",
     "acrn_dm.devices.uart.port",
     "acrn_dm.hypervisors.acrn.vm",
     "acrn_dm.hypervisors.kvm.vm",
     "acrn_dm.hypervisors.sim.vm",
+    "acrn_dm.machine.firmware.support",
     "acrn_dm.machine.report",
     "acrn_dm.management.command_monitor",
     "acrn_dm.ring.driver",
     "acrn_dm.testing",
     "acrn_dm.virtio.strict.registers",
+    "acrn_dm_replay.script",
+    "acrn_dm_replay.vm",
 }
 VERSION = {
     *("acrn_dm", "acrn_dm.base", "acrn_dm.base._libc", "acrn_dm.base.errors", "acrn_dm.base.files"),

@@ -1,7 +1,9 @@
 """A test run in parts: nothing is lost, the counts are added up, and a part that breaks is a failure."""
 
+import contextlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,14 +63,35 @@ def test_output_stands_behind_the_name_of_its_part(capsys: pytest.CaptureFixture
     assert {"one      | hello", "one      | there", "two      | world"} <= set(lines)
 
 
-def test_every_test_is_in_exactly_one_part() -> None:
-    """Those of the lab that one part has by its folder are what another leaves out; the rest has all that are not."""
-    everything = {"tests", "plugins"}
+@pytest.fixture
+def top(request: pytest.FixtureRequest) -> Any:
+    """The conftest of all test runs, as pytest has imported it."""
+    plugins = request.config.pluginmanager.get_plugins()
+    (module,) = (p for p in plugins if getattr(p, "__file__", None) == str(ROOT / "conftest.py"))
+    return module
+
+
+def test_every_test_is_in_exactly_one_part(top: Any) -> None:
+    """The rest has all that are not the lab's; of the lab's folders one part has some, and another one what is left."""
     lab = [part for part in PARTS.values() if "not lab" not in part]
     (others,) = (part for part in PARTS.values() if "not lab" in part)
-    assert set(others) == everything | {"-m", "not lab", *TWO_PROCESSES}
-    (remaining,) = (part for part in lab if everything <= set(part))
-    folders = {word for part in lab if part != remaining for word in part if not word.startswith("-")} - {"lab"}
-    assert {word for word in remaining if word.startswith("--ignore=")} == {f"--ignore={folder}" for folder in folders}
+    assert set(others) == {"tests", "plugins", "-m", "not lab", *TWO_PROCESSES}
+    (remaining,) = (part for part in lab if any(word.startswith("--ignore=") for word in part))
+    chosen = {word for part in lab if part != remaining for word in part if not word.startswith("-")} - {"lab"}
+    left_out = {word.removeprefix("--ignore=") for word in remaining if word.startswith("--ignore=")}
+    roots = {word for word in remaining if word.startswith("tests")}
+    assert left_out == {folder for folder in chosen if any(folder.startswith(f"{root}/") for root in roots)}
+    assert roots | (chosen - left_out) == set(top.LAB)
     assert all(tuple(part[part.index("-m") :][:2]) == ("-m", "lab") for part in lab)
-    assert all((ROOT / folder).is_dir() for folder in folders)
+    assert all((ROOT / folder).is_dir() for folder in chosen)
+
+
+@pytest.mark.parametrize(("place", "refused"), [("tests/lab/x/test_x.py", False), ("tests/labx/test_x.py", True)])
+def test_test_of_the_lab_outside_its_folders_is_refused(
+    place: str, refused: bool, top: Any, request: pytest.FixtureRequest
+) -> None:
+    node = pytest.Function.from_parent(request.node.parent, name="test_x", callobj=lambda: None)
+    node.path = ROOT / place
+    node.add_marker("lab")
+    with pytest.raises(pytest.UsageError, match="tests/lab") if refused else contextlib.nullcontext():
+        top.pytest_collection_modifyitems([node])

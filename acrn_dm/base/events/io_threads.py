@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.base.decimal_text import digits
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.records import define, frozen
 
@@ -42,7 +43,7 @@ def io_threads(value: Any) -> IoThreads:
     if isinstance(value, bool):
         return IoThreads(count=int(value))
     count_text, at, cpus_text = str(value).partition("@")
-    count = _number(count_text, "iothread")
+    count = digits(count_text, "iothread")
     if not 1 <= count <= MAX_THREADS:
         raise ValueError(f"iothread {count}: expected 1 to {MAX_THREADS}")
     cpus = tuple(_cpu_set(text) for text in cpus_text.split("/")) if at else ()
@@ -58,20 +59,14 @@ def thread_loop(number: int) -> str:
 
 def poll_us(value: Any) -> int:
     """The microseconds that ``poll_us=`` asks for. Raises ValueError."""
-    us = _number(str(value), "poll_us")
+    us = digits(str(value), "poll_us")
     if us > MAX_POLL_US:
         raise ValueError(f"poll_us {us}: expected 0 to {MAX_POLL_US}")
     return us
 
 
-def _number(text: str, what: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"{what} {text!r}: expected a decimal number")
-    return int(text)
-
-
 def _cpu_set(text: str) -> CpuSet:
-    return () if text == "*" else tuple(_number(cpu, "iothread CPU") for cpu in text.split(":"))
+    return () if text == "*" else tuple(digits(cpu, "iothread CPU") for cpu in text.split(":"))
 
 
 @define(eq=False)

@@ -8,17 +8,18 @@ which whoever shares the memory hears that the other side has broken it. It call
 cdef extern from *:
     """
     #include <errno.h>
-    #include <signal.h>
     #include <stdint.h>
-    #include <string.h>
     #include <sys/mman.h>
     #include <unistd.h>
+
+    #include "base/process/bus_error.h"
 
     #define ACRN_DM_WATCHED 16384
 
     /* Free where the length is 0. */
     static struct { uintptr_t base; size_t length; int eventfd; } acrn_dm_watched[ACRN_DM_WATCHED];
     static struct sigaction acrn_dm_before_ours;
+    static int acrn_dm_handled;
 
     /* Over the whole mapping, which ends where a page does: of huge ones, if it has such. Whether it has is told by the
        kernel alone, which refuses to cut a huge page and leaves the mapping as it was. */
@@ -48,18 +49,6 @@ cdef extern from *:
         return 0;
     }
 
-    static void acrn_dm_as_before(int number, siginfo_t *info, void *context)
-    {
-        if (acrn_dm_before_ours.sa_flags & SA_SIGINFO) {
-            acrn_dm_before_ours.sa_sigaction(number, info, context);
-        } else if (acrn_dm_before_ours.sa_handler == SIG_DFL || acrn_dm_before_ours.sa_handler == SIG_IGN) {
-            sigaction(number, &acrn_dm_before_ours, NULL);
-            raise(number);
-        } else {
-            acrn_dm_before_ours.sa_handler(number);
-        }
-    }
-
     static void acrn_dm_on_bus_error(int number, siginfo_t *info, void *context)
     {
         int saved = errno;
@@ -67,24 +56,8 @@ cdef extern from *:
            address; the access is repeated then and faults with one. */
         int repeated = info->si_code == SI_TKILL && info->si_pid == getpid();
         if (!repeated && !(info->si_code > 0 && acrn_dm_was_shortened((uintptr_t)info->si_addr)))
-            acrn_dm_as_before(number, info, context);
+            acrn_dm_hand_on(&acrn_dm_before_ours, number, info, context);
         errno = saved;
-    }
-
-    /* Once per process: a second time would make a ring of handlers where others have put theirs before ours. Nothing
-       is blocked meanwhile: the one before may leave by a jump, which unblocks nothing. */
-    static void acrn_dm_handle(void)
-    {
-        static int done;
-        struct sigaction ours;
-        if (done)
-            return;
-        memset(&ours, 0, sizeof(ours));
-        ours.sa_sigaction = acrn_dm_on_bus_error;
-        ours.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
-        sigemptyset(&ours.sa_mask);
-        if (sigaction(SIGBUS, NULL, &acrn_dm_before_ours) == 0)
-            done = sigaction(SIGBUS, &ours, NULL) == 0;
     }
 
     static int acrn_dm_watch(uintptr_t base, size_t length, int eventfd)
@@ -95,7 +68,7 @@ cdef extern from *:
             acrn_dm_watched[i].base = base;
             acrn_dm_watched[i].eventfd = eventfd;
             __atomic_store_n(&acrn_dm_watched[i].length, length, __ATOMIC_RELEASE);  /* last: the handler goes by it */
-            acrn_dm_handle();
+            acrn_dm_handle_bus_error(acrn_dm_on_bus_error, &acrn_dm_before_ours, &acrn_dm_handled);
             return i;
         }
         return -1;

@@ -10,8 +10,6 @@ from acrn_dm.base.records import frozen
 from acrn_dm.contract.config import UartSpec
 from acrn_dm.contract.resources import Resources
 from acrn_dm.devices.platform.debugexit import DebugExit
-from acrn_dm.devices.platform.fw_cfg import PORTS as PORTS_OF_FW_CFG
-from acrn_dm.devices.platform.fw_cfg import SELECTOR, FwCfg
 from acrn_dm.devices.platform.i8042 import KeyboardController
 from acrn_dm.devices.platform.pit import COUNTERS, Pit
 from acrn_dm.devices.platform.pm import PM_TIMER, PowerManagement
@@ -22,6 +20,7 @@ from acrn_dm.devices.platform.rtc import Rtc
 from acrn_dm.pci.intx import IrqLine
 
 if TYPE_CHECKING:
+    from acrn_dm.devices.platform.fw_cfg import FwCfg
     from acrn_dm.devices.uart.port import UartPort
 
 KEYBOARD_IRQ = 1
@@ -61,7 +60,7 @@ class Platform:
         uarts: Sequence[UartSpec] = (),
         debugexit: bool = False,
         pit: bool = False,
-        fw_cfg: FwCfg | None = None,
+        fw_cfg: "FwCfg | None" = None,
         clock: Clock = REAL,
     ) -> None:
         """*pit*: the timer is not the hypervisor's. *fw_cfg*: what firmware asks. *clock*: of all chips here.
@@ -159,7 +158,7 @@ class Platform:
             ranges.append((PIT_PORTS, COUNTERS + 1, self.pit, "timer"))
             ranges.append((SPEAKER_PORT, 1, self.pit.speaker, "timer gate"))
         if self.fw_cfg is not None:
-            ranges.append((SELECTOR, PORTS_OF_FW_CFG, self.fw_cfg, "firmware configuration"))
+            ranges.append((layout.FW_CFG, layout.FW_CFG_PORTS, self.fw_cfg, "firmware configuration"))
         if self.debug_exit is not None:
             ranges.append((DEBUG_EXIT, 4, self.debug_exit, "debug exit"))
         return ranges + [(port.io_base, port.ports, port.uart, port.name) for port in self.uarts]

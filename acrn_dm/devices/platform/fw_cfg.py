@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from acrn_dm.base.address_map import FW_CFG
 from acrn_dm.base.errors import GuestError
 
-SELECTOR, DATA, DMA = 0x510, 0x511, 0x514
-PORTS = 12
+SELECTOR, DATA, DMA = FW_CFG, FW_CFG + 1, FW_CFG + 4
 
 SIGNATURE, ID, CPUS, MAX_CPUS, FILE_DIRECTORY = 0x00, 0x01, 0x05, 0x0F, 0x19
 KERNEL_SIZE, INITRD_SIZE, KERNEL_DATA, INITRD_DATA = 0x08, 0x0B, 0x11, 0x12

@@ -1,6 +1,7 @@
-"""The RTC's date registers: from seconds to BCD or binary, 24 or 12 hours, and back (MC146818A, table 4)."""
+"""The RTC's date registers: from seconds to BCD or binary, 24 or 12 hours, and back (MC146818A, table 4).
 
-import datetime
+``datetime`` is imported when a guest first looks at its clock: no machine waits for that at its start.
+"""
 
 SECONDS, MINUTES, HOURS, WEEKDAY, DAY, MONTH, YEAR = 0, 2, 4, 6, 7, 8, 9
 CENTURY = 0x32
@@ -10,14 +11,14 @@ BINARY = 0x04  # bits of register B
 HOURS_24 = 0x02
 PM = 0x80  # bit of the hour in 12-hour mode
 
-EPOCH = datetime.datetime(1970, 1, 1)
-LAST = int((datetime.datetime(9999, 12, 31, 23, 59, 59) - EPOCH).total_seconds())
-FIRST = int((datetime.datetime(1, 1, 1) - EPOCH).total_seconds())
+FIRST, LAST = -62_135_596_800, 253_402_300_799  # the first second of the year 1 and the last of 9999
 
 
 def encode(seconds: int, mode: int) -> dict[int, int]:
     """Registers of *seconds* since 1970 (kept between the years 1 and 9999) in the format of register B."""
-    when = EPOCH + datetime.timedelta(seconds=min(max(seconds, FIRST), LAST))
+    import datetime  # noqa: PLC0415
+
+    when = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=min(max(seconds, FIRST), LAST))
     hour = when.hour if mode & HOURS_24 else (when.hour + 11) % 12 + 1
     values = {
         SECONDS: when.second,
@@ -38,6 +39,8 @@ def encode(seconds: int, mode: int) -> dict[int, int]:
 
 def decode(registers: bytes | bytearray, mode: int) -> int | None:
     """Seconds since 1970 of the registers in the format of register B; None for no date. The weekday is free."""
+    import datetime  # noqa: PLC0415
+
     hour = registers[HOURS]
     afternoon = bool(hour & PM) and not mode & HOURS_24
     values = [registers[r] for r in (CENTURY, YEAR, MONTH, DAY, MINUTES, SECONDS)]
@@ -57,4 +60,4 @@ def decode(registers: bytes | bytearray, mode: int) -> int | None:
         when = datetime.datetime(100 * century + year, month, day, hour, minute, second)
     except ValueError:
         return None
-    return int((when - EPOCH).total_seconds())
+    return int((when - datetime.datetime(1970, 1, 1)).total_seconds())

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import attrs
 
+from acrn_dm.base.decimal_text import digits
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.io_threads import IoThreads, io_threads
 from acrn_dm.base.records import frozen
@@ -53,18 +54,12 @@ def _behind_the_path(config: type) -> list[str]:
     return [name for name in names if name not in (*NOT_BEHIND_THE_PATH, "vhost_user", "driver")]
 
 
-def _number(text: str, what: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"{what} {text!r}: expected a decimal number")
-    return int(text)
-
-
 def _sector_size(value: Any) -> SectorSize | None:
     if value is None or isinstance(value, SectorSize):
         return value
     logical, slash, physical = str(value).partition("/")
-    size = _number(logical, "sectorsize")
-    sizes = SectorSize(logical=size, physical=_number(physical, "sectorsize") if slash else size)
+    size = digits(logical, "sectorsize")
+    sizes = SectorSize(logical=size, physical=digits(physical, "sectorsize") if slash else size)
     for part in (sizes.logical, sizes.physical):
         if part < SECTOR or part & (part - 1) or part > 1 << 20:
             raise ValueError(f"sectorsize {value!r}: expected powers of two from 512 to 1048576")
@@ -80,7 +75,7 @@ def read_range(value: Any) -> Range | None:
     start, slash, size = str(value).partition("/")
     if not slash:
         raise ValueError(f"range {value!r}: expected STARTLBA/SIZE, both in logical blocks")
-    part = Range(start=_number(start, "range"), size=_number(size, "range"))
+    part = Range(start=digits(start, "range"), size=digits(size, "range"))
     if part.size == 0:
         raise ValueError(f"range {value!r}: the size is 0")
     return part
@@ -94,7 +89,7 @@ def _discard(value: Any) -> Discard | None:
     parts = str(value).split(":")
     if len(parts) != 3:
         raise ValueError(f"discard {value!r}: expected MAXSECT:MAXSEG:ALIGN")
-    sectors, segments, alignment = (_number(part, "discard") for part in parts)
+    sectors, segments, alignment = (digits(part, "discard") for part in parts)
     if not 1 <= segments <= MAX_DISCARD_SEGMENTS:
         raise ValueError(f"discard {value!r}: MAXSEG must be 1 to {MAX_DISCARD_SEGMENTS}")
     if not 1 <= sectors <= MAX_SEGMENT_SECTORS or alignment > MAX_SEGMENT_SECTORS:

@@ -1,13 +1,16 @@
 """``acrn-dm-export vhost-user DEVICE[,OPTIONS]... --socket-path=PATH``: command line, help, and what it does."""
 
 import argparse
+import functools
 import json
 import os
 import textwrap
 
+from acrn_dm.base.decimal_text import decimal
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.export import program
+from acrn_dm.export.confined import confine_devices
 from acrn_dm.export.listing import served, type_name
 from acrn_dm.export.making import make_device
 from acrn_dm.export.sockets import places
@@ -79,12 +82,14 @@ def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, las
     log_to_stderr(prog, verbose=arguments.verbose)
     plugins.load_devices(text.partition(",")[0] for text in texts)
     devices = [make_device(text, plugins, program=prog, slot=slot) for slot, text in enumerate(texts)]
-    serve(devices, at, dumped=arguments.dump_guest_core == "on", last=last)
+    confined = functools.partial(confine_devices, arguments.sandbox, [made.device for made in devices], listens=True)
+    serve(devices, at, dumped=arguments.dump_guest_core == "on", last=last, opened=confined)
     return 0
 
 
 def _count(text: str) -> int:
     """Raises ArgumentTypeError."""
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_COUNT:
-        raise argparse.ArgumentTypeError(f"expected 1 to {MAX_COUNT}")
-    return int(text)
+    try:
+        return decimal(text, 1, MAX_COUNT, "number")
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None

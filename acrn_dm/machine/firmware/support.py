@@ -1,4 +1,4 @@
-"""Boot firmware: what a machine with one has to do at each turn of its life; with none, nothing.
+"""The work for boot firmware: what a machine that has one does at each turn of its life.
 
 Firmware made for QEMU knows no other platform than QEMU's, by the chips at two places of the PCI bus; ACRN's firmware
 knows ACRN's host bridge only. So the chips are chosen by the image.
@@ -18,6 +18,7 @@ from acrn_dm.contract.config import DeviceSpec, Firmware, MachineConfig
 from acrn_dm.contract.types import Bdf
 from acrn_dm.devices.platform.fw_cfg import FwCfg
 from acrn_dm.machine.firmware import fw_cfg_items
+from acrn_dm.machine.firmware.no_firmware import FirmwareSupport
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,7 @@ QEMU_CHIPS = {Bdf(slot=0): "i440fx", Bdf(slot=1, func=3): "piix4-pm"}
 
 
 def with_chips(config: MachineConfig, files: KeptFiles) -> MachineConfig:
-    """Add the chips by which the firmware knows its platform, the host bridge instead of the one that is given.
-
-    Raises ConfigError where something else is in their place.
-    """
+    """Add the chips by which the firmware knows its platform, as ``firmware.with_chips``. Raises ConfigError."""
     if config.firmware is None or not ovmf.made_for_qemu(config.firmware, files):
         return config
     if config.firmware.writeback:
@@ -46,34 +44,33 @@ def with_chips(config: MachineConfig, files: KeptFiles) -> MachineConfig:
     return attrs.evolve(config, devices=tuple(devices.values()))
 
 
-class FirmwareSupport:
-    """The work for one machine's firmware. Made before anything is open."""
+class OvmfSupport(FirmwareSupport):
+    """The work for an image of OVMF. Made before anything is open."""
 
-    def __init__(self, firmware: Firmware | None, files: KeptFiles) -> None:
+    fw_cfg: FwCfg
+
+    def __init__(self, firmware: Firmware, files: KeptFiles) -> None:
         self._firmware = firmware
         self._files = files
         self._store: ovmf.VariableStore | None = None
-        self.fw_cfg = None if firmware is None else FwCfg()
+        self.fw_cfg = FwCfg()
 
     def check(self) -> list[str]:
         """What would keep ``open`` from locking the files; takes nothing."""
-        return [] if self._firmware is None else ovmf.check(self._firmware)
+        return ovmf.check(self._firmware)
 
     def claims(self) -> list[Claim]:
         """The file that keeps the guest's variables."""
-        return [] if self._firmware is None else ovmf.claims(self._firmware)
+        return ovmf.claims(self._firmware)
 
     def open(self) -> tuple[MemoryRange, ...]:
         """Lock the files; return the memory that the image needs. Raises ConfigError."""
-        if self._firmware is None:
-            return ()
         self._store = ovmf.VariableStore(self._firmware, self._files)
         return (ovmf.region(self._firmware, self._files),)
 
     def prepare(self, plan: Callable[[], BootPlan]) -> None:
         """Before each boot: what the guest may ask for, of the *plan* as it is then. Raises ConfigError."""
-        if self.fw_cfg is not None:
-            self.fw_cfg.fill(fw_cfg_items.items(plan))
+        self.fw_cfg.fill(fw_cfg_items.items(plan))
 
     def save(self, memory: GuestMemory) -> None:
         """When the guest is off or resets: keep its variables."""

@@ -100,6 +100,7 @@ def test_toml_table_gives_the_same_as_text() -> None:
         ("/img,mq=2", "mq"),
         ("/img,sectorsize=300", "300"),
         ("/img,sectorsize=4096/512", "4096/512"),
+        (f"/img,sectorsize={'9' * 5000}", "at most 20 digits"),
         ("/img,sectorsize", "sectorsize"),
         ("/img,range=5", "range"),
         ("/img,range=0/0", "range"),

@@ -1,10 +1,14 @@
 """replay: a hypervisor without processors that plays a script of register accesses against the devices.
 
 ``--script FILE`` is what it plays, ``--transcript FILE`` where it writes what reads returned: a script again.
+
+Its options make every start import this module, so whatever plays a script is imported by who wants one played.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 from acrn_dm import (
     ConfigError,
@@ -17,8 +21,10 @@ from acrn_dm import (
     OptionParser,
     hookimpl,
 )
-from acrn_dm_replay import script
-from acrn_dm_replay.vm import ReplayVm
+
+if TYPE_CHECKING:
+    from acrn_dm_replay.script import Step
+    from acrn_dm_replay.vm import ReplayVm
 
 
 def _path(options: Mapping[str, object], name: str) -> Path | None:
@@ -26,7 +32,9 @@ def _path(options: Mapping[str, object], name: str) -> Path | None:
     return Path(value) if isinstance(value, str) else None
 
 
-def _script(options: HypervisorOptions) -> tuple[script.Step, ...]:
+def _script(options: HypervisorOptions) -> "tuple[Step, ...]":
+    from acrn_dm_replay import script  # noqa: PLC0415
+
     path = _path(options.plugin_options, "script")
     if path is None:
         raise ConfigError("the hypervisor replay needs one", option="--script")
@@ -44,8 +52,10 @@ def check(options: HypervisorOptions) -> list[str]:
     return []
 
 
-def open_vm(options: HypervisorOptions) -> ReplayVm:
+def open_vm(options: HypervisorOptions) -> "ReplayVm":
     """Make the machine that plays the script. Raises ConfigError and HostError."""
+    from acrn_dm_replay.vm import ReplayVm  # noqa: PLC0415
+
     steps = _script(options)
     path = _path(options.plugin_options, "transcript")
     if path is None:
@@ -55,6 +65,12 @@ def open_vm(options: HypervisorOptions) -> ReplayVm:
     except OSError as e:
         raise HostError.from_os(f"opening {path}", e) from e
     return ReplayVm(options.name, steps, lambda line: print(line, file=file), file.close)
+
+
+def _of_replay(vm: Hypervisor) -> "TypeGuard[ReplayVm]":
+    """Whether *vm* is one of these: none is, as long as nobody has imported their module."""
+    module = sys.modules.get(f"{__package__}.vm")
+    return module is not None and isinstance(vm, module.ReplayVm)
 
 
 @hookimpl
@@ -76,7 +92,7 @@ def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
 @hookimpl
 def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> bool | None:
     """Bind kicks."""
-    if not isinstance(vm, ReplayVm):
+    if not _of_replay(vm):
         return None
     vm.ioeventfd(binding, assign)
     return True
@@ -85,7 +101,7 @@ def acrn_dm_vhm_ioeventfd(vm: Hypervisor, binding: IoEventFd, assign: bool) -> b
 @hookimpl
 def acrn_dm_vhm_irqfd(vm: Hypervisor, binding: IrqFd, assign: bool) -> bool | None:
     """Bind calls."""
-    if not isinstance(vm, ReplayVm):
+    if not _of_replay(vm):
         return None
     vm.irqfd(binding, assign)
     return True

@@ -4,10 +4,11 @@
 #define ACRN_DM_GUARDED_H
 
 #include <setjmp.h>
-#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/uio.h>
+
+#include "base/process/bus_error.h"
 
 static __thread sigjmp_buf *blk_copying; /* of this thread, while it copies */
 static struct sigaction blk_bus_before;
@@ -17,30 +18,13 @@ static void blk_on_bus_error(int number, siginfo_t *info, void *context)
     sigjmp_buf *copying = blk_copying;
     if (copying != NULL)
         siglongjmp(*copying, 1);
-    if (blk_bus_before.sa_flags & SA_SIGINFO) {
-        blk_bus_before.sa_sigaction(number, info, context);
-    } else if (blk_bus_before.sa_handler == SIG_DFL || blk_bus_before.sa_handler == SIG_IGN) {
-        sigaction(number, &blk_bus_before, NULL);
-        raise(number);
-    } else {
-        blk_bus_before.sa_handler(number);
-    }
+    acrn_dm_hand_on(&blk_bus_before, number, info, context);
 }
 
-/* Once per process: a second time would make a ring of handlers where others have put theirs before ours. */
 static int blk_guard(void)
 {
     static int done;
-    struct sigaction ours;
-    if (done)
-        return 1;
-    memset(&ours, 0, sizeof(ours));
-    ours.sa_sigaction = blk_on_bus_error;
-    ours.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK; /* a copy is left by a jump, which unblocks nothing */
-    sigemptyset(&ours.sa_mask);
-    if (sigaction(SIGBUS, NULL, &blk_bus_before) != 0 || sigaction(SIGBUS, &ours, NULL) != 0)
-        return 0;
-    return done = 1;
+    return acrn_dm_handle_bus_error(blk_on_bus_error, &blk_bus_before, &done);
 }
 
 /* Copy *from* to *n* vectors; 0 where that met memory that is gone. */
