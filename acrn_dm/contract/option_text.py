@@ -42,6 +42,8 @@ ELSEWHERE = {
     "num_vqs": ("queues",),
     "config_size": ("config",),
     "vq_size": ("queue_size",),
+    "mount_tag": ("tag",),
+    "num_request_queues": ("queues",),
     "vhost_socket": ("vhost_user",),
     "logical_block_size": ("sectorsize",),
     "physical_block_size": ("sectorsize",),

@@ -17,7 +17,7 @@ from typing import ClassVar, TypeVar
 
 import attrs
 
-from acrn_dm.backends.door import Door, SocketDoor
+from acrn_dm.backends.door import Door, door_of, wait_at
 from acrn_dm.backends.proxy import Proxy
 from acrn_dm.backends.user import one_ring
 from acrn_dm.backends.user import plan as user_plan
@@ -59,7 +59,7 @@ class VhostUser(Proxy):
 
     def __init__(self, device: VirtioDevice, door: Door | None = None, terms: Terms | None = None) -> None:
         super().__init__(device)
-        self._door = door or SocketDoor.of(device)
+        self._door = door or door_of(device)
         self._terms = terms or terms_of(device)
         self.packed_by_default = self._terms.keeps_packed
         self._peer = Peer(features=0)
@@ -93,10 +93,18 @@ class VhostUser(Proxy):
         self._closed = False
         with self._conversations.hold():
             try:
-                self._link.connect(self._door.connect())
-                self._link.run(self._greet())
+                wait_at(self._door, self._meet, resources.off_wanted, self.device.name)
             except HostError as e:
                 raise self._described(self._door.lost(e)) from e
+
+    def _meet(self) -> None:
+        """Connect and get acquainted. Main thread. Raises HostError; then nothing is left of the connection."""
+        try:
+            self._link.connect(self._door.connect())
+            self._link.run(self._greet())
+        except HostError:
+            self._link.close()
+            raise
 
     def offer(self, offered: int) -> int:
         """See ``terms``."""

@@ -114,7 +114,7 @@ class VirtioPci(PciFunction, Generic[D]):
     @property
     def placement(self) -> Placement:
         """Who moves the data: as the user says, else as the device does."""
-        return choice.chosen(self.device.placement, self.context.backend, self.name)
+        return choice.chosen(self.device.placement, self.context)
 
     # PciFunction: called with the lock held.
 
