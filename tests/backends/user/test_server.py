@@ -17,11 +17,12 @@ from acrn_dm.virtio.pci.transport import VirtioPci
 from tests.backends.user.machines import impatient
 from tests.backends.user.peers.caller import Caller
 from tests.backends.user.peers.peer import BLK_FEATURES, Connection, Peer, Received
-from tests.backends.user.user_rig import eventually
+from tests.backends.user.user_rig import eventually, open_descriptors
 from tests.patience import comes_true
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
 
+LEAVING = 20  # connections that end without a word
 PLAIN = VERSION_1 | EVENT_IDX | PROTOCOL_FEATURES
 KINDS = {
     "virtio-blk": ("vhost-user={}", BLK_FEATURES, 60),
@@ -117,16 +118,20 @@ def test_who_connects_and_leaves_is_not_taken_for_the_process(socket_path: Path)
         machine.add("virtio-blk", f"vhost-user={socket_path},server=on", slot=3)
 
         def leave() -> None:
-            for _ in range(3):
+            before = open_descriptors()
+            for _ in range(LEAVING):
                 called = socket.socket(socket.AF_UNIX)
                 assert comes_true(lambda called=called: not called.connect_ex(str(socket_path)))  # type: ignore[misc]
                 called.close()
+            left.append(comes_true(lambda: open_descriptors() < before + LEAVING // 2))
             peer.silent = False
 
+        left: list[bool] = []
         thread = threading.Thread(target=leave)
         thread.start()
         rings_run(machine, peer)
         thread.join()
+        assert left == [True], "connections that are over have kept their descriptors"
 
 
 def test_process_that_says_nothing_costs_the_start_no_more_than_its_time(socket_path: Path) -> None:
