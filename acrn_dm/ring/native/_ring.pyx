@@ -4,7 +4,7 @@
 cimport cython
 from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE, FR_MAX_BATCH, FR_MAX_DESCRIPTORS, settle
 from acrn_dm.ring.native._chain cimport Chain, new_chain
-from acrn_dm.ring.native._memory cimport FR_MAX_REGIONS, FrMemory, FrSegment, fr_translate, fr_writable
+from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, fr_translate
 from acrn_dm.ring.native._records cimport FR_OVERLAID, FR_PACKED, FrChain, FrVirtqueue
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_E_NOT_LAST, FR_EMPTY, FR_OK, raise_status
 from acrn_dm.ring.native._virtqueue cimport (
@@ -16,6 +16,8 @@ from acrn_dm.ring.native.packed._packed cimport fp_begin, fp_in_flight, fp_next_
 from acrn_dm.ring.native.split._split cimport FR_N_HEADS, fr_load_avail
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from acrn_dm.ring.native._memory cimport FR_MAX_REGIONS, fr_writable
 
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, RingLayout, is_queue_size
