@@ -1,5 +1,5 @@
 # cython: auto_pickle=False, autotestdict=False
-"""Calls that pass from a queue's eventfd to the one that the client gave for its vector, on a loop and without Python.
+"""A relay of calls from a queue's eventfd to the one that the client gave for its vector, on a loop and without Python.
 
 The client's eventfd is shared, so that the kernel signals it (``base.events.eventfd`` says why).
 """
@@ -20,7 +20,7 @@ cdef extern from "<sys/epoll.h>" nogil:
 
 
 cdef class Signaller:
-    """What all relays of a function share: the way to signal, one at a time."""
+    """The way to signal that all relays of a function share, one at a time."""
 
     cdef KernelSignal _kernel
     cdef pthread_mutex_t _lock            # a leaf, for one signal at a time
