@@ -88,6 +88,12 @@ def commands(block: Block) -> Iterator[Command]:
         yield Command(line="\n".join(first), output="\n".join([*lines, ""]), fails=block.fails)
 
 
+def lines_for(page: str, test: str) -> list[str]:
+    """The command lines of the text of a *page* that the file *test* runs, each in one line."""
+    marked = [block for block in blocks(page) if block.shown_by == test]
+    return [command.line.replace("\\\n", " ") for block in marked for command in commands(block)]
+
+
 @attrs.define(eq=False)
 class Reader:
     """Somebody who follows a page in a *folder* of their own; *has* says which needs are met."""

@@ -21,10 +21,9 @@ from acrn_dm.export.vhost_user.client_memory import ClientMemory
 from acrn_dm.export.vhost_user.vring import ClientKick, Vring
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
-from acrn_dm.virtio import features
 from acrn_dm.virtio.backend import Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.switches import packed_offered
+from acrn_dm.virtio.switches import offered_by_rings, packed_offered
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class NoMachine:
 
 class ExportedDevice:
     """The device as the client has it. Also the device's ``Transport``: *changed* and *broken* are called on the main
-    loop.
+    loop. Raises ConfigError for a feature of rings that the user wants and the device can't have.
 
     *quit_* is called when whoever sits at this process's terminal wants the end. *dumps_memory*: core dumps of this
     process have the clients' memory.
@@ -66,6 +65,7 @@ class ExportedDevice:
         self.device = device
         self.main_loop = main_loop
         self.dumps_memory = dumps_memory
+        self._ring_features = _offered_by_rings(device)
         self.changed: Callable[[], None] = lambda: None
         self.broken: Callable[[Exception], None] = lambda _: None
         self._server = VbsU(device)
@@ -89,8 +89,7 @@ class ExportedDevice:
     @property
     def features(self) -> int:
         """What clients are offered, without vhost-user's own bit."""
-        ours = features.OFFERED_BY_TRANSPORT | packed_offered(VbsU.packed_by_default, self.device.context.switches)
-        return self.device.features | ours
+        return self.device.features | self._ring_features
 
     def open(self) -> None:
         """Open the device's own files. Raises ConfigError or HostError."""
@@ -150,3 +149,8 @@ class ExportedDevice:
     def _soon(self, work: Callable[[], None]) -> None:
         epoch = self._epoch
         self.main_loop.call_soon(lambda: work() if epoch == self._epoch else None)
+
+
+def _offered_by_rings(device: VirtioDevice) -> int:
+    chosen = device.context.switches
+    return offered_by_rings(device.in_order, chosen, device.name) | packed_offered(VbsU.packed_by_default, chosen)

@@ -5,13 +5,19 @@ import struct
 import time
 from pathlib import Path
 
+import pytest
+
 from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, Request
+from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.export.making import make_device
 from acrn_dm.export.vhost_user.device import ExportedDevice
 from acrn_dm.ring.packed.driver import PackedDriverRing
 from acrn_dm.ring.packed.layout import packed_layout
-from acrn_dm.testing.driver import PACKED
+from acrn_dm.testing.driver import INDIRECT_DESC, PACKED
+from acrn_dm.virtio.features import IN_ORDER
 from tests.backends.user.user_rig import Daemon
 from tests.export.made import made
 from tests.export.vhost_user.export_rig import USER, VERSION_1, Client
@@ -68,9 +74,30 @@ def test_ring_is_served_and_its_base_goes_on_with_wrap_counters(daemon: Daemon, 
     assert out.removeprefix(before) == b"packed 0packed 1packed 2packed 3"
 
 
-def test_option_takes_the_offer_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("feature", [PACKED, IN_ORDER, INDIRECT_DESC])
+def test_option_takes_the_offer_away(feature: int, tmp_path: Path) -> None:
+    name = {PACKED: "packed", IN_ORDER: "in_order", INDIRECT_DESC: "indirect_desc"}[feature]
     loop = IoLoop("main")
     text = f"file:port0={tmp_path / 'out'}"
-    there = [ExportedDevice(made(f"virtio-console,{text}{more}"), loop).features for more in ("", ",packed=off")]
+    there = [ExportedDevice(made(f"virtio-console,{text}{more}"), loop).features for more in ("", f",{name}=off")]
     loop.close()
-    assert [bool(features & PACKED) for features in there] == [True, False]
+    assert there[0] & ~there[1] == feature
+    assert not there[1] & ~there[0]
+
+
+@pytest.mark.parametrize(
+    ("device", "offered"), [("virtio-blk,nodisk", [False, True]), ("virtio-console,file:port0=/nowhere", [True, True])]
+)
+def test_order_is_offered_where_it_costs_nothing_or_is_asked_for(device: str, offered: list[bool]) -> None:
+    loop = IoLoop("main")
+    there = [ExportedDevice(made(f"{device}{more}"), loop).features for more in ("", ",in_order=on")]
+    loop.close()
+    assert [bool(features & IN_ORDER) for features in there] == offered
+
+
+def test_order_that_can_not_be_kept_is_refused() -> None:
+    lines = make_device("virtio-gpio,count=1,in_order=on", make_plugin_manager(), program="test").device
+    loop = IoLoop("main")
+    with pytest.raises(ConfigError, match="can't wait for one another"):
+        ExportedDevice(lines, loop)
+    loop.close()
