@@ -42,6 +42,7 @@ MODULES = (
     "acrn_dm.base.events._aio",
     "acrn_dm.base.events._poll",
     "acrn_dm.base.process._shortened",
+    "acrn_dm.base.sandbox._calls",
     "acrn_dm.devices.terminal._rescue",
     "acrn_dm.devices.virtio_blk.image._standing",
     "acrn_dm.devices.virtio_blk.native._plane",

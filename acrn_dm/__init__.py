@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     from acrn_dm.virtio.optional import QueueInFlight as QueueInFlight
     from acrn_dm.virtio.optional import QueueReset as QueueReset
     from acrn_dm.virtio.optional import QueueSwitch as QueueSwitch
+    from acrn_dm.virtio.optional import Sandboxed as Sandboxed
+    from acrn_dm.base.sandbox.needs import Needs as Needs
     from acrn_dm.virtio.optional import SlowToClose as SlowToClose
     from acrn_dm.virtio.optional import TerminalUser as TerminalUser
     from acrn_dm.virtio.optional import Threads as Threads
@@ -163,6 +165,7 @@ _NAMES = {  # by the module that has them
     "acrn_dm.base.files.claims": ("Claim", "Claimant", "path_key", "socket_claim"),
     "acrn_dm.base.files.file_locks": ("Access",),
     "acrn_dm.base.sockets.command_lines": ("CommandLines",),
+    "acrn_dm.base.sandbox.needs": ("Needs",),
     "acrn_dm.virtio.device": ("Transport", "VirtioDevice"),
     "acrn_dm.virtio.queue": ("Queue",),
     "acrn_dm._fastring": ("Chain",),
@@ -174,7 +177,7 @@ _NAMES = {  # by the module that has them
     "acrn_dm.virtio.optional": (
         *("Cancellable", "FeatureJudge", "InFlight", "LegacyConfig", "LinkSwitch", "LocalQueues", "LoopChoice"),
         *("MediumSlot", "NativePlane", "NegotiationWatcher", "QueueEnabled", "QueueInFlight", "QueueReset"),
-        *("QueueSwitch", "SlowToClose", "TerminalUser", "Threads", "WindowWatcher"),
+        *("QueueSwitch", "Sandboxed", "SlowToClose", "TerminalUser", "Threads", "WindowWatcher"),
     ),
     "acrn_dm.pci.function": ("PciFunction",),
     "acrn_dm.pci.bar": ("Bar", "BarKind"),

@@ -39,7 +39,12 @@ class GuestError(AcrnDmError):
 
 
 class HostError(AcrnDmError):
-    """The host refused: names the call, the errno and, where known, the likely fix."""
+    """The host refused: names the call, the errno and, where known, the likely fix.
+
+    ``confined_by`` is the option that took rights from this process, if one did: it may be what refused.
+    """
+
+    confined_by = ""
 
     def __init__(self, message: str, *, err: int | None = None, hint: str | None = None) -> None:
         super().__init__(message)
@@ -49,6 +54,8 @@ class HostError(AcrnDmError):
     @classmethod
     def from_os(cls, what: str, error: OSError, hint: str | None = None) -> "HostError":
         """Describe *error*, raised while doing *what*."""
+        if hint is None and cls.confined_by and error.errno in (errno.EPERM, errno.EACCES):
+            hint = f"{cls.confined_by} may be why"
         return cls(what, err=error.errno, hint=hint)
 
     def __str__(self) -> str:

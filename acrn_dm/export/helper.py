@@ -2,9 +2,10 @@
 
 Started by ``backends.helper.child``, which says what is where; its order comes by standard input. It serves that one
 connection, and ends with it. Nobody types this command.
+
+What has to be opened is opened before the sandbox is put on; what comes by the connection is read in it.
 """
 
-import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from acrn_dm.base.errors import AcrnDmError, ConfigError
 from acrn_dm.base.log_text import escaped
 from acrn_dm.base.process import privileges
 from acrn_dm.base.process.stderr import say
+from acrn_dm.base.sandbox import OFF
 from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.export.confined import confine_devices
 from acrn_dm.export.making import Made, make_resolved
 from acrn_dm.export.program import EXIT_CONFIG, EXIT_FAILURE
 from acrn_dm.export.sockets import Place
@@ -37,7 +40,13 @@ def main(argv: Sequence[str]) -> int:
     try:
         made = _made(told)
         place = Place(fd=int(connection))
-        serve([made], [place], dumped=False, last=True, opened=functools.partial(reporter.report, READY))
+
+        def opened() -> None:
+            if told.sandbox != OFF:
+                confine_devices(told.sandbox, [made.device])
+            reporter.report(READY)
+
+        serve([made], [place], dumped=False, last=True, opened=opened)
     except AcrnDmError as e:
         reporter.failed(str(e), told.context.name)
         return EXIT_CONFIG if isinstance(e, ConfigError) else EXIT_FAILURE

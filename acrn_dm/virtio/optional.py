@@ -7,6 +7,7 @@ others are, on a control thread under the function's lock, unless it says "any t
 from collections.abc import Collection
 from typing import Protocol, runtime_checkable
 
+from acrn_dm.base.sandbox.needs import Needs
 from acrn_dm.virtio.native._plane import Plane
 from acrn_dm.virtio.queue import Queue
 
@@ -140,6 +141,16 @@ class SlowToClose(Protocol):
 
     def prepare_close(self) -> None:
         """``close`` follows, when all devices were told: begin what takes time, so that it takes it once for all."""
+
+
+@runtime_checkable
+class Sandboxed(Protocol):
+    """A device that does more, once it is open, than move data between rings and what it has open. One without this is
+    let open nothing in a sandbox (``process=on,sandbox=``) but Python's modules, for reading.
+    """
+
+    def sandbox_needs(self) -> Needs:
+        """What it does besides. Asked when the device is open, and before its first client is served."""
 
 
 @runtime_checkable

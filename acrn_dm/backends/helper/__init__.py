@@ -1,28 +1,30 @@
 """Devices in processes of their own (``process=on``): what stands in the machine for one, and what starts, watches and
 restarts its process, which is ``export.helper``.
 
-Here is the wish for one, taken from the options of any virtio device: ``process=on`` and ``restart=POLICY``. The rest
-is imported where there is one.
+Here is the wish for one, taken from the options of any virtio device: ``process=on``, ``restart=POLICY`` and
+``sandbox=MODE``. The rest is imported where there is one.
 """
 
 import re
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.records import frozen
+from acrn_dm.base.sandbox import MODES, ON
 from acrn_dm.contract.config import DeviceSpec
 from acrn_dm.virtio.choice import take_value
 
-PROCESS, RESTART = "process", "restart"
+PROCESS, RESTART, SANDBOX = "process", "restart", "sandbox"
 POLICY = re.compile(r"never|on-failure(?::([1-9][0-9]{0,3}))?")
 
 
 @frozen(kw_only=True)
 class Wish:
     """The user's word on the process of one device. *restarts* is how often in a row it is started again; None: for
-    ever.
+    ever. *sandbox* is one of ``base.sandbox.MODES``.
     """
 
     restarts: int | None = None
+    sandbox: str = ON
 
     @property
     def policy(self) -> str:
@@ -37,13 +39,18 @@ def take(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, Wish | None]:
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
     spec, on = take_value(spec, config, PROCESS)
     spec, policy = take_value(spec, config, RESTART)
+    spec, sandbox = take_value(spec, config, SANDBOX)
     if on not in (None, "on", "off", True, False):
         raise ConfigError("expected on or off", option=f"{where} {PROCESS}", value=on)
     if on not in ("on", True):
-        if policy is not None:
-            raise ConfigError("goes with process=on only", option=f"{where} {RESTART}", value=policy)
+        for name, value in ((RESTART, policy), (SANDBOX, sandbox)):
+            if value is not None:
+                raise ConfigError("goes with process=on only", option=f"{where} {name}", value=value)
         return spec, None
-    return spec, Wish(restarts=None if policy is None else _restarts(policy, f"{where} {RESTART}"))
+    return spec, Wish(
+        restarts=None if policy is None else _restarts(policy, f"{where} {RESTART}"),
+        sandbox=ON if sandbox is None else _mode(sandbox, f"{where} {SANDBOX}"),
+    )
 
 
 def _restarts(policy: object, where: str) -> int | None:
@@ -53,3 +60,10 @@ def _restarts(policy: object, where: str) -> int | None:
     if policy == "never":
         return 0
     return None if found[1] is None else int(found[1])
+
+
+def _mode(value: object, where: str) -> str:
+    chosen = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+    if chosen not in MODES:
+        raise ConfigError(f"expected {', '.join(MODES[:-1])} or {MODES[-1]}", option=where, value=value)
+    return str(chosen)

@@ -22,6 +22,7 @@ from acrn_dm.base.records import define
 EXIT_CONFIG = 78  # what its line says is the user's
 MAX_LINE = 4096
 PROGRAM = "acrn_dm.export.helper"
+FORBIDDEN = ": it called what its sandbox forbids"
 LAST_WORDS_S = 0.2  # a process's socket is closed some microseconds before the process is gone
 
 
@@ -68,7 +69,8 @@ class Child:
             return None
         if code < 0:
             with contextlib.suppress(ValueError):
-                return f"was ended by {signal.Signals(-code).name}"
+                number = signal.Signals(-code)
+                return f"was ended by {number.name}" + FORBIDDEN * (number == signal.SIGSYS)
         return f"ended with exit code {code}"
 
     def kill(self) -> None:

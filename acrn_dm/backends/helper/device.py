@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from acrn_dm.backends.helper import PROCESS
+from acrn_dm.base.sandbox import STRICT
+from acrn_dm.base.sandbox.confine import lacking
 from acrn_dm.contract.types import DeviceContext
 from acrn_dm.virtio import features
 from acrn_dm.virtio.device import VirtioDevice
@@ -13,12 +15,13 @@ from acrn_dm.virtio.placement import Placement
 class AwayDevice(VirtioDevice):
     """The stand-in for a device like *model*, which was made of the same options and is never opened.
 
-    Identity and layout are the model's; features and configuration space come from the process.
+    Identity and layout are the model's; features and configuration space come from the process, which is in *sandbox*.
     """
 
-    def __init__(self, model: VirtioDevice, context: DeviceContext) -> None:
+    def __init__(self, model: VirtioDevice, context: DeviceContext, sandbox: str) -> None:
         super().__init__(context)
         self.model = model
+        self.sandbox = sandbox
         self.on_reset: Callable[[], None] = lambda: None
         self.on_negotiated: Callable[[int], None] = lambda _: None
         # Of the class in others; here each instance stands for another class.
@@ -48,8 +51,9 @@ class AwayDevice(VirtioDevice):
         return Placement(backend=PROCESS, text=f"{self.model.placement.text}, {PROCESS}")
 
     def check(self) -> list[str]:
-        """What the model would miss: the process is on this host."""
-        return self.model.check()
+        """What the model would miss, and what a strict sandbox does: the process is on this host."""
+        lacks = lacking() if self.sandbox == STRICT else []
+        return [*self.model.check(), *(f"{self.name}: sandbox={STRICT}: {line}" for line in lacks)]
 
     def refusal(self, accepted: int) -> str | None:
         """As the model says, if it has an opinion."""

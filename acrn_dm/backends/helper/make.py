@@ -23,14 +23,14 @@ def away_function(model: VirtioDevice, spec: DeviceSpec, context: DeviceContext,
     problem = _problem(model, context)
     if problem is not None:
         raise ConfigError(problem, option=model.name, value=f"{PROCESS}=on")
-    supervisor = Supervisor(context.name, wish, Order(spec=spec, context=context).encode())
+    supervisor = Supervisor(context.name, wish, Order(spec=spec, context=context, sandbox=wish.sandbox).encode())
     kind = BackendType(
         name=PROCESS,
         summary="in a process of its own",
         kinds={"*"},
         create=functools.partial(_backend, door=supervisor),
     )
-    return VirtioPci(AwayDevice(model, context), context, [kind])
+    return VirtioPci(AwayDevice(model, context, wish.sandbox), context, [kind])
 
 
 def _backend(device: AwayDevice, *, door: Supervisor) -> HelperBackend:

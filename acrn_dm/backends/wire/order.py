@@ -18,11 +18,12 @@ MEMBERS = ("machine", "vcpus", "windows", "virtio_msi")  # of the context, besid
 @frozen(kw_only=True)
 class Order:
     """One device: *spec* as the user wrote it but for what concerns its process, and the *context* that the machine
-    made, as far as it is not read from *spec* again.
+    made, as far as it is not read from *spec* again. *sandbox* is one of ``base.sandbox.MODES``.
     """
 
     spec: DeviceSpec
     context: DeviceContext
+    sandbox: str
 
     def encode(self) -> bytes:
         """For the process. Raises ConfigError for an option of a plugin that can't be told."""
@@ -30,6 +31,7 @@ class Order:
         told: dict[str, object] = {name: getattr(context, name) for name in MEMBERS}
         told |= {"bdf": [spec.bdf.bus, spec.bdf.slot, spec.bdf.func], "kind": spec.kind, "origin": spec.origin}
         told |= {"text": spec.text, "table": spec.table, "plugin_options": dict(context.plugin_options)}
+        told["sandbox"] = self.sandbox
         try:
             return json.dumps(told).encode()
         except (TypeError, ValueError) as e:
@@ -49,4 +51,5 @@ def decode(data: bytes) -> Order:
             plugin_options=told["plugin_options"],
             **{name: told[name] for name in MEMBERS},
         ),
+        sandbox=told["sandbox"],
     )

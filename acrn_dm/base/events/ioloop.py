@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
+from acrn_dm.base._libc import set_thread_name
 from acrn_dm.base.events._poll import EventPoll
 from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.base.events.eventfd import SIGNALLED, drain
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
-NAME_BYTES = 15  # that the kernel keeps of a thread's name, for top and perf
 MIN_TIMERS = 64  # fewer are not worth looking through for cancelled ones
 
 Callback = Callable[[], object]
@@ -158,8 +158,7 @@ class IoLoop:
         self._thread.start()
 
     def _run_named(self) -> None:
-        with contextlib.suppress(OSError), open("/proc/thread-self/comm", "wb") as name:
-            name.write(self.name.encode()[:NAME_BYTES])
+        set_thread_name(self.name.encode())
         self.run()
 
     def run(self) -> None:

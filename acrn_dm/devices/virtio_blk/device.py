@@ -21,6 +21,7 @@ from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.events.io_threads import pin_current_thread
 from acrn_dm.base.files.claims import Claim
+from acrn_dm.base.sandbox.needs import Needs
 from acrn_dm.contract.resources import HostFault, Resources
 from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.virtio_blk import medium
@@ -153,6 +154,10 @@ class BlkDevice(VirtioDevice):
         self.config = attrs.evolve(self.config, **attrs.asdict(rates))
         self._restraint.set(self.config)
         self._equip()
+
+    def sandbox_needs(self) -> Needs:
+        """io_uring, what is asked of a block device, and what the driver says."""
+        return opening.sandbox_needs(self.config, self._driver, self.image)
 
     def read_config(self, offset: int, size: int) -> bytes:
         """5.2.4."""
@@ -392,8 +397,7 @@ class BlkDevice(VirtioDevice):
             self._transfer(queue, chain, request)
             return
         job = self._job(queue, chain, request, data_of(chain, request))
-        # Nobody knows: where the guest was resumed since the start, it is tried anew before it asks for a pause.
-        job.began = 0
+        job.began = 0  # nobody knows: after a resume since the start it is tried anew before it asks for a pause
         self._failed(job, OSError(err, os.strerror(err)))
         job.pool.finish([job])
 
@@ -436,8 +440,7 @@ class BlkDevice(VirtioDevice):
         self.errors += 1
         if self.errors <= ERRORS_LOGGED:
             last = ", no more of these are logged" if self.errors == ERRORS_LOGGED else ""
-            request = job.request
-            log.error("%s: %s at %s: %s%s", self.name, request.op.name, request.extents[:1], job.error, last)
+            log.error("%s: %s at %s: %s%s", self.name, job.request.op.name, job.request.extents[:1], job.error, last)
 
     def _pin(self, queue: Queue) -> None:
         iothread = self.config.iothread

@@ -15,12 +15,14 @@ import stat
 import tty
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.events.ioloop import READ, WRITE, IoLoop, Timer
 from acrn_dm.base.files import one_user
 from acrn_dm.base.files.private_files import open_or_make
 from acrn_dm.base.process.stderr import say
+from acrn_dm.base.sandbox.needs import TERMINAL
 from acrn_dm.devices.loopwork import FdWatch, poll
 from acrn_dm.devices.terminal.line import Line, open_terminal
 from acrn_dm.devices.terminal.size import Size, SizeWatch, window_size
@@ -40,7 +42,7 @@ class PortBackend:
 
     *leaves*: the other side can go, which is noticed also while nobody reads or writes. *absent*: what ``poll`` says of
     the descriptor while nobody is at the other end; 0 where somebody always is, or is accepted. *moved_in_c*: planes
-    know how this very class sends and receives.
+    know how this very class sends and receives. *sandbox_groups*: what it does after ``open``, of ``sandbox.needs``.
 
     ``open``, ``window_size`` and ``close`` run on control threads, everything else on the loop's.
     """
@@ -48,6 +50,7 @@ class PortBackend:
     leaves: bool = False
     absent: int = 0
     moved_in_c: bool = False
+    sandbox_groups: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, label: str) -> None:
         self.label = label  # for messages: what and where
@@ -226,6 +229,7 @@ class StdioBackend(PortBackend):
     """This process's stdin and stdout: raw if they are a terminal. They are given back as they were."""
 
     moved_in_c = True
+    sandbox_groups = (TERMINAL,)
 
     def __init__(self, label: str) -> None:
         super().__init__(label)
@@ -259,6 +263,7 @@ class TtyBackend(PortBackend):
     """A terminal device, made raw and given back as it was."""
 
     moved_in_c = True
+    sandbox_groups = (TERMINAL,)
 
     leaves = True
 

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import ClassVar
 
+from acrn_dm.base.sandbox.needs import ACCEPT, CONNECT
 from acrn_dm.base.sockets.acceptor import Acceptor
 from acrn_dm.base.sockets.unix_listener import UnixListener
 from acrn_dm.devices.virtio_console.backend import PortBackend
@@ -106,6 +107,7 @@ class ServerBackend(SocketBackend):
     """The listening side at *path*; while one client is connected, others wait in the kernel."""
 
     moved_in_c = True
+    sandbox_groups = (ACCEPT,)
 
     def __init__(self, label: str, path: Path) -> None:
         super().__init__(label, path)
@@ -141,6 +143,7 @@ class ClientBackend(SocketBackend):
     """The connecting side: to *path*, once a second again while nobody listens there."""
 
     moved_in_c = True
+    sandbox_groups = (CONNECT,)
 
     pause_s = RECONNECT_S  # a peer that hangs up at once must not keep the loop busy
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.files.claims import Claim, socket_claim
+from acrn_dm.base.sandbox.needs import Needs
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.loopwork import guarded
@@ -124,6 +125,10 @@ class ConsoleDevice(VirtioDevice):
             port.backend.attach(self._loop, port.again, functools.partial(self._changed, port))
         if self.ports:
             self._size = self.ports[0].backend.window_size() or DEFAULT_SIZE
+
+    def sandbox_needs(self) -> Needs:
+        """What its ports do."""
+        return Needs(groups=[group for port in self.ports for group in port.backend.sandbox_groups])
 
     def read_config(self, offset: int, size: int) -> bytes:
         """cols and rows are port 0's."""

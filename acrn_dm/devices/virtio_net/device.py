@@ -9,6 +9,7 @@ import attrs
 
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.files.claims import Claim
+from acrn_dm.base.sandbox.needs import Needs
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import DeviceContext
 from acrn_dm.devices.loopwork import guarded
@@ -174,6 +175,10 @@ class NetDevice(VirtioDevice):
         guard = functools.partial(guarded, self)
         self.pairs = tuple(Pair(tap, self._tap_gone, guard, mtu=self.config.mtu or 0) for tap in self.taps)
         self._link = LINK_UP
+
+    def sandbox_needs(self) -> Needs:
+        """What is asked of a tap, or what the driver says."""
+        return self._carrier.sandbox_needs()
 
     def read_config(self, offset: int, size: int) -> bytes:
         """5.1.4."""

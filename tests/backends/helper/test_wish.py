@@ -34,6 +34,9 @@ def spec(text: str = "", **more: Any) -> DeviceSpec:
         ("process=on,restart=never", "", Wish(restarts=0)),
         ("restart=on-failure,process=on", "", Wish(restarts=None)),
         ("restart=on-failure:12,process=on", "", Wish(restarts=12)),
+        ("a,sandbox=strict,process=on", "a", Wish(sandbox="strict")),
+        ("process=on,sandbox=off", "", Wish(sandbox="off")),
+        ("process=on,sandbox=on", "", Wish(sandbox="on")),
     ],
 )
 def test_wish_is_taken_out_of_the_text(text: str, rest: str, wish: Wish | None) -> None:
@@ -44,6 +47,8 @@ def test_wish_is_taken_out_of_the_text(text: str, rest: str, wish: Wish | None) 
 def test_wish_in_a_table() -> None:
     left, found = take(spec(table={"process": True, "restart": "never", "a": 1}), Options)
     assert (left.table, found) == ({"a": 1}, Wish(restarts=0))
+    _, found = take(spec(table={"process": True, "sandbox": False}), Options)
+    assert found == Wish(sandbox="off")
 
 
 def test_kind_with_an_option_of_that_name_keeps_it() -> None:
@@ -57,6 +62,10 @@ def test_kind_with_an_option_of_that_name_keeps_it() -> None:
         ("process=on,process=on", "option 'process' is given twice"),
         ("restart=never", "-s 0:3.0,toy restart: 'never': goes with process=on only"),
         ("process=off,restart=never", "goes with process=on only"),
+        ("sandbox=on", "-s 0:3.0,toy sandbox: 'on': goes with process=on only"),
+        ("process=off,sandbox=off", "-s 0:3.0,toy sandbox: 'off': goes with process=on only"),
+        ("process=on,sandbox=loose", "-s 0:3.0,toy sandbox: 'loose': expected on, off or strict"),
+        ("process=on,sandbox=", "-s 0:3.0,toy sandbox: '': expected on, off or strict"),
         ("process=on,restart=always", "'always': expected never, on-failure or on-failure:N"),
         ("process=on,restart=on-failure:0", "expected never, on-failure or on-failure:N"),
         ("process=on,restart=on-failure:", "expected never, on-failure or on-failure:N"),

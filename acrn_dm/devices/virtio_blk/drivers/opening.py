@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError, PluginError
 from acrn_dm.base.files.claims import Claim
+from acrn_dm.base.sandbox.needs import BLOCK, IO_URING, Needs
 from acrn_dm.contract.drivers.block import BlockDriver
 from acrn_dm.contract.drivers.guarded import asked, lines
 from acrn_dm.contract.types import ChosenDriver
@@ -15,6 +16,7 @@ from acrn_dm.devices.virtio_blk import medium
 from acrn_dm.devices.virtio_blk.config import SECTOR, BlkConfig, SectorSize
 from acrn_dm.devices.virtio_blk.drivers.file import FileDriver
 from acrn_dm.devices.virtio_blk.image.backend import Image
+from acrn_dm.virtio.optional import Sandboxed
 from acrn_dm.virtio.placement import Placement, at_socket
 
 MAX_BLOCK = 1 << 20
@@ -74,6 +76,16 @@ def open_driver(chosen: ChosenDriver, sectors: SectorSize | None) -> Image:
         raise
     blame = Blame(chosen.blamed)
     return DriverImage(fd=-1, size=size, sectors=sizes, is_block_device=False, driver=driver, blame=blame)
+
+
+def sandbox_needs(config: BlkConfig, chosen: ChosenDriver | None, image: Image | None) -> Needs:
+    """What a disk does when it is open. Raises PluginError."""
+    if chosen is not None:
+        return asked(chosen, chosen.driver.sandbox_needs) if isinstance(chosen.driver, Sandboxed) else Needs()
+    groups = [IO_URING] if config.aio in ("auto", "io_uring") else []
+    if image is None or image.node is None:
+        return Needs(groups=groups)
+    return Needs(groups=[*groups, BLOCK], reads=[image.node.folder])
 
 
 def _of(chosen: ChosenDriver) -> BlockDriver:

@@ -12,6 +12,7 @@ import attrs
 from acrn_dm.base.errors import AcrnDmError, ConfigError, PluginError
 from acrn_dm.base.files.claims import Claim, socket_claim
 from acrn_dm.base.records import define
+from acrn_dm.base.sandbox.needs import Needs
 from acrn_dm.contract.drivers.guarded import asked, lines
 from acrn_dm.contract.drivers.packet import PacketDriver, PacketFile
 from acrn_dm.contract.plugins.guard import told
@@ -19,6 +20,7 @@ from acrn_dm.contract.types import ChosenDriver
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.drivers.tap import TapDriver, TapOptions
 from acrn_dm.devices.virtio_net.request import OFFLOADS
+from acrn_dm.virtio.optional import Sandboxed
 
 if TYPE_CHECKING:
     from acrn_dm.devices.virtio_net.drivers.port import DriverPort
@@ -56,6 +58,12 @@ class Carrier:
             return [socket_claim(self.config.vhost_user)]
         assert self.chosen is not None
         return asked(self.chosen, self._driver.claims)
+
+    def sandbox_needs(self) -> Needs:
+        """What it does when it is open. Raises PluginError."""
+        if self.chosen is None or not isinstance(self.chosen.driver, Sandboxed):
+            return Needs()
+        return asked(self.chosen, self.chosen.driver.sandbox_needs)
 
     def open(self, tell: Callable[[bool], None]) -> tuple[PacketFile, ...]:
         """A descriptor for each queue pair; *tell* gets news of the link, on any thread. Raises ConfigError, HostError,

@@ -6,6 +6,7 @@ import attrs
 
 from acrn_dm.base.files.claims import Claim
 from acrn_dm.base.records import frozen
+from acrn_dm.base.sandbox.needs import TAP, Needs
 from acrn_dm.contract.drivers.packet import PacketDriver, PacketFile
 from acrn_dm.contract.options import option
 from acrn_dm.contract.types import DriverContext, PacketDriverType
@@ -52,6 +53,10 @@ class TapDriver(PacketDriver):
     def claims(self) -> Sequence[Claim]:
         """The interface."""
         return [Claim(key=("interface", self.name), what=f"tap {self.name}")]
+
+    def sandbox_needs(self) -> Needs:
+        """Offloads, headers and queues are set at each start."""
+        return Needs(groups=[TAP])
 
     def files(self, pairs: int) -> Sequence[PacketFile]:
         """See PacketDriver. Raises ConfigError or HostError; there is no device without a tap."""

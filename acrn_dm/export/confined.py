@@ -1,0 +1,24 @@
+"""The sandbox of a process that serves devices: what these need together."""
+
+import functools
+from collections.abc import Sequence
+
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.sandbox.confine import confine
+from acrn_dm.base.sandbox.needs import Needs
+from acrn_dm.virtio.device import VirtioDevice
+from acrn_dm.virtio.optional import Sandboxed
+
+
+def confine_devices(mode: str, devices: Sequence[VirtioDevice]) -> None:
+    """Put the sandbox of *mode* on this process, whose *devices* are open. Raises HostError."""
+    needs = functools.reduce(Needs.joined, map(needs_of, devices))
+    try:
+        confine(mode, needs, ", ".join(device.name for device in devices))
+    except HostError as e:
+        raise HostError(f"{devices[0].name}: {e}") from e
+
+
+def needs_of(device: VirtioDevice) -> Needs:
+    """What *device* says, and nothing if it says nothing."""
+    return device.sandbox_needs() if isinstance(device, Sandboxed) else Needs()
