@@ -6,6 +6,8 @@ Of GPIO lines and I2C, for which Debian's kernel has no drivers, the registers a
 
 import contextlib
 import os
+import re
+import shlex
 import shutil
 import socket
 import struct
@@ -15,13 +17,15 @@ from pathlib import Path
 import attrs
 import pytest
 
+from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.export.making import make_device
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from tests.backends.user.user_rig import Daemon
+from tests.docs.page_runner import ROOT, lines_for
 from tests.lab.peers.qemu_guest import QemuGuest, at, export, started
 
 pytestmark = pytest.mark.lab
 
-GENERIC = "vhost-user-test-device-pci"
 MODULES = ("9p", "9pnet_virtio", "virtio_input", "evdev")
 PATIENCE_S = 20.0
 KEY, LED, NUM_LOCK, A = 1, 0x11, 0, 30
@@ -29,14 +33,24 @@ REPEATED = 2  # a key that is held for a quarter of a second, as the guest's clo
 EVENT = struct.Struct("<16xHHi")
 GPIO, I2C = 41, 34
 CONFIG_PLACE = 0x2000  # of a device's own configuration space in QEMU's BAR 4; the common one is at its start
-DEVICES = {  # ours, and QEMU's device
-    "peer": ("virtio-console,socket:peer=%/peer:server", f"{GENERIC},virtio-id=3,num_vqs=4,vq_size=64,config_size=12"),
-    "rng": ("virtio-rnd", f"{GENERIC},virtio-id=4,num_vqs=1,vq_size=64"),
-    "files": ("virtio-9p", f"{GENERIC},virtio-id=9,num_vqs=1,vq_size=128,config_size=9,packed=on"),
-    "keys": ("virtio-input,kind=keyboard,control=%/keyboard", "vhost-user-input-pci"),
-    "lines": ("virtio-gpio,line=button,line=led", "vhost-user-gpio-pci"),
-    "bus": ("virtio-i2c,device=lm75@0x48", "vhost-user-i2c-pci"),
-}
+PAGE = ROOT / "docs" / "how-to" / "exporting" / "qemu.md"
+FOREIGN = ("virtio-9p", "vhost-user-test-device-pci,virtio-id=9,num_vqs=1,vq_size=128,config_size=9,packed=on")
+
+
+def of_the_page() -> dict[str, tuple[str, str]]:
+    """By the sockets' names: our device and QEMU's, as the page has them."""
+    ours, theirs = map(shlex.split, lines_for(PAGE.read_text(), "tests/lab/peers/generic/test_generic.py"))
+    sockets = [Path(word.partition("=")[2]).stem for word in ours if word.startswith("--socket-path=")]
+    devices = [theirs[i + 1] for i, word in enumerate(theirs) if word == "-device"]
+    shown = {name: device for device in devices for name in re.findall(r"chardev=(\w+)", device)}
+    assert len(shown) == len(sockets) == 5
+    texts = (word.replace("/run/", "%/") for word in ours[2:])
+    return {
+        name: (text, shown[name].replace(f",chardev={name}", "")) for name, text in zip(sockets, texts, strict=False)
+    }
+
+
+DEVICES = of_the_page() | {"files": FOREIGN}
 
 
 @attrs.define(eq=False)
@@ -237,3 +251,15 @@ def test_new_qemu_finds_the_devices_that_the_killed_one_had(scene: Scene) -> Non
     scene.guest = scene.boot()
     for works in KINDS.values():
         works(scene)
+
+
+def test_table_of_the_page_has_the_numbers_of_our_devices(tmp_path: Path) -> None:
+    rows = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    table = {row[0].strip("`"): row[2:] for row in rows if len(row) == 7}
+    (kinds,) = [line for line in PAGE.read_text().splitlines() if line.startswith("| property")]
+    for column, kind in enumerate(re.findall(r"`(virtio-\w+)`", kinds)):
+        text = next(text for text, _ in DEVICES.values() if text.startswith(kind)).replace("%", str(tmp_path))
+        device = make_device(text, make_plugin_manager(), program="test").device
+        numbers = device.device_id, len(device.queue_sizes), min(device.queue_sizes), device.config_size
+        told = [table[name][column] for name in ("virtio-id", "num_vqs", "vq_size", "config_size")]
+        assert [{"2, and 2 for each port": 4}.get(word) or int(word) for word in told] == list(numbers), kind
