@@ -15,7 +15,7 @@ from acrn_dm.base.sandbox.needs import Needs
 log = logging.getLogger(__name__)
 
 ANSWER_MS = 5000  # for a thread to restrict itself; it does so at its next instruction
-KERNEL_THREADS = "iou-"  # names of io_uring's own, which execute nothing of ours
+KERNEL_THREADS = b"iou-"  # names of io_uring's own, which execute nothing of ours
 
 
 def lacking() -> list[str]:
@@ -82,7 +82,7 @@ def _threads() -> set[int]:
 
 def _is_kernels(tid: str) -> bool:
     try:
-        with open(f"/proc/self/task/{tid}/comm", encoding="ascii", errors="replace") as file:
+        with open(f"/proc/self/task/{tid}/comm", "rb") as file:
             return file.read().startswith(KERNEL_THREADS)
     except OSError:  # it has ended
         return True

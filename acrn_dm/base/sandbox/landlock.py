@@ -70,7 +70,7 @@ def modules() -> Iterator[str]:
 
 def _grant(rules: int, wanted: Needs, known: int) -> None:
     for path in dict.fromkeys((*modules(), *LIBRARIES, *COMMON)):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             _allow(rules, path, READS & known)
     for paths, rights in ((wanted.reads, READS), (wanted.writes, WRITES)):
         _allow_all(rules, paths, rights & known)

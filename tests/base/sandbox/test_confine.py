@@ -143,6 +143,20 @@ def test_named_files_are_in_reach(tmp_path: Path) -> None:
 
 
 @needs_landlock
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
+def test_folders_of_modules_that_this_user_can_t_reach_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0)
+    prepared = f"""
+    sys.path += [{str(tmp_path / "locked" / "modules")!r}, {str(tmp_path / "none")!r}]
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    """
+    done = run("strict", "print(said(lambda: open('/etc/passwd')))", "", prepared)
+    assert done.stdout.strip() == "EACCES", done.stderr
+
+
+@needs_landlock
 def test_needed_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = run("on", "", f"reads=[Path({str(tmp_path / 'none')!r})]")
     assert done.returncode == 1
