@@ -53,4 +53,5 @@ class Resources:
     # Stops the vCPUs until somebody lets them go on; False where nobody could: then the guest has to be told. Any
     # thread.
     pause_guest: Callable[[HostFault], bool] = _nobody_resumes
+    pause_s: float = 10.0  # what a device may take to finish what is in flight before its rings are somebody else's
     clock: Clock = REAL  # the one to ask for the time; that of the loops, so that a test can move both

@@ -20,7 +20,7 @@ QUEUES = 256  # what devices take for the guest's CPUs, of which nobody tells: t
 BALLOON, PMEM = 5, 27
 NOT_SERVED = {
     BALLOON: "the memory is the front-end's, which has a balloon of its own to get it back",
-    PMEM: "vhost-user has no way to add memory to the front-end's guest",
+    PMEM: "a served device has no way to add memory to the client's guest",
 }
 
 

@@ -35,7 +35,7 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
         if resolved.wish is not None:
             from acrn_dm.backends.helper.make import away_function  # noqa: PLC0415
 
-            return away_function(device, resolved.whole, resolved.context, resolved.wish)
+            return away_function(device, resolved.whole, resolved.context, resolved.wish, plugins.choice)
         return VirtioPci(device, resolved.context, plugins.backend_types(resolved.context.backend))
     if isinstance(device, PciFunction):
         if resolved.context.backend is not None:
