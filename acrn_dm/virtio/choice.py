@@ -106,7 +106,7 @@ def take_role(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, bool, float |
 
 
 def _seconds(value: object, option: str) -> float:
-    if value in ("on", "off", True, False):
+    if isinstance(value, bool) or value in ("on", "off"):  # TOML's 1 is a second
         return math.inf if value in ("on", True) else 0.0
     if not re.fullmatch("[1-9][0-9]{0,4}", str(value)) or int(str(value)) > MAX_WAIT_S:
         raise ConfigError(f"expected on, off or 1 to {MAX_WAIT_S} seconds", option=option, value=value)

@@ -1,5 +1,6 @@
 """Processes that connect to us (``server=on``), and processes that come late (``wait=``), for every kind of device."""
 
+import math
 import os
 import socket
 import stat
@@ -185,6 +186,26 @@ def test_wait_ends_when_its_seconds_are_over(
 def test_what_can_not_be_is_refused_in_words(kind: str, text: str, words: str) -> None:
     with SimMachine() as machine, pytest.raises(ConfigError, match=words):
         machine.add(kind, text, slot=3)
+
+
+@pytest.mark.parametrize(
+    ("table", "patience"),
+    [
+        ({"wait": 1}, 1.0),
+        ({"wait": True}, math.inf),
+        ({"wait": False}, 0.0),
+        ({"wait": "86400"}, 86400.0),
+        ({"server": True}, math.inf),
+        ({"server": True, "wait": 7}, 7.0),
+    ],
+)
+def test_keys_of_a_configuration_file_mean_the_same(table: dict[str, object], patience: float) -> None:
+    machine = SimMachine()
+    function = machine.add("virtio-fs", {"socket": "/s", "tag": "t", **table}, slot=3)
+    assert isinstance(function, VirtioPci)
+    assert function.data_plane.backend._door.patience == patience  # type: ignore[attr-defined]
+    assert function.placement.text == "vhost-user /s" + ", server" * ("server" in table)
+    machine.close()
 
 
 @pytest.mark.parametrize("off", ["server=off", "wait=off", "server=off,wait=off"])
