@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def test_backend_that_looks_by_itself_is_not_kicked(peer: Peer, machine: SimMach
         send(driver)
         machine.settle()
         assert (shadow.available(), kicks(peer)) == (before + 1, int(wanted))
+    for number, head in enumerate(shadow.heads()):
+        shadow.answer(number, head, 1)
 
 
 def test_answers_are_found_without_calls_while_the_loop_polls(
@@ -102,3 +105,26 @@ def test_end_of_a_driver_wants_to_be_told_again(peer: Peer, machine: SimMachine,
     resetting.join(10)
     assert not resetting.is_alive()
     assert machine.failures == []
+
+
+def test_loop_sleeps_while_an_answer_does_not_come(peer: Peer, machine: SimMachine, driver: VirtioDriver) -> None:
+    """What is owed keeps it from sleeping for as long as it polls, and no longer."""
+    shadow, queue, loop = Shadow.of(peer), driver.queue(0), machine.io_loop("io")
+    loop.poll.poll_limit = 50_000_000
+    loop.start()
+    number, deadline = 0, time.monotonic() + 10
+    while True:
+        head = send(driver)
+        assert comes_true(lambda n=number: shadow.available() == n + 1)
+        if shadow.wants_no_calls:
+            break
+        assert time.monotonic() < deadline
+        shadow.answer(number, head, 1)
+        assert comes_true(lambda: len(queue.completed()) == 1)
+        number += 1
+    waits, looks = loop.poll.waits, loop.poll.looks
+    assert comes_true(lambda: loop.poll.waits > waits)
+    assert loop.poll.looks - looks <= 3
+    assert comes_true(lambda: not shadow.wants_no_calls)
+    loop.stop()
+    shadow.answer(number, head, 1)
