@@ -65,6 +65,16 @@ static inline void fr_store_release_u16(void *at, uint16_t value)
     __atomic_store_n((uint16_t *)at, value, __ATOMIC_RELEASE);
 }
 
+static inline void fr_store_release_u32(void *at, uint32_t value)
+{
+    __atomic_store_n((uint32_t *)at, value, __ATOMIC_RELEASE);
+}
+
+static inline void fr_store_release_u64(void *at, uint64_t value)
+{
+    __atomic_store_n((uint64_t *)at, value, __ATOMIC_RELEASE);
+}
+
 /* Keeps what a sane driver never causes out of the registers of what it always does. */
 #define fr_unlikely(condition) __builtin_expect(!!(condition), 0)
 

@@ -96,6 +96,7 @@ class VbsU(Backend):
     """The backend of one device in this process."""
 
     packed_by_default = True
+    follows_memory = True
     polls = True
 
     def __init__(self, device: VirtioDevice) -> None:
@@ -198,7 +199,7 @@ class VbsU(Backend):
 
     def _open(self, session: Session, queue: SessionQueue) -> Queue:
         memory = session.resources.memory.map
-        ring = make_ring(session.features, queue, memory)
+        ring = make_ring(session.features, queue, memory, queue.notes)
         broke = session.driver_broke
         if broke is not None:
 

@@ -30,9 +30,14 @@ def ring_format(features: int) -> RingFormat:
     return PACKED_RINGS if features & PACKED else SPLIT
 
 
-def make_ring(features: int, queue: PlacedQueue, memory: MemoryMap) -> Ring:
-    """The device side of *queue*, of the format that was negotiated. Raises GuestError for a ring that can't be."""
-    return ring_format(features).make_ring(features, memory, queue.layout, queue.position)
+def make_ring(features: int, queue: PlacedQueue, memory: MemoryMap, notes: memoryview | None = None) -> Ring:
+    """The device side of *queue*, of the format that was negotiated, with *notes* of what is in flight if anybody wants
+    them. Raises GuestError for a ring that can't be, and for such notes.
+    """
+    form = ring_format(features)
+    if notes is None:
+        return form.make_ring(features, memory, queue.layout, queue.position)
+    return form.make_noted_ring(features, memory, queue.layout, position=queue.position, notes=notes)
 
 
 def watch_ring(

@@ -156,6 +156,16 @@ class RingFormat(Protocol):
     def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Ring:
         """The device side. Raises GuestError for what is wrong with *layout*."""
 
+    def notes_length(self, entries: int) -> int:
+        """Bytes of the notes of what is in flight in a ring of up to *entries* (``native.notes``)."""
+
+    def make_noted_ring(
+        self, features: int, memory: MemoryMap, layout: RingLayout, *, position: RingPosition, notes: memoryview
+    ) -> Ring:
+        """The device side, which writes such notes and first gives the chains that those who had them before left
+        there. Where nobody had, it is at *position*. Raises GuestError as ``make_ring``, and for notes that can't be.
+        """
+
     def watch(
         self,
         ring: Ring,

@@ -36,7 +36,7 @@ class SplitFormat:
             raise ValueError(f"no split ring is at {base}")
         return RingPosition.from_base(base)
 
-    def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Ring:
+    def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> SplitRing:
         """The device side. Raises GuestError for a bad size, alignment, address or position."""
         if position.base > MAX_INDEX:
             raise GuestError(f"position {position.base:#x} is none of a split ring")
@@ -50,6 +50,23 @@ class SplitFormat:
             indirect=bool(features & INDIRECT_DESC),
             next_avail=position.base,
         )
+
+    def notes_length(self, entries: int) -> int:
+        """As vhost-user lays them out."""
+        from acrn_dm.ring.native.notes import split as noted  # noqa: PLC0415
+
+        return noted.length(entries)
+
+    def make_noted_ring(
+        self, features: int, memory: MemoryMap, layout: RingLayout, *, position: RingPosition, notes: memoryview
+    ) -> Ring:
+        """A native ring. Its position is what the notes say, and not what a front-end may have kept of it."""
+        from acrn_dm.ring.native.notes import split as noted  # noqa: PLC0415
+
+        left = noted.take_over(notes, memory, layout, position)
+        ring = self.make_ring(features, memory, layout, left.position)
+        left.note(ring, notes)
+        return ring
 
     def watch(
         self,

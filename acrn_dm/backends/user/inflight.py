@@ -7,10 +7,9 @@ mapped: a peer that truncates the file harms only itself.
 import os
 
 from acrn_dm.backends.wire import payload
+from acrn_dm.backends.wire.inflight import MAX_SIZE
 from acrn_dm.backends.wire.message import Message, PeerError
 from acrn_dm.base.records import define
-
-MAX_SIZE = 1 << 30  # 256 queues of 32768 entries of 16 bytes are an eighth of it
 
 
 @define(eq=False)

@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from typing import NamedTuple
 
 from acrn_dm.backends.wire import message as wire
 from acrn_dm.backends.wire import payload
@@ -12,6 +13,7 @@ from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, Pr
 from acrn_dm.base.errors import AcrnDmError, GuestError
 from acrn_dm.export.turns import take_turn
 from acrn_dm.export.vhost_user.device import ExportedDevice
+from acrn_dm.export.vhost_user.inflight import make_region
 from acrn_dm.export.vhost_user.rings import Rings
 from acrn_dm.export.vhost_user.vring import Vring, check_eventfd
 from acrn_dm.ring.factory import ring_format
@@ -20,7 +22,16 @@ from acrn_dm.virtio.optional import NegotiationWatcher
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[["Client", Message], bytes | None]  # returns the answer's payload, None for "no answer of its own"
+
+class Answer(NamedTuple):
+    """An answer with a descriptor, which is closed when it is sent."""
+
+    payload: bytes
+    fd: int
+
+
+# Returns the answer, or its payload, None for "no answer of its own".
+Handler = Callable[["Client", Message], bytes | Answer | None]
 
 OFFERED = (
     ProtocolFeature.MQ
@@ -30,6 +41,13 @@ OFFERED = (
     | ProtocolFeature.CONFIGURE_MEM_SLOTS
     | ProtocolFeature.STATUS
 )
+
+
+def _offered(exported: ExportedDevice) -> ProtocolFeature:
+    """For this device: where requests may overtake one another, their rings do not tell which are in flight."""
+    config = ProtocolFeature.CONFIG if exported.device.config_size else 0
+    notes = ProtocolFeature.INFLIGHT_SHMFD if exported.device.in_order is not True else 0
+    return OFFERED | config | notes
 
 
 class Client:
@@ -42,7 +60,7 @@ class Client:
         self._gone = gone
         self._back: Channel | None = None
         self._rings = Rings(exported)
-        self._offered = OFFERED | (ProtocolFeature.CONFIG if self._device.config_size else 0)
+        self._offered = _offered(exported)
         self._open = True
         self.is_owner = False
         exported.changed, exported.broken = self._config_changed, self._ring_broken
@@ -84,7 +102,12 @@ class Client:
             log.warning("%s: %s", wire.name(message.code), e)
             self._acknowledge(message, 1)
             return
-        if answer is not None:
+        if isinstance(answer, Answer):
+            try:
+                self._channel.send(message.code, answer.payload, flags=wire.REPLY, fds=(answer.fd,))
+            finally:
+                os.close(answer.fd)
+        elif answer is not None:
             self._channel.reply(message, answer)
         else:
             self._acknowledge(message, 0)
@@ -247,7 +270,25 @@ class Client:
             os.close(fd)
             raise PeerError(f"SET_BACKEND_REQ_FD with no socket: {e}") from e
 
+    # What is in flight
+
+    def get_inflight_fd(self, message: Message) -> Answer:
+        """GET_INFLIGHT_FD."""
+        self._must_be_agreed(message, ProtocolFeature.INFLIGHT_SHMFD)
+        return Answer(*make_region(message, ring_format(self._rings.features), len(self._rings)))
+
+    def set_inflight_fd(self, message: Message) -> None:
+        """SET_INFLIGHT_FD, before rings start."""
+        self._must_be_agreed(message, ProtocolFeature.INFLIGHT_SHMFD)
+        self._rings.stop()
+        self._rings.inflight.replace(message, len(self._rings))
+
     # Helpers
+
+    def _must_be_agreed(self, message: Message, feature: ProtocolFeature) -> None:
+        """Raises PeerError where the client may not say such a thing."""
+        if not self._rings.protocol & feature:
+            raise PeerError(f"{wire.name(message.code)} without {feature.name}")
 
     def _ring_and_fd(self, message: Message) -> tuple[Vring, int]:
         index, has_fd = payload.parse_vring_fd(message)
@@ -292,6 +333,8 @@ HANDLERS: dict[int, Handler] = {
     Request.SET_BACKEND_REQ_FD: Client.set_backend_req_fd,
     Request.GET_CONFIG: Client.get_config,
     Request.SET_CONFIG: Client.set_config,
+    Request.GET_INFLIGHT_FD: Client.get_inflight_fd,
+    Request.SET_INFLIGHT_FD: Client.set_inflight_fd,
     Request.RESET_DEVICE: Client.reset_device,
     Request.GET_MAX_MEM_SLOTS: Client.get_max_mem_slots,
     Request.ADD_MEM_REG: Client.add_mem_reg,

@@ -5,7 +5,6 @@ pages, and huge pages want the whole file. The file must be long enough when the
 later, and whose device then touches what has gone, finds zeros there and is to be left (``shortened``).
 """
 
-import mmap
 import os
 from collections.abc import Sequence
 
@@ -14,9 +13,8 @@ import attrs
 from acrn_dm._fastring import MemoryMap
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.backends.wire.payload import MAX_REGIONS
-from acrn_dm.base.process import _shortened
-from acrn_dm.base.process.core_dumps import leave_out
 from acrn_dm.base.records import frozen
+from acrn_dm.export.vhost_user.foreign import Foreign, map_file
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRegion
 
 LIMIT = 1 << 64
@@ -24,11 +22,11 @@ LIMIT = 1 << 64
 
 @frozen(kw_only=True, eq=False)
 class ClientRegion:
-    """One region with its mapping. *user* is what the client calls its first byte; *watch* is of ``_shortened``."""
+    """One region, whose file *foreign* is. *user* is what the client calls its first byte."""
 
     user: int = attrs.field(repr=hex)
     backing: MemoryRegion
-    watch: int = attrs.field(repr=False)
+    foreign: Foreign = attrs.field(repr=False)
 
     @property
     def key(self) -> tuple[int, int, int]:
@@ -42,9 +40,7 @@ class ClientRegion:
 
     def close(self) -> None:
         """Unmap and close."""
-        _shortened.unwatch(self.watch)
-        self.backing.mapping.close()
-        os.close(self.backing.fd)
+        self.foreign.close()
 
 
 def map_region(fields: Sequence[int], fd: int, shortened: int, *, dumped: bool = False) -> tuple[ClientRegion, int]:
@@ -54,23 +50,13 @@ def map_region(fields: Sequence[int], fd: int, shortened: int, *, dumped: bool =
     region and its offset in the mapping.
     """
     gpa, size, user, offset = fields
-    try:
-        if not size or gpa + size > LIMIT or user + size > LIMIT:
-            raise PeerError(f"a memory region of {size:#x} bytes at {gpa:#x}")
-        if os.fstat(fd).st_size < offset + size:
-            raise PeerError(f"a memory region of {size:#x} bytes at offset {offset:#x} is longer than its file")
-        mapping = mmap.mmap(fd, offset + size, mmap.MAP_SHARED)
-        if not dumped:
-            leave_out(mapping)
-        watch = _shortened.watch(mapping, shortened)
-    except (OSError, OverflowError, ValueError) as e:
+    if not size or gpa + size > LIMIT or user + size > LIMIT:
         os.close(fd)
-        raise PeerError(f"a memory region can't be mapped: {e}") from e
-    except PeerError:
-        os.close(fd)
-        raise
-    backing = MemoryRegion(gpa=gpa, size=size, fd=fd, mapping=mapping)
-    return ClientRegion(user=user, backing=backing, watch=watch), offset
+        raise PeerError(f"a memory region of {size:#x} bytes at {gpa:#x}")
+    what = f"a memory region of {size:#x} bytes at offset {offset:#x}"
+    foreign = map_file(fd, offset + size, shortened, what=what, dumped=dumped)
+    backing = MemoryRegion(gpa=gpa, size=size, fd=fd, mapping=foreign.mapping)
+    return ClientRegion(user=user, backing=backing, foreign=foreign), offset
 
 
 class ClientMemory:

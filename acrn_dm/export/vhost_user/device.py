@@ -18,6 +18,7 @@ from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import device_loops
 from acrn_dm.export.vhost_user.client_memory import ClientMemory
+from acrn_dm.export.vhost_user.inflight import InflightRegion
 from acrn_dm.export.vhost_user.vring import ClientKick, Vring
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
@@ -95,8 +96,11 @@ class ExportedDevice:
         """Open the device's own files. Raises ConfigError or HostError."""
         self.device.realize(self._resources)
 
-    def start(self, negotiated: int, vrings: Sequence[Vring], memory: ClientMemory) -> None:
-        """Serve *vrings*. Raises PeerError or GuestError for rings that can't be; then nothing runs."""
+    def start(self, negotiated: int, vrings: Sequence[Vring], memory: ClientMemory, inflight: InflightRegion) -> None:
+        """Serve *vrings*, noting in *inflight*. Raises PeerError or GuestError for rings that can't be; then nothing
+        runs.
+        """
+        form = ring_format(negotiated)
         queues = tuple(
             SessionQueue(
                 index=vring.index,
@@ -106,7 +110,8 @@ class ExportedDevice:
                 used=memory.guest_address(vring.used),
                 kick=ClientKick(vring.kick_fd),
                 call=vring.call,
-                position=vring.position or ring_format(negotiated).start,
+                position=vring.position or form.start,
+                notes=inflight.part(vring.index, form),
             )
             for vring in vrings
         )

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, PeerError, ProtocolFeature
 from acrn_dm.export.vhost_user.client_memory import ClientMemory
 from acrn_dm.export.vhost_user.device import ExportedDevice
+from acrn_dm.export.vhost_user.inflight import InflightRegion
 from acrn_dm.export.vhost_user.vring import Vring
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio.defs import Status
@@ -26,6 +27,7 @@ class Rings:
 
     def __init__(self, exported: ExportedDevice) -> None:
         self.memory = ClientMemory(dumped=exported.dumps_memory)
+        self.inflight = InflightRegion(self.memory.shortened)
         self.features = 0
         self.protocol = ProtocolFeature(0)
         self.status = 0
@@ -71,7 +73,7 @@ class Rings:
         if not served or self._awaits_driver or (self._running and served == self._served):
             return
         self.stop()
-        self._exported.start(self.features & ~PROTOCOL_FEATURES, served, self.memory)
+        self._exported.start(self.features & ~PROTOCOL_FEATURES, served, self.memory, self.inflight)
         self._running, self._served = True, served
 
     def stop(self) -> None:
@@ -95,6 +97,7 @@ class Rings:
             self.stop()
         finally:
             self.forget_driver()
+            self.inflight.clear()
             self.status = 0
             for vring in self._vrings:
                 vring.reset()

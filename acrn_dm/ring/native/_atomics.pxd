@@ -14,5 +14,7 @@ cdef extern from "_atomics.h":
     uint16_t fr_load_acquire_u16(const void *at) noexcept nogil
     uint64_t fr_load_acquire_u64(const void *at) noexcept nogil
     void fr_store_release_u16(void *at, uint16_t value) noexcept nogil
+    void fr_store_release_u32(void *at, uint32_t value) noexcept nogil
+    void fr_store_release_u64(void *at, uint64_t value) noexcept nogil
     void fr_full_fence() noexcept nogil
     bint fr_unlikely(bint condition) noexcept nogil

@@ -3,6 +3,8 @@
 from acrn_dm.ring.native._memory cimport FrMemory, FrSegment
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+cdef struct FrOverlay         # below
+
 cdef struct FrChain:
     FrSegment *segments       # n_out device-readable ones, then n_in device-writable ones
     uint32_t n_out
@@ -48,6 +50,7 @@ cdef struct FrRing:
     bint indirect
     bint held                 # an interrupt is held back
     uint32_t wish             # ... that the driver asked for by this event index, or event suppression structure
+    uint32_t max_segments     # what a batch of the ring's own has room for
     int status                # FR_OK, or the fault that broke the ring for good
     uint32_t fault_index
     uint64_t fault_value
@@ -79,9 +82,27 @@ cdef struct FrPackedWalk:
     uint64_t addr             # of the descriptor or entry that is loaded, and not looked at yet, if one is
     uint64_t word             # ... its len, id and flags
 
+cdef enum FrKind:
+    FR_SPLIT = 0
+    FR_PACKED = 1
+    FR_OVERLAID = 2           # something stands before a ring of one of these
+
 # The device side of a virtqueue, of whatever format: what the ``vq_`` functions of ``_virtqueue.pxd`` take. It belongs
 # to the ring object whose ``virtqueue()`` returned it, and is good as long as that is open.
 cdef struct FrVirtqueue:
-    bint packed
-    FrRing *split             # NULL if *packed*
+    uint32_t kind
+    FrRing *split             # NULL if packed
     FrPacked *packed_ring     # NULL if not
+    FrOverlay *overlay        # if *kind* is FR_OVERLAID
+
+# What stands before a ring and takes part in all that is done with it: each function is what the ``vq_`` function of
+# its name does, of the overlay. Rings without one pay nothing for it.
+cdef struct FrOverlay:
+    FrVirtqueue under
+    int (*pop_batch)(FrOverlay *overlay, FrBatch *batch, uint32_t limit) noexcept nogil
+    int (*unpop)(FrOverlay *overlay, const FrChain *chain) noexcept nogil
+    int (*push)(FrOverlay *overlay, uint16_t head, uint32_t written) noexcept nogil
+    bint (*publish)(FrOverlay *overlay) noexcept nogil
+    bint (*hold)(FrOverlay *overlay) noexcept nogil
+    int (*look)(FrOverlay *overlay) noexcept nogil
+    uint16_t (*next)(const FrOverlay *overlay) noexcept nogil

@@ -5,7 +5,7 @@ cimport cython
 from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE, FR_MAX_BATCH, FR_MAX_DESCRIPTORS, settle
 from acrn_dm.ring.native._chain cimport Chain, new_chain
 from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, fr_translate
-from acrn_dm.ring.native._records cimport FrChain
+from acrn_dm.ring.native._records cimport FR_OVERLAID, FR_PACKED, FrChain, FrVirtqueue
 from acrn_dm.ring.native._status cimport FR_E_NOT_IN_FLIGHT, FR_E_NOT_LAST, FR_EMPTY, FR_OK, raise_status
 from acrn_dm.ring.native._virtqueue cimport (
     vq_disable_kicks, vq_enable_kicks, vq_ends_at, vq_hold, vq_look, vq_next, vq_pop_batch, vq_publish, vq_push,
@@ -16,6 +16,8 @@ from acrn_dm.ring.native.packed._packed cimport fp_begin, fp_in_flight, fp_next_
 from acrn_dm.ring.native.split._split cimport FR_N_HEADS, fr_load_avail
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from acrn_dm.ring.native._memory cimport FR_MAX_REGIONS, fr_writable
 
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, RingLayout, is_queue_size
@@ -66,9 +68,13 @@ cdef class NativeRing(RingBase):
         return self.make_room(ring)
 
     cdef int make_room(self, FrRing *ring) except -1:
-        """The arrays of a batch: each joint of regions can lie within every buffer of a chain."""
+        """The arrays of a batch: each joint of regions can lie within every buffer of a chain where there are few, and
+        in one of them, as those do not overlap, where there are many.
+        """
         self.batch.max_chains = min(ring.size, <uint32_t>FR_MAX_BATCH)
-        self.batch.max_segments = ring.max_descriptors * (1 + ring.memory.n_joints)
+        self.batch.max_segments = ring.max_descriptors * (1 + min(ring.memory.n_joints, <uint32_t>FR_MAX_REGIONS))
+        self.batch.max_segments += ring.memory.n_joints
+        ring.max_segments = self.batch.max_segments
         self.batch.chains = <FrChain *>PyMem_Calloc(self.batch.max_chains, sizeof(FrChain))
         self.batch.segments = <FrSegment *>PyMem_Calloc(self.batch.max_segments, sizeof(FrSegment))
         if self.batch.chains == NULL or self.batch.segments == NULL:
@@ -183,11 +189,23 @@ cdef class NativeRing(RingBase):
 
     def close(self):
         """Let go of the memory; again is harmless. Chains not pushed die; their views stay valid until released."""
+        cdef FrVirtqueue under
         if self.closed:
             return
         if self.walking:
             raise BufferError("the ring is in use by another thread")
         RingBase.close(self)
+        if self.queue.kind == FR_OVERLAID:
+            under = self.queue.overlay.under
+            self.queue = under
+            self.overlay.close()
+
+    cdef int lay(self, FrOverlay *overlay, object owner) except -1:
+        """Have *overlay*, of *owner*, stand before the ring, until it is closed; then *owner* is."""
+        overlay.under = self.queue
+        self.queue.kind, self.queue.overlay = FR_OVERLAID, overlay
+        self.overlay = owner
+        return 0
 
 
 @cython.final
@@ -262,7 +280,7 @@ cdef class PackedRing(NativeRing):
         cdef FrPacked *packed = &self.packed
         if not 0 < size <= MAX_QUEUE_SIZE:
             raise GuestError(f"queue size {size} is not a number up to {MAX_QUEUE_SIZE}")
-        self.queue.packed = True
+        self.queue.kind = FR_PACKED
         self.queue.packed_ring = packed
         packed.ring.size = size
         if not fp_begin(packed, next_avail, next_used):
@@ -308,6 +326,6 @@ cdef uint8_t *place(const FrMemory *memory, object part) except NULL:
     cdef void *hva = fr_translate(memory, part.gpa, &room)
     if part.gpa % part.alignment != 0:
         raise GuestError(f"{part.name} at gpa {part.gpa:#x} is not aligned to {part.alignment} bytes")
-    if hva == NULL or room < part.length:
+    if hva == NULL or room < part.length or not fr_writable(memory, part.gpa, part.length):
         raise GuestError(f"{part.name} of {part.length:#x} bytes at gpa {part.gpa:#x} is not within one region of RAM")
     return <uint8_t *>hva

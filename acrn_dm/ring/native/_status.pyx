@@ -19,6 +19,7 @@ cdef dict GUEST_FAULTS = {
     FR_E_INDIRECT_NEXT: "descriptor {index}: flags {value:#x} have both INDIRECT and NEXT",
     FR_E_INDIRECT_LEN: "descriptor {index}: indirect table of {value} bytes, not a positive multiple of 16",
     FR_E_INDIRECT_ADDRESS: "descriptor {index}: indirect table not in RAM at gpa {value:#x}",
+    FR_E_PIECES: "descriptor {index}: the chain lies in more than {value} pieces of memory",
     FR_E_NOT_AVAILABLE: "descriptor {index}: a list goes on here, which flags {value:#x} do not make available",
     FR_E_ID_IN_FLIGHT: "descriptor {index}: buffer id {value}, whose chain is still in flight",
     FR_E_OVERRUN: "descriptor {index} is available again, while all {value} are available or in flight",

@@ -42,7 +42,7 @@ class PackedFormat:
         position = RingPosition.from_base(base)
         return position if base >> HALF else RingPosition(base | base << HALF)
 
-    def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Ring:
+    def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> PackedRing:
         """The device side. Raises GuestError for a bad size, alignment, address or position."""
         return PackedRing(
             memory,
@@ -55,6 +55,23 @@ class PackedFormat:
             next_avail=position.base & 0xFFFF,
             next_used=position.base >> HALF,
         )
+
+    def notes_length(self, entries: int) -> int:
+        """As vhost-user lays them out."""
+        from acrn_dm.ring.native.notes import packed as noted  # noqa: PLC0415
+
+        return noted.length(entries)
+
+    def make_noted_ring(
+        self, features: int, memory: MemoryMap, layout: RingLayout, *, position: RingPosition, notes: memoryview
+    ) -> Ring:
+        """A native ring. Its position is what the notes say, and not what a front-end may have kept of it."""
+        from acrn_dm.ring.native.notes import packed as noted  # noqa: PLC0415
+
+        left = noted.take_over(notes, memory, layout, position)
+        ring = self.make_ring(features, memory, layout, left.position)
+        left.note(ring, notes)
+        return ring
 
     def watch(
         self,

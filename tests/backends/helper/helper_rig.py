@@ -7,6 +7,7 @@ from pathlib import Path
 
 import acrn_dm_rng
 
+from acrn_dm.backends.helper.backend import HelperBackend
 from acrn_dm.backends.helper.child import PROGRAM, Child
 from acrn_dm.backends.helper.supervisor import Supervisor
 from acrn_dm.devices import virtio_blk, virtio_console, virtio_net
@@ -22,9 +23,15 @@ def sim() -> SimMachine:
     return SimMachine(plugins=[virtio_blk, virtio_console, virtio_net, acrn_dm_rng])
 
 
-def supervisor(function: PciFunction) -> Supervisor:
+def backend(function: PciFunction) -> HelperBackend:
     assert isinstance(function, VirtioPci)
-    door = function.data_plane.backend._door  # type: ignore[attr-defined]
+    helper = function.data_plane.backend
+    assert isinstance(helper, HelperBackend)
+    return helper
+
+
+def supervisor(function: PciFunction) -> Supervisor:
+    door = backend(function)._door
     assert isinstance(door, Supervisor)
     return door
 

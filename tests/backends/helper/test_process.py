@@ -10,17 +10,21 @@ from pathlib import Path
 import pytest
 from acrn_dm_blk_faults import driver as faults
 
+from acrn_dm.backends.wire.message import ProtocolFeature
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.contract.plugins.selection import Selection
 from acrn_dm.contract.types import Bdf
 from acrn_dm.devices import virtio_blk
 from acrn_dm.machine.devices import Devices
 from acrn_dm.testing import SimMachine
-from acrn_dm.testing.driver import NEEDS_RESET
-from tests.backends.helper.helper_rig import answer, answers, child, gone, kill, serving, sim
+from acrn_dm.testing.driver import INDIRECT_DESC, NEEDS_RESET, PACKED, VERSION_1
+from tests.backends.helper.helper_rig import answer, answers, backend, child, gone, kill, serving, sim
 from tests.backends.user.user_rig import IN, OUT, DiskLoad, block_content, eventually
 
 BLOCK, BLOCKS = 4096, 600
+FORMATS = [
+    pytest.param(VERSION_1 | INDIRECT_DESC | packed, id=name) for packed, name in ((0, "split"), (PACKED, "packed"))
+]
 
 
 @pytest.fixture
@@ -49,13 +53,14 @@ def _is(fd: str) -> bool:
     return os.path.exists(f"/proc/self/fd/{fd}")
 
 
-def test_nothing_is_lost_when_the_process_is_killed_again_and_again(image: Path) -> None:
+@pytest.mark.parametrize("wanted", FORMATS)
+def test_nothing_is_lost_when_the_process_is_killed_again_and_again(image: Path, wanted: int) -> None:
     content = block_content(7, BLOCK)
     killed = []
     with sim() as machine:
         function = machine.add("virtio-blk", f"{image},process=on", slot=3)
         driver = machine.driver(3)
-        driver.start()
+        assert driver.start(wanted) & PACKED == wanted & PACKED
         load = DiskLoad(machine, driver, BLOCK, depth=32)
 
         def progress(completed: int) -> None:
@@ -72,13 +77,16 @@ def test_nothing_is_lost_when_the_process_is_killed_again_and_again(image: Path)
     assert all(image.read_bytes()[i * BLOCK : (i + 1) * BLOCK] == content(i) for i in range(BLOCKS))
 
 
-def test_request_that_was_overtaken_is_done_by_the_next_process(image: Path) -> None:
+@pytest.mark.parametrize("wanted", FORMATS)
+def test_request_that_was_overtaken_is_done_by_the_next_process(image: Path, wanted: int) -> None:
     """The ring alone would say that the first of them is done, and not the last."""
     slow = f"driver=faults,over={image},rule=delay=400:on=write:sectors=0-0"
     with SimMachine(plugins=[virtio_blk, faults]) as machine:
         function = machine.add("virtio-blk", f"{slow},process=on", slot=3)
         driver = machine.driver(3)
-        driver.start()
+        assert driver.start(wanted) & PACKED == wanted & PACKED
+        assert backend(function)._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD
+        assert backend(function)._relay is None
         overtaken, *others = [
             driver.queue(0).send([struct.pack("<IIQ", OUT, 0, sector), b"w" * 512], [1]) for sector in range(4)
         ]

@@ -75,7 +75,7 @@ def test_memory_read_of_negative_length_raises_value_error() -> None:
         ([(0, bytearray())], "empty"),
         ([(2**64 - 8, bytearray(16))], "64 bits"),
         ([(-16, bytearray(16))], "64 bits"),
-        ([(i * 16, bytearray(16)) for i in range(9)], "more than 8"),
+        ([*((i * 16, bytearray(16)) for i in range(20)), (311, bytearray(2))], "overlap"),
     ],
 )
 def test_memory_map_of_bad_regions_raises_value_error(regions: list[tuple[int, bytearray]], message: str) -> None:

@@ -1,0 +1,1 @@
+"""Notes of the chains in flight, so that whoever serves a ring next can finish what the last one left."""
