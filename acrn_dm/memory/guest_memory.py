@@ -21,6 +21,7 @@ from acrn_dm.base.records import define, frozen
 from acrn_dm.memory.hugepages import HugePages
 
 MIB = 1 << 20
+MAX_REGIONS = 8  # of a machine: what vhost-user processes take that have no slots, and what hypervisors map
 LOWMEM_LIMIT = 0x8000_0000  # the 32-bit PCI window starts here; ABI of the original
 HIGHMEM_BASE = 0x1_0000_0000
 FALLOC_PUNCH_AND_KEEP = 0x02 | 0x01  # linux/falloc.h
@@ -216,6 +217,8 @@ class GuestMemory:
     def add(self, region: MemoryRegion) -> None:
         """Have *region* as well, and close it with the others. Before anybody uses ``map``. Raises HostError."""
         regions = (*self.regions, region)
+        if len(regions) > MAX_REGIONS:
+            raise HostError(f"adding memory: more than {MAX_REGIONS} memory regions")
         try:
             map_ = MemoryMap([(r.gpa, r.mapping) for r in regions])
         except ValueError as e:

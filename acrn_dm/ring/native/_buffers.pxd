@@ -21,6 +21,7 @@ cdef enum:
     FR_DESC_F_INDIRECT = 4
     FR_MAX_DESCRIPTORS = 1024  # of one chain through an indirect table, where the queue is smaller; QEMU's limit
     FR_MAX_BATCH = 256        # chains one pop can return
+    FR_MAX_SEGMENTS = 1 << 18  # of a ring's batch: the most that a ring can need in a few regions
 
 cdef struct Descriptor:
     uint64_t addr

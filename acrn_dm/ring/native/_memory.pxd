@@ -10,7 +10,8 @@ cdef extern from "<sys/uio.h>":
         size_t len "iov_len"
 
 cdef enum:
-    FR_MAX_REGIONS = 8        # regions of guest RAM; scanned linearly, which beats every tree at this number
+    FR_MAX_REGIONS = 512      # of guest RAM
+    FR_FEW_REGIONS = 8        # up to here they are scanned linearly, which beats every tree at this number
 
 cdef struct FrRegion:
     uint64_t gpa
@@ -28,12 +29,22 @@ cdef struct FrMemory:
     FrSpan high
     uint32_t n_regions
     uint32_t n_joints         # pairs of regions that touch: how often one buffer can be split
-    FrRegion regions[FR_MAX_REGIONS]  # by size, the largest first, but of the first two that with the lower gpa
+    # A few: by size, the largest first, but of the first two that with the lower gpa. More: by gpa.
+    FrRegion *regions
+
+# The one of many regions in which *gpa* may be: the last that does not begin behind it, or the first.
+cdef const FrRegion *fr_nearest(const FrMemory *memory, uint64_t gpa) noexcept nogil
 
 # One guest address becomes a pointer here and nowhere else. NULL outside RAM; *room* is how far the pointer is good.
 cdef inline void *fr_translate(const FrMemory *memory, uint64_t gpa, uint64_t *room) noexcept nogil:
     cdef uint32_t i
     cdef uint64_t offset
+    cdef const FrRegion *region
+    if fr_unlikely(memory.n_regions > FR_FEW_REGIONS):
+        region = fr_nearest(memory, gpa)
+        offset = gpa - region.gpa
+        room[0] = region.size - offset if offset < region.size else 0
+        return region.hva + offset if offset < region.size else NULL
     for i in range(memory.n_regions):
         # Below the region's base the subtraction wraps to a huge offset, so one comparison checks both ends.
         offset = gpa - memory.regions[i].gpa
@@ -80,10 +91,11 @@ cdef void copy_from_ram(const FrMemory *memory, uint64_t gpa, uint8_t *to, uint6
 
 cdef class MemoryMap:
     cdef FrMemory memory
-    cdef Py_buffer exports[FR_MAX_REGIONS]  # each held until close: a mapping cannot go while we point into it
+    cdef Py_buffer *exports                 # each held until close: a mapping cannot go while we point into it
     cdef Py_ssize_t users                   # open rings and living views
     cdef bint closed
     cdef int add_region(self, object gpa, object buffer) except -1
+    cdef int check_overlap(self, uint32_t i) except -1
     cdef void release_exports(self) noexcept
     cdef uint64_t checked(self, object gpa, uint64_t length) except? 0
 

@@ -4,6 +4,7 @@
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.memoryview cimport PyMemoryView_FromObject
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
@@ -54,14 +55,43 @@ cdef void copy_to_ram(const FrMemory *memory, uint64_t gpa, const uint8_t *data,
         length -= step
 
 
+cdef const FrRegion *fr_nearest(const FrMemory *memory, uint64_t gpa) noexcept nogil:
+    cdef uint32_t low = 0, high = memory.n_regions
+    cdef uint32_t middle
+    while high - low > 1:
+        middle = (low + high) // 2
+        if memory.regions[middle].gpa <= gpa:
+            low = middle
+        else:
+            high = middle
+    return &memory.regions[low]
+
+
 cdef uint32_t count_joints(const FrMemory *memory) noexcept nogil:
-    cdef uint32_t a, b, n_joints = 0
-    cdef uint64_t end
-    for a in range(memory.n_regions):
-        end = memory.regions[a].gpa + memory.regions[a].size
-        for b in range(memory.n_regions):
-            n_joints += end != 0 and end == memory.regions[b].gpa  # 0: it ends at 2^64, where nothing follows
+    cdef uint32_t i, n_joints = 0
+    cdef uint64_t end, room
+    for i in range(memory.n_regions):
+        end = memory.regions[i].gpa + memory.regions[i].size
+        n_joints += end != 0 and fr_translate(memory, end, &room) != NULL  # 0: it ends at 2^64, where nothing follows
     return n_joints
+
+
+cdef void set_spans(FrMemory *memory) noexcept nogil:
+    """Of the two largest regions."""
+    cdef const FrRegion *first = NULL
+    cdef const FrRegion *second = NULL
+    cdef uint32_t i
+    for i in range(memory.n_regions):
+        if first == NULL or memory.regions[i].size > first.size:
+            first, second = &memory.regions[i], first
+        elif second == NULL or memory.regions[i].size > second.size:
+            second = &memory.regions[i]
+    if second != NULL and second.gpa < first.gpa:
+        first, second = second, first
+    if first != NULL:
+        set_span(&memory.low, first)
+    if second != NULL:
+        set_span(&memory.high, second)
 
 
 cdef void set_span(FrSpan *span, const FrRegion *region) noexcept nogil:
@@ -74,10 +104,18 @@ def _region_bytes(region):
     return memoryview(region[1]).nbytes
 
 
+def _in_order(regions):
+    """*regions* as ``FrMemory`` has them."""
+    if len(regions) > FR_FEW_REGIONS:
+        return sorted(regions, key=itemgetter(0))
+    by_size = sorted(regions, key=_region_bytes, reverse=True)  # those looked at first are used most
+    return sorted(by_size[:2], key=itemgetter(0)) + by_size[2:]
+
+
 @cython.final
 @cython.no_gc
 cdef class MemoryMap:
-    """Guest RAM as the rings see it: up to eight regions, each the gpa of its first byte and a writable buffer of ours.
+    """Guest RAM as the rings see it: up to 512 regions, each the gpa of its first byte and a writable buffer of ours.
 
     Holds an export of every buffer, so that closing a mapping too early raises BufferError instead of leaving a
     dangling pointer. Raises ValueError for too many, empty or overlapping regions.
@@ -85,24 +123,27 @@ cdef class MemoryMap:
 
     def __cinit__(self, regions):
         self.closed = False
-        by_size = sorted(regions, key=_region_bytes, reverse=True)  # those looked at first are used most
         self.memory.low.first = self.memory.high.first = UINT64_MAX
-        for gpa, buffer in sorted(by_size[:2], key=itemgetter(0)) + by_size[2:]:
+        parts = list(regions)
+        if len(parts) > FR_MAX_REGIONS:
+            raise ValueError(f"more than {FR_MAX_REGIONS} memory regions")
+        self.memory.regions = <FrRegion *>PyMem_Calloc(len(parts) + 1, sizeof(FrRegion))
+        self.exports = <Py_buffer *>PyMem_Calloc(len(parts) + 1, sizeof(Py_buffer))
+        if self.memory.regions == NULL or self.exports == NULL:
+            raise MemoryError()
+        for gpa, buffer in _in_order(parts):
             self.add_region(gpa, buffer)
-        if self.memory.n_regions > 0:
-            set_span(&self.memory.low, &self.memory.regions[0])
-        if self.memory.n_regions > 1:
-            set_span(&self.memory.high, &self.memory.regions[1])
+        set_spans(&self.memory)
         self.memory.n_joints = count_joints(&self.memory)
 
     def __dealloc__(self):
         self.release_exports()
+        PyMem_Free(self.memory.regions)
+        PyMem_Free(self.exports)
 
     cdef int add_region(self, object gpa, object buffer) except -1:
         cdef uint32_t i = self.memory.n_regions
         cdef FrRegion *region = &self.memory.regions[i]
-        if i == FR_MAX_REGIONS:
-            raise ValueError(f"more than {FR_MAX_REGIONS} memory regions")
         PyObject_GetBuffer(buffer, &self.exports[i], PyBUF_SIMPLE | PyBUF_WRITABLE)
         self.memory.n_regions += 1  # from here on release_exports takes care of it
         region.hva = <uint8_t *>self.exports[i].buf
@@ -110,11 +151,16 @@ cdef class MemoryMap:
         if region.size == 0 or not 0 <= gpa <= 2**64 - region.size:
             raise ValueError(f"memory region of {region.size:#x} bytes at gpa {gpa:#x}: empty or not within 64 bits")
         region.gpa = gpa
+        return self.check_overlap(i)
+
+    cdef int check_overlap(self, uint32_t i) except -1:
+        cdef const FrRegion *region = &self.memory.regions[i]
+        cdef const FrRegion *other
         for k in range(i):
             # Same wrapping comparison as in fr_translate, from both sides: neither starts within the other.
-            if (region.gpa - self.memory.regions[k].gpa < self.memory.regions[k].size
-                    or self.memory.regions[k].gpa - region.gpa < region.size):
-                raise ValueError(f"memory regions at {region.gpa:#x} and {self.memory.regions[k].gpa:#x} overlap")
+            other = &self.memory.regions[k]
+            if region.gpa - other.gpa < other.size or other.gpa - region.gpa < region.size:
+                raise ValueError(f"memory regions at {region.gpa:#x} and {other.gpa:#x} overlap")
         return 0
 
     cdef void release_exports(self) noexcept:

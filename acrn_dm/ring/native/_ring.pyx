@@ -2,7 +2,9 @@
 """Virtqueues as Python sees them, device side: what rings of both formats do alike, and a class for each format."""
 
 cimport cython
-from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE, FR_MAX_BATCH, FR_MAX_DESCRIPTORS, settle
+from acrn_dm.ring.native._buffers cimport (
+    FR_DESC_SIZE, FR_MAX_BATCH, FR_MAX_DESCRIPTORS, FR_MAX_SEGMENTS, settle,
+)
 from acrn_dm.ring.native._chain cimport Chain, new_chain
 from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, fr_translate
 from acrn_dm.ring.native._records cimport FR_OVERLAID, FR_PACKED, FrChain, FrVirtqueue
@@ -66,9 +68,12 @@ cdef class NativeRing(RingBase):
         return self.make_room(ring)
 
     cdef int make_room(self, FrRing *ring) except -1:
-        """The arrays of a batch: each joint of regions can lie within every buffer of a chain."""
+        """The arrays of a batch: each joint of regions can lie within every buffer of a chain. With many regions that
+        is more than is given to one ring, and a driver that makes so many pieces of a chain is refused.
+        """
+        cdef uint32_t pieces = ring.max_descriptors * (1 + ring.memory.n_joints)  # less than 2^15 * 2^9
         self.batch.max_chains = min(ring.size, <uint32_t>FR_MAX_BATCH)
-        self.batch.max_segments = ring.max_descriptors * (1 + ring.memory.n_joints)
+        self.batch.max_segments = min(pieces, <uint32_t>FR_MAX_SEGMENTS)
         self.batch.chains = <FrChain *>PyMem_Calloc(self.batch.max_chains, sizeof(FrChain))
         self.batch.segments = <FrSegment *>PyMem_Calloc(self.batch.max_segments, sizeof(FrSegment))
         if self.batch.chains == NULL or self.batch.segments == NULL:
