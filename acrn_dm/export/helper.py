@@ -16,7 +16,6 @@ from acrn_dm.base.errors import AcrnDmError, ConfigError
 from acrn_dm.base.log_text import escaped
 from acrn_dm.base.process import privileges
 from acrn_dm.base.process.stderr import say
-from acrn_dm.base.sandbox import OFF
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.export.confined import confine_devices
 from acrn_dm.export.making import Made, make_resolved
@@ -42,8 +41,7 @@ def main(argv: Sequence[str]) -> int:
         place = Place(fd=int(connection))
 
         def opened() -> None:
-            if told.sandbox != OFF:
-                confine_devices(told.sandbox, [made.device])
+            confine_devices(told.sandbox, [made.device], listens=False)
             reporter.report(READY)
 
         serve([made], [place], dumped=False, last=True, opened=opened)

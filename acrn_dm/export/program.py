@@ -10,6 +10,7 @@ from acrn_dm.base.errors import AcrnDmError, ConfigError
 from acrn_dm.base.log_text import escaped
 from acrn_dm.base.process import privileges
 from acrn_dm.base.process.stderr import say
+from acrn_dm.base.sandbox import MODES, OFF
 
 MAX_FD = 2**31 - 1
 EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG = 1, 64, 78
@@ -45,6 +46,12 @@ def add_socket_options(parser: argparse.ArgumentParser, *, several: bool) -> Non
     parser.add_argument("--print-capabilities", action="store_true", help="say as JSON what this is, and exit")
     parser.add_argument(
         "--dump-guest-core", choices=("on", "off"), default="off", help="guest memory in core dumps (default: off)"
+    )
+    parser.add_argument(
+        "--sandbox",
+        choices=MODES,
+        default=OFF,
+        help="once the device is open, take all rights that it does not need (default: off); strict: or don't start",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
 

@@ -38,6 +38,9 @@ cdef extern from "<poll.h>" nogil:
         POLLIN
     int ppoll(pollfd *fds, unsigned long n, const timespec *timeout, const void *mask)
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef extern from * nogil:
     """
     #include <sys/syscall.h>
@@ -48,10 +51,16 @@ cdef extern from * nogil:
 
 # *events*: as epoll_wait reports them; 0 when it is the turn that ``again`` or ``at`` asked for.
 ctypedef void (*PollHandler)(void *context, uint32_t events) noexcept nogil
-# Look, while the loop polls in place of sleeping (see ``add_poller``); true if there was work, which is done.
-ctypedef bint (*Poller)(void *context) noexcept nogil
+# Look, while the loop polls in place of sleeping (see ``add_poller``): POLL_WORK if there was work, which is done.
+# POLL_OWED: there is none, but what another thread has to do first, maybe on this CPU.
+ctypedef int (*Poller)(void *context) noexcept nogil
 # The loop begins (*polling*), or ends, to look at pollers. At the end: true if there was work, which is done.
 ctypedef bint (*PollSwitch)(void *context, bint polling) noexcept nogil
+
+cdef enum:
+    POLL_NOTHING
+    POLL_WORK
+    POLL_OWED
 
 cdef enum:
     MAX_POLLERS = 64          # those that come later are not polled for
@@ -68,6 +77,48 @@ cdef struct PollerEntry:
     Poller poll
     PollSwitch switch
     void *context
+    int64_t patience
+
+# How long a loop looks at its pollers before it sleeps; all in ns.
+cdef enum:
+    LEAST_POLL_NS = 4000      # polling begins with this
+    AWAY_NS = 4000            # a look that took longer was not alone on the CPU
+    AWAY_LIMIT_NS = 500000    # of a turn with patience: then files have theirs, whoever had the CPU
+    STRANGER_NS = 2000000     # longer than what is owed takes: half of a usual tick
+    WARY_NS = 100000000
+    SLOW_TRIES = 16
+
+cdef struct PollPatience:
+    int64_t limit             # the loop's; 0: it polls for the sake of pollers with patience only
+    int64_t longest           # of the pollers'
+    int64_t now               # how long it polls at the moment
+    int64_t wary_until        # pollers with patience are not looked at: strangers take the CPU meanwhile
+    uint32_t slow             # sleeps that were too long to poll for, but for one who gives way
+
+cdef inline bint patience_polls(const PollPatience *patience, int64_t at) noexcept nogil:
+    return patience.limit > 0 if patience.longest == 0 else at >= patience.wary_until
+
+# It slept: poll longer if that would have found what woke it, else less. Who gives way may find it later than that,
+# too, for time that others use is none of his: he tries now and then.
+cdef inline void patience_adapt(PollPatience *patience, int64_t slept) noexcept nogil:
+    cdef int64_t limit = max(patience.limit, patience.longest)
+    if slept < limit:
+        patience.now = min(max(<int64_t>LEAST_POLL_NS, 2 * patience.now), limit)
+    elif patience.now > 0:
+        patience.now = 0 if patience.now < 2 * LEAST_POLL_NS else patience.now // 2
+    elif patience.longest > 0 and slept < AWAY_LIMIT_NS:
+        patience.slow += 1
+        patience.now = LEAST_POLL_NS if patience.slow % SLOW_TRIES == 0 else 0
+
+# A look took from *before* to *now*: when polling ends that would have ended at *end*, and the turn at *turn_ends*.
+cdef inline int64_t patience_end(
+    PollPatience *patience, int64_t end, int64_t turn_ends, int64_t before, int64_t now,
+) noexcept nogil:
+    if patience.longest == 0 or now - before <= AWAY_NS:
+        return end
+    if now - before > STRANGER_NS:
+        patience.wary_until = now + WARY_NS
+    return max(end, min(end + now - before, turn_ends))
 
 
 cdef class EventPoll:
@@ -86,8 +137,7 @@ cdef class EventPoll:
     cdef dict _owners
     cdef PollerEntry _pollers[MAX_POLLERS]
     cdef int _n_pollers
-    cdef int64_t _poll_limit              # ns; 0: it does not poll
-    cdef int64_t _poll_ns                 # how long it polls at the moment
+    cdef PollPatience _patience
     cdef public int outstanding           # what C handlers have under way and will hear of by an event
     cdef readonly int ran                 # C handlers that the last ``wait`` ran
     cdef readonly uint64_t waits          # system calls that may have slept
@@ -113,8 +163,10 @@ cdef class EventPoll:
     cdef void at(self, int fd, int64_t when) noexcept nogil
     # From a handler, or under the run lock: let Python's handler of *fd* be called (``IoLoop.attend``).
     cdef void ask(self, int fd) noexcept nogil
-    # Look by *poll* before the loop sleeps. False if there are too many. Any thread.
-    cdef bint add_poller(self, Poller poll, PollSwitch switch, void *context)
+    # Look by *poll* before the loop sleeps. False if there are too many. Any thread. With *patience* (ns) any loop does
+    # so, for that long at most; time in which others had the CPU does not count. What is owed has the CPU given away
+    # between two looks. Where that takes too long, strangers want it: then the loop sleeps at once for some time.
+    cdef bint add_poller(self, Poller poll, PollSwitch switch, void *context, int64_t patience=*)
     # When this returns, none of *context*'s is running, nor will be. Any thread.
     cdef void remove_poller(self, void *context)
 
@@ -127,4 +179,4 @@ cdef class EventPoll:
     cdef void _ripen(self, int64_t now) noexcept nogil
     cdef bint _switch(self, bint polling) noexcept nogil
     cdef bint _look(self, int64_t deadline) noexcept nogil
-    cdef void _adapt(self, int64_t began) noexcept nogil
+    cdef void _go_on(self, bint owed) noexcept nogil

@@ -22,7 +22,6 @@ cdef enum:
     MAX_ROUNDS = 1024         # of C handlers alone, before Python may look after signals
     NS_PER_MS = 1000000
     FINE_NS = 10000000        # waits shorter than this are not rounded up to a millisecond, as epoll_wait does
-    LEAST_POLL_NS = 4000      # polling begins with this
     BUSY_NS = 50000           # the first ``busy_limit``
     FOREVER = -1
     GENERATIONS = 0x3FFFFFFF
@@ -95,12 +94,12 @@ cdef class EventPoll:
     @property
     def poll_limit(self):
         """For how many nanoseconds pollers are looked at before the thread sleeps, at most; 0 for none."""
-        return self._poll_limit
+        return self._patience.limit
 
     @poll_limit.setter
     def poll_limit(self, int64_t limit):
-        self._poll_limit = limit
-        self._poll_ns = min(self._poll_ns, limit)
+        self._patience.limit = limit
+        self._patience.now = min(self._patience.now, max(limit, self._patience.longest))
 
     def wait(self, timeout, bint stay):
         """Wait up to *timeout* seconds (None: for ever), run C handlers, and return (fd, events) of what Python has to
@@ -221,7 +220,7 @@ cdef class EventPoll:
         if self._waits and self._waiter != pthread_self():
             c_write(self.wake, &one, sizeof(one))
 
-    cdef bint add_poller(self, Poller poll, PollSwitch switch, void *context):
+    cdef bint add_poller(self, Poller poll, PollSwitch switch, void *context, int64_t patience=0):
         cdef bint room
         self._take()
         room = self._n_pollers < MAX_POLLERS
@@ -229,7 +228,9 @@ cdef class EventPoll:
             self._pollers[self._n_pollers].poll = poll
             self._pollers[self._n_pollers].switch = switch
             self._pollers[self._n_pollers].context = context
+            self._pollers[self._n_pollers].patience = patience
             self._n_pollers += 1
+            self._patience.longest = max(self._patience.longest, patience)
         run_lock_leave(&self._lock)
         return room
 
@@ -237,9 +238,11 @@ cdef class EventPoll:
         cdef int i
         cdef int kept = 0
         self._take()
+        self._patience.longest = 0
         for i in range(self._n_pollers):
             if self._pollers[i].context != context:
                 self._pollers[kept] = self._pollers[i]
+                self._patience.longest = max(self._patience.longest, self._pollers[i].patience)
                 kept += 1
         self._n_pollers = kept
         run_lock_leave(&self._lock)
@@ -285,36 +288,39 @@ cdef class EventPoll:
 
     cdef bint _look(self, int64_t deadline) noexcept nogil:
         """Look at the pollers for some time, on while they have work (``busy_limit``); true if there was any."""
-        cdef int64_t now = now_ns()
-        cdef int64_t turn_ends = now + self.busy_limit, end = now + self._poll_ns
-        cdef bint some, found = False
-        cdef int i
+        cdef int64_t before, now = now_ns()
+        cdef int64_t turn_ends = now + (self.busy_limit if self._patience.longest == 0 else <int64_t>AWAY_LIMIT_NS)
+        cdef int64_t end = now + self._patience.now
+        cdef bint found = False
+        cdef int i, seen
         self.looks += 1
         run_lock_take(&self._lock)
         self._switch(True)
         while True:
-            some = False
+            seen = POLL_NOTHING
             for i in range(self._n_pollers):
-                some |= self._pollers[i].poll(self._pollers[i].context)
-            now = now_ns()
-            if some:
+                seen |= self._pollers[i].poll(self._pollers[i].context)
+            before, now = now, now_ns()
+            end = patience_end(&self._patience, end, turn_ends, before, now)
+            if seen & POLL_WORK:
                 found = True
                 self.found += 1
-                end = now + self._poll_ns
+                end = now + self._patience.now
             if now >= end or (found and now >= turn_ends) or 0 <= deadline <= now or self._more or self._asking:
                 break
-            run_lock_yield(&self._lock)
+            self._go_on(seen == POLL_OWED)
         if self._switch(False):
             found = True
         run_lock_leave(&self._lock)
         return found
 
-    cdef void _adapt(self, int64_t began) noexcept nogil:
-        """It slept: poll longer if that would have found what woke it, else less."""
-        if now_ns() - began < self._poll_limit:
-            self._poll_ns = min(max(<int64_t>LEAST_POLL_NS, 2 * self._poll_ns), self._poll_limit)
-        else:
-            self._poll_ns = 0 if self._poll_ns < 2 * LEAST_POLL_NS else self._poll_ns // 2
+    cdef void _go_on(self, bint owed) noexcept nogil:
+        if not owed:
+            run_lock_yield(&self._lock)
+            return
+        run_lock_leave(&self._lock)
+        sched_yield()
+        run_lock_take(&self._lock)
 
 
 cdef int sleep(EventPoll self, epoll_event *events, int64_t deadline) noexcept nogil:
@@ -361,14 +367,14 @@ cdef int look_and_sleep(EventPoll self, epoll_event *events, int64_t deadline) n
         return sleep(self, events, 0)
     if self._due > 0 and (deadline == FOREVER or self._due < deadline):
         deadline = self._due
-    if self._poll_limit == 0 or self._n_pollers == 0:
-        return sleep(self, events, deadline)
     began = now_ns()
-    if self._poll_ns > 0 and self._look(deadline):
+    if self._n_pollers == 0 or not patience_polls(&self._patience, began):
+        return sleep(self, events, deadline)
+    if self._patience.now > 0 and self._look(deadline):
         self.ran += 1
         return sleep(self, events, 0)
     n = sleep(self, events, deadline)
-    self._adapt(began)
+    patience_adapt(&self._patience, now_ns() - began)
     return n
 
 

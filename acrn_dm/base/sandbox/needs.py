@@ -16,7 +16,7 @@ GROUPS = {
     TAP: "set offloads, headers and queues of an open tap",
     TERMINAL: "set the modes of an open terminal",
 }
-MAX_IOCTL, MAX_PORT = (1 << 32) - 1, (1 << 16) - 1
+MAX_IOCTL, MAX_PORT, MOST = (1 << 32) - 1, (1 << 16) - 1, 100
 
 
 def _are_groups(instance: object, attribute: object, value: Collection[str]) -> None:
@@ -27,6 +27,8 @@ def _are_groups(instance: object, attribute: object, value: Collection[str]) -> 
 
 def _up_to(most: int) -> Callable[[object, "attrs.Attribute[Collection[int]]", Collection[int]], None]:
     def check(instance: object, attribute: "attrs.Attribute[Collection[int]]", value: Collection[int]) -> None:
+        if len(value) > MOST:  # a filter's jumps are short
+            raise ValueError(f"{attribute.name}: at most {MOST} can be named")
         wrong = [number for number in value if not 0 <= number <= most]
         if wrong:
             raise ValueError(f"{attribute.name}: {wrong[0]} is not from 0 to {most}")

@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import os
+from collections.abc import Callable
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.ioloop import IoLoop
@@ -12,6 +14,7 @@ from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.types import Bdf, DeviceContext
 from acrn_dm.devices.terminal.signals import signals_to
 from acrn_dm.export import program
+from acrn_dm.export.confined import confine_devices
 from acrn_dm.export.making import LISTED_BY
 from acrn_dm.export.sockets import Place, places
 from acrn_dm.export.vfio_user.function import ExportedFunction
@@ -68,7 +71,8 @@ def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, las
         exported = ExportedFunction(function, loop, dumps_memory=arguments.dump_guest_core == "on")
         stack.callback(exported.close)
         stack.enter_context(signals_to(loop.stop, lambda: loop.call_soon(exported.window_changed), last=last))
-        _serve(exported, blamed, at, stack)
+        confined = functools.partial(confine_devices, arguments.sandbox, [function], listens=True)
+        _serve(exported, blamed, at, stack, confined)
     return 0
 
 
@@ -94,10 +98,13 @@ def make(text: str, plugins: PluginManager, *, program: str) -> tuple[PciFunctio
     return function, blamed
 
 
-def _serve(exported: ExportedFunction, blamed: str, at: Place, stack: contextlib.ExitStack) -> None:
+def _serve(
+    exported: ExportedFunction, blamed: str, at: Place, stack: contextlib.ExitStack, opened: Callable[[], None]
+) -> None:
     given = stack.enter_context(at.open())
     with blame(blamed):
         exported.open()
+    opened()
     server = Server(exported, given, exported.main_loop.stop)
     stack.callback(server.close)
     exported.main_loop.run()

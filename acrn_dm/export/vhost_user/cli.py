@@ -4,6 +4,7 @@
 """
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.export import program
+from acrn_dm.export.confined import confine_devices
 from acrn_dm.export.making import make_device
 from acrn_dm.export.sockets import places
 from acrn_dm.export.vhost_user.serving import log_to_stderr, serve
@@ -46,7 +48,8 @@ def _main(arguments: argparse.Namespace, *, last: bool) -> int:
     log_to_stderr(PROGRAM, verbose=arguments.verbose)
     plugins = make_plugin_manager(entry_points=False)
     made = make_device(f"virtio-console,{arguments.options}", plugins, program=PROGRAM)
-    serve([made], at, dumped=arguments.dump_guest_core == "on", last=last)
+    confined = functools.partial(confine_devices, arguments.sandbox, [made.device], listens=True)
+    serve([made], at, dumped=arguments.dump_guest_core == "on", last=last, opened=confined)
     return 0
 
 

@@ -1,6 +1,7 @@
 """``acrn-dm-export vhost-user DEVICE[,OPTIONS]... --socket-path=PATH``: command line, help, and what it does."""
 
 import argparse
+import functools
 import json
 import os
 import textwrap
@@ -9,6 +10,7 @@ from acrn_dm.base.decimal_text import decimal
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.contract.plugins import PluginManager
 from acrn_dm.export import program
+from acrn_dm.export.confined import confine_devices
 from acrn_dm.export.listing import served, type_name
 from acrn_dm.export.making import make_device
 from acrn_dm.export.sockets import places
@@ -80,7 +82,8 @@ def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, las
     log_to_stderr(prog, verbose=arguments.verbose)
     plugins.load_devices(text.partition(",")[0] for text in texts)
     devices = [make_device(text, plugins, program=prog, slot=slot) for slot, text in enumerate(texts)]
-    serve(devices, at, dumped=arguments.dump_guest_core == "on", last=last)
+    confined = functools.partial(confine_devices, arguments.sandbox, [made.device for made in devices], listens=True)
+    serve(devices, at, dumped=arguments.dump_guest_core == "on", last=last, opened=confined)
     return 0
 
 

@@ -63,7 +63,7 @@ cdef class Plane:
             self.detach()
             raise
         if not timed:
-            poll.add_poller(<bint (*)(void *) noexcept nogil>_poll, <bint (*)(void *, bint) noexcept nogil>_switch,
+            poll.add_poller(<int (*)(void *) noexcept nogil>_poll, <bint (*)(void *, bint) noexcept nogil>_switch,
                             <void *>self)
 
     def stop(self):

@@ -64,6 +64,8 @@ def test_backend_that_looks_by_itself_is_not_kicked(peer: Peer, machine: SimMach
         send(driver)
         machine.settle()
         assert (shadow.available(), kicks(peer)) == (before + 1, int(wanted))
+    for number, head in enumerate(shadow.heads()):
+        shadow.answer(number, head, 1)
 
 
 def test_answers_are_found_without_calls_while_the_loop_polls(
@@ -102,3 +104,26 @@ def test_end_of_a_driver_wants_to_be_told_again(peer: Peer, machine: SimMachine,
     resetting.join(10)
     assert not resetting.is_alive()
     assert machine.failures == []
+
+
+def test_loop_of_a_relay_sleeps_while_an_answer_does_not_come(
+    peer: Peer, machine: SimMachine, driver: VirtioDriver
+) -> None:
+    """It looks by itself without ``poll_us``, too, for as long as that takes no time of anybody."""
+    shadow, queue, loop = Shadow.of(peer), driver.queue(0), machine.io_loop("io")
+    loop.start()
+    for number in range(50):
+        head = send(driver)
+        assert comes_true(lambda n=number: shadow.available() == n + 1)
+        shadow.answer(number, head, 1)
+        assert comes_true(lambda: len(queue.completed()) == 1)
+    head = send(driver)
+    asleep = [-1]
+
+    def sleeps() -> bool:
+        looks, asleep[0] = asleep[0], loop.poll.looks
+        return looks == asleep[0] and not shadow.wants_no_calls
+
+    assert comes_true(sleeps)
+    loop.stop()
+    shadow.answer(50, head, 1)

@@ -9,6 +9,7 @@ from acrn_dm._fastring cimport (
     FR_SHADOW_JUMPED, FR_SHADOW_TAKEN, FrBatch, fs_add, fs_close, fs_free, fs_make, fs_note, fs_open, fs_publish,
     fs_take, fs_want_calls, fs_wants_kick,
 )
+from acrn_dm.base.events._poll cimport POLL_NOTHING, POLL_OWED, POLL_WORK
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint8_t, uint16_t
 
@@ -16,6 +17,9 @@ cdef extern from "<sys/epoll.h>" nogil:
     enum:
         EPOLLET
         EPOLLIN
+
+cdef enum:
+    PATIENCE_NS = 32000       # of the loop, for answers and for what a driver makes of them
 
 
 cdef class RelayPlane(Plane):
@@ -54,7 +58,8 @@ cdef class RelayPlane(Plane):
         self.poll.add_native(call_fd, EPOLLIN | EPOLLET, <void (*)(void *, uint32_t) noexcept nogil>_called,
                              <void *>self, self)
         self.poll.add_poller(
-            <bint (*)(void *) noexcept nogil>_poll, <bint (*)(void *, bint) noexcept nogil>_switch, <void *>&self._link
+            <int (*)(void *) noexcept nogil>_poll, <bint (*)(void *, bint) noexcept nogil>_switch, <void *>&self._link,
+            PATIENCE_NS,
         )
 
     def look_no_more(self):
@@ -143,8 +148,10 @@ cdef void _called(RelayPlane self, uint32_t events) noexcept nogil:
     self._look()
 
 
-cdef bint _poll(RelayLink *link) noexcept nogil:
-    return (<RelayPlane>link.plane)._look()
+cdef int _poll(RelayLink *link) noexcept nogil:
+    if (<RelayPlane>link.plane)._look():
+        return POLL_WORK
+    return POLL_OWED if (<RelayPlane>link.plane)._shadow.n_in_flight > 0 else POLL_NOTHING
 
 
 cdef bint _switch(RelayLink *link, bint polling) noexcept nogil:

@@ -48,7 +48,7 @@ cdef class BlkPlane(Plane):
         self.event_fd = service.engine.event_fd
         self.looking = False
         self.events.add_poller(
-            <bint (*)(void *) noexcept nogil>_look, <bint (*)(void *, bint) noexcept nogil>_switch, <void *>&self.link
+            <int (*)(void *) noexcept nogil>_look, <bint (*)(void *, bint) noexcept nogil>_switch, <void *>&self.link
         )
 
     def unwatch(self):

@@ -1,5 +1,5 @@
-"""What a packed ring's part of the notes says when somebody takes it over: QueueRegionPacked of QEMU's
-docs/interop/vhost-user.rst, "Inflight I/O tracking". The fields are those of ``_packed.pxd``, which writes them.
+"""The notes of a packed ring as somebody takes them over: QueueRegionPacked of QEMU's docs/interop/vhost-user.rst,
+"Inflight I/O tracking". The fields are those of ``_packed.pxd``, which writes them.
 """
 
 import itertools
@@ -29,7 +29,7 @@ Descriptor = tuple[int, int, int, int]  # gpa, length, flags, buffer id
 
 @frozen(kw_only=True)
 class PackedLeft:
-    """What there is to be gone on with: *links* and *free_head* are the list of free entries, *again* the chains in
+    """The state to go on from: *links* and *free_head* are the list of free entries, *again* the chains in
     flight, in order, each by its entries and their descriptors; *counter* comes next.
     """
 

@@ -1,5 +1,5 @@
-"""What a split ring's part of the notes says when somebody takes it over: QueueRegionSplit of QEMU's
-docs/interop/vhost-user.rst, "Inflight I/O tracking". The fields are those of ``_split.pxd``, which writes them.
+"""The notes of a split ring as somebody takes them over: QueueRegionSplit of QEMU's docs/interop/vhost-user.rst,
+"Inflight I/O tracking". The fields are those of ``_split.pxd``, which writes them.
 """
 
 import struct
@@ -19,7 +19,7 @@ USED_IDX_AT = 14
 
 @frozen(kw_only=True)
 class SplitLeft:
-    """What there is to be gone on with: *again* are heads of the chains in flight, in order; *counter* comes next."""
+    """The state to go on from: *again* are heads of the chains in flight, in order; *counter* comes next."""
 
     position: RingPosition
     again: list[int]

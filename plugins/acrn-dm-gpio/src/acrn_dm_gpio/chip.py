@@ -35,6 +35,7 @@ GET_LINE = _ioctl(3, 0x07, REQUEST.size)
 SET_CONFIG = _ioctl(3, 0x0D, CONFIG.size)
 GET_VALUES = _ioctl(3, 0x0E, VALUES.size)
 SET_VALUES = _ioctl(3, 0x0F, VALUES.size)
+LATER = (GET_LINE_INFO, GET_LINE, SET_CONFIG, GET_VALUES, SET_VALUES)  # while the guest runs
 
 Ioctl = Callable[[int, int, bytes], bytes]
 

@@ -4,9 +4,9 @@ import logging
 import struct
 from collections.abc import Callable, Sequence
 
-from acrn_dm import AcrnDmError, Chain, Claim, DeviceContext, GuestError, IoLoop, Queue, Resources, VirtioDevice
+from acrn_dm import AcrnDmError, Chain, Claim, DeviceContext, GuestError, IoLoop, Needs, Queue, Resources, VirtioDevice
 from acrn_dm_gpio.bank import Bank
-from acrn_dm_gpio.chip import Chip
+from acrn_dm_gpio.chip import LATER, Chip
 from acrn_dm_gpio.config import GpioConfig
 from acrn_dm_gpio.lines import Lines, Refused
 from acrn_dm_gpio.simulated import Simulated
@@ -69,6 +69,15 @@ class GpioDevice(VirtioDevice):
     def check(self) -> list[str]:
         """The bank's."""
         return self.bank.check()
+
+    def sandbox_needs(self) -> Needs:
+        """Senders of lines, a script, and what is asked of a chip for each request."""
+        config = self.config
+        return Needs(
+            groups=["accept"] if config.control is not None else [],
+            reads=[config.script] if config.script is not None else [],
+            ioctls=LATER if config.chip else (),
+        )
 
     def realize(self, resources: Resources) -> None:
         """Open the bank. Raises ConfigError and HostError."""

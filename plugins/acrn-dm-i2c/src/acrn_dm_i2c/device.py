@@ -3,9 +3,9 @@
 import itertools
 from collections.abc import Sequence
 
-from acrn_dm import Claim, DeviceContext, IoLoop, Queue, Resources, VirtioDevice
+from acrn_dm import Claim, DeviceContext, IoLoop, Needs, Queue, Resources, VirtioDevice
 from acrn_dm_i2c.config import I2cConfig
-from acrn_dm_i2c.host import HostBus
+from acrn_dm_i2c.host import I2C_RDWR, HostBus
 from acrn_dm_i2c.message import Bus, BusError, Request
 from acrn_dm_i2c.simulated import Simulated
 
@@ -53,6 +53,15 @@ class I2cDevice(VirtioDevice):
     def check(self) -> list[str]:
         """The bus's."""
         return self.bus.check()
+
+    def sandbox_needs(self) -> Needs:
+        """Senders of lines, a script, and the transfers of a bus."""
+        config = self.config
+        return Needs(
+            groups=["accept"] if config.control is not None else [],
+            reads=[config.script] if config.script is not None else [],
+            ioctls=[I2C_RDWR] if config.bus else (),
+        )
 
     def realize(self, resources: Resources) -> None:
         """Open the bus. Raises ConfigError and HostError."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from acrn_dm import AcrnDmError, Claim, DeviceContext, IoLoop, Queue, Resources, VirtioDevice
+from acrn_dm import AcrnDmError, Claim, DeviceContext, IoLoop, Needs, Queue, Resources, VirtioDevice
 from acrn_dm_input.config import InputConfig
 from acrn_dm_input.description import CONFIG_BYTES, ConfigSpace
-from acrn_dm_input.evdev import Evdev
+from acrn_dm_input.evdev import EVIOCGRAB, Evdev
 from acrn_dm_input.played import Played
 from acrn_dm_input.source import Source
 from acrn_dm_input.updates import WIRE, Event, Updates
@@ -22,6 +22,7 @@ class InputDevice(VirtioDevice):
 
     def __init__(self, config: InputConfig, context: DeviceContext) -> None:
         super().__init__(context)
+        self.config = config
         self.updates = Updates()
         self.source: Source
         if config.evdev is not None:
@@ -54,6 +55,15 @@ class InputDevice(VirtioDevice):
     def check(self) -> list[str]:
         """The source's."""
         return self.source.check()
+
+    def sandbox_needs(self) -> Needs:
+        """Senders of lines, a script, and a device that is let go at the end."""
+        config = self.config
+        return Needs(
+            groups=["accept"] if config.control is not None else [],
+            reads=[config.script] if config.script is not None else [],
+            ioctls=[EVIOCGRAB] if config.evdev else (),
+        )
 
     def realize(self, resources: Resources) -> None:
         """Open the source. Raises ConfigError and HostError."""

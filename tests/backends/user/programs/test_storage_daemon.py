@@ -1,7 +1,9 @@
 """virtio-blk over qemu-storage-daemon's vhost-user-blk export."""
 
+import os
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from acrn_dm.devices import virtio_blk
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.testing import SimMachine
 from tests.backends.user.user_rig import IN, OUT, Daemon, DiskLoad, block_content, eventually, storage_daemon
+from tests.patience import comes_true
 
 pytestmark = pytest.mark.process
 
@@ -94,4 +97,32 @@ def test_driver_that_resets_while_the_daemon_is_away_starts_again_with_the_next(
     done = []
     eventually(machine, lambda: bool(done.extend(queue.completed()) or done))
     assert done[0].data == bytes(513)
+    assert machine.failures == []
+
+
+def test_relay_looks_for_answers_of_a_daemon_that_has_the_same_cpu(daemon: Daemon, machine: SimMachine) -> None:
+    """Without ``poll_us``: it gives the CPU to the daemon between two looks, and goes on when that has slept."""
+    machine.add("virtio-blk", f"vhost-user={daemon.socket}", slot=3)
+    driver, loop = machine.driver(3), machine.io_loop("io")
+    driver.start()
+    cpu = {min(os.sched_getaffinity(0))}
+    assert daemon.process is not None
+    for thread in Path(f"/proc/{daemon.process.pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), cpu)
+    loop.call_soon(lambda: os.sched_setaffinity(0, cpu))
+    loop.start()
+    queue = driver.queue(0)
+
+    def finds_answers() -> bool:
+        for _ in range(100):  # a driver that takes its time is not waited for
+            queue.send([bytes(16)], [512, 1])
+            queue.kick()
+            deadline = time.monotonic() + 10
+            while not queue.completed():
+                assert time.monotonic() < deadline
+        return loop.poll.found > 0
+
+    assert comes_true(finds_answers)
+    assert loop.poll.poll_limit == 0
+    loop.stop()
     assert machine.failures == []
