@@ -65,6 +65,7 @@ MODULES = (
     "acrn_dm.devices.virtio_net.native._tx",
     "acrn_dm.devices.virtio_net.native.frames._filter",
     "acrn_dm.devices.virtio_net.native.frames._headers",
+    "acrn_dm.export.vfio_user._calls",
     "acrn_dm.hypervisors.acrn.module._hsm",
     "acrn_dm.hypervisors.acrn.module._request_page",
     "acrn_dm.hypervisors.kvm.module._system",

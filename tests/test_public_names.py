@@ -15,7 +15,7 @@ from acrn_dm import _fastring
 # ``acrn_dm._fastring`` is public under its own name. The others are between the machine and its memory, the bus and its
 # functions, the transport and its vectors; a loop's set of files and a queue's coalescer are for those who cimport
 # them.
-ELSEWHERE = {*vars(_fastring), "HugePages", "BarWindow", "IrqLine", "Watch", "EventPoll", "Coalescer"}
+ELSEWHERE = {*vars(_fastring), "HugePages", "Generations", "BarWindow", "IrqLine", "Watch", "EventPoll", "Coalescer"}
 
 
 def ours(hint: object) -> Iterator[type]:

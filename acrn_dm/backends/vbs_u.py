@@ -96,6 +96,7 @@ class VbsU(Backend):
     """The backend of one device in this process."""
 
     packed_by_default = True
+    follows_memory = True
     polls = True
 
     def __init__(self, device: VirtioDevice) -> None:

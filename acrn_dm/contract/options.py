@@ -78,6 +78,12 @@ def vhost_user_option() -> Path | None:
     return made
 
 
+def socket_option(text: str) -> Path:
+    """Declare an option that has to be the path of a socket, with *text* as its help."""
+    made: Path = option(validator=_socket_path, help=text)
+    return made
+
+
 @frozen(kw_only=True)
 class OptionHelp:
     """One line of a device's help."""

@@ -47,8 +47,11 @@ class Resources:
     # machine lives, and returns their gpa. For ``realize`` only; raises HostError. The descriptor may be closed then;
     # the file must not become shorter. Devices and back-ends reach it as they do RAM; a reboot leaves it as it is.
     add_memory: Callable[[int, int], int] = _no_place_for_memory
+    # Whether the guest is to be off before it has begun: whoever waits in ``realize`` ends then.
+    off_wanted: Callable[[], bool] = lambda: False
     quit: Callable[[], None] = lambda: None  # whoever sits at this process's terminal wants the guest off; any thread
     # Stops the vCPUs until somebody lets them go on; False where nobody could: then the guest has to be told. Any
     # thread.
     pause_guest: Callable[[HostFault], bool] = _nobody_resumes
+    pause_s: float = 10.0  # what a device may take to finish what is in flight before its rings are somebody else's
     clock: Clock = REAL  # the one to ask for the time; that of the loops, so that a test can move both

@@ -72,7 +72,7 @@ class Reporter:
 
 
 def _made(told: Order) -> Made:
-    plugins = make_plugin_manager()
+    plugins = make_plugin_manager(entry_points=told.plugins is not None, selection=told.plugins)
     plugins.load_devices([told.spec.kind])
     return make_resolved(told.spec, told.context, plugins)
 

@@ -10,6 +10,7 @@ from acrn_dm.contract.config import DeviceSpec
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.types import Bdf, Device, DeviceContext
 from acrn_dm.machine.resolve import ResolvedDevice, resolve_one, wanted
+from acrn_dm.virtio.choice import role_problem
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import Threads
 from acrn_dm.virtio.placement import USERSPACE
@@ -19,7 +20,7 @@ QUEUES = 256  # what devices take for the guest's CPUs, of which nobody tells: t
 BALLOON, PMEM = 5, 27
 NOT_SERVED = {
     BALLOON: "the memory is the front-end's, which has a balloon of its own to get it back",
-    PMEM: "vhost-user has no way to add memory to the front-end's guest",
+    PMEM: "a served device has no way to add memory to the client's guest",
 }
 
 
@@ -78,6 +79,9 @@ def _check(device: VirtioDevice, resolved: ResolvedDevice) -> None:
         raise ConfigError("a served device can't be served by others", option=where, value=resolved.spec.text)
     if resolved.wish is not None:
         raise ConfigError("it has this process of its own", option=where, value="process=on")
+    problem = role_problem(device.placement, context)
+    if problem is not None:
+        raise ConfigError(problem, option=where)
     if context.iothread.count > 1 and not isinstance(device, Threads):
         raise ConfigError("its queues are served by one thread", option=f"{where} iothread")
     if device.device_id in NOT_SERVED:

@@ -12,28 +12,30 @@ from acrn_dm.base.records import define
 from acrn_dm.contract.drivers import guarded
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.resources import Resources
-from acrn_dm.contract.types import Bdf
+from acrn_dm.contract.types import Bdf, DeviceContext
 from acrn_dm.devices.platform import Platform
 from acrn_dm.machine.resolve import ResolvedDevice
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.pci.quiesce import quiesce
-from acrn_dm.virtio.choice import unchosen
+from acrn_dm.virtio.choice import role_problem, unchosen
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import LinkSwitch, MediumSlot, RateLimited, Threads
 from acrn_dm.virtio.pci.transport import VirtioPci
+from acrn_dm.virtio.placement import Placement
 
 
 def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFunction:
     """Make one device and, for a virtio device, the PCI transport in front of it. Raises ConfigError."""
     device = resolved.create()
     if isinstance(device, VirtioDevice):
+        _refuse_role(resolved.context, device.placement)
         if resolved.context.iothread.count > 1 and not isinstance(device, Threads):
             raise ConfigError("its queues are served by one thread", option=f"{device.name} iothread")
         if resolved.wish is not None:
             from acrn_dm.backends.helper.make import away_function  # noqa: PLC0415
 
-            return away_function(device, resolved.whole, resolved.context, resolved.wish)
+            return away_function(device, resolved.whole, resolved.context, resolved.wish, plugins.choice)
         return VirtioPci(device, resolved.context, plugins.backend_types(resolved.context.backend))
     if isinstance(device, PciFunction):
         if resolved.context.backend is not None:
@@ -52,10 +54,18 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
             )
         if resolved.context.iothread.count or resolved.context.io_poll_us:
             raise ConfigError("no virtio device, so it has no I/O threads", option=device.name)
+        _refuse_role(resolved.context, None)
         return device
     raise ConfigError(
         f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
     )
+
+
+def _refuse_role(context: DeviceContext, placement: Placement | None) -> None:
+    """Raises ConfigError for ``server=`` and ``wait=`` where they mean nothing."""
+    problem = role_problem(placement, context)
+    if problem is not None:
+        raise ConfigError(problem, option=context.name)
 
 
 @define(eq=False)

@@ -155,6 +155,7 @@ class Machine:
             ),
             add_memory=functools.partial(add_memory, vm, self.opened.memory, dumped=self.config.dump_guest_core),
             quit=self.press_power_button,
+            off_wanted=lambda: self.button.wanted,
             pause_guest=self.standstill.pause_guest,
         )
         self.guest.fault_powers_off = vm.fault_powers_off

@@ -72,9 +72,11 @@ class PowerButton:
     loop: IoLoop
     patience_s: float
     tell_guest: Callable[[], object] = lambda: None
+    wanted: bool = attrs.field(default=False, init=False)  # somebody has reached for it
 
     def press_soon(self) -> None:
         """Press it on the main loop. Main thread or its signals."""
+        self.wanted = True
         self.loop.call_soon(self.press)
 
     def press_once(self) -> None:

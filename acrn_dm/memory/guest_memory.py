@@ -18,10 +18,10 @@ from acrn_dm.base._libc import address_of, clear, fallocate
 from acrn_dm.base.errors import GuestError, HostError
 from acrn_dm.base.process.core_dumps import leave_out
 from acrn_dm.base.records import define, frozen
+from acrn_dm.memory.generations import Generations
 from acrn_dm.memory.hugepages import HugePages
 
 MIB = 1 << 20
-MAX_REGIONS = 8  # of a machine: what vhost-user processes take that have no slots, and what hypervisors map
 LOWMEM_LIMIT = 0x8000_0000  # the 32-bit PCI window starts here; ABI of the original
 HIGHMEM_BASE = 0x1_0000_0000
 FALLOC_PUNCH_AND_KEEP = 0x02 | 0x01  # linux/falloc.h
@@ -116,8 +116,9 @@ class GuestMemory:
     """All RAM of one guest. ``read``/``write`` raise GuestError outside RAM and may cross regions that touch."""
 
     regions: tuple[MemoryRegion, ...]
-    map: MemoryMap = attrs.field(repr=False)
+    _map: MemoryMap = attrs.field(repr=False)
     keeper: str | None = attrs.field(default=None, kw_only=True)  # who keeps pages of it, so that none may go
+    generations: Generations = attrs.field(factory=Generations, kw_only=True, repr=False)
     _hugetlb: HugePages | None = attrs.field(default=None, init=False, repr=False)
 
     @classmethod
@@ -130,14 +131,14 @@ class GuestMemory:
         then, of pages of two sizes. Core dumps of this process have it only if *dumped*.
         """
         if hugetlb is None:
-            return cls._map([_Backing(gpa=r.gpa, size=r.size, dumped=dumped) for r in ranges])
+            return cls._make([_Backing(gpa=r.gpa, size=r.size, dumped=dumped) for r in ranges])
         with hugetlb.reserved([(r.gpa, r.size) for r in ranges]) as pieces:
-            memory = cls._map([_Backing(gpa=p.gpa, size=p.size, page=p.page, dumped=dumped) for p in pieces])
+            memory = cls._make([_Backing(gpa=p.gpa, size=p.size, page=p.page, dumped=dumped) for p in pieces])
         memory._hugetlb = hugetlb
         return memory
 
     @classmethod
-    def _map(cls, backings: "Sequence[_Backing]") -> "GuestMemory":
+    def _make(cls, backings: "Sequence[_Backing]") -> "GuestMemory":
         regions: list[MemoryRegion] = []
         try:
             for i, backing in enumerate(backings):
@@ -149,6 +150,11 @@ class GuestMemory:
                 os.close(region.fd)
             total = sum(b.size for b in backings) // MIB
             raise HostError.from_os(f"allocating {total} MiB of guest memory", e) from e
+
+    @property
+    def map(self) -> MemoryMap:
+        """What rings walk, of this generation: whoever keeps it is told of the next one (``generations``)."""
+        return self._map
 
     def read(self, gpa: int, length: int) -> bytes:
         """Copy *length* bytes out of RAM at *gpa*. Raises GuestError outside RAM."""
@@ -215,16 +221,15 @@ class GuestMemory:
                 region.discard()
 
     def add(self, region: MemoryRegion) -> None:
-        """Have *region* as well, and close it with the others. Before anybody uses ``map``. Raises HostError."""
+        """Have *region* as well, and close it with the others. Raises HostError."""
         regions = (*self.regions, region)
-        if len(regions) > MAX_REGIONS:
-            raise HostError(f"adding memory: more than {MAX_REGIONS} memory regions")
         try:
             map_ = MemoryMap([(r.gpa, r.mapping) for r in regions])
         except ValueError as e:
             raise HostError(f"adding memory: {e}") from e
-        before, self.map, self.regions = self.map, map_, regions
-        before.close()
+        with self.generations.change():
+            before, self._map, self.regions = self._map, map_, regions
+            self.generations.release(before.close)
 
     def abandon(self) -> None:
         """Instead of ``close``: the host's kernel is still at work on the memory, which stays mapped until the process
@@ -235,7 +240,7 @@ class GuestMemory:
 
     def close(self) -> None:
         """Release views, mappings and files, in this order. Raises BufferError while a ring still uses the memory."""
-        self.map.close()
+        self._map.close()
         for region in self.regions:
             region.mapping.close()
             os.close(region.fd)

@@ -10,6 +10,7 @@ import attrs
 from acrn_dm.base.records import define
 
 SIZE = 256
+EXTENDED_SIZE = 4096  # of a PCI Express function
 
 VENDOR_ID = 0x00
 DEVICE_ID = 0x02

@@ -26,6 +26,7 @@ from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.plugins import BUILTINS, make_plugin_manager
+from acrn_dm.contract.plugins.selection import Selection
 from acrn_dm.contract.registers import BootRegisters, Segment
 from acrn_dm.contract.types import Bdf, DeviceContext, DeviceType
 from acrn_dm.hypervisors.sim.vm import SimVm
@@ -109,6 +110,7 @@ class SimMachine:
         self._witness = _Witness()
         config = MachineConfig(name="sim", vcpus=vcpus, hypervisor="sim", plugin_options=plugin_options or {})
         self.plugins = make_plugin_manager(builtins=MINIMAL, entry_points=False, extra=[self._witness, *plugins])
+        self.plugins.choice = Selection()  # a device's process (process=on) finds *plugins* as installed ones
         self.clock = clock
         self.bus = PciBus()
         self._open(config, (MemoryRange(gpa=0, size=memory),) if isinstance(memory, int) else tuple(memory))

@@ -114,6 +114,8 @@ class Backend:
     # Packed rings are offered unless ``packed=off`` says no. Else ``packed=on`` has to say yes: whoever moves the
     # data may not know them, or may be followed by another whom such a ring does not tell where it was.
     packed_by_default: bool = False
+    # Guest memory may become another between ``stop`` and ``start``: whoever is told of it once must not say so.
+    follows_memory: ClassVar[bool] = False
     polls: ClassVar[bool] = False  # looks at the queues every ``Session.poll_ns`` itself, so their kicks stay unbound
 
     def __init__(self, device: VirtioDevice) -> None:

@@ -6,6 +6,8 @@ option class has a field ``backend`` keeps that for itself.
 """
 
 import logging
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
@@ -29,6 +31,8 @@ KEY = "backend"
 STRICT_KEY = "strict"
 IOTHREAD_KEY = "iothread"
 POLL_KEY = "poll_us"
+SERVER_KEY, WAIT_KEY = "server", "wait"
+MAX_WAIT_S = 86_400
 
 T = TypeVar("T")
 
@@ -86,6 +90,37 @@ def take_poll_us(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, int]:
     return (spec, 0) if rest is spec else (rest, _read(poll_us, value, f"{_where(spec)} {POLL_KEY}"))
 
 
+def take_role(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, bool, float | None]:
+    """Return *spec* without ``server=on|off`` and ``wait=on|off|SECONDS``, and what they say: whether the vhost-user
+    process connects to us, and how long the start waits for it, None where nothing is said. Raises ConfigError.
+    """
+    where = _where(spec)
+    spec, server = take_value(spec, config, SERVER_KEY)
+    spec, wait = take_value(spec, config, WAIT_KEY)
+    serves_it = server is not None and _on(server, f"{where} {SERVER_KEY}")
+    seconds = None if wait is None else _seconds(wait, f"{where} {WAIT_KEY}")
+    if serves_it and seconds == 0:
+        text = "with server=on it has to be waited for: what the guest is offered is the process's to say"
+        raise ConfigError(text, option=f"{where} {WAIT_KEY}", value=wait)
+    return spec, serves_it, seconds
+
+
+def _seconds(value: object, option: str) -> float:
+    if value in ("on", "off", True, False):
+        return math.inf if value in ("on", True) else 0.0
+    if not re.fullmatch("[1-9][0-9]{0,4}", str(value)) or int(str(value)) > MAX_WAIT_S:
+        raise ConfigError(f"expected on, off or 1 to {MAX_WAIT_S} seconds", option=option, value=value)
+    return float(str(value))
+
+
+def role_problem(placement: Placement | None, context: DeviceContext) -> str | None:
+    """Why ``server=`` and ``wait=`` mean nothing for a device of that placement, where one is given."""
+    given = SERVER_KEY if context.vhost_server else WAIT_KEY if context.vhost_wait is not None else None
+    if given is None or (placement is not None and placement.path is not None):
+        return None
+    return f"{given}= is for devices at the socket of a vhost-user process"
+
+
 def _read(read: Callable[[object], T], value: object, where: str) -> T:
     try:
         return read(value)
@@ -116,15 +151,18 @@ def _where(spec: DeviceSpec) -> str:
     return spec.origin or f"-s {spec.bdf},{spec.kind}"
 
 
-def chosen(own: Placement, name: str | None, device: str) -> Placement:
-    """The placement *own* of *device*, with the backend *name* where the user gave one; then there is no other to fall
-    back on. Raises ConfigError where the device's own options lead to another backend's socket.
+def chosen(own: Placement, context: DeviceContext) -> Placement:
+    """The placement *own* of the device at *context*, with another backend where the user named one; then there is no
+    other to fall back on. Raises ConfigError where the device's own options lead to another backend's socket.
     """
+    if context.vhost_server:
+        own = attrs.evolve(own, text=f"{own.text}, server")
+    name = context.backend
     if name is None:
         return own
     if own.path is not None and name != own.backend:
         raise ConfigError(
-            f"{own.path} is the socket of the backend {own.backend}", option=device, value=f"{KEY}={name}"
+            f"{own.path} is the socket of the backend {own.backend}", option=context.name, value=f"{KEY}={name}"
         )
     text = own.text if name == own.backend else f"{own.text} ({name})"
     return Placement(backend=name, path=own.path, text=name if own.text == own.backend else text)

@@ -8,6 +8,7 @@ a reset frees them, the device's or the queue's own (2.6.1). Vectors can be chan
 interrupt and no memory, and drivers do move them.
 """
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -370,8 +371,12 @@ class VirtioCore:
         self.settle()
 
     def _change_queue(self, change: Callable[[QueueConfig], None], queue: QueueConfig) -> None:
+        self.attempt(functools.partial(change, queue))
+
+    def attempt(self, change: Callable[[], None]) -> None:
+        """Do something to queues that run; where that fails they run no more, and the driver is asked for a reset."""
         try:
-            change(queue)
+            change()
         except Exception as e:  # whatever a device or backend raises, the driver's write has to return
             self.running = False
             self.needs_reset(e)

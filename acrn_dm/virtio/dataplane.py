@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
-from acrn_dm.base.errors import HostError
+from acrn_dm.base.errors import GuestError, HostError
 from acrn_dm.base.records import define
 from acrn_dm.contract.resources import Resources
 from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
@@ -64,6 +64,8 @@ class DataPlane:
         self._started = False
         self._cancelled = False
         self._paused: Mapping[int, RingPosition | int] | None = None  # where the queues were
+        self._kicked = False  # ... and whether the driver has kicked one since
+        self._lost: GuestError | None = None  # while paused: why a kick can't be served later
         self._complained = False
 
     def start(
@@ -208,7 +210,7 @@ class DataPlane:
         self._started = self._cancelled = False
         self.bind_kicks(lambda _: None)
         positions = self._stop_backend() if self._paused is None else self._paused
-        self._session = self._paused = None
+        self._session = self._paused = self._lost = None
         for events in self._events.values():
             events.close()
         self._events.clear()
@@ -219,20 +221,35 @@ class DataPlane:
 
         Raises HostError where the host does not finish what is in flight; then only ``stop`` helps.
         """
+        self._lost = None
         if self._started and self._paused is None:
+            self._kicked = False
             self._paused = self._stop_backend()
             if self.backend.busy:
                 raise HostError(f"{self._name}: requests are stuck in the host")
 
     def resume(self) -> None:
-        """Let the backend go on where it was. Raises what ``Backend.start`` raises; then ``stop`` cleans up."""
+        """Let the backend go on where it was. Raises what ``Backend.start`` raises, and is still paused then."""
         if self._session is None or self._paused is None:
             return
-        positions, self._paused = self._paused, None
+        positions, self._paused, self._lost = self._paused, None, None
         queues = tuple(
             attrs.evolve(queue, position=positions.get(queue.index, queue.position)) for queue in self._session.queues
         )
-        self.backend.start(attrs.evolve(self._session, queues=queues, resumed=True, native=self.native))
+        try:
+            self.backend.start(attrs.evolve(self._session, queues=queues, resumed=True, native=self.native))
+        except Exception:
+            self._stop_backend()
+            self._paused = positions
+            raise
+
+    def stay_paused(self, error: GuestError) -> None:
+        """``resume`` has raised *error*: rings lie where no memory is, which may come back before somebody resumes
+        again. Raises *error* if the driver kicks one meanwhile, or has done so since the pause.
+        """
+        if self._kicked:
+            raise error
+        self._lost = error.with_traceback(None)
 
     def bind_kicks(self, address: NotifyAddress) -> None:
         """Follow the notify registers: *address* tells where that of each queue is."""
@@ -240,7 +257,12 @@ class DataPlane:
             events.kick.bind(self._bindable(address(index)))
 
     def signal_kick(self, index: int) -> None:
-        """Signal the kick of queue *index*, for a notify write that came to this process."""
+        """Signal the kick of queue *index*, for a notify write that came to this process. Raises GuestError where no
+        memory is for the rings.
+        """
+        if self._lost is not None:
+            raise self._lost
+        self._kicked = True
         events = self._events.get(index)
         if events is not None:
             events.kick.signal()

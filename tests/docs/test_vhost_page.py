@@ -20,7 +20,7 @@ def test_option_in_the_table_is_understood(kind: str, text: str) -> None:
     config = MachineConfig(name="vm", devices=(device,))
     (resolved,) = resolve_devices(config, make_plugin_manager(entry_points=False))
     made = resolved.type.create(resolved.options, resolved.context)
-    assert made.placement.backend == ("vhost-user" if "vhost-user" in text else "vhost")
+    assert made.placement.backend == ("vhost-user" if "vhost-user" in text or "socket=" in text else "vhost")
 
 
 @pytest.mark.parametrize(("key", "value"), [("vhost", True), ("vhost", "auto"), ("vhost-user", "/run/x.sock")])

@@ -1,4 +1,4 @@
-"""The lines of docs/how-to/exporting.md for QEMU, as they stand there, but for the place of the files."""
+"""The lines for QEMU of the pages about exporting, as they stand there, but for the place of the files."""
 
 import contextlib
 import re
@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from tests.backends.user.user_rig import Daemon
+from tests.docs.page_runner import ROOT, lines_for
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "exporting.md"
+PAGES = ("exporting.md", "exporting/qemu.md")
 QEMU = "qemu-system-x86_64"
 pytestmark = pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"there is no {QEMU}")
 
 
 def commands(program: str, folder: Path) -> list[list[str]]:
-    """The command lines of *program* on the page that belong to QEMU, with files in *folder*."""
-    marked = re.findall(r"<!-- shown by: tests/export/test_qemu.py -->\n```console\n(.*?)```", PAGE.read_text(), re.S)
-    text = (
-        "".join(marked).replace("\\\n", " ").replace("/run/", f"{folder}/").replace("./disk.img", f"{folder}/disk.img")
-    )
-    found = [shlex.split(line[2:].rstrip("&")) for line in text.splitlines() if line.startswith(f"$ {program} ")]
+    """The command lines of *program* on the pages that belong to QEMU, with files in *folder*."""
+    texts = [(ROOT / "docs" / "how-to" / page).read_text() for page in PAGES]
+    lines = [line for text in texts for line in lines_for(text, "tests/export/test_qemu.py")]
+    placed = [line.replace("/run/", f"{folder}/").replace("./disk.img", f"{folder}/disk.img") for line in lines]
+    found = [shlex.split(line.rstrip("&")) for line in placed if line.startswith(f"{program} ")]
     assert found
     return found
 

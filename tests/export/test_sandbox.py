@@ -15,7 +15,8 @@ from acrn_dm.testing import SimMachine
 from tests.backends.helper.helper_rig import answer
 from tests.backends.user.user_rig import OUT, Daemon
 from tests.base.sandbox.sandbox_rig import needs_all
-from tests.export.vfio_user.vfio_rig import Client
+from tests.export.vfio_user.vfio_rig import Client, rings
+from tests.export.vfio_user.virtio_rig import BASE, DATA, RAM, driver
 
 PROGRAM = (sys.executable, "-m", "acrn_dm.export.cli")
 pytestmark = needs_all
@@ -64,6 +65,25 @@ def test_function_for_one_client_after_another(tmp_path: Path) -> None:
             client.write(0, 4, struct.unpack("<I", bytes([number] * 4))[0])
             assert client.read(0, 4) == ~struct.unpack("<I", bytes([number] * 4))[0] & 0xFFFFFFFF
             client.close()
+        assert confined(daemon)
+    finally:
+        daemon.kill()
+    assert (tmp_path / "log").read_text() == ""
+
+
+def test_virtio_function_moves_data_and_interrupts_as_without(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    argv = [*PROGRAM, "vfio-user", "virtio-rnd", f"--socket-path={path}", "--sandbox=strict"]
+    daemon = Daemon(argv, path, tmp_path / "log")
+    daemon.start()
+    try:
+        for _ in range(2):
+            with driver(path) as it:
+                it.start()
+                it.send(0, in_=[(BASE + DATA, 64)])
+                assert rings(it.calls[0])
+                assert it.done(0)[0][1] == 64
+                assert not it.client.unmap(BASE, RAM)
         assert confined(daemon)
     finally:
         daemon.kill()

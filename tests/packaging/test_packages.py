@@ -129,6 +129,13 @@ def test_wheel_has_the_texts_that_a_new_plugin_is_made_of(built: Built) -> None:
     assert {str(path.relative_to(ROOT)) for path in templates} <= set(zipfile.ZipFile(built.wheel).namelist())
 
 
+def test_wheel_has_the_files_by_which_back_ends_are_found(built: Built) -> None:
+    files = {f"share/qemu/vhost-user/{file.name}" for file in (ROOT / "share" / "qemu" / "vhost-user").iterdir()}
+    names = zipfile.ZipFile(built.wheel).namelist()
+    assert files
+    assert {name.partition(".data/data/")[2] for name in names if ".data/data/" in name} == files
+
+
 def test_modules_need_nothing_but_the_c_library_of_the_manylinux_image(tmp_path: Path) -> None:
     """So auditwheel has nothing to put into the wheel, and the tag of pyproject.toml's image is true: of the modules
     that this tree was built with, as they are optimized as a wheel's are. The image has no liburing to build with.

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from acrn_dm.backends.helper import PROCESS
+from acrn_dm.backends.opaque import OpaqueDevice
+from acrn_dm.backends.user.terms import WRITABLE, AfterLoss, Terms
 from acrn_dm.base.sandbox import STRICT
 from acrn_dm.base.sandbox.confine import lacking
 from acrn_dm.contract.types import DeviceContext
@@ -12,7 +14,7 @@ from acrn_dm.virtio.optional import FeatureJudge
 from acrn_dm.virtio.placement import Placement
 
 
-class AwayDevice(VirtioDevice):
+class AwayDevice(OpaqueDevice):
     """The stand-in for a device like *model*, which was made of the same options and is never opened.
 
     Identity and layout are the model's; features and configuration space come from the process, which is in *sandbox*.
@@ -22,7 +24,6 @@ class AwayDevice(VirtioDevice):
         super().__init__(context)
         self.model = model
         self.sandbox = sandbox
-        self.on_reset: Callable[[], None] = lambda: None
         self.on_negotiated: Callable[[int], None] = lambda _: None
         # Of the class in others; here each instance stands for another class.
         self.device_id = model.device_id  # type: ignore[misc]
@@ -31,9 +32,17 @@ class AwayDevice(VirtioDevice):
         self.transitional = model.transitional  # type: ignore[misc]
 
     @property
-    def features(self) -> int:
-        """Those without which its kind can't be; all others are the backend's to say."""
-        return features.MANDATORY.get(self.device_id, 0)
+    def terms(self) -> Terms:
+        """All is the process's. A device that returns chains in order does so by itself, whether it hears of IN_ORDER
+        or not.
+        """
+        return Terms(
+            device_id=self.device_id,
+            here=features.IN_ORDER,
+            theirs=features.DEVICE_BITS,
+            writable=WRITABLE.get(self.device_id),
+            after_loss=AfterLoss.GO_ON if self.in_order is True else AfterLoss.KEEP,
+        )
 
     @property
     def queue_sizes(self) -> Sequence[int]:
@@ -62,7 +71,3 @@ class AwayDevice(VirtioDevice):
     def negotiated(self, features: int) -> None:
         """The device may show another configuration."""
         self.on_negotiated(features)
-
-    def reset(self) -> None:
-        """It is the real one that forgets its driver."""
-        self.on_reset()

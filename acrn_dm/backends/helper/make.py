@@ -9,6 +9,7 @@ from acrn_dm.backends.helper.supervisor import Supervisor
 from acrn_dm.backends.wire.order import Order
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.contract.config import DeviceSpec
+from acrn_dm.contract.plugins.selection import Selection
 from acrn_dm.contract.types import BackendType, DeviceContext
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import TerminalUser
@@ -18,12 +19,17 @@ from acrn_dm.virtio.placement import USERSPACE
 BALLOON, PMEM = 5, 27  # they work on the machine's memory itself
 
 
-def away_function(model: VirtioDevice, spec: DeviceSpec, context: DeviceContext, wish: Wish) -> VirtioPci[AwayDevice]:
-    """The function of a device like *model*, which another process makes of *spec*. Raises ConfigError."""
+def away_function(
+    model: VirtioDevice, spec: DeviceSpec, context: DeviceContext, wish: Wish, plugins: Selection | None
+) -> VirtioPci[AwayDevice]:
+    """The function of a device like *model*, which another process makes of *spec*, with the installed plugins that
+    *plugins* has (None: none). Raises ConfigError.
+    """
     problem = _problem(model, context)
     if problem is not None:
         raise ConfigError(problem, option=model.name, value=f"{PROCESS}=on")
-    supervisor = Supervisor(context.name, wish, Order(spec=spec, context=context, sandbox=wish.sandbox).encode())
+    order = Order(spec=spec, context=context, sandbox=wish.sandbox, plugins=plugins)
+    supervisor = Supervisor(context.name, wish, order.encode())
     kind = BackendType(
         name=PROCESS,
         summary="in a process of its own",

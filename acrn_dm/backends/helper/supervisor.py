@@ -46,6 +46,11 @@ class Supervisor:
         """Which of its processes it is, the texts say."""
         return "in a process of its own"
 
+    @property
+    def patience(self) -> float:
+        """``connect`` waits for its process itself."""
+        return 0.0
+
     def problem(self) -> str | None:
         """Nothing has to be there before it is started."""
         return None

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 def create(device: "VirtioDevice") -> "VhostUser":
     """The backend of *device*. Raises ConfigError where its options name no socket."""
+    from acrn_dm.backends.opaque import OpaqueBackend, OpaqueDevice  # noqa: PLC0415
     from acrn_dm.backends.user.backend import VhostUser  # noqa: PLC0415
 
-    return VhostUser(device)
+    return OpaqueBackend(device) if isinstance(device, OpaqueDevice) else VhostUser(device)
 
 
 @hookimpl

@@ -17,9 +17,8 @@ from typing import ClassVar, TypeVar
 
 import attrs
 
-from acrn_dm.backends.door import Door, SocketDoor
+from acrn_dm.backends.door import Door, door_of, wait_at
 from acrn_dm.backends.proxy import Proxy
-from acrn_dm.backends.user import features as user_features
 from acrn_dm.backends.user import one_ring
 from acrn_dm.backends.user import plan as user_plan
 from acrn_dm.backends.user import talk as user_talk
@@ -32,6 +31,7 @@ from acrn_dm.backends.user.link import ONCE, TIME_LIMIT_S, Link
 from acrn_dm.backends.user.relay import Relay
 from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.user.talk import NO_FEATURES, Peer, Wishes
+from acrn_dm.backends.user.terms import AfterLoss, Terms, terms_of
 from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, ProtocolFeature
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import Timer
@@ -51,19 +51,17 @@ CONFIG_DELAY_S = 0.1  # a back-end may announce changes as fast as it likes; the
 
 
 class VhostUser(Proxy):
-    """The backend of one device in another process, which is reached through *door*; by default a socket. *kind* is
-    what is known of the device: of which kind it is, or ``OPAQUE``.
+    """The backend of one device in another process, which is reached through *door*; by default a socket. *terms* are
+    the device's unless there are others.
     """
 
     stop_resets: ClassVar[bool] = True  # what the driver said through queues is known here, or said again
 
-    def __init__(self, device: VirtioDevice, door: Door | None = None, kind: int | None = None) -> None:
+    def __init__(self, device: VirtioDevice, door: Door | None = None, terms: Terms | None = None) -> None:
         super().__init__(device)
-        self._door = door or SocketDoor.of(device)
-        self._id = device.device_id if kind is None else kind
-        self._remote_config = user_features.remote_config(self._id)
-        self._tracked = user_features.tracked(self._id, device.in_order)
-        self.packed_by_default = user_features.keeps_packed(self._id)
+        self._door = door or door_of(device)
+        self._terms = terms or terms_of(device)
+        self.packed_by_default = self._terms.keeps_packed
         self._peer = Peer(features=0)
         self._session: Session | None = None
         self._handed_over = False  # some back-end has used the session's rings
@@ -74,6 +72,7 @@ class VhostUser(Proxy):
         self._area: ShadowArea | None = None  # the connection's
         self._config = b""
         self._written: dict[int, bytes] = {}  # offset -> what the driver wrote there and a new back-end has to know
+        self._doomed = False  # the session's rings are of no use any more: its driver is asked for a reset
         self._config_timer: Timer | None = None
         self._err_fd = -1  # SET_VRING_ERR's; there is none until rings are to be started
         self._closed = True
@@ -94,22 +93,30 @@ class VhostUser(Proxy):
         self._closed = False
         with self._conversations.hold():
             try:
-                self._link.connect(self._door.connect())
-                self._link.run(self._greet())
+                wait_at(self._door, self._meet, resources.off_wanted, self.device.name)
             except HostError as e:
                 raise self._described(self._door.lost(e)) from e
 
+    def _meet(self) -> None:
+        """Connect and get acquainted. Main thread. Raises HostError; then nothing is left of the connection."""
+        try:
+            self._link.connect(self._door.connect())
+            self._link.run(self._greet())
+        except HostError:
+            self._link.close()
+            raise
+
     def offer(self, offered: int) -> int:
-        """See ``user_features``."""
-        return user_features.offer(self._id, offered, self._peer.features, len(self.device.queue_sizes))
+        """See ``terms``."""
+        return self._terms.offer(offered, self._peer.features, len(self.device.queue_sizes))
 
     def read_config(self, offset: int, size: int) -> bytes:
         """The back-end's, as it was told last; for a network device its own."""
-        return self._config[offset : offset + size] if self._remote_config else super().read_config(offset, size)
+        return self._config[offset : offset + size] if self._terms.remote_config else super().read_config(offset, size)
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Pass on the one field that a driver may write; while nobody is there only what has to be kept."""
-        field = user_features.WRITABLE.get(self._id)
+        field = self._terms.writable
         if field is None or not self._peer.features & field.feature:
             return
         data = field.cut(offset, data)
@@ -125,20 +132,20 @@ class VhostUser(Proxy):
 
     def write_legacy_config(self, offset: int, data: bytes) -> None:
         """Where it is not the other process's configuration, the device's."""
-        if self._remote_config:
+        if self._terms.remote_config:
             self.write_config(offset, data)
         else:
             super().write_legacy_config(offset, data)
 
     def remote_queues(self, features: int) -> list[int]:
         """Without those that do not exist for the driver: it may enable them, the back-end need not serve them."""
-        there = user_features.queues_there(self._id, len(self.device.queue_sizes), features, self._config)
+        there = self._terms.queues_there(len(self.device.queue_sizes), features, self._config)
         return [index for index in super().remote_queues(features) if index < there]
 
     def start_remote(self, session: Session) -> None:
         """If there is no back-end now, the next one gets the rings. Raises HostError."""
         user_plan.check(session)
-        session = attrs.evolve(session, features=user_features.told(self._id, session.features))
+        session = attrs.evolve(session, features=self._terms.told(session.features))
         owing, self._owing = self._owing, False
         start = ring_format(session.features).start
         begun = any(queue.position != start for queue in session.queues) or not user_plan.tells_used(session)
@@ -163,7 +170,7 @@ class VhostUser(Proxy):
 
     def reset_remote(self, index: int) -> bool:
         """Alone, but for disks: notes of what is in flight are for all of their rings."""
-        if self._tracked or self._relay is not None or self._session is None:
+        if self._terms.tracked or self._relay is not None or self._session is None:
             return False
         with self._conversations.hold():
             self._link.settle()
@@ -174,7 +181,7 @@ class VhostUser(Proxy):
 
     def enable_remote(self, session: Session, queue: SessionQueue) -> bool:
         """If there is no back-end now, the next one gets the ring with the others."""
-        if self._tracked or self._relay is not None or self._session is None:
+        if self._terms.tracked or self._relay is not None or self._session is None:
             return False
         with self._conversations.hold():
             self._link.settle()
@@ -194,6 +201,7 @@ class VhostUser(Proxy):
         with self._conversations.hold():
             self._link.settle()
             running, self._running, self._session = self._running, False, None
+            self._doomed = False
             self._switches.forget()
             relay, self._relay = self._relay, None
             if relay is not None:
@@ -203,8 +211,8 @@ class VhostUser(Proxy):
                 positions |= told if told is not None and relay is None else {}
             if not running or not self._link.connected:  # nobody finished what its region says is in flight
                 self._inflight.forget()
-                lost = self._handed_over if not user_plan.tells_used(session) else self._tracked
-                self._owing = relay.owing if relay is not None else lost and not user_plan.idle(session)
+                owes = user_plan.owes(session, self._terms, handed_over=self._handed_over)
+                self._owing = relay.owing if relay is not None else owes
             self._written.clear()
         return positions
 
@@ -233,13 +241,13 @@ class VhostUser(Proxy):
     # Conversations: under the lock.
 
     def _greet(self) -> Talk[None]:
-        wanted = user_features.protocol(self._id)
+        wanted = self._terms.protocol
         wishes = Wishes(
             protocol=wanted,
             required=wanted & ProtocolFeature.CONFIG if self.device.config_size else NO_FEATURES,
-            config_size=self.device.config_size if self._remote_config else 0,
+            config_size=self.device.config_size if self._terms.remote_config else 0,
         )
-        peer = yield from user_talk.greet(wishes, self._link.open_back_channel() if self._remote_config else None)
+        peer = yield from user_talk.greet(wishes, self._link.open_back_channel() if self._terms.remote_config else None)
         self._check(peer)
         self._peer = peer
         self._backoff.connected()
@@ -247,10 +255,11 @@ class VhostUser(Proxy):
 
     def _start(self, session: Session) -> Talk[None]:
         """Running rings. Raises PeerError where those of an earlier back-end can't be taken on."""
-        self._check_for(session)
+        user_plan.check_peer(session, self._terms, self._peer)
         self._watch_errors()
         if self._handed_over and self._relay is None:
-            self._check_resumable(session)
+            notes = self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD and self._inflight.region is not None
+            user_plan.check_resumable(session, self._terms, takes_notes=bool(notes))
         for offset, data in self._written.items():
             yield from user_talk.set_config(self._peer, offset, data)
         if self._relay is not None and not self._handed_over and not self._needs_relay:
@@ -280,46 +289,32 @@ class VhostUser(Proxy):
 
     def _return_to_work(self) -> Talk[None]:
         yield from self._greet()
-        if self._session is not None:
+        if self._session is not None and not self._doomed:
             yield from self._start(self._session)
 
     def _check(self, peer: Peer) -> None:
         """Whether *peer* can serve this device. Raises PeerError."""
         if not peer.features & features.VERSION_1:
             raise PeerError("it does not offer VIRTIO_F_VERSION_1")
-        there = user_features.queues_there(self._id, len(self.device.queue_sizes), peer.features, peer.config)
+        if lacking := self._terms.lacking(peer.features):
+            raise PeerError(f"it does not offer what devices of its kind must: {', '.join(lacking)}")
+        there = self._terms.queues_there(len(self.device.queue_sizes), peer.features, peer.config)
         wanted = min(there, len(super().remote_queues(self.device.features)))
-        shortage = user_features.shortage(self._id, wanted, peer.features, peer.queues)
-        if shortage is not None:
-            raise PeerError(shortage)
-
-    def _check_for(self, session: Session) -> None:
-        """Whether the back-end can serve the driver: it chose from the offer of the first one. Raises PeerError."""
-        lost = user_features.needed_of_peer(self._id, session.features) & ~self._peer.features
-        if lost:
-            raise PeerError(f"it lacks what the driver has accepted: {', '.join(features.names(self._id, lost))}")
-        used = 1 + max((queue.index for queue in session.queues), default=-1)
-        shortage = user_features.shortage(self._id, used, self._peer.features, self._peer.queues, "the driver uses")
+        shortage = self._terms.shortage(wanted, peer.features, peer.queues)
         if shortage is not None:
             raise PeerError(shortage)
 
     @property
     def _needs_relay(self) -> bool:
         """Whether requests have to go through this process: the back-end takes no notes, or is not known yet."""
+        if self._session is None or self._terms.after_loss is AfterLoss.RESET:
+            return False
         takes_notes = self._link.connected and self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD
-        return self._session is not None and self._resumable(self._session) and not takes_notes
+        return self._resumable(self._session) and not takes_notes
 
     def _resumable(self, session: Session) -> bool:
         """Whether notes or a relay are needed to go on after the end of a back-end, and are of use."""
-        return self._tracked or (user_features.keeps_packed(self._id) and not user_plan.tells_used(session))
-
-    def _check_resumable(self, session: Session) -> None:
-        """Whether rings that an earlier back-end has used can be taken on. Raises PeerError."""
-        takes_notes = self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD and self._inflight.region is not None
-        if not takes_notes and not user_plan.tells_used(session):
-            raise PeerError("an earlier back-end used the rings, which do not tell where it was")
-        if self._tracked and not takes_notes and not user_plan.idle(session):
-            raise PeerError("requests were in flight, and without INFLIGHT_SHMFD nobody knows which")
+        return self._terms.tracked or (self._terms.keeps_packed and not user_plan.tells_used(session))
 
     def _converse(self, talk: Talk[T]) -> T | None:
         """Have *talk*; None when it failed, of which ``_lost`` took care."""
@@ -342,9 +337,17 @@ class VhostUser(Proxy):
         if not isinstance(error, PeerError):
             log.warning("%s; the device waits for another", self._described(error))
             self._backoff.schedule()
+            self._doom(error)
         elif self._session is None:
             log.error("%s", self._described(error))
         else:
+            self.device.fail(self._described(error))
+
+    def _doom(self, error: HostError) -> None:
+        """Ask the driver for a reset where no other back-end could go on; the next one is kept for what follows."""
+        used = self._session is not None and self._handed_over and self._inflight.region is None
+        if used and self._terms.after_loss is AfterLoss.RESET and not self._doomed:
+            self._doomed = True
             self.device.fail(self._described(error))
 
     def _bad_answer(self, relay: Relay, error: HostError) -> None:
@@ -407,7 +410,7 @@ class VhostUser(Proxy):
         self._config_timer = None
         if self._link.busy:
             self._fetch_config_later()
-        elif self._link.connected and not self._closed:
+        elif self._link.connected and not self._closed and self.device.config_size:
             self._link.begin(user_talk.get_config(self.device.config_size), self._config_fetched)
 
     def _config_fetched(self, config: bytes) -> None:
@@ -415,7 +418,7 @@ class VhostUser(Proxy):
         self._switches.follow()
 
     def _take_config(self, config: bytes) -> None:
-        config = user_features.patch_config(self._id, config, len(self.device.queue_sizes))
+        config = self._terms.patch_config(config, len(self.device.queue_sizes))
         before, self._config = self._config, config
         if before and before != config:
             self.device.config_changed()

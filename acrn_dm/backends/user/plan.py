@@ -5,14 +5,16 @@ which only has to be the same in both places; a constant offset to guest address
 """
 
 from acrn_dm.backends.user.shadow import ShadowArea
-from acrn_dm.backends.user.talk import Plan, Region, Vring
+from acrn_dm.backends.user.talk import Peer, Plan, Region, Vring
+from acrn_dm.backends.user.terms import AfterLoss, Terms
+from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.backends.wire.payload import MAX_QUEUES
 from acrn_dm.base.errors import HostError
 from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
+from acrn_dm.virtio import features
 from acrn_dm.virtio.backend import Session, SessionQueue
-from acrn_dm.virtio.features import EVENT_IDX
 
 USER_BASE = 1 << 46  # above any guest address, and never 0, which some back-ends take for "no address"
 SHADOW_GPA = 1 << 45  # where no guest has memory
@@ -33,7 +35,7 @@ def make_relay_plan(session: Session, area: ShadowArea) -> Plan:
     """What ``talk`` tells about shadow rings in *area*."""
     vrings = tuple(_shadow_vring(session, queue, area) for queue in session.queues)
     regions = _regions(session.resources.memory, area)
-    return Plan(features=session.features & ~EVENT_IDX, regions=regions, vrings=vrings)
+    return Plan(features=session.features & ~features.EVENT_IDX, regions=regions, vrings=vrings)
 
 
 def _shadow_vring(session: Session, queue: SessionQueue, area: ShadowArea) -> Vring:
@@ -56,6 +58,41 @@ def check(session: Session) -> None:
     for queue in session.queues:
         if queue.index >= MAX_QUEUES:
             raise HostError(f"queue {queue.index}: vhost-user has {MAX_QUEUES}")
+
+
+def check_peer(session: Session, terms: Terms, peer: Peer) -> None:
+    """Raise PeerError for a back-end that can't serve the driver: it chose from the offer of the first one."""
+    lost = terms.needed_of_peer(session.features) & ~peer.features
+    if lost:
+        raise PeerError(f"it lacks what the driver has accepted: {', '.join(features.names(terms.device_id, lost))}")
+    used = 1 + max((queue.index for queue in session.queues), default=-1)
+    shortage = terms.shortage(used, peer.features, peer.queues, "the driver uses")
+    if shortage is not None:
+        raise PeerError(shortage)
+
+
+def check_resumable(session: Session, terms: Terms, *, takes_notes: bool) -> None:
+    """Raise PeerError for rings that an earlier back-end has used and the next one can't take on; *takes_notes*: it
+    finds there what was in flight.
+    """
+    if takes_notes:
+        return
+    if not tells_used(session):
+        raise PeerError("an earlier back-end used the rings, which do not tell where it was")
+    if terms.after_loss is AfterLoss.RESET:
+        raise PeerError("an earlier back-end used the rings, and without INFLIGHT_SHMFD nobody knows what it was doing")
+    if terms.tracked and not idle(session):
+        raise PeerError("requests were in flight, and without INFLIGHT_SHMFD nobody knows which")
+
+
+def owes(session: Session, terms: Terms, *, handed_over: bool) -> bool:
+    """Whether the back-end of *session*, which is gone, has left what no other can go on with. *handed_over*: it has
+    used the rings.
+    """
+    if terms.after_loss is AfterLoss.RESET:
+        return handed_over
+    lost = handed_over if not tells_used(session) else terms.tracked
+    return lost and not idle(session)
 
 
 def used_positions(session: Session) -> dict[int, RingPosition]:

@@ -103,7 +103,7 @@ def _greet(wishes: Wishes, back_channel: socket.socket | None) -> Talk[Peer]:
         yield Ask(code=Request.SET_PROTOCOL_FEATURES, payload=wire.U64.pack(peer.protocol), answer=Answer.NONE)
     missing = wishes.required & ~peer.protocol
     if missing:
-        raise PeerError(f"it lacks protocol features that this device needs: {missing!r}")
+        raise PeerError(f"it lacks protocol features that this device needs: {missing.name}")
     yield from _command(peer, Request.SET_OWNER)
     if peer.protocol & ProtocolFeature.MQ:
         peer.queues = yield from _get_u64(Request.GET_QUEUE_NUM)

@@ -9,6 +9,7 @@ from typing import Any
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.records import frozen
 from acrn_dm.contract.config import DeviceSpec
+from acrn_dm.contract.plugins.selection import Selection
 from acrn_dm.contract.types import Bdf, DeviceContext
 
 READY = b"\x06"  # ASCII's ACK: what the process reports when its device is open
@@ -19,11 +20,13 @@ MEMBERS = ("machine", "vcpus", "windows", "virtio_msi")  # of the context, besid
 class Order:
     """One device: *spec* as the user wrote it but for what concerns its process, and the *context* that the machine
     made, as far as it is not read from *spec* again. *sandbox* is one of ``base.sandbox.MODES``.
+    *plugins* are the installed ones that the machine loads, and so its processes do; None: none of them.
     """
 
     spec: DeviceSpec
     context: DeviceContext
     sandbox: str
+    plugins: Selection | None
 
     def encode(self) -> bytes:
         """For the process. Raises ConfigError for an option of a plugin that can't be told."""
@@ -32,6 +35,8 @@ class Order:
         told |= {"bdf": [spec.bdf.bus, spec.bdf.slot, spec.bdf.func], "kind": spec.kind, "origin": spec.origin}
         told |= {"text": spec.text, "table": spec.table, "plugin_options": dict(context.plugin_options)}
         told["sandbox"] = self.sandbox
+        chosen = self.plugins
+        told["plugins"] = None if chosen is None else [_names(chosen.only), _names(chosen.without)]
         try:
             return json.dumps(told).encode()
         except (TypeError, ValueError) as e:
@@ -52,4 +57,14 @@ def decode(data: bytes) -> Order:
             **{name: told[name] for name in MEMBERS},
         ),
         sandbox=told["sandbox"],
+        plugins=None if told["plugins"] is None else _selection(*told["plugins"]),
     )
+
+
+def _names(names: frozenset[str] | None) -> list[str] | None:
+    return None if names is None else sorted(names)
+
+
+def _selection(only: list[str] | None, without: list[str]) -> Selection:
+    """Whether there are such plugins was asked before."""
+    return Selection(only=None if only is None else frozenset(only), without=frozenset(without), strict=False)

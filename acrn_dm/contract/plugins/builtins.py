@@ -15,6 +15,8 @@ BUILTINS = {
     "devices.virtio_net": "acrn_dm.devices.virtio_net",
     "devices.virtio_blk": "acrn_dm.devices.virtio_blk",
     "devices.virtio_console": "acrn_dm.devices.virtio_console",
+    "devices.vhost_user": "acrn_dm.devices.vhost_user",
+    "devices.virtio_fs": "acrn_dm.devices.virtio_fs",
 }
 
 # What those with devices offer, and the drivers of these: they are imported when one of these is asked for. Their
@@ -26,4 +28,6 @@ OFFERED = {
     "devices.virtio_net": ("virtio-net", "tap"),
     "devices.virtio_blk": ("virtio-blk", "file", "io_uring", "threads", "python"),
     "devices.virtio_console": ("virtio-console",),
+    "devices.vhost_user": ("vhost-user-device",),
+    "devices.virtio_fs": ("virtio-fs",),
 }

@@ -65,6 +65,7 @@ class PluginManager:
     problems: list[PluginError] = attrs.field(factory=list)
     failed: list[Provenance] = attrs.field(factory=list)  # those that ``problems`` are about
     left_out: list[Provenance] = attrs.field(factory=list)  # by the user's wish
+    choice: Selection | None = None  # which of the installed ones are loaded; None: none of them
     _parsers: list[object] = attrs.field(factory=list, repr=False)  # that options were added to
     _offers: dict[str, Offers[Any]] = attrs.field(factory=dict, repr=False)  # by hook, once they were asked for
     _providers: dict[int, Provenance] = attrs.field(factory=dict, repr=False)
@@ -144,7 +145,7 @@ class PluginManager:
             entries, declared = installed[hookspecs.PROJECT], installed[deferred.GROUP]
         found = sorted(entries, key=lambda e: e.name)
         origins = [provenance_of(entry) for entry in found]
-        chosen = selection or Selection(only=None if only is None else frozenset(only))
+        self.choice = chosen = selection or Selection(only=None if only is None else frozenset(only))
         chosen.check({o.plugin: o.distribution for o in origins}, [o.plugin for o in self.left_out])
         for entry, origin in zip(found, origins, strict=True):
             if not chosen.takes(origin.plugin, origin.distribution):
@@ -442,9 +443,8 @@ def make_plugin_manager(
     chosen = selection or Selection(only=None if only is None else frozenset(only))
     manager.register_builtins(builtins, chosen.without)
     for i, plugin in enumerate(extra):
-        manager.register(
-            plugin, Provenance(plugin=getattr(plugin, "__name__", f"extra-{i}"), distribution="given by the caller")
-        )
+        name = getattr(plugin, "__name__", f"extra-{i}")
+        manager.register(plugin, Provenance(plugin=name, distribution="given by the caller"))
     if entry_points:
         manager.load_entry_points(None, selection=chosen)
     return manager

@@ -12,6 +12,7 @@ import errno
 import functools
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,6 @@ COMMON = SEG_MAX | BLK_SIZE | TOPOLOGY | FLUSH | CONFIG_WCE
 
 BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop; what is left gets another turn
 CACHED_READ_BYTES = 128 << 10  # larger reads would keep the loop busy copying
-PAUSE_S = 10.0  # a pause waits for what is in flight
 ERRORS_LOGGED = 10  # per start of the device
 
 
@@ -259,12 +259,12 @@ class BlkDevice(VirtioDevice):
 
     def stop(self) -> None:
         """Unless cancelled, let everything in flight be executed, and answer it: after a pause a queue goes on behind
-        what was taken from it, whichever of that was answered. Raises HostError if that takes longer than PAUSE_S; then
-        it is cancelled.
+        what was taken from it, whichever of that was answered. Raises HostError behind ``Resources.pause_s`` seconds.
         """
+        until = time.monotonic() + (self._resources.pause_s if self._resources else 0.0)
         failed = self._retries.close()
         self._restraint.release()
-        drained = self._planes.drain(PAUSE_S)  # what it can't do comes to the pools
+        drained = self._planes.drain(until - time.monotonic())  # what it can't do comes to the pools
         pools, self._pools = tuple(self._pools.values()), {}
         self._left = (*self._left, *pools)
         try:
@@ -272,7 +272,7 @@ class BlkDevice(VirtioDevice):
                 raise HostError(f"{self.name}: requests are stuck in the host")
             for pool in pools:
                 if not pool.cancelled:
-                    pool.finish(pool.drain(PAUSE_S))
+                    pool.finish(pool.drain(max(0.0, until - time.monotonic())))
                     pool.finish([job for job in failed if job.pool is pool])
         except HostError:
             self._planes.cancel()

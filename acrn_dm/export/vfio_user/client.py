@@ -121,6 +121,14 @@ class Client:
         flags = regions.READ | regions.WRITE if size else 0
         return wire.REGION_INFO.pack(wire.REGION_INFO.size, flags, index, 0, size, index << regions.OFFSET_SHIFT)
 
+    def region_fds(self, message: Message) -> bytes:
+        """DEVICE_GET_REGION_IO_FDS: none, each access is a message. Where a queue's kick is has an eventfd while its
+        driver uses it only, and clients ask once.
+        """
+        index = wire.parse_info(message, wire.REGION_FDS)
+        self._exported.regions.size(index)
+        return wire.REGION_FDS.pack(wire.REGION_FDS.size, 0, index, 0)
+
     def irq_info(self, message: Message) -> bytes:
         """DEVICE_GET_IRQ_INFO."""
         index = wire.parse_info(message, wire.IRQ_INFO)
@@ -168,6 +176,7 @@ HANDLERS: dict[int, Handler] = {
     Command.DMA_UNMAP: Client.dma_unmap,
     Command.DEVICE_GET_INFO: Client.device_info,
     Command.DEVICE_GET_REGION_INFO: Client.region_info,
+    Command.DEVICE_GET_REGION_IO_FDS: Client.region_fds,
     Command.DEVICE_GET_IRQ_INFO: Client.irq_info,
     Command.DEVICE_SET_IRQS: Client.set_irqs,
     Command.REGION_READ: Client.region_read,

@@ -15,7 +15,7 @@ from acrn_dm.contract.types import Bdf, DeviceContext
 from acrn_dm.devices.terminal.signals import signals_to
 from acrn_dm.export import program
 from acrn_dm.export.confined import confine_devices
-from acrn_dm.export.making import LISTED_BY
+from acrn_dm.export.making import LISTED_BY, NOT_SERVED, QUEUES
 from acrn_dm.export.sockets import Place, places
 from acrn_dm.export.vfio_user.function import ExportedFunction
 from acrn_dm.export.vfio_user.server import Server
@@ -23,16 +23,19 @@ from acrn_dm.export.vhost_user.serving import log_to_stderr
 from acrn_dm.machine.devices import make_function
 from acrn_dm.machine.resolve import resolve_one, wanted
 from acrn_dm.pci.function import PciFunction
+from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.pci.transport import VirtioPci
 
 NAME = "vfio-user"
-SUMMARY = "a PCI function that is no virtio device, for a client such as QEMU (from 10.1 on)"
+SUMMARY = "a PCI function, virtio devices too, for a client such as QEMU (from 10.1 on)"
 TEACHING = """\
 A device is written as behind 'acrn-dm -s SLOT,': its name, then its options.
 
   acrn-dm-export vfio-user edu --socket-path=/run/e.sock
+  acrn-dm-export vfio-user virtio-blk,/srv/disk.img --socket-path=/run/d.sock
 
-QEMU shows it to its guest; memory that is a shared file is reached without messages:
+QEMU shows it to its guest; memory that is a shared file is reached without messages,
+and rings reach no other:
 
   qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=ram,size=1G,share=on -machine q35,memory-backend=ram \\
     -device '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"/run/e.sock"}}' ...
@@ -71,7 +74,8 @@ def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, las
         exported = ExportedFunction(function, loop, dumps_memory=arguments.dump_guest_core == "on")
         stack.callback(exported.close)
         stack.enter_context(signals_to(loop.stop, lambda: loop.call_soon(exported.window_changed), last=last))
-        confined = functools.partial(confine_devices, arguments.sandbox, [function], listens=True)
+        device = function.device if isinstance(function, VirtioPci) else function
+        confined = functools.partial(confine_devices, arguments.sandbox, [device], listens=True)
         _serve(exported, blamed, at, stack, confined)
     return 0
 
@@ -86,16 +90,26 @@ def make(text: str, plugins: PluginManager, *, program: str) -> tuple[PciFunctio
     kind = wanted(spec, plugins, LISTED_BY)
     owner = plugins.provider(kind)
     provider = "" if owner is None or owner.built_in else str(owner)
-    context = DeviceContext(bdf=spec.bdf, kind=name, machine=program, provider=provider)
+    context = DeviceContext(bdf=spec.bdf, kind=name, machine=program, provider=provider, vcpus=QUEUES)
     blamed = f"{owner}: {name}"
     with blame(blamed):
         function = make_function(resolve_one(spec, kind, context, plugins), plugins)
         if isinstance(function, VirtioPci):
-            raise ConfigError("its rings need memory that stays; vhost-user serves virtio devices", option=name)
+            _check(function, name)
         problems = function.check()
     if problems:
         raise ConfigError(problems[0])
     return function, blamed
+
+
+def _check(function: VirtioPci[VirtioDevice], name: str) -> None:
+    """Raises ConfigError for what can't be served."""
+    device = function.device.device_id
+    if device in NOT_SERVED:
+        raise ConfigError(NOT_SERVED[device], option=name)
+    if not function.data_plane.backend.follows_memory:
+        backend = function.backend_type.name
+        raise ConfigError(f"the backend {backend} does not follow memory that a client changes", option=name)
 
 
 def _serve(

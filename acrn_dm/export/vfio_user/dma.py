@@ -1,15 +1,18 @@
 """The client's memory as DMA_MAP and DMA_UNMAP tell of it, which changes at any time while the device runs.
 
-A range with a file is mapped and copied from and to; one without is reached by messages. Nothing is remembered across
-accesses: each looks its addresses up, under the lock under which ranges go, so that what has been unmapped is not
-touched any more when DMA_UNMAP is answered. Where the client has shortened a file under its range there are zeros.
+A range with a file is mapped and copied from and to; one without is reached by messages. ``read`` and ``write`` look
+their addresses up in each access, under the lock under which ranges go. Rings walk ``map``, which has the ranges with
+files; they stop for each change of it (``memory.generations``). So what has been unmapped is not touched any more when
+DMA_UNMAP is answered. Where the client has shortened a file under its range there are zeros.
 """
 
 import bisect
+import contextlib
 import errno
 import mmap
 import os
 import threading
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import attrs
@@ -17,11 +20,13 @@ import attrs
 from acrn_dm._fastring import MemoryMap
 from acrn_dm.base.errors import GuestError
 from acrn_dm.base.events.eventfd import drain
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.process import _shortened
 from acrn_dm.base.process.core_dumps import leave_out
 from acrn_dm.base.records import frozen
 from acrn_dm.export.vfio_user import wire
 from acrn_dm.export.vfio_user.wire import MapRequest, Refused, UnmapRequest
+from acrn_dm.memory.generations import Generations
 from acrn_dm.memory.guest_memory import GuestMemory
 
 
@@ -53,6 +58,12 @@ class DmaRange:
     shift: int
     watch: int = attrs.field(repr=False)
 
+    @property
+    def part(self) -> tuple[int, memoryview]:
+        """What a ring's map has of it; there is a mapping."""
+        assert self.mapping is not None
+        return self.start, memoryview(self.mapping)[self.shift :]
+
     def close(self) -> None:
         """Unmap."""
         if self.mapping is not None:
@@ -61,20 +72,41 @@ class DmaRange:
 
 
 class DmaMemory(GuestMemory):
-    """Memory of the client as devices have it: ``read`` and ``write``. There is none for rings: ``map`` is empty.
+    """Memory of the client as devices have it. Ranges change on the main loop's thread; rings go on when all messages
+    that are there have been taken, for a client splits a range by several of them.
 
     *dumped*: core dumps of this process have it. *shortened* is an eventfd that is signalled when the client has taken
     memory away that was then touched.
     """
 
-    def __init__(self, *, dumped: bool = False) -> None:
-        super().__init__((), MemoryMap([]), keeper="the client")
+    def __init__(self, main_loop: IoLoop, *, dumped: bool = False) -> None:
+        super().__init__((), MemoryMap([]), keeper="the client", generations=Generations(main_loop.call_soon))
         self.messages: Messages | None = None
         self.shortened = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._dumped = dumped
         self._guard = threading.Lock()
         self._starts: list[int] = []
         self._ranges: list[DmaRange] = []
+        self._outdated = False
+
+    @property
+    def map(self) -> MemoryMap:
+        """The ranges with files; made when somebody wants it, for a client's firmware changes them a lot."""
+        with self._guard:
+            if self._outdated:
+                files = [each for each in self._ranges if each.mapping is not None]
+                self._map = MemoryMap(
+                    [each.part for each in files if each.flags & wire.MAP_WRITE],
+                    readable=[each.part for each in files if not each.flags & wire.MAP_WRITE],
+                )
+                self._outdated = False
+            return self._map
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether there is memory that rings can't be in: the client has it in no file."""
+        with self._guard:
+            return any(each.mapping is None and each.flags & wire.MAP_WRITE for each in self._ranges)
 
     def insert(self, request: MapRequest, fd: int | None) -> None:
         """DMA_MAP; *fd* stays the caller's. Raises Refused, and then nothing has changed."""
@@ -83,14 +115,15 @@ class DmaMemory(GuestMemory):
             at = bisect.bisect_left(self._starts, end)
             if at and self._ranges[at - 1].end > request.address:
                 raise Refused(f"{request.size:#x} bytes at {request.address:#x} overlap others", errno.EEXIST)
-            if len(self._ranges) == wire.MAX_MAPS:
-                raise Refused(f"more than {wire.MAX_MAPS} maps", errno.ENOSPC)
-            mapping, shift, watch = None, 0, -1
-            if fd is not None:
-                mapping, shift = _mapped(request, fd, dumped=self._dumped)
-                watch = _watched(mapping, self.shortened)
-            flags = request.flags
-            new = DmaRange(start=request.address, end=end, flags=flags, mapping=mapping, shift=shift, watch=watch)
+        if len(self._ranges) == wire.MAX_MAPS:
+            raise Refused(f"more than {wire.MAX_MAPS} maps", errno.ENOSPC)
+        mapping, shift, watch = None, 0, -1
+        if fd is not None:
+            mapping, shift = _mapped(request, fd, dumped=self._dumped)
+            watch = _watched(mapping, self.shortened)
+        flags = request.flags
+        new = DmaRange(start=request.address, end=end, flags=flags, mapping=mapping, shift=shift, watch=watch)
+        with self._changed([new]), self._guard:
             self._starts.insert(at, new.start)
             self._ranges.insert(at, new)
 
@@ -99,15 +132,28 @@ class DmaMemory(GuestMemory):
         they have mapped.
         """
         end = request.address + request.size
-        with self._guard:
-            first = bisect.bisect_left(self._starts, request.address)
-            behind = first
-            while behind < len(self._ranges) and self._ranges[behind].end <= end:
-                behind += 1
-            gone = self._ranges[first:behind]
-            del self._ranges[first:behind], self._starts[first:behind]
+        first = bisect.bisect_left(self._starts, request.address)
+        behind = first
+        while behind < len(self._ranges) and self._ranges[behind].end <= end:
+            behind += 1
+        gone = self._ranges[first:behind]
+        with self._changed(gone):
+            with self._guard:
+                del self._ranges[first:behind], self._starts[first:behind]
             for each in gone:
-                each.close()
+                self.generations.release(each.close)
+
+    @contextlib.contextmanager
+    def _changed(self, ranges: Sequence[DmaRange]) -> Iterator[None]:
+        """A change of *ranges*, for which rings stop where they see it."""
+        if all(each.mapping is None for each in ranges):
+            yield
+            return
+        with self.generations.change():
+            with self._guard:
+                before, self._map, self._outdated = self._map, MemoryMap([]), True
+            self.generations.release(before.close)
+            yield
 
     def give_up(self) -> None:
         """What waits for the client comes to nothing: it waits for us."""
@@ -122,11 +168,11 @@ class DmaMemory(GuestMemory):
 
     def close(self) -> None:
         """Forget it for good. Idempotent."""
-        super().close()
         if self.shortened >= 0:
             self.forget()
             os.close(self.shortened)
             self.shortened = -1
+        super().close()
 
     def read(self, gpa: int, length: int) -> bytes:
         """Raises GuestError, before anything is read, where not all of it may be."""

@@ -7,7 +7,7 @@ import logging
 import time
 
 from acrn_dm.base.bus import mmio_bus, pio_bus
-from acrn_dm.base.errors import HostError
+from acrn_dm.base.errors import GuestError, HostError
 from acrn_dm.base.events.io_loops import IoLoops
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.contract.resources import Resources
@@ -17,12 +17,13 @@ from acrn_dm.export.vfio_user.irqs import Irqs
 from acrn_dm.export.vfio_user.regions import Regions
 from acrn_dm.pci.bus import PciBus
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.pci.quiesce import quiesce
+from acrn_dm.pci.quiesce import left_behind, quiesce
 
 log = logging.getLogger(__name__)
 
 IOAPIC_PINS = 24
 RESET_S = 3.0  # less than the five seconds after which QEMU gives a connection up
+PAUSE_S = 3.0  # ... for a change of its memory
 
 
 class ExportedFunction:
@@ -31,10 +32,11 @@ class ExportedFunction:
     def __init__(self, function: PciFunction, main_loop: IoLoop, *, dumps_memory: bool = False) -> None:
         self.function = function
         self.main_loop = main_loop
-        self.memory = DmaMemory(dumped=dumps_memory)
-        self.irqs = Irqs(function)
+        self.memory = DmaMemory(main_loop, dumped=dumps_memory)
         self.regions = Regions(function)
         self._loops = IoLoops()
+        io_loop = device_loops(function.context, self._loops.get).get
+        self.irqs = Irqs(function, io_loop)
         self._bus = PciBus()
         self._bus.add(function)
         self._resources = Resources(
@@ -44,9 +46,10 @@ class ExportedFunction:
             interrupts=self.irqs,
             eventfds=self.irqs,
             main_loop=main_loop,
-            io_loop=device_loops(function.context, self._loops.get).get,
-            device_failed=lambda device, error: None,
+            io_loop=io_loop,
+            device_failed=self._device_failed,
             quit=main_loop.stop,
+            pause_s=PAUSE_S,
         )
 
     def open(self) -> None:
@@ -79,17 +82,26 @@ class ExportedFunction:
             self.function.window_changed()
 
     def client_gone(self) -> None:
-        """Forget all that the client brought. Its memory goes first: nothing of the function reaches it any more."""
-        self.memory.forget()
-        self.irqs.forget()
+        """Forget all that the client brought. Its memory goes when nothing of the function is in flight there; what the
+        host does not give back in time keeps its pages.
+        """
         try:
             self.reset()
         except HostError as e:
             log.error("%s", e)
+        self.memory.forget()
+        self.irqs.forget()
 
     def close(self) -> None:
         """Give everything back. Idempotent."""
         self.function.prepare_close()
         self.function.close()
         self._loops.close()
-        self.memory.close()
+        if left_behind([self.function]):
+            self.memory.abandon()
+        else:
+            self.memory.close()
+
+    def _device_failed(self, device: object, error: Exception) -> None:
+        if isinstance(error, GuestError) and self.memory.unreachable:
+            log.warning("rings reach memory that is a file only: QEMU has it with memory-backend-memfd,share=on")

@@ -1,19 +1,23 @@
 """The function's interrupts as the client has them: an eventfd for each vector, and a level that it looks at again.
 
 vfio-user knows vectors, functions send messages. So each MSI-X table entry is the server's: its message is its vector,
-and it is masked while the vector has no eventfd, which keeps pending bits where the guest reads them.
+and it is masked while the vector has no eventfd, which keeps pending bits where the guest reads them. A queue's call is
+bound to such a message, as to a hypervisor's: it goes to the client's eventfd on an I/O loop, without Python.
 """
 
 import errno
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import signal
+from acrn_dm.base.events.io_threads import SHARED
+from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.export.vfio_user import wire
+from acrn_dm.export.vfio_user._calls import CallRelay, Signaller
 from acrn_dm.export.vfio_user.wire import IrqRequest, Refused
 from acrn_dm.pci import config_space as cs
 from acrn_dm.pci import msi, msix
@@ -31,11 +35,14 @@ MAX_CAPABILITIES = 48
 
 class Irqs:
     """The interrupts of *function*; also its ``InterruptSink``. Requests come on the main loop, interrupts from any
-    thread.
+    thread. Calls are passed on by the shared one of *io_loop*.
     """
 
-    def __init__(self, function: PciFunction) -> None:
+    def __init__(self, function: PciFunction, io_loop: Callable[[str], IoLoop]) -> None:
         self._function = function
+        self._io_loop = io_loop
+        self._signaller = _signaller()  # at once: a sandbox takes the way to one away
+        self._relays: dict[int, CallRelay] = {}  # by the call's descriptor
         self._guard = threading.Lock()  # a leaf: taken below the vectors' own
         self._fds: dict[tuple[int, int], int] = {}
         self._pending: set[tuple[int, int]] = set()  # sent in the moment before the client gave an eventfd
@@ -86,12 +93,32 @@ class Irqs:
             self._look()
 
     def ioeventfd(self, binding: IoEventFd, assign: bool) -> None:
-        """Raises HostError: kicks come as messages."""
-        raise HostError("a client of vfio-user binds no kicks")
+        """Nothing to do: kicks come as register writes, which the device is told of."""
 
     def irqfd(self, binding: IrqFd, assign: bool) -> None:
-        """Raises HostError: interrupts leave by the client's own eventfds."""
-        raise HostError("a client of vfio-user binds no interrupts")
+        """A call of a queue's; the vector has an eventfd, for its entry is masked else. Raises HostError."""
+        loop = self._io_loop(SHARED)
+        if assign:
+            relay = self._relays[binding.fd] = self._relay(binding)
+            loop.call_soon(lambda: relay.watch(loop.poll))
+        elif binding.fd in self._relays:
+            relay = self._relays.pop(binding.fd)
+            relay.end()
+            loop.call_soon(lambda: relay.unwatch(loop.poll))
+
+    def _relay(self, binding: IrqFd) -> CallRelay:
+        target = binding.target
+        if not isinstance(target, MsiMessage) or target.addr != OURS:
+            raise HostError("only vectors of MSI-X have eventfds of their own")
+        fd = self._fds.get((MSIX, target.data))
+        if fd is None:
+            raise HostError("the client gave no eventfd")
+        if self._signaller is None:
+            raise HostError("interrupts are passed on without asynchronous I/O")
+        try:
+            return CallRelay(self._signaller, binding.fd, fd)
+        except OSError as e:
+            raise HostError.from_os("passing interrupts on", e) from e
 
     def restore(self) -> None:
         """The function was reset, and its table with it: vectors with eventfds have their messages again."""
@@ -121,6 +148,8 @@ class Irqs:
 
     def _give(self, index: int, vector: int, fd: int) -> None:
         key = index, vector
+        if index == MSIX and key in self._fds:
+            self._write_entry(vector, masked=True)  # nothing is on the way to the one that goes
         with self._guard:
             old, self._fds[key] = self._fds.get(key), fd
             if index == INTX:
@@ -197,6 +226,14 @@ class Irqs:
             control = function.config_read(at, 2)
             if bool(control & bit) != on:
                 function.config_write(at, 2, control ^ bit)
+
+
+def _signaller() -> Signaller | None:
+    try:
+        return Signaller()
+    except OSError as e:
+        log.info("interrupts pass through Python: %s", e)
+        return None
 
 
 def _capability(function: PciFunction, wanted: int) -> int:

@@ -22,8 +22,10 @@ class Regions:
         """Bytes of region *index*, 0 for one that the function has not got. Raises Refused."""
         if index >= REGIONS:
             raise Refused(f"there is no region {index}")
+        if index == CONFIG:
+            return cs.EXTENDED_SIZE if self._function.express else cs.SIZE
         bar = self._function.bars.get(index)
-        return cs.SIZE if index == CONFIG else bar.size if bar is not None else 0
+        return bar.size if bar is not None else 0
 
     def read(self, access: Access) -> bytes:
         """What the driver reads. Raises Refused outside the region."""
@@ -31,8 +33,7 @@ class Regions:
         function, parts = self._function, []
         if access.region == CONFIG:
             for at, size in _pieces(access.offset, access.count, 4):
-                with function.lock:
-                    parts.append(function.config_read(at, size).to_bytes(size, "little"))
+                parts.append(self._config_read(at, size).to_bytes(size, "little"))
         else:
             window = function.bars[access.region].window
             for at, size in _pieces(access.offset, access.count, 8):
@@ -43,14 +44,24 @@ class Regions:
     def write(self, access: Access, data: bytes) -> None:
         """The driver writes *data*. Raises Refused outside the region."""
         self._check(access)
-        function = self._function
         for at, size in _pieces(access.offset, access.count, 4 if access.region == CONFIG else 8):
             value = int.from_bytes(data[at - access.offset :][:size], "little")
             if access.region == CONFIG:
-                with function.lock:
-                    function.config_write(at, size, value)
+                self._config_write(at, size, value)
             else:
                 self._write_bar(access.region, at, size, value)
+
+    def _config_read(self, at: int, size: int) -> int:
+        """An Express function has a list of extended capabilities, an empty one (PCI Express 3.0, 7.9.1)."""
+        if at >= cs.SIZE:
+            return 0
+        with self._function.lock:
+            return self._function.config_read(at, size)
+
+    def _config_write(self, at: int, size: int, value: int) -> None:
+        if at < cs.SIZE:
+            with self._function.lock:
+                self._function.config_write(at, size, value)
 
     def _write_bar(self, index: int, offset: int, size: int, value: int) -> None:
         """The table of MSI-X is no driver's: who has the eventfds has its entries."""

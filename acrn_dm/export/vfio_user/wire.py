@@ -22,6 +22,7 @@ DMA_UNMAP = struct.Struct("<IIQQ")  # argsz, flags, address, size
 DEVICE_INFO = struct.Struct("<IIII")  # argsz, flags, regions, interrupts
 REGION_INFO = struct.Struct("<IIIIQQ")  # argsz, flags, index, capabilities, size, offset
 IRQ_INFO = struct.Struct("<IIII")  # argsz, flags, index, count
+REGION_FDS = struct.Struct("<IIII")  # argsz, flags, index, count; then sub-regions
 IRQ_SET = struct.Struct("<IIIII")  # argsz, flags, index, start, count; then data
 REGION = struct.Struct("<QII")  # offset, region, count; then data
 DMA = struct.Struct("<QQ")  # address, count; then data
@@ -231,8 +232,8 @@ def parse_unmap(message: Message) -> UnmapRequest:
 
 
 def parse_info(message: Message, what: struct.Struct) -> int:
-    """The third number of GET_INFO, GET_REGION_INFO or GET_IRQ_INFO, their index. Raises Refused where the client has
-    no room for *what*, which is the answer.
+    """The third number of GET_INFO, and of what is asked of a region or a kind of interrupts: their index. Raises
+    Refused where the client has no room for *what*, which is the answer.
     """
     argsz, _, index, *_ = _fields(what, message, more=True)
     if argsz < what.size:

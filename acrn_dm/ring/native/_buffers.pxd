@@ -6,11 +6,11 @@
 # once, every loop is bounded by a number of ours. No Python object is touched.
 
 from acrn_dm.ring.native._atomics cimport fr_unlikely
-from acrn_dm.ring.native._memory cimport FrSegment, copy_from_ram, fr_in_ram, fr_translate
-from acrn_dm.ring.native._records cimport FrChain, FrRing
+from acrn_dm.ring.native._memory cimport FrSegment, copy_from_ram, fr_in_ram, fr_translate, fr_writable
+from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrRing
 from acrn_dm.ring.native._status cimport (
     FR_E_ADDRESS, FR_E_INDIRECT_ADDRESS, FR_E_INDIRECT_LEN, FR_E_INDIRECT_NESTED, FR_E_INDIRECT_NEXT, FR_E_INDIRECT_OFF,
-    FR_E_ORDER, FR_E_ROOM, FR_E_TOTAL, FR_OK,
+    FR_E_ORDER, FR_E_PIECES, FR_E_ROOM, FR_E_TOTAL, FR_OK,
 )
 from libc.stdint cimport UINT32_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -21,7 +21,6 @@ cdef enum:
     FR_DESC_F_INDIRECT = 4
     FR_MAX_DESCRIPTORS = 1024  # of one chain through an indirect table, where the queue is smaller; QEMU's limit
     FR_MAX_BATCH = 256        # chains one pop can return
-    FR_MAX_SEGMENTS = 1 << 18  # of a ring's batch: the most that a ring can need in a few regions
 
 cdef struct Descriptor:
     uint64_t addr
@@ -49,6 +48,17 @@ cdef inline int settle(FrRing *ring, int status) noexcept nogil:
     if status < 0 and status != FR_E_ROOM:
         ring.status = status
     return status
+
+
+cdef inline int end_of_batch(FrRing *ring, const FrBatch *batch, int status) noexcept nogil:
+    """What a pop returns that ended by *status*. A ring's own array holds every chain whose buffers do not overlap; one
+    that it does not hold is the driver's fault.
+    """
+    if batch.n_chains > 0:
+        return FR_OK
+    if status == FR_E_ROOM and batch.max_segments >= ring.max_segments:
+        ring.fault_value, status = ring.max_segments, FR_E_PIECES
+    return settle(ring, status)
 
 
 cdef inline int fault(FrRing *ring, int status, uint32_t index, uint64_t value) noexcept nogil:
@@ -100,7 +110,7 @@ cdef inline int add_crossing(
     cdef uint32_t n = 0
     while True:
         hva = fr_translate(ring.memory, gpa, &contiguous)
-        if hva == NULL:  # asked before the room: a ring's own array holds every valid chain, so this is the driver's
+        if hva == NULL:  # asked before the room, which a chain that leaves RAM may not lack
             return FR_E_ADDRESS
         if n == room:
             return FR_E_ROOM
@@ -133,6 +143,8 @@ cdef inline int add_buffer(FrRing *ring, Parts *parts, uint32_t room, uint32_t a
             return fault(ring, n_added, at, d.addr)
     # Lengths are summed in 64 bits: a chain has less than 2^16 of them, each below 2^32.
     if d.flags & FR_DESC_F_WRITE:
+        if fr_unlikely(ring.memory.n_readonly != 0) and not fr_writable(ring.memory, d.addr, d.len):
+            return fault(ring, FR_E_ADDRESS, at, d.addr)
         parts.in_bytes += d.len
     else:
         if fr_unlikely(parts.in_bytes != 0):  # 2.7.4.2, 2.8.17: readable ones come first

@@ -14,6 +14,37 @@ from operator import itemgetter
 from acrn_dm.base.errors import GuestError
 
 
+cdef const FrOther *fr_other(const FrMemory *memory, uint64_t gpa) noexcept nogil:
+    """The last one that does not begin behind *gpa*, if it reaches there."""
+    cdef uint32_t first = 0, behind = memory.n_others, middle
+    while first < behind:
+        middle = (first + behind) // 2
+        if memory.others[middle].place.gpa <= gpa:
+            first = middle + 1
+        else:
+            behind = middle
+    if first == 0 or gpa - memory.others[first - 1].place.gpa >= memory.others[first - 1].place.size:
+        return NULL
+    return &memory.others[first - 1]
+
+
+cdef bint fr_writable(const FrMemory *memory, uint64_t gpa, uint64_t length) noexcept nogil:
+    """No part of it is in a region that is only read."""
+    cdef const FrOther *other
+    cdef uint64_t room
+    while length > 0:
+        other = fr_other(memory, gpa)
+        if other != NULL and other.readonly:
+            return False
+        if fr_translate(memory, gpa, &room) == NULL:
+            return False
+        if room >= length:
+            return True
+        gpa += room
+        length -= room
+    return True
+
+
 cdef bint fr_in_ram(const FrMemory *memory, uint64_t gpa, uint64_t length) noexcept nogil:
     """Whether all of it is RAM, be it in one region or across touching ones; at most one turn per region."""
     cdef uint64_t room
@@ -55,45 +86,6 @@ cdef void copy_to_ram(const FrMemory *memory, uint64_t gpa, const uint8_t *data,
         length -= step
 
 
-cdef const FrRegion *fr_nearest(const FrMemory *memory, uint64_t gpa) noexcept nogil:
-    cdef uint32_t low = 0, high = memory.n_regions
-    cdef uint32_t middle
-    while high - low > 1:
-        middle = (low + high) // 2
-        if memory.regions[middle].gpa <= gpa:
-            low = middle
-        else:
-            high = middle
-    return &memory.regions[low]
-
-
-cdef uint32_t count_joints(const FrMemory *memory) noexcept nogil:
-    cdef uint32_t i, n_joints = 0
-    cdef uint64_t end, room
-    for i in range(memory.n_regions):
-        end = memory.regions[i].gpa + memory.regions[i].size
-        n_joints += end != 0 and fr_translate(memory, end, &room) != NULL  # 0: it ends at 2^64, where nothing follows
-    return n_joints
-
-
-cdef void set_spans(FrMemory *memory) noexcept nogil:
-    """Of the two largest regions."""
-    cdef const FrRegion *first = NULL
-    cdef const FrRegion *second = NULL
-    cdef uint32_t i
-    for i in range(memory.n_regions):
-        if first == NULL or memory.regions[i].size > first.size:
-            first, second = &memory.regions[i], first
-        elif second == NULL or memory.regions[i].size > second.size:
-            second = &memory.regions[i]
-    if second != NULL and second.gpa < first.gpa:
-        first, second = second, first
-    if first != NULL:
-        set_span(&memory.low, first)
-    if second != NULL:
-        set_span(&memory.high, second)
-
-
 cdef void set_span(FrSpan *span, const FrRegion *region) noexcept nogil:
     span.first, span.last = region.gpa, region.gpa + (region.size - 1)
     span.ahead = <uint64_t>region.hva - region.gpa
@@ -104,69 +96,92 @@ def _region_bytes(region):
     return memoryview(region[1]).nbytes
 
 
-def _in_order(regions):
-    """*regions* as ``FrMemory`` has them."""
-    if len(regions) > FR_FEW_REGIONS:
-        return sorted(regions, key=itemgetter(0))
-    by_size = sorted(regions, key=_region_bytes, reverse=True)  # those looked at first are used most
-    return sorted(by_size[:2], key=itemgetter(0)) + by_size[2:]
-
-
 @cython.final
 @cython.no_gc
 cdef class MemoryMap:
-    """Guest RAM as the rings see it: up to 512 regions, each the gpa of its first byte and a writable buffer of ours.
+    """Guest RAM as the rings see it: *regions*, each the gpa of its first byte and a writable buffer of ours, and those
+    that a device may only read, *readable*, whose buffers may be read-only.
 
     Holds an export of every buffer, so that closing a mapping too early raises BufferError instead of leaving a
-    dangling pointer. Raises ValueError for too many, empty or overlapping regions.
+    dangling pointer. Raises ValueError for empty or overlapping regions, and for more than 65536. Eight are found at
+    once, the largest of *regions*; the others by bisection.
     """
 
-    def __cinit__(self, regions):
+    def __cinit__(self, regions, *, readable=()):
         self.closed = False
+        by_size = sorted(regions, key=_region_bytes, reverse=True)  # those looked at first are used most
+        first = sorted(by_size[:2], key=itemgetter(0)) + by_size[2:FR_MAX_REGIONS]
+        others = [(gpa, buffer, False) for gpa, buffer in by_size[FR_MAX_REGIONS:]]
+        others += [(gpa, buffer, True) for gpa, buffer in readable]
+        if len(others) > FR_MAX_OTHERS:
+            raise ValueError(f"more than {FR_MAX_OTHERS} memory regions")
+        self.make_room(len(first), len(others))
         self.memory.low.first = self.memory.high.first = UINT64_MAX
-        parts = list(regions)
-        if len(parts) > FR_MAX_REGIONS:
-            raise ValueError(f"more than {FR_MAX_REGIONS} memory regions")
-        self.memory.regions = <FrRegion *>PyMem_Calloc(len(parts) + 1, sizeof(FrRegion))
-        self.exports = <Py_buffer *>PyMem_Calloc(len(parts) + 1, sizeof(Py_buffer))
-        if self.memory.regions == NULL or self.exports == NULL:
-            raise MemoryError()
-        for gpa, buffer in _in_order(parts):
-            self.add_region(gpa, buffer)
-        set_spans(&self.memory)
-        self.memory.n_joints = count_joints(&self.memory)
+        for gpa, buffer in first:
+            self.export(&self.memory.regions[self.memory.n_regions], gpa, buffer, PyBUF_SIMPLE | PyBUF_WRITABLE)
+            self.memory.n_regions += 1
+        self.add_others(sorted(others, key=itemgetter(0)))
+        self.refuse_overlaps()
+        if self.memory.n_regions > 0:
+            set_span(&self.memory.low, &self.memory.regions[0])
+        if self.memory.n_regions > 1:
+            set_span(&self.memory.high, &self.memory.regions[1])
 
     def __dealloc__(self):
         self.release_exports()
-        PyMem_Free(self.memory.regions)
         PyMem_Free(self.exports)
+        PyMem_Free(self.memory.others)
 
-    cdef int add_region(self, object gpa, object buffer) except -1:
-        cdef uint32_t i = self.memory.n_regions
-        cdef FrRegion *region = &self.memory.regions[i]
-        PyObject_GetBuffer(buffer, &self.exports[i], PyBUF_SIMPLE | PyBUF_WRITABLE)
-        self.memory.n_regions += 1  # from here on release_exports takes care of it
-        region.hva = <uint8_t *>self.exports[i].buf
-        region.size = self.exports[i].len
+    cdef int make_room(self, Py_ssize_t n_regions, Py_ssize_t n_others) except -1:
+        self.exports = <Py_buffer *>PyMem_Calloc(n_regions + n_others, sizeof(Py_buffer))
+        self.memory.others = <FrOther *>PyMem_Calloc(n_others, sizeof(FrOther))
+        if self.exports == NULL or self.memory.others == NULL:
+            raise MemoryError()
+        return 0
+
+    cdef int export(self, FrRegion *region, object gpa, object buffer, int flags) except -1:
+        """Fill in *region*."""
+        cdef Py_buffer *held = &self.exports[self.n_exports]
+        PyObject_GetBuffer(buffer, held, flags)
+        self.n_exports += 1  # from here on release_exports takes care of it
+        region.hva = <uint8_t *>held.buf
+        region.size = held.len
         if region.size == 0 or not 0 <= gpa <= 2**64 - region.size:
             raise ValueError(f"memory region of {region.size:#x} bytes at gpa {gpa:#x}: empty or not within 64 bits")
         region.gpa = gpa
-        return self.check_overlap(i)
+        return 0
 
-    cdef int check_overlap(self, uint32_t i) except -1:
-        cdef const FrRegion *region = &self.memory.regions[i]
-        cdef const FrRegion *other
-        for k in range(i):
-            # Same wrapping comparison as in fr_translate, from both sides: neither starts within the other.
-            other = &self.memory.regions[k]
-            if region.gpa - other.gpa < other.size or other.gpa - region.gpa < region.size:
-                raise ValueError(f"memory regions at {region.gpa:#x} and {other.gpa:#x} overlap")
+    cdef int add_others(self, list others) except -1:
+        """*others* are sorted by gpa."""
+        cdef FrOther *other
+        for gpa, buffer, readonly in others:
+            other = &self.memory.others[self.memory.n_others]
+            other.readonly = readonly
+            self.export(&other.place, gpa, buffer, PyBUF_SIMPLE if readonly else PyBUF_SIMPLE | PyBUF_WRITABLE)
+            self.memory.n_readonly += other.readonly
+            self.memory.n_others += 1
+        return 0
+
+    cdef int refuse_overlaps(self) except -1:
+        """Count the joints on the way: in the order of addresses only neighbours can overlap, or touch."""
+        cdef uint32_t i
+        cdef list places = []
+        for i in range(self.memory.n_regions):
+            places.append((self.memory.regions[i].gpa, self.memory.regions[i].size))
+        for i in range(self.memory.n_others):
+            places.append((self.memory.others[i].place.gpa, self.memory.others[i].place.size))
+        places.sort()
+        for (gpa, size), (other, _) in zip(places, places[1:], strict=False):
+            if gpa + size > other:
+                raise ValueError(f"memory regions at {gpa:#x} and {other:#x} overlap")
+            self.memory.n_joints += gpa + size == other
         return 0
 
     cdef void release_exports(self) noexcept:
-        while self.memory.n_regions > 0:
-            self.memory.n_regions -= 1
-            PyBuffer_Release(&self.exports[self.memory.n_regions])
+        self.memory.n_regions = self.memory.n_others = 0
+        while self.n_exports > 0:
+            self.n_exports -= 1
+            PyBuffer_Release(&self.exports[self.n_exports])
 
     cdef uint64_t checked(self, object gpa, uint64_t length) except? 0:
         """*gpa* as a C integer, once all of the range is known to be RAM."""
@@ -186,11 +201,17 @@ cdef class MemoryMap:
         return data
 
     def write(self, gpa, data):
-        """Copy *data* to *gpa*, across touching regions if need be; all or nothing. Raises GuestError outside RAM."""
+        """Copy *data* to *gpa*, across touching regions if need be; all or nothing. Raises GuestError outside RAM, and
+        for what is only read.
+        """
         cdef Py_buffer view
+        cdef uint64_t start
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            copy_to_ram(&self.memory, self.checked(gpa, view.len), <const uint8_t *>view.buf, view.len)
+            start = self.checked(gpa, view.len)
+            if self.memory.n_readonly != 0 and not fr_writable(&self.memory, start, view.len):
+                raise GuestError(f"{view.len:#x} bytes at gpa {gpa:#x} are not all writable")
+            copy_to_ram(&self.memory, start, <const uint8_t *>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
 

@@ -50,6 +50,7 @@ cdef struct FrRing:
     bint indirect
     bint held                 # an interrupt is held back
     uint32_t wish             # ... that the driver asked for by this event index, or event suppression structure
+    uint32_t max_segments     # what a batch of the ring's own has room for
     int status                # FR_OK, or the fault that broke the ring for good
     uint32_t fault_index
     uint64_t fault_value

@@ -2,9 +2,7 @@
 """Virtqueues as Python sees them, device side: what rings of both formats do alike, and a class for each format."""
 
 cimport cython
-from acrn_dm.ring.native._buffers cimport (
-    FR_DESC_SIZE, FR_MAX_BATCH, FR_MAX_DESCRIPTORS, FR_MAX_SEGMENTS, settle,
-)
+from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE, FR_MAX_BATCH, FR_MAX_DESCRIPTORS, settle
 from acrn_dm.ring.native._chain cimport Chain, new_chain
 from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, fr_translate
 from acrn_dm.ring.native._records cimport FR_OVERLAID, FR_PACKED, FrChain, FrVirtqueue
@@ -18,6 +16,8 @@ from acrn_dm.ring.native.packed._packed cimport fp_begin, fp_in_flight, fp_next_
 from acrn_dm.ring.native.split._split cimport FR_N_HEADS, fr_load_avail
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from acrn_dm.ring.native._memory cimport FR_MAX_REGIONS, fr_writable
 
 from acrn_dm.base.errors import GuestError
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, RingLayout, is_queue_size
@@ -68,12 +68,13 @@ cdef class NativeRing(RingBase):
         return self.make_room(ring)
 
     cdef int make_room(self, FrRing *ring) except -1:
-        """The arrays of a batch: each joint of regions can lie within every buffer of a chain. With many regions that
-        is more than is given to one ring, and a driver that makes so many pieces of a chain is refused.
+        """The arrays of a batch: each joint of regions can lie within every buffer of a chain where there are few, and
+        in one of them, as those do not overlap, where there are many.
         """
-        cdef uint32_t pieces = ring.max_descriptors * (1 + ring.memory.n_joints)  # less than 2^15 * 2^9
         self.batch.max_chains = min(ring.size, <uint32_t>FR_MAX_BATCH)
-        self.batch.max_segments = min(pieces, <uint32_t>FR_MAX_SEGMENTS)
+        self.batch.max_segments = ring.max_descriptors * (1 + min(ring.memory.n_joints, <uint32_t>FR_MAX_REGIONS))
+        self.batch.max_segments += ring.memory.n_joints
+        ring.max_segments = self.batch.max_segments
         self.batch.chains = <FrChain *>PyMem_Calloc(self.batch.max_chains, sizeof(FrChain))
         self.batch.segments = <FrSegment *>PyMem_Calloc(self.batch.max_segments, sizeof(FrSegment))
         if self.batch.chains == NULL or self.batch.segments == NULL:
@@ -325,6 +326,6 @@ cdef uint8_t *place(const FrMemory *memory, object part) except NULL:
     cdef void *hva = fr_translate(memory, part.gpa, &room)
     if part.gpa % part.alignment != 0:
         raise GuestError(f"{part.name} at gpa {part.gpa:#x} is not aligned to {part.alignment} bytes")
-    if hva == NULL or room < part.length:
+    if hva == NULL or room < part.length or not fr_writable(memory, part.gpa, part.length):
         raise GuestError(f"{part.name} of {part.length:#x} bytes at gpa {part.gpa:#x} is not within one region of RAM")
     return <uint8_t *>hva

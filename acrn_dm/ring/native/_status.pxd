@@ -24,6 +24,7 @@ cdef enum FrStatus:
     FR_E_ID_IN_FLIGHT = -18   # the buffer id of a chain the device still works on
     FR_E_OVERRUN = -19        # available where the device has not yet returned what was there
     FR_E_INDIRECT_LIST = -20  # indirect descriptor behind others
+    FR_E_PIECES = -21         # buffers that overlap lie in more pieces of memory than a batch has room for
     # What our own caller can do wrong.
     FR_E_ROOM = -14           # the caller's segment array is too small for even one chain
     FR_E_NOT_IN_FLIGHT = -15  # pushed twice, or never popped

@@ -19,13 +19,14 @@ cdef dict GUEST_FAULTS = {
     FR_E_INDIRECT_NEXT: "descriptor {index}: flags {value:#x} have both INDIRECT and NEXT",
     FR_E_INDIRECT_LEN: "descriptor {index}: indirect table of {value} bytes, not a positive multiple of 16",
     FR_E_INDIRECT_ADDRESS: "descriptor {index}: indirect table not in RAM at gpa {value:#x}",
+    FR_E_PIECES: "descriptor {index}: the chain lies in more than {value} pieces of memory",
     FR_E_NOT_AVAILABLE: "descriptor {index}: a list goes on here, which flags {value:#x} do not make available",
     FR_E_ID_IN_FLIGHT: "descriptor {index}: buffer id {value}, whose chain is still in flight",
     FR_E_OVERRUN: "descriptor {index} is available again, while all {value} are available or in flight",
-    FR_E_ROOM: "descriptor {index}: the chain is in more pieces than there is room for",
     FR_E_INDIRECT_LIST: "descriptor {index}: flags {value:#x} have INDIRECT in a list of descriptors",
 }
 cdef dict CALLER_FAULTS = {
+    FR_E_ROOM: "the segment array is too small for one chain",
     FR_E_NOT_IN_FLIGHT: "the chain is not in flight",
     FR_E_NOT_LAST: "only the chains popped last can be given back, in the order they were popped",
 }

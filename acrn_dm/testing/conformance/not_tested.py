@@ -20,7 +20,7 @@ NOT_IMPLEMENTED: Mapping[str, str] = {
     "shm.*": "no shared memory regions",
     "pci.vendor.*": "no vendor data capabilities",
     "pci.nontrans.*": "a device without a legacy interface has no I/O BAR",
-    "rsvd.access_platform.offer": "no IOMMU stands before guest memory, so that nothing has to be offered",
+    "rsvd.access_platform.offer": "no IOMMU stands before guest memory; over vfio-user it is offered (tests/lab/peers)",
     "rsvd.sriov.offer": "no function has an SR-IOV capability",
     "legacy.feat.notify_on_empty": "NOTIFY_ON_EMPTY is not offered",
     **unjudged.NOT_IMPLEMENTED,

@@ -7,6 +7,7 @@ BAR 4 memory 64 bit modern structures, see ``modern``
 ===== ============= =============================================================
 """
 
+import functools
 import logging
 import threading
 import time
@@ -37,6 +38,7 @@ from acrn_dm.virtio.pci import legacy, modern
 from acrn_dm.virtio.pci.device_config import DeviceConfig
 from acrn_dm.virtio.pci.interrupts import Interrupts
 from acrn_dm.virtio.pci.legacy import LegacyBar
+from acrn_dm.virtio.pci.memory_follower import MemoryFollower
 from acrn_dm.virtio.pci.modern import ModernBar
 from acrn_dm.virtio.placement import USERSPACE, Placement
 from acrn_dm.virtio.queue_config import QueueConfig
@@ -114,7 +116,7 @@ class VirtioPci(PciFunction, Generic[D]):
     @property
     def placement(self) -> Placement:
         """Who moves the data: as the user says, else as the device does."""
-        return choice.chosen(self.device.placement, self.context.backend, self.name)
+        return choice.chosen(self.device.placement, self.context)
 
     # PciFunction: called with the lock held.
 
@@ -135,6 +137,7 @@ class VirtioPci(PciFunction, Generic[D]):
     def realize(self, resources: Resources) -> None:
         """Open device and backend; only then is it known what they can offer."""
         resources = self._on_own_loops(resources)
+        resources.memory.generations.join(MemoryFollower(self.lock, self.core, self.data_plane))
         self.device.realize(resources)
         offered = self.device.features
         problem = features.offer_problem(self.device.device_id, offered)
@@ -326,7 +329,7 @@ class VirtioPci(PciFunction, Generic[D]):
 
     def signal_kick(self, queue: int) -> None:
         """A notify write that no ioeventfd took."""
-        self.data_plane.signal_kick(queue)
+        self.core.attempt(functools.partial(self.data_plane.signal_kick, queue))
 
     def vector_changed(self, queue: QueueConfig) -> None:
         """A running queue's calls follow its vector."""

@@ -12,6 +12,7 @@ from acrn_dm_blk_faults import driver as faults
 
 from acrn_dm.backends.wire.message import ProtocolFeature
 from acrn_dm.base.errors import ConfigError, HostError
+from acrn_dm.contract.plugins.selection import Selection
 from acrn_dm.contract.types import Bdf
 from acrn_dm.devices import virtio_blk
 from acrn_dm.machine.devices import Devices
@@ -193,3 +194,18 @@ def test_orders_are_refused_with_the_reason(image: Path) -> None:
         ):
             with pytest.raises(ConfigError, match=r"virtio-blk-3:0: is in a process of its own .*takes no orders"):
                 order()
+
+
+@pytest.mark.parametrize(("choice", "loaded"), [(None, False), (Selection(only=frozenset({"rng"})), True)])
+def test_process_loads_the_plugins_that_its_machine_does(choice: Selection | None, loaded: bool) -> None:
+    machine = sim()
+    machine.plugins.choice = choice  # --no-plugins, --plugins rng
+    machine.add("virtio-rnd", "process=on,restart=never", slot=3)
+    try:
+        if loaded:
+            machine.start()
+        else:
+            with pytest.raises((ConfigError, HostError), match=r"no plugin provides it"):
+                machine.start()
+    finally:
+        machine.close()

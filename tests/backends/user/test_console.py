@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.backends import user as vhost_user
-from acrn_dm.backends.user.features import CONSOLE_MULTIPORT as MULTIPORT
+from acrn_dm.backends.user.terms import CONSOLE_MULTIPORT as MULTIPORT
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, Request
 from acrn_dm.base.errors import HostError
 from acrn_dm.devices import virtio_console

@@ -146,6 +146,13 @@ def test_only_the_named_plugins_are_loaded() -> None:
     assert list(it.device_types()) == ["db"]
 
 
+def test_choice_is_remembered_for_other_processes() -> None:
+    assert make_plugin_manager(entry_points=False).choice is None
+    assert make_plugin_manager().choice == Selection()
+    chosen = Selection(without=frozenset({"rng"}))
+    assert make_plugin_manager(selection=chosen).choice == chosen
+
+
 def test_asking_for_a_plugin_that_is_not_installed_names_the_installed_ones() -> None:
     with pytest.raises(ConfigError, match=r"--plugins: 'c': .*installed: a"):
         manager().load_entry_points(["c"], [Entry("a", offering("a"))])

@@ -4,9 +4,9 @@ import logging
 import threading
 from pathlib import Path
 
+import attrs
 import pytest
 
-from acrn_dm.devices.virtio_blk import device as device_module
 from acrn_dm.testing.driver import VirtioDriver
 from acrn_dm.virtio.pci import transport as transport_pci
 from acrn_dm.virtio.pci.transport import VirtioPci
@@ -236,11 +236,10 @@ def test_legacy_driver_reads_and_writes_more_than_one_buffer_of_ours(tmp_path: P
 # Pauses
 
 
-def test_pause_that_the_host_does_not_allow_costs_the_driver_a_reset(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(device_module, "PAUSE_S", 0.01)
+def test_pause_that_the_host_does_not_allow_costs_the_driver_a_reset(tmp_path: Path) -> None:
     with disk(str(image(tmp_path))) as d, stuck("pwritev") as host:
+        assert d.device._resources is not None
+        d.device._resources = attrs.evolve(d.device._resources, pause_s=0.01)
         send(d, host, ([header(OUT), bytes(SECTOR)], [1]))
         pause(legacy(d))
         assert d.driver.status == RUNNING | 64

@@ -2,6 +2,7 @@
 not wait for a client that waits for us.
 """
 
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,22 @@ import pytest
 
 from acrn_dm import BarKind, DeviceContext, GuestError, PciFunction, Resources
 from acrn_dm.contract.types import Bdf
+from acrn_dm.pci.config_space import CAP_EXPRESS
 from acrn_dm.pci.msix import pba_offset
-from tests.export.vfio_user.vfio_rig import CONFIG, EVENTFD, MSIX, NONE, RESET, TRIGGER, Client, count, served
+from tests.export.vfio_user.vfio_rig import (
+    CONFIG,
+    EVENTFD,
+    IO_FDS,
+    MSIX,
+    NONE,
+    READ,
+    REGION_INFO,
+    RESET,
+    TRIGGER,
+    Client,
+    count,
+    served,
+)
 
 VECTORS = 20
 PBA = pba_offset(VECTORS)
@@ -151,3 +166,33 @@ def test_transfer_that_begins_within_a_reset_is_given_up(tmp_path: Path) -> None
         assert answers[-1] == (ident, RESET, 1, 0)
         assert "given up" in function.refused
         client.close()
+
+
+class Express(Raiser):
+    """Has the capability that gives it an extended configuration space."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_capability(CAP_EXPRESS, bytes(58))
+
+
+@pytest.mark.parametrize(("function", "size"), [(Raiser(), 256), (Express(), 4096)], ids=["conventional", "express"])
+def test_configuration_space_is_as_long_as_the_function_s_kind_has_it(
+    client: Client, function: Raiser, size: int
+) -> None:
+    assert client.ask(REGION_INFO, struct.pack("<4I2Q", 32, 0, CONFIG, 0, 0, 0)).struct("<4I2Q")[4] == size
+    whole = client.ask(READ, struct.pack("<QII", 0, CONFIG, size)).payload[16:]
+    assert len(whole) == size
+    assert whole[:4] == b"\x34\x12\x01\0"
+    assert whole[256:] == bytes(size - 256)
+    assert client.ask(READ, struct.pack("<QII", size, CONFIG, 4)).error
+    if size > 256:
+        client.write(CONFIG, 0x100, 0xFFFF_FFFF)
+        assert client.read(CONFIG, 0x100) == 0
+
+
+def test_no_region_has_eventfds_for_what_is_written(client: Client) -> None:
+    for index in (0, CONFIG, 8):
+        assert client.ask(IO_FDS, struct.pack("<4I", 64, 0, index, 3)).struct("<4I") == (16, 0, index, 0)
+    assert client.ask(IO_FDS, struct.pack("<4I", 16, 0, 9, 0)).error
+    assert client.ask(IO_FDS, struct.pack("<4I", 15, 0, 0, 0)).error

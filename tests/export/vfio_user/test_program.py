@@ -61,7 +61,8 @@ def test_connected_socket_is_served_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("device", "said"),
     [
-        ("virtio-rnd", "vhost-user serves virtio devices"),
+        ("virtio-rnd,process=on", "does not follow memory"),
+        ("virtio-balloon", "balloon of its own"),
         ("nothing", "nothing"),
         ("edu,mask=1", "mask"),
     ],

@@ -107,10 +107,10 @@ def command(
     ]
 
 
-def export(folder: Path, name: str, text: str, protocol: str = "vhost-user") -> Daemon:
-    """A process that will serve the device of *text* at ``NAME.sock``."""
+def export(folder: Path, name: str, text: str, protocol: str = "vhost-user", *more: str) -> Daemon:
+    """A process that will serve the device of *text* at ``NAME.sock``, with *more* words."""
     path = folder / f"{name}.sock"
-    argv = [sys.executable, "-m", "acrn_dm.export.cli", protocol, text, f"--socket-path={path}"]
+    argv = [sys.executable, "-m", "acrn_dm.export.cli", protocol, text, f"--socket-path={path}", *more]
     return Daemon(argv, path, folder / f"{name}.log")
 
 

@@ -1,4 +1,6 @@
-"""Devices of ours under QEMU: a stock guest sees them, uses them, and goes on when their processes are replaced."""
+"""Devices of ours under QEMU: a stock guest sees them, uses them, and goes on when their processes are replaced. They
+are in strict sandboxes, where this host's kernel has what that takes.
+"""
 
 import hashlib
 import random
@@ -8,6 +10,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from acrn_dm.base.sandbox.confine import lacking
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from tests.backends.user.user_rig import Daemon
 from tests.lab.peers.qemu_guest import QemuGuest, at, export, started
@@ -57,8 +60,9 @@ def scene(lab_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("qemu")
     image = folder / "image"
     image.write_bytes(random.Random(1).randbytes(DISK_MIB * MIB))
-    disk, rng = export(folder, "disk", f"virtio-blk,{image}"), export(folder, "rng", "virtio-rnd")
-    card = export(folder, "card", f"virtio-net,driver=loop,mac={MAC}")
+    texts = {"disk": f"virtio-blk,{image}", "rng": "virtio-rnd", "card": f"virtio-net,driver=loop,mac={MAC}"}
+    mode = "on" if lacking() else "strict"
+    disk, rng, card = (export(folder, name, text, "vhost-user", f"--sandbox={mode}") for name, text in texts.items())
     words = [*at("disk", folder, again=True), "-device", "vhost-user-blk-pci,num-queues=1,chardev=disk"]
     words += [*at("rng", folder, again=False), "-device", "vhost-user-rng-pci,chardev=rng"]
     words += [*at("card", folder, again=True), "-netdev", "vhost-user,id=n,chardev=card"]

@@ -1,5 +1,6 @@
 """One guest for everything that other data planes carry: cards of one queue pair and of two and a vsock on the kernel's
-vhost, a disk and a console by vhost-user; and a console and two cards that acrn-dm serves itself.
+vhost, a disk and a console by vhost-user, a folder and entropy that other programs are; and a console and two cards
+that acrn-dm serves itself.
 """
 
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ import pytest
 
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.outer.vm import OuterVm
+from tests.lab.vhost import fs_scene
 from tests.lab.vhost.user_scene import CONSOLE, DISK, Backends, serving
 from tests.lab.vhost.vhost_scene import (
     ONE_PAIR,
@@ -32,7 +34,13 @@ def backends(lab: OuterVm) -> Iterator[Backends]:
 
 
 @pytest.fixture(scope="package")
-def scene(lab: OuterVm, lab_kernel: Kernel, backends: Backends) -> Iterator[Scene]:
+def others(lab: OuterVm) -> Iterator[None]:
+    with fs_scene.serving(lab):
+        yield
+
+
+@pytest.fixture(scope="package")
+def scene(lab: OuterVm, lab_kernel: Kernel, backends: Backends, others: None) -> Iterator[Scene]:
     set_up_probes(lab)
     devices = (
         *("-s", f"5,vhost-vsock,cid={CID}"),
@@ -41,7 +49,9 @@ def scene(lab: OuterVm, lab_kernel: Kernel, backends: Backends) -> Iterator[Scen
         *("-s", f"8,virtio-console,socket:second={SECOND}"),
         *("-s", f"9,virtio-net,tap={OWN.tap},mq=2,iothread=2,mtu=9000,speed=25000,duplex=full"),
         *("-s", f"10,virtio-net,tap={STEERED.tap},mq=2,rss,hash,packed=off"),
+        *fs_scene.devices(),
     )
     cards = {ONE_PAIR: "vhost", TWO_PAIRS: "vhost,mq=2"}
-    with linked(lab, OWN), linked(lab, STEERED), stage(lab, lab_kernel, cards, *devices, modules=VSOCK_MODULES) as made:
+    modules = [*VSOCK_MODULES, *fs_scene.MODULES]
+    with linked(lab, OWN), linked(lab, STEERED), stage(lab, lab_kernel, cards, *devices, modules=modules) as made:
         yield made

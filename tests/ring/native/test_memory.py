@@ -1,14 +1,10 @@
 """MemoryMap: what is RAM, copies in and out, and who keeps a mapping alive."""
 
-import random
-
 import pytest
 
 from acrn_dm._fastring import MemoryMap, SplitRing
 from acrn_dm.base.errors import GuestError
-from acrn_dm.ring.driver import DriverRing
-from acrn_dm.ring.layout import RingLayout
-from tests.ring.fastring_rig import DATA, HIGH, LOW, OUTSIDE, REGION_BYTES, RING, TOUCHING, Rig
+from tests.ring.fastring_rig import DATA, HIGH, LOW, OUTSIDE, REGION_BYTES, TOUCHING, Rig
 
 
 @pytest.mark.parametrize("gpa", [LOW, DATA, TOUCHING, HIGH, HIGH + REGION_BYTES - 4])
@@ -79,69 +75,12 @@ def test_memory_read_of_negative_length_raises_value_error() -> None:
         ([(0, bytearray())], "empty"),
         ([(2**64 - 8, bytearray(16))], "64 bits"),
         ([(-16, bytearray(16))], "64 bits"),
-        ([(i * 16, bytearray(16)) for i in range(513)], "more than 512"),
-        ([*((i * 16, bytearray(16)) for i in range(20)), (160, bytearray(1))], "overlap"),
-        ([*((i * 32, bytearray(16)) for i in range(20)), (15, bytearray(2))], "overlap"),
-        ([*((i * 32, bytearray(16)) for i in range(20)), (8, bytearray(1000))], "overlap"),
+        ([*((i * 16, bytearray(16)) for i in range(20)), (311, bytearray(2))], "overlap"),
     ],
 )
 def test_memory_map_of_bad_regions_raises_value_error(regions: list[tuple[int, bytearray]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MemoryMap(regions)
-
-
-def scattered(count: int) -> list[tuple[int, bytearray]]:
-    """Regions of which some touch, in no order, of all sizes, the last one up to 2^64."""
-    rng = random.Random(count)
-    regions, at = [], rng.randrange(64)
-    for number in range(count - 1):
-        regions.append((at, bytearray([number % 251]) * rng.randrange(1, 90)))
-        at += len(regions[-1][1]) + rng.choice((0, 0, 1, 1000, 1 << 40))
-    regions.append(((1 << 64) - 64, bytearray(64)))
-    rng.shuffle(regions)
-    return regions
-
-
-@pytest.mark.parametrize("count", [1, 2, 8, 9, 64, 509, 512])
-def test_memory_of_many_regions_is_found_wherever_it_is(count: int) -> None:
-    """Around each region's both ends, against a search through all of them."""
-    regions = scattered(count)
-    memory = MemoryMap(regions)
-    for gpa, ram in regions:
-        for at in {gpa - 1, gpa, gpa + len(ram) - 1, gpa + len(ram)}:
-            found = [one[at - start] for start, one in regions if 0 <= at - start < len(one)]
-            if found:
-                assert memory.read(at, 1) == bytes(found)
-            else:
-                with pytest.raises(GuestError):
-                    memory.read(at, 1)
-
-
-def test_chain_across_hundreds_of_touching_regions_is_one_buffer() -> None:
-    pieces = [(DATA + 16 * i, bytearray(16)) for i in range(500)]
-    memory = MemoryMap([(0, bytearray(DATA)), *pieces])
-    layout = RingLayout.at(RING, 8)
-    driver = DriverRing(memory, layout)
-    driver.add_chain([], [(DATA, 16 * 500)])
-    driver.publish()
-    ring = SplitRing(memory, size=8, desc=layout.desc, avail=layout.avail, used=layout.used)
-    (chain,) = ring.pop_batch()
-    assert chain.write(bytes(range(250)) * 32) == 8000
-    ring.push(chain)
-    assert b"".join(ram for _, ram in pieces) == bytes(range(250)) * 32
-
-
-def test_chain_in_more_pieces_than_a_ring_is_given_room_for_is_refused() -> None:
-    """A list as long as a long ring, of buffers each of which lies in hundreds of regions."""
-    size, pieces = 1024, 505
-    memory = MemoryMap([(0, bytearray(0x10000)), *((0x10000 + i, bytearray(1)) for i in range(pieces))])
-    layout = RingLayout.at(0, size)
-    driver = DriverRing(memory, layout)
-    driver.add_chain([], [(0x10000, pieces)] * size)
-    driver.publish()
-    ring = SplitRing(memory, size=size, desc=layout.desc, avail=layout.avail, used=layout.used)
-    with pytest.raises(GuestError, match="in more pieces than there is room for"):
-        ring.pop_batch()
 
 
 def test_memory_map_of_read_only_buffer_raises_buffer_error() -> None:

@@ -4,6 +4,7 @@ import sys
 
 from acrn_dm.backends.wire import message
 from acrn_dm.export.cli import main
+from acrn_dm.export.vfio_user import wire
 
 
 def keep(fds: list[int]) -> None:
@@ -11,5 +12,5 @@ def keep(fds: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    message.close_all = keep
+    message.close_all = wire.close_all = keep
     sys.exit(main())

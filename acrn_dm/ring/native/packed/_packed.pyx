@@ -7,7 +7,7 @@ What it must not know: which device it serves, what was negotiated beyond two fl
 from acrn_dm.ring.native._atomics cimport (
     fr_full_fence, fr_load_acquire_u16, fr_load_acquire_u64, fr_load_u32, fr_load_u64,
 )
-from acrn_dm.ring.native._buffers cimport Parts, describe, fault, settle
+from acrn_dm.ring.native._buffers cimport Parts, describe, end_of_batch, fault
 from acrn_dm.ring.native._memory cimport FrSegment
 from acrn_dm.ring.native._status cimport FR_E_ID_IN_FLIGHT, FR_E_NOT_LAST, FR_E_OVERRUN, FR_E_TOTAL, FR_EMPTY
 from acrn_dm.ring.native.packed._layout cimport (
@@ -114,7 +114,7 @@ cdef int fp_pop_rest(
             break
         status = take(packed, chain, &walk, <uint32_t>(end - walk.segment))
     batch.n_chains = <uint32_t>(chain - batch.chains)
-    return FR_OK if batch.n_chains > 0 else settle(&packed.ring, status)
+    return end_of_batch(&packed.ring, batch, status)
 
 
 cdef bint fp_ends_at(const FrPacked *packed, const FrChain *chain, uint16_t *end) noexcept nogil:

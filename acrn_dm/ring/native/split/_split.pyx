@@ -5,7 +5,7 @@ What it must not know: which device it serves, what was negotiated beyond two fl
 """
 
 from acrn_dm.ring.native._atomics cimport fr_full_fence, fr_load_acquire_u16, fr_load_u16, fr_store_u16
-from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE, Descriptor, Parts, Table, fault, settle
+from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE, Descriptor, Parts, Table, end_of_batch, fault, settle
 from acrn_dm.ring.native._memory cimport FrSegment
 from acrn_dm.ring.native._status cimport (
     FR_E_AVAIL_JUMP, FR_E_HEAD, FR_E_IN_FLIGHT, FR_E_NEXT, FR_E_NOT_LAST, FR_EMPTY, raise_status,
@@ -76,7 +76,7 @@ cdef int take(FrRing *ring, FrChain *chain, FrSegment *segment, const FrSegment 
 cdef int end_batch(FrRing *ring, FrBatch *batch, const FrChain *chain, int status) noexcept nogil:
     """What a pop returns that ends before *chain*."""
     batch.n_chains = <uint32_t>(chain - batch.chains)
-    return FR_OK if batch.n_chains > 0 else settle(ring, status)
+    return end_of_batch(ring, batch, status)
 
 
 cdef int refused(FrRing *ring, uint32_t slot, uint16_t head) noexcept nogil:

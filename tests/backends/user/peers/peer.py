@@ -89,9 +89,7 @@ class Peer:
         self.status = 0
         self.changed = threading.Condition()
         self._fds: list[int] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
+        self._begin()
         self._current: Connection | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -100,8 +98,7 @@ class Peer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._end()
         self.hang_up()
         self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive()
@@ -109,6 +106,19 @@ class Peer:
             os.close(fd)
         if self.back is not None:
             self.back.socket.close()
+
+    def _begin(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen()
+
+    def _next(self) -> socket.socket:
+        """The next connection. Raises OSError at the end."""
+        return self._listener.accept()[0]
+
+    def _end(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
         self.path.unlink()
 
     def hang_up(self) -> None:
@@ -141,7 +151,7 @@ class Peer:
     def _run(self) -> None:
         while True:
             try:
-                accepted, _ = self._listener.accept()
+                accepted = self._next()
             except OSError:
                 return
             with accepted:

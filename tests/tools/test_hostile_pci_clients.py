@@ -1,0 +1,34 @@
+"""A short run of ``python -m tools.hostile_pci_clients``; and exporters that a client can hurt, which it notices."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.hostile_pci_clients import DEVICES
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.stress, pytest.mark.process]
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "tools.hostile_pci_clients", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_clients_that_keep_no_rule_do_not_harm_the_next_one(device: str) -> None:
+    """The tool's own default is ten thousand of them for each device."""
+    done = run("--clients", "200", device)
+    assert f"{device}: 200 hostile clients, 200 good ones served" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("leak", "descriptors have become"), ("sigbus", "the process ended with -7")]
+)
+def test_exporter_that_can_be_hurt_is_found_out(fault: str, said: str) -> None:
+    done = run("--clients", "300", "--module", f"tests.tools.hurt_exporters.{fault}", "virtio-rnd")
+    assert said in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1
