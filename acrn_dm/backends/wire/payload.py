@@ -18,6 +18,7 @@ INFLIGHT = struct.Struct("<QQHH")  # mmap size, mmap offset, queues, queue size
 INFLIGHT_PADDING = bytes(4)  # what a C compiler adds, and everybody sends
 
 MAX_REGIONS = 8  # of one memory table, and so descriptors of one message
+MAX_SLOTS = 509  # of regions that come one by one (ADD_MEM_REG); never fewer than another process said before
 MAX_CONFIG = 256
 INDEX_MASK, NO_FD = 0xFF, 0x100  # of the payload of SET_VRING_KICK, _CALL and _ERR
 MAX_QUEUES = INDEX_MASK + 1

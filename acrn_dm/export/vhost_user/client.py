@@ -176,7 +176,7 @@ class Client:
 
     def get_max_mem_slots(self, message: Message) -> bytes:
         """GET_MAX_MEM_SLOTS."""
-        return wire.U64.pack(payload.MAX_REGIONS)
+        return wire.U64.pack(payload.MAX_SLOTS)
 
     def add_mem_reg(self, message: Message) -> None:
         """ADD_MEM_REG."""

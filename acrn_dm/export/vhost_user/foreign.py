@@ -13,10 +13,11 @@ from acrn_dm.base.records import frozen
 
 @frozen(kw_only=True, eq=False)
 class Foreign:
-    """The first bytes of a client's file, which it owns as *fd*; *watch* is of ``_shortened``."""
+    """Some bytes of a client's file, from *first* on in the mapping; it owns *fd*. *watch* is of ``_shortened``."""
 
     fd: int
     mapping: mmap.mmap = attrs.field(repr=False)
+    first: int
     watch: int = attrs.field(repr=False)
 
     def close(self) -> None:
@@ -26,18 +27,22 @@ class Foreign:
         os.close(self.fd)
 
 
-def map_file(fd: int, length: int, shortened: int, *, what: str, dumped: bool = False) -> Foreign:
-    """Map *length* bytes of *fd*, which is owned from now on. Raises PeerError, about *what*.
+def map_file(fd: int, offset: int, length: int, shortened: int, *, what: str, dumped: bool = False) -> Foreign:
+    """Map *length* bytes of *fd*, which is owned from now on, at *offset*, which need not be a page's. Raises
+    PeerError, about *what*.
 
     The eventfd *shortened* tells when the file was. Core dumps of this process have the mapping only if *dumped*.
     """
     try:
-        if os.fstat(fd).st_size < length:
+        status = os.fstat(fd)
+        if status.st_size < offset + length:
             raise PeerError(f"{what} is longer than its file")
-        mapping = mmap.mmap(fd, length, mmap.MAP_SHARED)
+        first = offset % max(mmap.ALLOCATIONGRANULARITY, status.st_blksize)  # of huge pages, where it has them
+        first += (offset - first) % mmap.ALLOCATIONGRANULARITY
+        mapping = mmap.mmap(fd, first + length, mmap.MAP_SHARED, offset=offset - first)
         if not dumped:
             leave_out(mapping)
-        return Foreign(fd=fd, mapping=mapping, watch=_shortened.watch(mapping, shortened))
+        return Foreign(fd=fd, mapping=mapping, first=first, watch=_shortened.watch(mapping, shortened))
     except (OSError, OverflowError, ValueError) as e:
         os.close(fd)
         raise PeerError(f"{what} can't be mapped: {e}") from e

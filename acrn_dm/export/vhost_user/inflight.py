@@ -54,8 +54,9 @@ class InflightRegion:
         _check(count, entries, queues)
         if not 0 < size <= MAX_SIZE or offset > MAX_SIZE or offset % ALIGNMENT:
             raise PeerError(f"an inflight region of {size} bytes at {offset}")
-        self._foreign = map_file(message.take_fd(), offset + size, self._shortened, what="an inflight region")
-        self._at, self._end, self._queues, self._entries = offset, offset + size, count, entries
+        foreign = map_file(message.take_fd(), offset, size, self._shortened, what="an inflight region")
+        self._foreign, self._at, self._end = foreign, foreign.first, foreign.first + size
+        self._queues, self._entries = count, entries
 
     def part(self, index: int, form: RingFormat) -> memoryview | None:
         """The part of ring *index*, of format *form*; None where it has none. Raises PeerError past the end."""
