@@ -75,6 +75,12 @@ static inline void fr_store_release_u64(void *at, uint64_t value)
     __atomic_store_n((uint64_t *)at, value, __ATOMIC_RELEASE);
 }
 
+/* Whoever reads and clears the bit then finds what was written before it was set: so it is set again where it is. */
+static inline void fr_set_bit(uint8_t *bits, uint64_t number)
+{
+    __atomic_fetch_or(bits + (number >> 3), (uint8_t)(1u << (number & 7)), __ATOMIC_SEQ_CST);
+}
+
 /* Keeps what a sane driver never causes out of the registers of what it always does. */
 #define fr_unlikely(condition) __builtin_expect(!!(condition), 0)
 

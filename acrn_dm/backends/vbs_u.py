@@ -6,7 +6,7 @@ A kick is served in at most two rounds; a queue that then still has work kicks i
 others of its loop. No driver can keep a loop to itself by adding as fast as it is served.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from acrn_dm.backends.in_order import InOrderRing
 from acrn_dm.backends.plane_server import NS_PER_S, PlaneServer, end_queue, plane_of
@@ -17,6 +17,7 @@ from acrn_dm.contract.types import BackendType
 from acrn_dm.ring.factory import make_ring, watch_ring
 from acrn_dm.ring.features import IN_ORDER
 from acrn_dm.ring.position import RingPosition
+from acrn_dm.ring.ring import Ring
 from acrn_dm.virtio.backend import Backend, Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import Cancellable, InFlight, LoopChoice, QueueEnabled, QueueInFlight, QueueReset, Threads
@@ -192,6 +193,13 @@ class VbsU(Backend):
             self._queues.clear()
         return positions
 
+    def each_ring(self, work: Callable[[int, Ring], None]) -> None:
+        """Do *work* with the index of each queue and its ring, while nobody uses that."""
+        for queue in self._queues:
+            with queue.loop.held():
+                if not queue.closed:
+                    work(queue.index, queue.ring)
+
     def _end_kicks(self) -> None:
         for server in self._servers:
             server.stop()
@@ -209,6 +217,8 @@ class VbsU(Backend):
             ring = watch_ring(session.features, ring, queue, memory, tell=tell, fresh=not session.resumed)
         if session.features & IN_ORDER and not self.device.in_order:
             ring = InOrderRing(ring)
+        if queue.opened is not None:
+            queue.opened(queue.index, ring)
         loop: IoLoop = session.resources.io_loop(_loop_of(self.device, queue.index))
         queue.counters.begin()
         return Queue(queue.index, ring, loop, queue.call.signal, counters=queue.counters)

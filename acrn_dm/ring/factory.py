@@ -1,6 +1,6 @@
 """The choice of the ring format that a driver uses, made here and nowhere else."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from acrn_dm._fastring import MemoryMap
 from acrn_dm.ring.features import PACKED
@@ -38,6 +38,17 @@ def make_ring(features: int, queue: PlacedQueue, memory: MemoryMap, notes: memor
     if notes is None:
         return form.make_ring(features, memory, queue.layout, queue.position)
     return form.make_noted_ring(features, memory, queue.layout, position=queue.position, notes=notes)
+
+
+def log_writes(ring: Any, bits: memoryview | None, *, used: int, desc: int) -> None:
+    """Have *ring* mark in *bits* each page of guest memory that it writes from now on, or no more. It stands for the
+    first page in its lowest bit. *used* and *desc* are guest addresses of the used ring and the descriptors, -1 where
+    these are not to be marked. Who calls it holds the ring's loop.
+    """
+    if bits is not None or ring.native.overlaid:
+        from acrn_dm.ring.native._dirty import log_writes as log  # noqa: PLC0415
+
+        log(ring.native, bits, used=used, desc=desc)
 
 
 def watch_ring(

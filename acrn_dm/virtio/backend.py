@@ -20,6 +20,7 @@ from acrn_dm.base.records import frozen
 from acrn_dm.contract.resources import Resources
 from acrn_dm.ring.layout import RingLayout
 from acrn_dm.ring.position import RingPosition, as_position
+from acrn_dm.ring.ring import Ring
 from acrn_dm.virtio import features
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.native._counters import QueueCounters
@@ -63,6 +64,7 @@ class SessionQueue:
     kick: Kick = attrs.field(repr=False)  # wait on kick.fd
     call: Call = attrs.field(repr=False)  # call.signal(); or write call.fd after call.forward(loop)
     position: RingPosition = attrs.field(default=RingPosition(), converter=as_position)
+    opened: Callable[[int, Ring], None] | None = attrs.field(default=None, repr=False)  # the ring, before it is served
     notes: memoryview | None = attrs.field(default=None, repr=False)  # of what is in flight (``ring.native.notes``)
     counters: QueueCounters = attrs.field(repr=False)  # of who serves it in this process
 

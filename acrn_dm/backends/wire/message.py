@@ -21,12 +21,14 @@ VERSION_MASK, REPLY, NEED_REPLY = 0x3, 0x4, 0x8
 MAX_PAYLOAD = 4096  # none that is spoken here exceeds 268 bytes
 
 PROTOCOL_FEATURES = 1 << 30  # bit of the virtio features that says: there are protocol features
+LOG_ALL = 1 << 26  # ... that says: note each page that is written
 
 
 class ProtocolFeature(enum.IntFlag):
     """Bits of GET_PROTOCOL_FEATURES."""
 
     MQ = 1 << 0
+    LOG_SHMFD = 1 << 1
     REPLY_ACK = 1 << 3
     BACKEND_REQ = 1 << 5
     CONFIG = 1 << 9

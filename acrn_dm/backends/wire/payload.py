@@ -13,6 +13,7 @@ VRING_ADDR = struct.Struct("<IIQQQQ")  # index, flags, descriptor table, used ri
 REGION = struct.Struct("<QQQQ")  # guest address, size, front-end's address, offset in the file
 TABLE_HEADER = struct.Struct("<II")  # number of regions, padding
 SINGLE_REGION = struct.Struct("<QQQQQ")  # padding, then as REGION
+LOG = struct.Struct("<QQ")  # mmap size, mmap offset
 CONFIG = struct.Struct("<III")  # offset, size, flags; the bytes follow
 INFLIGHT = struct.Struct("<QQHH")  # mmap size, mmap offset, queues, queue size
 INFLIGHT_PADDING = bytes(4)  # what a C compiler adds, and everybody sends
@@ -20,6 +21,7 @@ INFLIGHT_PADDING = bytes(4)  # what a C compiler adds, and everybody sends
 MAX_REGIONS = 8  # of one memory table, and so descriptors of one message
 MAX_SLOTS = 509  # of regions that come one by one (ADD_MEM_REG); never fewer than another process said before
 MAX_CONFIG = 256
+VRING_F_LOG = 1 << 0  # of the flags of VRING_ADDR
 INDEX_MASK, NO_FD = 0xFF, 0x100  # of the payload of SET_VRING_KICK, _CALL and _ERR
 MAX_QUEUES = INDEX_MASK + 1
 
@@ -65,6 +67,12 @@ def parse_vring_addr(message: Message) -> tuple[int, int, int, int]:
     """SET_VRING_ADDR: index, and the addresses of descriptor table, available ring and used ring."""
     index, _, desc, used, avail, _ = message.fields(VRING_ADDR)
     return index, desc, avail, used
+
+
+def parse_vring_log(message: Message) -> int | None:
+    """SET_VRING_ADDR: the guest address by which writes of the used ring are logged; None: they are not."""
+    _, flags, _, _, _, log = message.fields(VRING_ADDR)
+    return log if flags & VRING_F_LOG else None
 
 
 def vring_fd(index: int) -> bytes:

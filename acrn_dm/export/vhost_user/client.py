@@ -33,8 +33,10 @@ class Answer(NamedTuple):
 # Returns the answer, or its payload, None for "no answer of its own".
 Handler = Callable[["Client", Message], bytes | Answer | None]
 
+OWN = wire.PROTOCOL_FEATURES | wire.LOG_ALL  # features between the two ends
 OFFERED = (
     ProtocolFeature.MQ
+    | ProtocolFeature.LOG_SHMFD
     | ProtocolFeature.REPLY_ACK
     | ProtocolFeature.BACKEND_REQ
     | ProtocolFeature.RESET_DEVICE
@@ -120,17 +122,20 @@ class Client:
 
     def get_features(self, message: Message) -> bytes:
         """GET_FEATURES."""
-        return wire.U64.pack(self._exported.features | wire.PROTOCOL_FEATURES)
+        return wire.U64.pack(self._exported.features | OWN)
 
     def set_features(self, message: Message) -> None:
         """SET_FEATURES. Whether rings are enabled is none of its business, unless there are no protocol features."""
         chosen = message.number
-        unknown = chosen & ~(self._exported.features | wire.PROTOCOL_FEATURES)
+        unknown = chosen & ~(self._exported.features | OWN)
         if unknown:
             raise PeerError(f"SET_FEATURES with {unknown:#x}, which was not offered")
-        self._rings.features = chosen
-        if isinstance(self._device, NegotiationWatcher):
-            self._device.negotiated(chosen & ~wire.PROTOCOL_FEATURES)
+        before, self._rings.features = self._rings.features, chosen
+        changed = before ^ chosen
+        if changed & wire.LOG_ALL:
+            self._rings.update_log()
+        if isinstance(self._device, NegotiationWatcher) and changed != wire.LOG_ALL:
+            self._device.negotiated(chosen & ~OWN)
 
     def get_protocol_features(self, message: Message) -> bytes:
         """GET_PROTOCOL_FEATURES."""
@@ -196,10 +201,16 @@ class Client:
         self._rings.stopped(index).set_size(size, ring_format(self._rings.features))
 
     def set_vring_addr(self, message: Message) -> None:
-        """SET_VRING_ADDR. They are looked up when the ring starts: memory may come later."""
+        """SET_VRING_ADDR. They are looked up when the ring starts: memory may come later. Other ones stop it."""
         index, desc, avail, used = payload.parse_vring_addr(message)
-        vring = self._rings.stopped(index)
-        vring.desc, vring.avail, vring.used = desc, avail, used
+        vring = self._rings.ring(index)
+        if (vring.desc, vring.avail, vring.used) != (desc, avail, used):
+            self._rings.stop()
+            vring.desc, vring.avail, vring.used = desc, avail, used
+        log = payload.parse_vring_log(message)
+        if vring.log != log:  # a migration begins or ends; rings that run go on
+            vring.log = log
+            self._rings.update_log()
 
     def set_vring_base(self, message: Message) -> None:
         """SET_VRING_BASE."""
@@ -270,6 +281,19 @@ class Client:
             os.close(fd)
             raise PeerError(f"SET_BACKEND_REQ_FD with no socket: {e}") from e
 
+    # Pages written
+
+    def set_log_base(self, message: Message) -> bytes:
+        """SET_LOG_BASE, which is always answered."""
+        self._must_be_agreed(message, ProtocolFeature.LOG_SHMFD)
+        self._rings.log.replace(message)
+        self._rings.update_log()
+        return wire.U64.pack(0)
+
+    def set_log_fd(self, message: Message) -> None:
+        """SET_LOG_FD: an eventfd for logs that are full, which these never are."""
+        os.close(message.take_fd())
+
     # What is in flight
 
     def get_inflight_fd(self, message: Message) -> Answer:
@@ -333,6 +357,8 @@ HANDLERS: dict[int, Handler] = {
     Request.SET_BACKEND_REQ_FD: Client.set_backend_req_fd,
     Request.GET_CONFIG: Client.get_config,
     Request.SET_CONFIG: Client.set_config,
+    Request.SET_LOG_BASE: Client.set_log_base,
+    Request.SET_LOG_FD: Client.set_log_fd,
     Request.GET_INFLIGHT_FD: Client.get_inflight_fd,
     Request.SET_INFLIGHT_FD: Client.set_inflight_fd,
     Request.RESET_DEVICE: Client.reset_device,

@@ -75,6 +75,11 @@ class ClientMemory:
         """What devices are given; valid until the next change."""
         return GuestMemory(tuple(region.backing for region in self._regions), self._map, keeper="the front-end")
 
+    @property
+    def end(self) -> int:
+        """The address behind the highest one."""
+        return max((region.backing.gpa + region.backing.size for region in self._regions), default=0)
+
     def replace(self, regions: Sequence[Sequence[int]], fds: list[int]) -> None:
         """SET_MEM_TABLE; takes all *fds* that it uses out of the list. Raises PeerError, and then has no regions."""
         self.clear()

@@ -22,6 +22,7 @@ from acrn_dm.export.vhost_user.inflight import InflightRegion
 from acrn_dm.export.vhost_user.vring import ClientKick, Vring
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
+from acrn_dm.ring.ring import Ring
 from acrn_dm.virtio.backend import Session, SessionQueue
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.switches import offered_by_rings, packed_offered
@@ -96,9 +97,16 @@ class ExportedDevice:
         """Open the device's own files. Raises ConfigError or HostError."""
         self.device.realize(self._resources)
 
-    def start(self, negotiated: int, vrings: Sequence[Vring], memory: ClientMemory, inflight: InflightRegion) -> None:
-        """Serve *vrings*, noting in *inflight*. Raises PeerError or GuestError for rings that can't be; then nothing
-        runs.
+    def start(
+        self,
+        negotiated: int,
+        vrings: Sequence[Vring],
+        memory: ClientMemory,
+        inflight: InflightRegion,
+        opened: Callable[[int, Ring], None] = lambda index, ring: None,
+    ) -> None:
+        """Serve *vrings*, noting in *inflight*; *opened* is called with each before. Raises PeerError or GuestError for
+        rings that can't be; then nothing runs.
         """
         form = ring_format(negotiated)
         queues = tuple(
@@ -112,6 +120,7 @@ class ExportedDevice:
                 call=vring.call,
                 position=vring.position or form.start,
                 notes=inflight.part(vring.index, form),
+                opened=opened,
             )
             for vring in vrings
         )
@@ -121,6 +130,10 @@ class ExportedDevice:
         except Exception:
             self.stop()
             raise
+
+    def each_ring(self, work: Callable[[int, Ring], None]) -> None:
+        """Do *work* with the index of each ring that is served and the ring, while nobody uses it."""
+        self._server.each_ring(work)
 
     def stop(self) -> dict[int, RingPosition]:
         """Let go of the rings; returns where each is that ran. The driver may go on. Idempotent."""

@@ -12,12 +12,15 @@ many clients send neither: then a ring that starts elsewhere than where it stopp
 
 from collections.abc import Callable
 
-from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, PeerError, ProtocolFeature
+from acrn_dm.backends.wire.message import LOG_ALL, PROTOCOL_FEATURES, PeerError, ProtocolFeature
 from acrn_dm.export.vhost_user.client_memory import ClientMemory
 from acrn_dm.export.vhost_user.device import ExportedDevice
+from acrn_dm.export.vhost_user.dirty import WriteLog
 from acrn_dm.export.vhost_user.inflight import InflightRegion
 from acrn_dm.export.vhost_user.vring import Vring
+from acrn_dm.ring.factory import log_writes
 from acrn_dm.ring.position import RingPosition
+from acrn_dm.ring.ring import Ring
 from acrn_dm.virtio.defs import Status
 from acrn_dm.virtio.optional import QueueSwitch
 
@@ -28,6 +31,7 @@ class Rings:
     def __init__(self, exported: ExportedDevice) -> None:
         self.memory = ClientMemory(dumped=exported.dumps_memory)
         self.inflight = InflightRegion(self.memory.shortened)
+        self.log = WriteLog(self.memory.shortened)
         self.features = 0
         self.protocol = ProtocolFeature(0)
         self.status = 0
@@ -73,8 +77,16 @@ class Rings:
         if not served or self._awaits_driver or (self._running and served == self._served):
             return
         self.stop()
-        self._exported.start(self.features & ~PROTOCOL_FEATURES, served, self.memory, self.inflight)
+        features = self.features & ~(PROTOCOL_FEATURES | LOG_ALL)
+        self._exported.start(features, served, self.memory, self.inflight, self._log_writes)
         self._running, self._served = True, served
+
+    def update_log(self) -> None:
+        """Log what rings write as the client wants it now; those that run go on. Raises PeerError for a log that is too
+        short.
+        """
+        self._exported.each_ring(self._log_writes)
+        self.log.forget_old()
 
     def stop(self) -> None:
         """The device serves no ring; each is where it was. Idempotent."""
@@ -82,6 +94,7 @@ class Rings:
             self._running = False
             for index, position in self._exported.stop().items():
                 self._vrings[index].position = self._vrings[index].stopped_at = position
+            self.log.forget_old()
 
     def forget_driver(self) -> None:
         """Only while stopped. The other rings' positions are the former driver's, too: they say nothing of the next."""
@@ -98,6 +111,7 @@ class Rings:
         finally:
             self.forget_driver()
             self.inflight.clear()
+            self.log.clear()
             self.status = 0
             for vring in self._vrings:
                 vring.reset()
@@ -118,6 +132,12 @@ class Rings:
             self.stop()
         if on or self._in_parts:
             self.start_if_ready()
+
+    def _log_writes(self, index: int, ring: Ring) -> None:
+        vring = self._vrings[index]
+        bits = self.log.bits(self.memory.end) if self.features & LOG_ALL else None
+        used = -1 if vring.log is None else vring.log
+        log_writes(ring, bits, used=used, desc=self.memory.guest_address(vring.desc or 0))
 
     def _to_serve(self) -> list[Vring]:
         """Those that are started, once all are enabled; where the driver chooses how many queues it uses (pairs of a

@@ -64,6 +64,7 @@ class Vring:
     desc: int | None = attrs.field(default=None, init=False)
     avail: int = attrs.field(default=0, init=False)
     used: int = attrs.field(default=0, init=False)
+    log: int | None = attrs.field(default=None, init=False)  # where writes of the used ring are logged, if they are
     position: RingPosition | None = attrs.field(default=None, init=False)  # None: the client has not said
     stopped_at: RingPosition | None = attrs.field(default=None, init=False)  # for the driver that there is now
     enabled: bool = attrs.field(default=False, init=False)
@@ -105,7 +106,7 @@ class Vring:
     def reset(self) -> None:
         """As if the client had never set it up; its eventfds are closed. Idempotent."""
         self.size, self.desc, self.avail, self.used = self.max_size, None, 0, 0
-        self.position, self.stopped_at, self.enabled = None, None, False
+        self.log, self.position, self.stopped_at, self.enabled = None, None, None, False
         self.set_kick(-1)
         self.set_err(-1)
         self.call.replace(-1)

@@ -1,6 +1,6 @@
 # Loads and stores of memory that another processor writes at the same time: each is one access of the width it names.
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "_atomics.h":
     uint16_t fr_load_u16(const void *at) noexcept nogil
@@ -16,5 +16,6 @@ cdef extern from "_atomics.h":
     void fr_store_release_u16(void *at, uint16_t value) noexcept nogil
     void fr_store_release_u32(void *at, uint32_t value) noexcept nogil
     void fr_store_release_u64(void *at, uint64_t value) noexcept nogil
+    void fr_set_bit(uint8_t *bits, uint64_t number) noexcept nogil
     void fr_full_fence() noexcept nogil
     bint fr_unlikely(bint condition) noexcept nogil

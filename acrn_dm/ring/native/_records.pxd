@@ -104,5 +104,7 @@ cdef struct FrOverlay:
     int (*push)(FrOverlay *overlay, uint16_t head, uint32_t written) noexcept nogil
     bint (*publish)(FrOverlay *overlay) noexcept nogil
     bint (*hold)(FrOverlay *overlay) noexcept nogil
+    void (*disable_kicks)(FrOverlay *overlay) noexcept nogil
+    int (*enable_kicks)(FrOverlay *overlay) noexcept nogil
     int (*look)(FrOverlay *overlay) noexcept nogil
     uint16_t (*next)(const FrOverlay *overlay) noexcept nogil

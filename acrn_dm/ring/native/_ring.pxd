@@ -11,6 +11,7 @@ cdef class NativeRing(RingBase):
     cdef bint walking                       # a thread is in the walk, without the GIL
     cdef object overlay                     # who has what stands before the ring; None: nothing does
     cdef int lay(self, FrOverlay *overlay, object owner) except -1
+    cdef int take_off(self) except -1
     cdef int begin(self, FrRing *ring, MemoryMap memory, object layout, bint event_idx, bint indirect) except -1
     cdef int make_room(self, FrRing *ring) except -1
 

@@ -189,23 +189,39 @@ cdef class NativeRing(RingBase):
 
     def close(self):
         """Let go of the memory; again is harmless. Chains not pushed die; their views stay valid until released."""
-        cdef FrVirtqueue under
         if self.closed:
             return
         if self.walking:
             raise BufferError("the ring is in use by another thread")
         RingBase.close(self)
-        if self.queue.kind == FR_OVERLAID:
-            under = self.queue.overlay.under
-            self.queue = under
-            self.overlay.close()
+        while self.queue.kind == FR_OVERLAID:
+            self.take_off()
 
     cdef int lay(self, FrOverlay *overlay, object owner) except -1:
-        """Have *overlay*, of *owner*, stand before the ring, until it is closed; then *owner* is."""
+        """Have *overlay*, of *owner*, stand before the ring and what stands there, until ``take_off`` or ``close``."""
         overlay.under = self.queue
         self.queue.kind, self.queue.overlay = FR_OVERLAID, overlay
-        self.overlay = owner
+        owner.below, self.overlay = self.overlay, owner
         return 0
+
+    cdef int take_off(self) except -1:
+        """Take away what stands before everything else, and close its owner."""
+        cdef FrVirtqueue under = self.queue.overlay.under
+        cdef object owner = self.overlay
+        self.queue, self.overlay = under, owner.below
+        owner.below = None
+        owner.close()
+        return 0
+
+    @property
+    def native(self):
+        """This ring, for whoever has one that stands before it."""
+        return self
+
+    @property
+    def overlaid(self):
+        """Whether something stands before it in C."""
+        return self.queue.kind == FR_OVERLAID
 
 
 @cython.final

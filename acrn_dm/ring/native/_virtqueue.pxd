@@ -61,14 +61,18 @@ cdef inline bint vq_release(FrVirtqueue *queue) noexcept nogil:
     return fp_release(queue.packed_ring) if queue.packed_ring != NULL else fr_release(queue.split)
 
 cdef inline void vq_disable_kicks(FrVirtqueue *queue) noexcept nogil:
-    if queue.packed_ring != NULL:
+    if fr_unlikely(queue.kind == FR_OVERLAID):
+        queue.overlay.disable_kicks(queue.overlay)
+    elif queue.kind == FR_PACKED:
         fp_disable_kicks(queue.packed_ring)
     else:
         fr_disable_kicks(queue.split)
 
 # FR_OK when more chains came meanwhile (no kick tells of them: look again), FR_EMPTY when none did.
 cdef inline int vq_enable_kicks(FrVirtqueue *queue) noexcept nogil:
-    return fp_enable_kicks(queue.packed_ring) if queue.packed_ring != NULL else fr_enable_kicks(queue.split)
+    if fr_unlikely(queue.kind == FR_OVERLAID):
+        return queue.overlay.enable_kicks(queue.overlay)
+    return fp_enable_kicks(queue.packed_ring) if queue.kind == FR_PACKED else fr_enable_kicks(queue.split)
 
 # Where in the ring the next chain is taken, as FrChain.position has it.
 cdef inline uint16_t vq_next(const FrVirtqueue *queue) noexcept nogil:

@@ -7,6 +7,7 @@ from acrn_dm._fastring import PackedRing, SplitRing
 
 @disjoint_base
 class RingNotes:
+    below: object
     def __new__(
         cls, ring: SplitRing | PackedRing, region: memoryview, *, counter: int, **rest: object
     ) -> RingNotes: ...

@@ -8,7 +8,7 @@ from acrn_dm.ring.native._records cimport FR_PACKED, FrBatch, FrChain, FrOverlay
 from acrn_dm.ring.native._ring cimport NativeRing
 from acrn_dm.ring.native._status cimport FR_E_ROOM, FR_OK
 from acrn_dm.ring.native._virtqueue cimport (
-    vq_hold, vq_look, vq_next, vq_pop_batch, vq_publish, vq_push, vq_ring, vq_unpop,
+    vq_disable_kicks, vq_enable_kicks, vq_hold, vq_look, vq_next, vq_pop_batch, vq_publish, vq_push, vq_ring, vq_unpop,
 )
 from acrn_dm.ring.native.notes._packed cimport fnp_pushed, fnp_show, fnp_shown, fnp_took, fnp_untook
 from acrn_dm.ring.native.notes._records cimport FrNotes
@@ -104,6 +104,14 @@ cdef bint hold(FrOverlay *overlay) noexcept nogil:
     return show(overlay, True)
 
 
+cdef void disable_kicks(FrOverlay *overlay) noexcept nogil:
+    vq_disable_kicks(&overlay.under)
+
+
+cdef int enable_kicks(FrOverlay *overlay) noexcept nogil:
+    return vq_enable_kicks(&overlay.under)
+
+
 cdef int look(FrOverlay *overlay) noexcept nogil:
     cdef int status = vq_ring(&overlay.under).status
     if status == FR_OK and (<FrNotes *>overlay).n_again != 0:
@@ -124,6 +132,7 @@ cdef class RingNotes:
     """
 
     cdef FrNotes notes
+    cdef public object below  # who has what stands before the ring behind this
     cdef Py_buffer _view
     cdef bint _open
 
@@ -134,6 +143,7 @@ cdef class RingNotes:
         self.notes.counter = counter
         self.notes.overlay.pop_batch, self.notes.overlay.unpop, self.notes.overlay.push = pop_batch, unpop, push
         self.notes.overlay.publish, self.notes.overlay.hold = publish, hold
+        self.notes.overlay.disable_kicks, self.notes.overlay.enable_kicks = disable_kicks, enable_kicks
         self.notes.overlay.look, self.notes.overlay.next = look, next_
         self.notes.pushed = <uint16_t *>self.room(vq_ring(&ring.queue).size, sizeof(uint16_t))
 
