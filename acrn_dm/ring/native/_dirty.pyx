@@ -1,5 +1,5 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
-"""A ring that marks in a log which pages of guest memory it writes, for a migration (VHOST_F_LOG_ALL): the overlay for that.
+"""A ring that marks in a log which pages of guest memory it writes, for a migration (VHOST_F_LOG_ALL): its overlay.
 
 A page is marked when it has been written, and before the driver is shown that it was. A chain's device-writable part
 counts as written when the chain is returned, all of it: devices may write more than they say. Of chains that the device
@@ -10,7 +10,7 @@ cimport cython
 from acrn_dm.ring.native._atomics cimport fr_set_bit
 from acrn_dm.ring.native._buffers cimport FR_DESC_SIZE
 from acrn_dm.ring.native._memory cimport FrMemory, FrSegment, fr_gpa_of
-from acrn_dm.ring.native._records cimport FR_PACKED, FrBatch, FrChain, FrOverlay
+from acrn_dm.ring.native._records cimport FrBatch, FrChain, FrOverlay
 from acrn_dm.ring.native._ring cimport NativeRing
 from acrn_dm.ring.native._status cimport FR_OK
 from acrn_dm.ring.native._virtqueue cimport (
@@ -172,10 +172,10 @@ cdef uint16_t next_(const FrOverlay *overlay) noexcept nogil:
 @cython.final
 @cython.no_gc
 cdef class DirtyLog:
-    """The log of what *ring* writes, in *bits*: one for each page of 4 KiB from guest address 0 on, up to the highest that
-    there is; set, and never cleared. *used* and *desc* are the guest addresses of its used ring, or what a packed ring
-    has in its place, and of its descriptors; with -1 these are not logged. Made, changed and taken away by whoever holds
-    the ring's loop.
+    """The log of what *ring* writes, in *bits*: one for each page of 4 KiB from guest address 0 on, up to the highest
+    that there is; set, and never cleared. *used* and *desc* are the guest addresses of its used ring, or what a packed
+    ring has in its place, and of its descriptors; with -1 these are not logged. Made, changed and taken away by
+    whoever holds the ring's loop.
     """
 
     cdef FrDirty dirty
