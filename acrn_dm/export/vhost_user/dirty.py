@@ -34,7 +34,8 @@ class WriteLog:
         """
         if self._log is None:
             return None
-        length = ((end >> PAGE_SHIFT) + 8) // 8
+        pages = -(-end >> PAGE_SHIFT)
+        length = (pages + 7) // 8
         if length > self._size:
             raise PeerError(f"a log of {self._size} bytes for memory up to {end:#x}")
         first = self._log.first
