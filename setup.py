@@ -74,7 +74,7 @@ MODULES = (
     "acrn_dm.hypervisors.kvm.vcpu._state",
     "acrn_dm.hypervisors.kvm.vcpu._vcpu",
     "acrn_dm.ring.native._chain",
-    "acrn_dm.ring.native._dirty",
+    "acrn_dm.ring.native.dirty._dirty",
     "acrn_dm.ring.native._memory",
     "acrn_dm.ring.native._ring",
     "acrn_dm.ring.native._status",

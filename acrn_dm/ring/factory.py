@@ -46,7 +46,7 @@ def log_writes(ring: Any, bits: memoryview | None, *, used: int, desc: int) -> N
     these are not to be marked. Who calls it holds the ring's loop.
     """
     if bits is not None or ring.native.overlaid:
-        from acrn_dm.ring.native._dirty import log_writes as log  # noqa: PLC0415
+        from acrn_dm.ring.native.dirty._dirty import log_writes as log  # noqa: PLC0415
 
         log(ring.native, bits, used=used, desc=desc)
 

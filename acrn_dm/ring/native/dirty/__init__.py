@@ -1,0 +1,1 @@
+"""The log of the pages that a ring writes, for migrations."""
