@@ -78,6 +78,7 @@ class Rings:
             return
         self.stop()
         features = self.features & ~(PROTOCOL_FEATURES | LOG_ALL)
+        self._log_bits()  # what can't be is refused before anything is open
         self._exported.start(features, served, self.memory, self.inflight, self._log_writes)
         self._running, self._served = True, served
 
@@ -133,9 +134,12 @@ class Rings:
         if on or self._in_parts:
             self.start_if_ready()
 
+    def _log_bits(self) -> memoryview | None:
+        return self.log.bits(self.memory.end) if self.features & LOG_ALL else None
+
     def _log_writes(self, index: int, ring: Ring) -> None:
         vring = self._vrings[index]
-        bits = self.log.bits(self.memory.end) if self.features & LOG_ALL else None
+        bits = self._log_bits()
         used = -1 if vring.log is None else vring.log
         log_writes(ring, bits, used=used, desc=self.memory.guest_address(vring.desc or 0))
 
