@@ -154,6 +154,8 @@ class VhostUser(Proxy):
         with self._conversations.hold():
             self._link.settle()
             self._session, self._handed_over = session, False
+            if not session.resumed:  # of an earlier driver's rings, which these are not
+                self._inflight.forget()
             if self._needs_relay:
                 self._relay = Relay(self.device, self._bad_answer)
                 self._relay.begin(session)
