@@ -29,11 +29,17 @@ Buffers = Sequence[tuple[int, int]]
 
 @attrs.define(eq=False)
 class Trial:
-    """One queue in a driver's hands. ``sent`` are the chains that have to come back, for which *wait* waits."""
+    """One queue in a driver's hands. ``sent`` are the chains that have to come back, for which *wait* waits.
+    ``interrupts`` came before the first of them: who serves the queue elsewhere may find it before there is a kick.
+    """
 
     queue: DriverQueue
     wait: Callable[[Callable[[], bool]], bool]
     sent: list[int] = attrs.field(factory=list)
+    interrupts: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.interrupts = self.queue.driver.queue_interrupts(0)
 
     @property
     def packed(self) -> bool:
@@ -72,6 +78,8 @@ class Trial:
 
     def send(self, out: Buffers, in_: Buffers, table: int | None = None) -> None:
         """Make a chain available that has to come back."""
+        if not self.sent:
+            self.interrupts = self.queue.driver.queue_interrupts(0)
         self.sent.append(self.queue.ring.add_chain(out, in_, table))
         self.queue.ring.publish()
 

@@ -1,15 +1,21 @@
-"""Queues of each kind that there is, in a driver's hands: served in Python, in C, and relayed to another process's."""
+"""Queues of each kind that there is, in a driver's hands: served in Python, in C, and by another process, which notes
+what is in flight or is behind a relay.
+"""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
+import pytest
 
 from acrn_dm.backends import user as vhost_user
+from acrn_dm.backends.wire.message import ProtocolFeature
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.sockets.unix_listener import UnixListener
 from acrn_dm.devices import virtio_blk
+from acrn_dm.export.vhost_user import client
 from acrn_dm.export.vhost_user.device import ExportedDevice
 from acrn_dm.export.vhost_user.server import Server
 from acrn_dm.testing import SimMachine, VirtioDriver
@@ -75,7 +81,7 @@ def in_c(folder: Path) -> Iterator[QueueKind]:
 
 @contextlib.contextmanager
 def served(device: VirtioDevice, path: Path) -> Iterator[ExportedDevice]:
-    """A device that is served at the socket *path*, by a loop's thread, which takes no notes."""
+    """A device that is served at the socket *path*, by a loop's thread."""
     loop = IoLoop("main")
     exported = ExportedDevice(device, loop)
     with contextlib.closing(UnixListener(path, "socket")) as listener:
@@ -91,19 +97,39 @@ def served(device: VirtioDevice, path: Path) -> Iterator[ExportedDevice]:
             loop.close()
 
 
+@contextlib.contextmanager
+def elsewhere(folder: Path, *, native: bool = True) -> Iterator[QueueKind]:
+    """By a disk that is served over vhost-user, and notes what is in flight."""
+    image, path = folder / "image", folder / "s"
+    image.write_bytes(bytes(1 << 16))
+    disk = made(f"virtio-blk,{image}")
+    with served(disk, path), SimMachine(plugins=[virtio_blk, vhost_user], native=native) as machine:
+        machine.add("virtio-blk", f"vhost-user={path}", slot=SLOT)
+        yield QueueKind(machine, 21, elsewhere=True)
+
+
+def without_notes(exported: ExportedDevice, offered: Callable[[ExportedDevice], ProtocolFeature]) -> ProtocolFeature:
+    """What another program's process offers that takes none."""
+    return offered(exported) & ~ProtocolFeature.INFLIGHT_SHMFD
+
+
 def relayed(native: bool) -> Callable[[Path], "contextlib.AbstractContextManager[QueueKind]"]:
-    """By a relay, in C or in Python, in front of a disk that is served over vhost-user."""
+    """By a relay, in C or in Python, in front of a disk that takes no notes."""
 
     @contextlib.contextmanager
     def make(folder: Path) -> Iterator[QueueKind]:
-        image, path = folder / "image", folder / "s"
-        image.write_bytes(bytes(1 << 16))
-        disk = made(f"virtio-blk,{image}")
-        with served(disk, path), SimMachine(plugins=[virtio_blk, vhost_user], native=native) as machine:
-            machine.add("virtio-blk", f"vhost-user={path}", slot=SLOT)
-            yield QueueKind(machine, 21, elsewhere=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client, "_offered", functools.partial(without_notes, offered=client._offered))
+            with elsewhere(folder, native=native) as kind:
+                yield kind
 
     return make
 
 
-KINDS = {"python": in_python, "plane": in_c, "relay": relayed(True), "relay_in_python": relayed(False)}
+KINDS = {
+    "python": in_python,
+    "plane": in_c,
+    "noted": elsewhere,
+    "relay": relayed(True),
+    "relay_in_python": relayed(False),
+}

@@ -67,6 +67,18 @@ def test_check_does_not_disturb_the_backend(socket_path: Path) -> None:
         assert peer.connections == 1
 
 
+def test_next_driver_s_rings_have_a_region_of_their_own(socket_path: Path) -> None:
+    with Peer(socket_path) as peer, sim() as machine:
+        driver = disk(machine, socket_path)
+        driver.start()
+        first = os.fstat(peer.last(Request.SET_INFLIGHT_FD).fds[0]).st_ino
+        driver.reset()
+        peer.seen.clear()
+        driver.start()
+        assert Request.GET_INFLIGHT_FD in peer.codes()
+        assert os.fstat(peer.last(Request.SET_INFLIGHT_FD).fds[0]).st_ino != first
+
+
 def test_next_backend_gets_the_notes_of_the_last_and_the_ring_where_it_was(socket_path: Path) -> None:
     with Peer(socket_path) as peer, sim() as machine:
         driver = disk(machine, socket_path)
