@@ -403,10 +403,8 @@ class VhostUser(Proxy):
         return 0
 
     def _fetch_config_later(self) -> None:
-        loop = self._conversations.loop
-        self._config_timer = loop.call_later(
-            CONFIG_DELAY_S, lambda: self._conversations.run_on_loop(self._fetch_config)
-        )
+        talks = self._conversations
+        self._config_timer = talks.loop.call_later(CONFIG_DELAY_S, lambda: talks.run_on_loop(self._fetch_config))
 
     def _fetch_config(self) -> None:
         self._config_timer = None
