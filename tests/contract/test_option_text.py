@@ -13,8 +13,10 @@ from acrn_dm.contract.config import DeviceSpec
 from acrn_dm.contract.option_text import ELSEWHERE, option_meant, split_options, split_raw
 from acrn_dm.contract.options import from_mapping, option, parse_options
 from acrn_dm.contract.types import Bdf
+from acrn_dm.devices.vhost_user.config import ForeignConfig
 from acrn_dm.devices.virtio_blk.config import BlkConfig
 from acrn_dm.devices.virtio_console.config import ConsoleConfig
+from acrn_dm.devices.virtio_fs.config import FsConfig
 from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.virtio.choice import take_option
 
@@ -123,7 +125,7 @@ def test_name_that_others_have_is_not_suggested_where_the_device_has_no_such_opt
 
 
 def test_every_name_of_ours_is_an_option_of_a_device() -> None:
-    known = {f.name for c in (BlkConfig, NetConfig, ConsoleConfig) for f in attrs.fields(c)}
+    known = {f.name for c in (BlkConfig, NetConfig, ConsoleConfig, ForeignConfig, FsConfig) for f in attrs.fields(c)}
     ours = {name for names in ELSEWHERE.values() for name in names}
     assert ours - known == {"source", "cid", "read_only"}  # of acrn-dm-rng and acrn-dm-vsock; a usual name
 

@@ -12,7 +12,7 @@ LOOK_S = 0.005
 class Caller(Peer):
     """A ``Peer`` that calls at ``path``, unless ``silent``."""
 
-    def _begin(self) -> None:
+    def _open(self) -> None:
         self.silent = False
         self._over = threading.Event()
 

@@ -89,7 +89,7 @@ class Peer:
         self.status = 0
         self.changed = threading.Condition()
         self._fds: list[int] = []
-        self._begin()
+        self._open()
         self._current: Connection | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -107,7 +107,7 @@ class Peer:
         if self.back is not None:
             self.back.socket.close()
 
-    def _begin(self) -> None:
+    def _open(self) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.path))
         self._listener.listen()
