@@ -19,4 +19,4 @@ def no_descriptor_is_left() -> Iterator[None]:
     eventfd._choose()  # what is opened once for the process
     before = open_descriptors()
     yield
-    assert open_descriptors() == before
+    assert open_descriptors() <= before  # fewer, where a thread of the test before this one was still at its end
