@@ -8,13 +8,16 @@ bound to the notify register. Each line of standard input has the driver's last 
 import subprocess
 import sys
 
+import attrs
+
 from acrn_dm.backends import user as vhost_user
-from acrn_dm.backends.user import features
+from acrn_dm.backends.user import terms
 from acrn_dm.base.irq import IoEventFd
 from acrn_dm.devices import virtio_blk
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.ring.layout import RingLayout
 from acrn_dm.testing import SimMachine, VirtioDriver
+from acrn_dm.virtio import defs
 
 SLOT, MEMORY, DATA = 3, 64 * MIB, MIB
 LAYOUT = RingLayout(size=256, desc=0, avail=0x2000, used=0x4000)  # as in _blk_driver.c
@@ -49,7 +52,8 @@ def main() -> int:
     arguments = sys.argv[1:]
     if "--handed-on" in arguments:
         arguments.remove("--handed-on")
-        features.TRACKED = ()  # as if the daemon took notes: its requests are its own affair
+        # As if the daemon took notes: its requests are its own affair.
+        terms.KNOWN[defs.BLOCK] = attrs.evolve(terms.KNOWN[defs.BLOCK], after_loss=terms.AfterLoss.GO_ON)
     socket, options, program = arguments
     with SimMachine(memory=MEMORY, plugins=[virtio_blk, vhost_user]) as machine:
         machine.machine.io_loops.threads = True

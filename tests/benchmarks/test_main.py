@@ -98,3 +98,8 @@ def test_a_name_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         collector.main(["bogus"])
     assert "no benchmark is called bogus" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["blk_daemon", "blk_frontend"])
+def test_programs_beside_the_benchmarks_find_what_they_import(module: str) -> None:
+    importlib.import_module(f"benchmarks.{module}")
