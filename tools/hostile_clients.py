@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -361,10 +361,7 @@ def run(module: str, device: str, folder: Path, clients: int, seed: int) -> Tall
                 tally.before = exporter.descriptors(), exporter.mebibytes()
         look_at(exporter)
         tally.after = settled(exporter, tally.before[0])
-        if tally.after[0] > tally.before[0] + MORE_DESCRIPTORS:
-            raise Broken(f"{tally.before[0]} descriptors have become {tally.after[0]}")
-        if tally.after[1] > tally.before[1] + GROWTH_MIB:
-            raise Broken(f"{tally.before[1]:.0f} MiB have become {tally.after[1]:.0f}")
+        refuse_growth(tally)
         exporter.stop()
     except Broken as e:
         raise Broken(f"client {tally.clients}, seed {seed + tally.clients}: {e}") from e
@@ -376,10 +373,24 @@ def run(module: str, device: str, folder: Path, clients: int, seed: int) -> Tall
     return tally
 
 
-def main(arguments: Sequence[str]) -> int:
-    """0 when nothing broke."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[2])
+def refuse_growth(tally: Tally) -> None:
+    """Raise Broken where the exporter has become larger."""
+    if tally.after[0] > tally.before[0] + MORE_DESCRIPTORS:
+        raise Broken(f"{tally.before[0]} descriptors have become {tally.after[0]}")
+    if tally.after[1] > tally.before[1] + GROWTH_MIB:
+        raise Broken(f"{tally.before[1]:.0f} MiB have become {tally.after[1]:.0f}")
+
+
+def attack_all(
+    arguments: Sequence[str],
+    run: Callable[[str, str, Path, int, int], Tally],
+    *,
+    text: str,
+    devices: Sequence[str],
+    answers: str,
+) -> int:
+    """Do *run* for each device, and say what came of it; *answers* is what a tally's are. 0 when nothing broke."""
+    parser = argparse.ArgumentParser(description=text)
     parser.add_argument(
         "devices", nargs="*", metavar="DEVICE", help="as behind acrn-dm -s SLOT,; {folder} is its folder"
     )
@@ -388,7 +399,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--module", default="acrn_dm.export.cli", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     status = 0
-    for device in options.devices or DEVICES:
+    for device in options.devices or devices:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 tally = run(options.module, device, Path(folder), options.clients, options.seed)
@@ -397,11 +408,18 @@ def main(arguments: Sequence[str]) -> int:
                 status = 1
             else:
                 print(
-                    f"{device}: {tally.clients} hostile clients, {tally.answers} answers of the other device, "
+                    f"{device}: {tally.clients} hostile clients, {tally.answers} {answers}, "
                     f"the slowest in {tally.slowest:.2f} s; descriptors {tally.before[0]} -> {tally.after[0]}, "
                     f"{tally.before[1]:.0f} -> {tally.after[1]:.0f} MiB"
                 )
     return status
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0 when nothing broke."""
+    assert __doc__ is not None
+    text = __doc__.partition("\n\n")[2]
+    return attack_all(arguments, run, text=text, devices=DEVICES, answers="answers of the other device")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ rings run on noise and memory is taken away below them. Behind each of them a go
 device within ten seconds. At the end the process has as many descriptors as before, and has not grown.
 """
 
-import argparse
 import contextlib
 import mmap
 import os
@@ -15,7 +14,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,15 +25,15 @@ from acrn_dm.export.vfio_user.wire import Command
 from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.layout import RingLayout
 from tools.hostile_clients import (
-    GROWTH_MIB,
-    MORE_DESCRIPTORS,
     PATIENCE_S,
     WARM,
     Broken,
     Exporter,
     Step,
     Tally,
+    attack_all,
     connected,
+    refuse_growth,
     settled,
 )
 
@@ -278,10 +276,7 @@ def run(module: str, device: str, folder: Path, clients: int, seed: int) -> Tall
             if n + 1 == min(WARM, clients // 2):
                 tally.before = exporter.descriptors(), exporter.mebibytes()
         tally.after = settled(exporter, tally.before[0])
-        if tally.after[0] > tally.before[0] + MORE_DESCRIPTORS:
-            raise Broken(f"{tally.before[0]} descriptors have become {tally.after[0]}")
-        if tally.after[1] > tally.before[1] + GROWTH_MIB:
-            raise Broken(f"{tally.before[1]:.0f} MiB have become {tally.after[1]:.0f}")
+        refuse_growth(tally)
         exporter.stop()
     except Broken as e:
         raise Broken(f"client {tally.clients}, seed {seed + tally.clients}: {e}") from e
@@ -295,29 +290,8 @@ def run(module: str, device: str, folder: Path, clients: int, seed: int) -> Tall
 def main(arguments: Sequence[str]) -> int:
     """0 when nothing broke."""
     assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[2])
-    parser.add_argument(
-        "devices", nargs="*", metavar="DEVICE", help="as behind acrn-dm -s SLOT,; {folder} is its folder"
-    )
-    parser.add_argument("--clients", type=int, default=10_000, help="of each device (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--module", default="acrn_dm.export.cli", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    status = 0
-    for device in options.devices or DEVICES:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                tally = run(options.module, device, Path(folder), options.clients, options.seed)
-            except Broken as e:
-                print(f"{device}: {e}")
-                status = 1
-            else:
-                print(
-                    f"{device}: {tally.clients} hostile clients, {tally.answers} good ones served, "
-                    f"the slowest in {tally.slowest:.2f} s; descriptors {tally.before[0]} -> {tally.after[0]}, "
-                    f"{tally.before[1]:.0f} -> {tally.after[1]:.0f} MiB"
-                )
-    return status
+    text = __doc__.partition("\n\n")[2]
+    return attack_all(arguments, run, text=text, devices=DEVICES, answers="good ones served")
 
 
 if __name__ == "__main__":
