@@ -63,6 +63,7 @@ def test_connected_socket_is_served_once(tmp_path: Path) -> None:
     [
         ("virtio-rnd,process=on", "does not follow memory"),
         ("virtio-balloon", "balloon of its own"),
+        ("vfio-user,socket=/run/none", "another process's"),
         ("nothing", "nothing"),
         ("edu,mask=1", "mask"),
     ],
