@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 Buffers: TypeAlias = Sequence[memoryview]
-Later: TypeAlias = 'Future[None] | None'
+Later: TypeAlias = "Future[None] | None"
 
 ZEROES = memoryview(bytes(1 << 20))
 
