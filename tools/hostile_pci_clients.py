@@ -20,8 +20,8 @@ from pathlib import Path
 
 import attrs
 
-from acrn_dm.export.vfio_user import wire
-from acrn_dm.export.vfio_user.wire import Command
+from acrn_dm.backends.wire.vfio_user import message as wire
+from acrn_dm.backends.wire.vfio_user.message import Command
 from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.layout import RingLayout
 from tools.hostile_clients import (

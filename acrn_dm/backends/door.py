@@ -12,17 +12,22 @@ from typing import Protocol
 
 import attrs
 
-from acrn_dm.backends.wire.channel import connect, problem
+from acrn_dm.backends.wire.channel import VHOST_USER, connect, problem
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import ConfigError, HostError
 from acrn_dm.base.records import define, frozen
 from acrn_dm.base.sockets import unix_listener
 from acrn_dm.base.sockets.unix_listener import UnixListener
+from acrn_dm.contract.types import DeviceContext
 from acrn_dm.virtio.device import VirtioDevice
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.02
+
+
+def _whom(protocol: str) -> str:
+    return f"{protocol} {'back-end' if protocol == VHOST_USER else 'server'}"
 
 
 class Door(Protocol):
@@ -55,20 +60,21 @@ class SocketDoor:
 
     path: Path
     patience: float = 0.0
+    protocol: str = VHOST_USER
 
     @property
     def place(self) -> str:
         """Its path."""
-        return f"vhost-user back-end at {self.path}"
+        return f"{_whom(self.protocol)} at {self.path}"
 
     def problem(self) -> str | None:
         """Whether there is a socket, unless it is waited for; whether somebody serves it only connecting would show."""
         late = self.patience > 0 and (self.path.is_socket() or not self.path.exists())
-        return None if late else problem(self.path)
+        return None if late else problem(self.path, self.protocol)
 
     def connect(self) -> socket.socket:
         """Connect to it. Raises HostError."""
-        return connect(self.path)
+        return connect(self.path, self.protocol)
 
     def lost(self, error: HostError) -> HostError:
         """Nothing more is known."""
@@ -85,12 +91,13 @@ class ListeningDoor:
     path: Path
     name: str
     patience: float = math.inf
+    protocol: str = VHOST_USER
     _listener: UnixListener | None = attrs.field(default=None, init=False)
 
     @property
     def place(self) -> str:
         """Its path."""
-        return f"vhost-user back-end that connects to {self.path}"
+        return f"{_whom(self.protocol)} that connects to {self.path}"
 
     def problem(self) -> str | None:
         """Whether one can listen there."""
@@ -121,12 +128,19 @@ class ListeningDoor:
 
 def door_of(device: VirtioDevice) -> Door:
     """That of *device*, as its options say. Raises ConfigError where they name no socket."""
-    path, wait = device.placement.path, device.context.vhost_wait
+    path = device.placement.path
     if path is None:
         raise ConfigError("the vhost-user backend needs a socket", option=device.name)
-    if device.context.vhost_server:
-        return ListeningDoor(path=path, name=device.name, patience=math.inf if wait is None else wait)
-    return SocketDoor(path=path, patience=wait or 0.0)
+    return door_at(path, device.context)
+
+
+def door_at(path: Path, context: DeviceContext, protocol: str = VHOST_USER) -> Door:
+    """That at *path* of the device at *context*, in the role that its options say."""
+    wait = context.vhost_wait
+    if context.vhost_server:
+        patience = math.inf if wait is None else wait
+        return ListeningDoor(path=path, name=context.name, patience=patience, protocol=protocol)
+    return SocketDoor(path=path, patience=wait or 0.0, protocol=protocol)
 
 
 def wait_at(door: Door, meet: Callable[[], None], off_wanted: Callable[[], bool], who: str) -> None:

@@ -1,1 +1,1 @@
-"""The wire formats that both ends of vhost-user share."""
+"""The wire formats that both ends of vhost-user, and of vfio-user, share."""

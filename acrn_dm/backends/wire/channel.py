@@ -21,24 +21,26 @@ from acrn_dm.backends.wire.payload import MAX_REGIONS
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.sockets.unix_listener import is_deserted
 
+VHOST_USER = "vhost-user"
 
-def problem(path: Path) -> str | None:
+
+def problem(path: Path, protocol: str = VHOST_USER) -> str | None:
     """Why nobody can be connected to at *path*, as one line; whoever listens there does not notice."""
     try:
         mode = path.stat().st_mode
     except OSError as e:
         reason = (e.strerror or str(e)).lower()
-        return f"socket {path}: {reason}; is the vhost-user process running?"
+        return f"socket {path}: {reason}; is the {protocol} process running?"
     if not stat.S_ISSOCK(mode):
         return f"{path} is no socket"
     if not os.access(path, os.W_OK):  # unix(7): connect needs to write
         return f"socket {path} is not accessible"
     if is_deserted(path):
-        return str(_no_connection(path, ConnectionRefusedError(errno.ECONNREFUSED, "")))
+        return str(_no_connection(path, protocol, ConnectionRefusedError(errno.ECONNREFUSED, "")))
     return None
 
 
-def connect(path: Path) -> socket.socket:
+def connect(path: Path, protocol: str = VHOST_USER) -> socket.socket:
     """Connect to the socket at *path* without blocking. Raises HostError."""
     peer = None
     try:
@@ -47,12 +49,12 @@ def connect(path: Path) -> socket.socket:
     except OSError as e:
         if peer is not None:
             peer.close()
-        raise _no_connection(path, e) from e
+        raise _no_connection(path, protocol, e) from e
     return peer
 
 
-def _no_connection(path: Path, error: OSError) -> HostError:
-    return HostError.from_os(f"connecting to {path}", error, "is the vhost-user process running?")
+def _no_connection(path: Path, protocol: str, error: OSError) -> HostError:
+    return HostError.from_os(f"connecting to {path}", error, f"is the {protocol} process running?")
 
 
 class Channel:

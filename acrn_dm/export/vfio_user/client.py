@@ -6,19 +6,21 @@ import socket
 from collections.abc import Callable
 
 from acrn_dm.backends.wire.message import PeerError
+from acrn_dm.backends.wire.vfio_user import device as numbers
+from acrn_dm.backends.wire.vfio_user import message as wire
+from acrn_dm.backends.wire.vfio_user import version
+from acrn_dm.backends.wire.vfio_user.channel import Channel
+from acrn_dm.backends.wire.vfio_user.message import Command, Message, Refused
 from acrn_dm.base.errors import HostError
 from acrn_dm.export.turns import take_turn
-from acrn_dm.export.vfio_user import irqs, regions, wire
-from acrn_dm.export.vfio_user.channel import Channel
+from acrn_dm.export.vfio_user import parsing, regions
 from acrn_dm.export.vfio_user.function import ExportedFunction
 from acrn_dm.export.vfio_user.requests import Requests
-from acrn_dm.export.vfio_user.wire import Command, Message, Refused
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[["Client", Message], bytes]  # returns the answer's payload
 
-DEVICE_RESETS, DEVICE_IS_PCI = 1, 2
 VERSION_S = 10.0
 
 
@@ -88,71 +90,71 @@ class Client:
 
     def version(self, message: Message) -> bytes:
         """VERSION. Raises PeerError for another one than ours."""
-        major, minor, capabilities = wire.parse_version(message)
+        major, minor, capabilities = version.parse(message)
         if major:
             raise PeerError(f"version {major}.{minor}, expected 0.0")
-        wire.limit(capabilities, "max_msg_fds", wire.MAX_FDS)
-        self._requests.most = wire.limit(capabilities, "max_data_xfer_size", wire.MAX_TRANSFER)
+        version.limit(capabilities, "max_msg_fds", wire.MAX_FDS)
+        self._requests.most = version.limit(capabilities, "max_data_xfer_size", wire.MAX_TRANSFER)
         self._exported.memory.messages = self._requests
         self._greeted = True
         self._timer.cancel()
-        return wire.version_reply(len(message.payload), multi=capabilities.get("write_multiple") is True)
+        return version.reply(len(message.payload), multi=capabilities.get("write_multiple") is True)
 
     def dma_map(self, message: Message) -> bytes:
         """DMA_MAP."""
-        self._exported.memory.insert(wire.parse_map(message), message.fds[0] if message.fds else None)
+        self._exported.memory.insert(parsing.parse_map(message), message.fds[0] if message.fds else None)
         return b""
 
     def dma_unmap(self, message: Message) -> bytes:
         """DMA_UNMAP."""
-        self._exported.memory.remove(wire.parse_unmap(message))
+        self._exported.memory.remove(parsing.parse_unmap(message))
         return b""
 
     def device_info(self, message: Message) -> bytes:
         """DEVICE_GET_INFO."""
-        wire.parse_info(message, wire.DEVICE_INFO)
-        flags = DEVICE_RESETS | DEVICE_IS_PCI
-        return wire.DEVICE_INFO.pack(wire.DEVICE_INFO.size, flags, regions.REGIONS, irqs.KINDS)
+        parsing.parse_info(message, wire.DEVICE_INFO)
+        flags = numbers.DEVICE_RESETS | numbers.DEVICE_IS_PCI
+        return wire.DEVICE_INFO.pack(wire.DEVICE_INFO.size, flags, numbers.REGIONS, numbers.KINDS)
 
     def region_info(self, message: Message) -> bytes:
         """DEVICE_GET_REGION_INFO."""
-        index = wire.parse_info(message, wire.REGION_INFO)
+        index = parsing.parse_info(message, wire.REGION_INFO)
         size = self._exported.regions.size(index)
-        flags = regions.READ | regions.WRITE if size else 0
+        flags = numbers.READ | numbers.WRITE if size else 0
         return wire.REGION_INFO.pack(wire.REGION_INFO.size, flags, index, 0, size, index << regions.OFFSET_SHIFT)
 
     def region_fds(self, message: Message) -> bytes:
         """DEVICE_GET_REGION_IO_FDS: none, each access is a message. Where a queue's kick is has an eventfd while its
         driver uses it only, and clients ask once.
         """
-        index = wire.parse_info(message, wire.REGION_FDS)
+        index = parsing.parse_info(message, wire.REGION_FDS)
         self._exported.regions.size(index)
         return wire.REGION_FDS.pack(wire.REGION_FDS.size, 0, index, 0)
 
     def irq_info(self, message: Message) -> bytes:
         """DEVICE_GET_IRQ_INFO."""
-        index = wire.parse_info(message, wire.IRQ_INFO)
+        index = parsing.parse_info(message, wire.IRQ_INFO)
         return wire.IRQ_INFO.pack(wire.IRQ_INFO.size, *_flags_index_count(self._exported, index))
 
     def set_irqs(self, message: Message) -> bytes:
         """DEVICE_SET_IRQS."""
-        self._exported.irqs.apply(wire.parse_irqs(message), message.fds)
+        self._exported.irqs.apply(parsing.parse_irqs(message), message.fds)
         return b""
 
     def region_read(self, message: Message) -> bytes:
         """REGION_READ."""
-        access = wire.parse_read(message)
+        access = parsing.parse_read(message)
         return message.payload + self._exported.regions.read(access)
 
     def region_write(self, message: Message) -> bytes:
         """REGION_WRITE."""
-        access, data = wire.parse_write(message)
+        access, data = parsing.parse_write(message)
         self._exported.regions.write(access, data)
         return message.payload[: wire.REGION.size]
 
     def write_multi(self, message: Message) -> bytes:
         """REGION_WRITE_MULTI; those before one that can't be are done."""
-        for access, data in wire.parse_multi(message):
+        for access, data in parsing.parse_multi(message):
             self._exported.regions.write(access, data)
         return message.payload[: wire.MULTI_COUNT.size]
 

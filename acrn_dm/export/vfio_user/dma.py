@@ -18,14 +18,15 @@ from typing import Protocol
 import attrs
 
 from acrn_dm._fastring import MemoryMap
+from acrn_dm.backends.wire.vfio_user import message as wire
+from acrn_dm.backends.wire.vfio_user.message import Refused
 from acrn_dm.base.errors import GuestError
 from acrn_dm.base.events.eventfd import drain
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.process import _shortened
 from acrn_dm.base.process.core_dumps import leave_out
 from acrn_dm.base.records import frozen
-from acrn_dm.export.vfio_user import wire
-from acrn_dm.export.vfio_user.wire import MapRequest, Refused, UnmapRequest
+from acrn_dm.export.vfio_user.parsing import MapRequest, UnmapRequest
 from acrn_dm.memory.generations import Generations
 from acrn_dm.memory.guest_memory import GuestMemory
 

@@ -11,23 +11,22 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
+from acrn_dm.backends.wire.vfio_user import message as wire
+from acrn_dm.backends.wire.vfio_user.device import AUTOMASKED, EVENTFD, INTX, KINDS, MASKABLE, MSI, MSIX
+from acrn_dm.backends.wire.vfio_user.message import Refused
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import signal
 from acrn_dm.base.events.io_threads import SHARED
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
-from acrn_dm.export.vfio_user import wire
 from acrn_dm.export.vfio_user._calls import CallRelay, Signaller
-from acrn_dm.export.vfio_user.wire import IrqRequest, Refused
+from acrn_dm.export.vfio_user.parsing import IrqRequest
 from acrn_dm.pci import config_space as cs
 from acrn_dm.pci import msi, msix
 from acrn_dm.pci.function import PciFunction
 
 log = logging.getLogger(__name__)
 
-INTX, MSI, MSIX, ERR, REQ = range(5)
-KINDS = 5
-EVENTFD, MASKABLE, AUTOMASKED = 1, 2, 4  # of DEVICE_GET_IRQ_INFO
 OURS = 1 << 32  # address of our messages: the entries' own, which a client can't write
 EVENTFD_LINK = "anon_inode:[eventfd]"
 MAX_CAPABILITIES = 48

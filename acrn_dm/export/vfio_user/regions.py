@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from acrn_dm.export.vfio_user.wire import Access, Refused
+from acrn_dm.backends.wire.vfio_user.device import CONFIG, REGIONS
+from acrn_dm.backends.wire.vfio_user.message import Refused
+from acrn_dm.export.vfio_user.parsing import Access
 from acrn_dm.pci import config_space as cs
 from acrn_dm.pci.bar import COUNT
 from acrn_dm.pci.function import PciFunction
 
-CONFIG, REGIONS = 7, 9  # 0-5: BARs, 6: ROM, 8: VGA
-READ, WRITE = 1, 2
 OFFSET_SHIFT = 40  # where a region lies in the device's one file, as the kernel's vfio has it
 
 

@@ -6,10 +6,10 @@ that wants to move data within a register access is told that it can't.
 
 import threading
 
+from acrn_dm.backends.wire.vfio_user import message as wire
+from acrn_dm.backends.wire.vfio_user.channel import Channel
+from acrn_dm.backends.wire.vfio_user.message import Command, Message
 from acrn_dm.base.errors import GuestError, HostError
-from acrn_dm.export.vfio_user import wire
-from acrn_dm.export.vfio_user.channel import Channel
-from acrn_dm.export.vfio_user.wire import Command, Message
 
 ANSWER_S = 30.0
 IDS = 1 << 16

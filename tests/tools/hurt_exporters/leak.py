@@ -3,8 +3,8 @@
 import sys
 
 from acrn_dm.backends.wire import message
+from acrn_dm.backends.wire.vfio_user import message as wire
 from acrn_dm.export.cli import main
-from acrn_dm.export.vfio_user import wire
 
 
 def keep(fds: list[int]) -> None:

@@ -3,14 +3,16 @@
 Header and payload are read separately and exactly: that tells to which message descriptors belong.
 """
 
+import array
 import select
 import socket
 import threading
+from collections.abc import Sequence
 
 from acrn_dm.backends.wire import stream
 from acrn_dm.backends.wire.message import PeerError, close_all
-from acrn_dm.export.vfio_user import wire
-from acrn_dm.export.vfio_user.wire import Message
+from acrn_dm.backends.wire.vfio_user import message as wire
+from acrn_dm.backends.wire.vfio_user.message import Message
 
 PIECE = 1 << 16
 SEND_MS = 4000  # less than the five seconds after which QEMU gives a connection up
@@ -32,13 +34,17 @@ class Channel:
         """The socket, to wait on."""
         return self._socket.fileno()
 
-    def send(self, data: bytes) -> None:
-        """Send one message. Any thread. Raises PeerError when the peer does not read, PeerGone when it is gone."""
+    def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Send one message; *fds*, which stay the caller's, go with its first byte. Any thread. Raises PeerError when
+        the peer does not read, PeerGone when it is gone.
+        """
         left = memoryview(data)
+        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         with self._sending:
             while left:
                 try:
-                    left = left[self._socket.send(left, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT) :]
+                    left = left[self._socket.sendmsg([left], beside, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT) :]
+                    beside = []
                 except BlockingIOError:
                     self._wait_for_room()
                 except OSError as e:

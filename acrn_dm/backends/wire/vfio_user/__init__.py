@@ -1,0 +1,1 @@
+"""vfio-user on the wire, for both ends: messages and their channel."""
