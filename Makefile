@@ -8,6 +8,8 @@ PYTEST := $(PY) -m pytest
 SIDE_BY_SIDE := -n $(shell expr $$(nproc) + 1) --dist worksteal
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/build/bytecode
+# C that Cython made once is not made again, neither here nor where a test builds the package.
+export CYTHON_CACHE_DIR := $(CURDIR)/build/cython
 SOURCES := $(shell find acrn_dm plugins -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 EXTENSIONS := $(subst /,.,$(basename $(shell find acrn_dm -name '*.pyx')))
 

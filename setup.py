@@ -2,7 +2,8 @@
 
 Always cythonizes from the .pyx, so that a stale .c is never built. One switch: ACRN_DM_DEBUG=1 builds with -O0 -g,
 bounds checks and Cython's assertions; else a level of optimization in CFLAGS is the builder's choice. Where the
-compiler or a header is missing, one line names Debian's package.
+compiler or a header is missing, one line names Debian's package. Where CYTHON_CACHE_DIR names a folder, C that Cython
+has made of the same text is taken from there.
 """
 
 import os
@@ -150,6 +151,7 @@ if COMMANDS & set(sys.argv) or not METADATA & set(sys.argv):
         compiler_directives={"boundscheck": DEBUG, "wraparound": False, "initializedcheck": DEBUG, "cdivision": True},
         language_level=3,
         nthreads=CPUS,
+        cache="CYTHON_CACHE_DIR" in os.environ,
     )
 # A compiler for each CPU: what is built when somebody waits for it.
 setup(ext_modules=modules, options={"build_ext": {"parallel": CPUS}})

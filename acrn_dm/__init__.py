@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from acrn_dm.pci.bar import BarKind as BarKind
     from acrn_dm.pci.config_space import ConfigSpace as ConfigSpace
     from acrn_dm.pci.msi import Msi as Msi
+    from acrn_dm.pci.msi import MsiForm as MsiForm
     from acrn_dm.pci.msix import Msix as Msix
     from acrn_dm.pci.intx import IntxPin as IntxPin
     from acrn_dm.pci.pirq import PirqRouter as PirqRouter
@@ -182,7 +183,7 @@ _NAMES = {  # by the module that has them
     "acrn_dm.pci.function": ("PciFunction",),
     "acrn_dm.pci.bar": ("Bar", "BarKind"),
     "acrn_dm.pci.config_space": ("ConfigSpace",),
-    "acrn_dm.pci.msi": ("Msi",),
+    "acrn_dm.pci.msi": ("Msi", "MsiForm"),
     "acrn_dm.pci.msix": ("Msix",),
     "acrn_dm.pci.intx": ("IntxPin",),
     "acrn_dm.pci.pirq": ("PirqRouter",),

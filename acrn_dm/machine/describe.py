@@ -10,7 +10,7 @@ from acrn_dm.machine.report import BarReport, DeviceReport, MachineReport, Range
 from acrn_dm.memory.guest_memory import guest_ranges
 from acrn_dm.pci.config_space import DEVICE_ID, VENDOR_ID
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.virtio.pci.transport import VirtioPci
+from acrn_dm.virtio.placement import Placed
 
 
 def describe_function(function: PciFunction, provider: str) -> DeviceReport:
@@ -28,7 +28,7 @@ def describe_function(function: PciFunction, provider: str) -> DeviceReport:
         vectors=function.msix.vectors if function.msix is not None else 0,
         msi=function.msi is not None,
         gsi=function.intx.gsi if function.intx is not None else None,
-        backend=function.placement.text if isinstance(function, VirtioPci) else "",
+        backend=function.placement.text if isinstance(function, Placed) else "",
         provider=provider,
     )
 

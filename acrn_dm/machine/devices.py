@@ -22,7 +22,7 @@ from acrn_dm.virtio.choice import role_problem, unchosen
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.optional import LinkSwitch, MediumSlot, RateLimited, Threads
 from acrn_dm.virtio.pci.transport import VirtioPci
-from acrn_dm.virtio.placement import Placement
+from acrn_dm.virtio.placement import Placed, Placement
 
 
 def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFunction:
@@ -54,7 +54,7 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
             )
         if resolved.context.iothread.count or resolved.context.io_poll_us:
             raise ConfigError("no virtio device, so it has no I/O threads", option=device.name)
-        _refuse_role(resolved.context, None)
+        _refuse_role(resolved.context, device.placement if isinstance(device, Placed) else None)
         return device
     raise ConfigError(
         f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
@@ -91,6 +91,10 @@ class Devices:
     def realize(self, resources: Resources) -> None:
         """Put chips and functions on the buses, and let each open what it needs."""
         self.platform.realize(resources)
+        for function in self.functions:
+            with function.lock, self._blame(function):
+                if function.lay_out(resources):
+                    self.bus.place(function)
         self.bus.attach(resources)
         for function in self.functions:
             with function.lock, self._blame(function):

@@ -74,6 +74,9 @@ class PciBus:
     def __init__(self) -> None:
         self._functions: dict[int, PciFunction] = {}
         self._router: IntxRouter | None = None
+        self._io = _Allocator(IO_WINDOW, minimum=1)
+        self._mem32 = _Allocator(MEM32_WINDOW, MEMORY_ALIGNMENT)
+        self._mem64 = _Allocator(MEM64_WINDOW, MEMORY_ALIGNMENT)
         self.pirqs = PirqRouter()
         self._ports = ConfigPorts(self)
         self.config_accesses = 0  # statistics: counted without a lock
@@ -105,18 +108,19 @@ class PciBus:
 
     def assign(self) -> None:
         """Give every BAR its address, every slot its multi-function mark. Raises ConfigError when a window is full."""
-        io = _Allocator(IO_WINDOW, minimum=1)
-        mem32 = _Allocator(MEM32_WINDOW, MEMORY_ALIGNMENT)
-        mem64 = _Allocator(MEM64_WINDOW, MEMORY_ALIGNMENT)
         for function in self.functions:
-            for _, bar in sorted(function.bars.items()):
-                high = bar.kind is BarKind.MEM64 and bar.size > MEM64_BELOW_4G
-                allocator = io if bar.is_io else mem64 if high else mem32
-                function.place_bar(bar, allocator.take(bar.size, function), prefetchable=high)
+            self.place(function)
         slots = Counter(number >> 3 for number in self._functions)
         for number, function in self._functions.items():
             multi = cs.MULTI_FUNCTION if slots[number >> 3] > 1 else 0
             function.config.set_power_on(cs.HEADER_TYPE, 1, multi)
+
+    def place(self, function: PciFunction) -> None:
+        """Give the BARs of *function* their addresses, behind those of all functions before it. Raises ConfigError."""
+        for _, bar in sorted(function.bars.items()):
+            high = bar.kind is BarKind.MEM64 and bar.size > MEM64_BELOW_4G
+            allocator = self._io if bar.is_io else self._mem64 if high else self._mem32
+            function.place_bar(bar, allocator.take(bar.size, function), prefetchable=high)
 
     def route(self, ioapic_pins: int) -> None:
         """Give every function that uses INTx a pin and a line of an IOAPIC with *ioapic_pins* pins."""
@@ -183,22 +187,19 @@ class PciBus:
         function = self._functions.get(number)
         if function is None or size not in (1, 2, 4) or reg % size:
             return all_ones(size)
-        if reg >= cs.SIZE:
-            # Conventional functions have no extended space. An empty list there, which the original has, makes a
-            # guest look for each extended capability that it knows, a request each. An Express function has the list,
-            # and an empty one is a header of zeroes (PCI Express 3.0, 7.9.1).
-            return 0 if function.express and reg < cs.SIZE + 4 else all_ones(size)
         with function.lock:
-            return function.config_read(reg, size) & all_ones(size)
+            read = function.config_read if reg < cs.SIZE else function.extended_read
+            return read(reg, size) & all_ones(size)
 
     def write(self, number: int, reg: int, size: int, value: int) -> None:
         """``config_write`` with the place as one number."""
         self.config_accesses += 1
         function = self._functions.get(number)
-        if function is None or size not in (1, 2, 4) or reg % size or reg >= cs.SIZE:
+        if function is None or size not in (1, 2, 4) or reg % size:
             return
         with function.lock:
-            function.config_write(reg, size, value & all_ones(size))
+            write = function.config_write if reg < cs.SIZE else function.extended_write
+            write(reg, size, value & all_ones(size))
 
 
 class ConfigPorts:

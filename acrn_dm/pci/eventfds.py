@@ -21,8 +21,7 @@ from acrn_dm.base.events.eventfd import SIGNALLED, UNWATCHED, drain, signal
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import EventFdRegistry, IoEventFd, IrqFd, MsiMessage, Space
 from acrn_dm.base.records import frozen
-from acrn_dm.pci.msix import Msix
-from acrn_dm.pci.vectors import NO_VECTOR, Watch
+from acrn_dm.pci.vectors import NO_VECTOR, MessageVectors, Watch
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class KickEvent:
 
 
 class CallEvent:
-    """A queue's call: an eventfd bound to the message of an MSI-X vector while that vector is deliverable.
+    """A queue's call: an eventfd bound to the message of an MSI-X (or MSI) vector while that vector is deliverable.
 
     ``signal`` always interrupts: through the eventfd while it is bound, else through the vector (which keeps a masked
     interrupt pending), else, with MSI-X disabled, by *without_msix*. A backend outside this process writes ``fd``
@@ -106,7 +105,7 @@ class CallEvent:
     private = True  # unless its descriptor is handed to somebody, who then serves the queue in our place
 
     def __init__(
-        self, registry: EventFdRegistry, msix: Msix | None, without_msix: Callable[[], None], refused: Refused
+        self, registry: EventFdRegistry, msix: MessageVectors | None, without_msix: Callable[[], None], refused: Refused
     ) -> None:
         self.fd = make_eventfd()
         self.vector = NO_VECTOR

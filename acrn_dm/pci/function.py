@@ -16,7 +16,7 @@ from acrn_dm.pci import msi, msix
 from acrn_dm.pci.bar import COUNT, Bar, BarKind, BarWindow, round_up_size
 from acrn_dm.pci.config_space import ConfigSpace
 from acrn_dm.pci.intx import IntxPin
-from acrn_dm.pci.msi import Msi
+from acrn_dm.pci.msi import Msi, MsiForm
 from acrn_dm.pci.msix import Msix
 from acrn_dm.pci.pirq import PirqRouter
 
@@ -57,11 +57,17 @@ class PciFunction:
         self._msix_control = self._msi_capability = cs.SIZE  # offsets; SIZE: there is none
         self._interrupt_mode = (False, False, False)
         self._define_header()
-        self.config.define(cs.VENDOR_ID, 4, vendor | device << 16)
-        self.config.define(cs.REVISION, 4, revision | class_code << 8)
-        self.config.define(cs.SUBSYSTEM_VENDOR, 4, subsystem_vendor | subsystem_device << 16)
+        self.identify(vendor, device, revision | class_code << 8, subsystem_vendor | subsystem_device << 16)
 
-    # Laying out: before the bus assigns addresses.
+    # Laying out: before the bus assigns addresses, or in ``lay_out``.
+
+    def identify(self, vendor: int, device: int, kind: int, subsystem: int) -> None:
+        """Be this device: *kind* has the class code in bits 31:8 and the revision below, *subsystem* the device in bits
+        31:16 and the vendor below.
+        """
+        self.config.define(cs.VENDOR_ID, 4, vendor | device << 16)
+        self.config.define(cs.REVISION, 4, kind)
+        self.config.define(cs.SUBSYSTEM_VENDOR, 4, subsystem)
 
     def add_bar(self, index: int, size: int, kind: BarKind, handler: Handler) -> Bar:
         """Make BAR *index* of *size* bytes, rounded up to a power of two; a 64-bit BAR takes *index* + 1 as well.
@@ -108,10 +114,21 @@ class PciFunction:
         self._msix_control = self.add_capability(msix.CAPABILITY_ID, body, control) + 2
         return self.msix
 
+    def take_msix(self, at: int, vectors: int) -> Msix:
+        """Offer MSI-X with *vectors* vectors by the capability that is at *at* already; table and pending bits are
+        answered by who answers the BARs that it names.
+        """
+        self.msix, self._msix_control = Msix(vectors), at + 2
+        return self.msix
+
     def add_msi(self) -> Msi:
         """Offer MSI with one vector."""
-        self._msi_capability = self.add_capability(msi.CAPABILITY_ID, msi.BODY, msi.WRITABLE)
-        self.msi = Msi(self.config, self._msi_capability)
+        form = MsiForm()
+        return self.take_msi(self.add_capability(msi.CAPABILITY_ID, form.body, form.writable), form)
+
+    def take_msi(self, at: int, form: MsiForm) -> Msi:
+        """Offer MSI by the capability of that *form* that is at *at* already."""
+        self.msi, self._msi_capability = Msi(self.config, at, form), at
         return self.msi
 
     def use_intx(self) -> None:
@@ -128,6 +145,12 @@ class PciFunction:
     def check(self) -> list[str]:
         """Say what is missing on this host, one line each; opens and changes nothing."""
         return []
+
+    def lay_out(self, resources: Resources) -> bool:
+        """Complete the layout by what somebody outside says, and return whether there are BARs to be placed for that;
+        called once, before ``realize`` and before any BAR answers. Raises ConfigError or HostError.
+        """
+        return False
 
     def realize(self, resources: Resources) -> None:
         """Open what the device needs; called once, before the guest starts. Raises ConfigError or HostError."""
@@ -209,11 +232,23 @@ class PciFunction:
         control, capability = self._msix_control, self._msi_capability
         if self.msix is not None and offset < control + 2 and offset + size > control:
             self.msix.set_control(self.config.read(control, 2))
-        if self.msi is not None and offset < capability + msi.LENGTH and offset + size > capability:
+        if self.msi is not None and offset < capability + self.msi.form.length and offset + size > capability:
             self.msi.registers_written()
         self._update_interrupts()
         if command != self.config.read(cs.COMMAND, 2):
             self.command_changed()
+
+    def extended_read(self, offset: int, size: int) -> int:
+        """The guest reads *size* (1, 2 or 4, aligned) bytes of the configuration space at 256 <= *offset* < 4096.
+
+        Conventional functions have none. An empty list there, which the original has, makes a guest look for each
+        extended capability that it knows, a request each. An Express function has the list, and an empty one is a
+        header of zeroes (PCI Express 3.0, 7.9.1).
+        """
+        return 0 if self.express and offset < cs.SIZE + 4 else ALL_ONES
+
+    def extended_write(self, offset: int, size: int, value: int) -> None:
+        """The guest writes *size* (1, 2 or 4, aligned) bytes there."""
 
     # State that the guest controls.
 

@@ -91,8 +91,9 @@ def take_poll_us(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, int]:
 
 
 def take_role(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, bool, float | None]:
-    """Return *spec* without ``server=on|off`` and ``wait=on|off|SECONDS``, and what they say: whether the vhost-user
-    process connects to us, and how long the start waits for it, None where nothing is said. Raises ConfigError.
+    """Return *spec* without ``server=on|off`` and ``wait=on|off|SECONDS``, and what they say: whether the process at
+    the device's socket connects to us, and how long the start waits for it, None where nothing is said. Raises
+    ConfigError.
     """
     where = _where(spec)
     spec, server = take_value(spec, config, SERVER_KEY)
@@ -118,7 +119,7 @@ def role_problem(placement: Placement | None, context: DeviceContext) -> str | N
     given = SERVER_KEY if context.vhost_server else WAIT_KEY if context.vhost_wait is not None else None
     if given is None or (placement is not None and placement.path is not None):
         return None
-    return f"{given}= is for devices at the socket of a vhost-user process"
+    return f"{given}= is for devices at the socket of a vhost-user or vfio-user process"
 
 
 def _read(read: Callable[[object], T], value: object, where: str) -> T:

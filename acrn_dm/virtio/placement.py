@@ -4,6 +4,7 @@ A device says it itself (``VirtioDevice.placement``); the user, who may say it t
 """
 
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import attrs
 
@@ -29,6 +30,15 @@ class Placement:
 def at_socket(path: Path) -> Placement:
     """The placement of a device whose data another process moves, which listens at *path* (``vhost-user=SOCKET``)."""
     return Placement(backend="vhost-user", path=path, text=f"vhost-user {path}")
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A function that tells where what it does is done."""
+
+    @property
+    def placement(self) -> Placement:
+        """It is the same for the function's whole life."""
 
 
 def said_by(device: object) -> Placement:

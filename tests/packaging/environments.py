@@ -9,12 +9,16 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+ROOT = Path(__file__).resolve().parents[2]
 GENERATED = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info", "build")
 
 
 def run(*command: str | Path, folder: Path) -> str:
-    """The output of a program that ends well, with nothing of our own environment's but the path."""
+    """The output of a program that ends well, with nothing of our own environment's but the path, and the C that
+    Cython has made of this tree's sources.
+    """
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "CFLAGS": "-O0", "PIP_NO_INDEX": "1"}
+    environment["CYTHON_CACHE_DIR"] = str(ROOT / "build" / "cython")
     done = subprocess.run(
         list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=500
     )

@@ -3,6 +3,7 @@
 import pytest
 
 from acrn_dm.base.irq import MsiMessage
+from acrn_dm.pci.msi import MsiForm
 from tests.pci.parts import Interrupts, Probe, Setup
 
 MESSAGE = MsiMessage(addr=0xFEE0_2000, data=0x4321)
@@ -108,3 +109,40 @@ def test_enabling_closes_the_intx_pin() -> None:
     function.intx.set(True)
     setup.write(function, setup.capability(function, 5) + 2, 1, 2)
     assert setup.interrupts.levels == [(16, True), (16, False)]
+
+
+@pytest.mark.parametrize(
+    ("control", "length", "data"),
+    [(0x0180, 24, 12), (0x0080, 14, 12), (0x0100, 20, 8), (0x0000, 10, 8), (0x018A, 24, 12)],
+)
+def test_form_is_what_the_control_register_says(control: int, length: int, data: int) -> None:
+    form = MsiForm.of(control)
+    assert (form.length, form.data) == (length, data)
+    assert form.body == control.to_bytes(2, "little") + bytes(length - 4)
+    assert len(form.writable) <= len(form.body)
+
+
+def test_reserved_number_of_vectors_is_none() -> None:
+    with pytest.raises(ValueError, match="reserved"):
+        MsiForm.of(6 << 1)
+
+
+@pytest.mark.parametrize(
+    ("used", "sent"), [(0, [0x4320]), (1, [0x4320, 0x4321]), (2, [0x4320, 0x4321, 0x4322, 0x4323])]
+)
+def test_vectors_differ_in_the_low_bits_of_the_data_as_many_as_the_driver_uses(used: int, sent: list[int]) -> None:
+    function = Probe()
+    form = MsiForm(log_vectors=2, wide=False)
+    msi = function.take_msi(function.add_capability(0x05, form.body, form.writable), form)
+    setup = Setup(function)
+    at = setup.capability(function, 0x05)
+    setup.write(function, at + 4, 0xFEE0_0000)
+    setup.write(function, at + form.data, 0x4320, 2)
+    setup.write(function, at + 2, 1 | used << 4, 2)
+    for vector in range(4):
+        msi.raise_vector(vector)
+    assert [message.data for message in setup.interrupts.messages] == sent
+    setup.write(function, at + form.mask, 1)
+    msi.raise_vector(0)
+    assert setup.read(function, at + form.pending) & 1
+    assert len(setup.interrupts.messages) == len(sent)

@@ -1,4 +1,4 @@
-"""``python -m tools.docs [DIR [PROCESSES]]``: the site, in ``build/docs`` or DIR."""
+"""``python -m tools.docs [DIR [PROCESSES [OPTION...]]]``: the site, in ``build/docs`` or DIR; an OPTION is Sphinx's."""
 
 import sys
 from pathlib import Path
@@ -7,5 +7,5 @@ from tools.docs.site import main
 from tools.docs.sources import ROOT
 
 if __name__ == "__main__":
-    target, *processes = sys.argv[1:] or [ROOT / "build" / "docs"]
-    sys.exit(main(Path(target), *processes))
+    target, *rest = sys.argv[1:] or [ROOT / "build" / "docs"]
+    sys.exit(main(Path(target), *rest))

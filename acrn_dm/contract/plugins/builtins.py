@@ -16,6 +16,7 @@ BUILTINS = {
     "devices.virtio_blk": "acrn_dm.devices.virtio_blk",
     "devices.virtio_console": "acrn_dm.devices.virtio_console",
     "devices.vhost_user": "acrn_dm.devices.vhost_user",
+    "devices.vfio_user": "acrn_dm.devices.vfio_user",
     "devices.virtio_fs": "acrn_dm.devices.virtio_fs",
 }
 
@@ -29,5 +30,6 @@ OFFERED = {
     "devices.virtio_blk": ("virtio-blk", "file", "io_uring", "threads", "python"),
     "devices.virtio_console": ("virtio-console",),
     "devices.vhost_user": ("vhost-user-device",),
+    "devices.vfio_user": ("vfio-user",),
     "devices.virtio_fs": ("virtio-fs",),
 }

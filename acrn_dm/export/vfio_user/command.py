@@ -25,6 +25,7 @@ from acrn_dm.machine.resolve import resolve_one, wanted
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.pci.transport import VirtioPci
+from acrn_dm.virtio.placement import Placed
 
 NAME = "vfio-user"
 SUMMARY = "a PCI function, virtio devices too, for a client such as QEMU (from 10.1 on)"
@@ -103,6 +104,8 @@ def make(text: str, plugins: PluginManager, *, program: str, virtio_msi: bool = 
         function = make_function(resolve_one(spec, kind, context, plugins), plugins)
         if isinstance(function, VirtioPci):
             _check(function, name)
+        elif isinstance(function, Placed):
+            raise ConfigError("it is another process's already", option=name)
         problems = function.check()
     if problems:
         raise ConfigError(problems[0])

@@ -81,6 +81,8 @@ class Rings:
         self._log_bits()  # what can't be is refused before anything is open
         self._exported.start(features, served, self.memory, self.inflight, self._log_writes)
         self._running, self._served = True, served
+        for vring in served:
+            vring.serves()
 
     def update_log(self) -> None:
         """Log what rings write as the client wants it now; those that run go on. Raises PeerError for a log that is too

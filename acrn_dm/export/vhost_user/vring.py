@@ -31,10 +31,13 @@ class ClientKick:
 
 @define(eq=False)
 class ClientCall:
-    """``backend.Call`` on the client's eventfd, which may change while the ring runs; -1: its driver polls."""
+    """``backend.Call`` on the client's eventfd, which may change while the ring runs; -1: its driver polls, or the
+    client has not got round to it.
+    """
 
     private: ClassVar[bool] = False
     fd: int = -1
+    _owed: bool = attrs.field(default=False, init=False)  # an interrupt that had no eventfd
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
     def signal(self) -> None:
@@ -42,6 +45,8 @@ class ClientCall:
         with self._lock:
             if self.fd >= 0:
                 signal(self.fd)
+            else:
+                self._owed = True
 
     def forward(self, loop: IoLoop, failed: Callable[[HostError], None] | None = None) -> None:
         """Nothing has to be passed on: nobody else writes it."""
@@ -50,6 +55,9 @@ class ClientCall:
         """Use *fd* from now on, and close the old one."""
         with self._lock:
             old, self.fd = self.fd, fd
+            if self._owed and fd >= 0:
+                self._owed = False
+                signal(fd)
         if old >= 0:
             os.close(old)
 
@@ -71,6 +79,7 @@ class Vring:
     kick_fd: int = attrs.field(default=-1, init=False)
     call: ClientCall = attrs.field(factory=ClientCall, init=False)
     err_fd: int = attrs.field(default=-1, init=False)
+    _served: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.size = self.max_size
@@ -98,6 +107,15 @@ class Vring:
         if old >= 0:
             os.close(old)
 
+    def serves(self) -> None:
+        """It is served from now on. The first time its driver is interrupted whether it asks for that or not: a process
+        that served it before may have died between an answer and the interrupt, which a driver with event index never
+        gets then, for the ring is past the event.
+        """
+        if not self._served:
+            self._served = True
+            self.call.signal()
+
     def error(self) -> None:
         """Tell the client that the ring is broken."""
         if self.err_fd >= 0:
@@ -106,7 +124,8 @@ class Vring:
     def reset(self) -> None:
         """As if the client had never set it up; its eventfds are closed. Idempotent."""
         self.size, self.desc, self.avail, self.used = self.max_size, None, 0, 0
-        self.log, self.position, self.stopped_at, self.enabled = None, None, None, False
+        self.log, self.position, self.stopped_at = None, None, None
+        self.enabled = self._served = False
         self.set_kick(-1)
         self.set_err(-1)
         self.call.replace(-1)

@@ -178,9 +178,9 @@ def test_wait_ends_when_its_seconds_are_over(
         ("virtio-blk", "vhost-user=/s,wait=1e3", "expected on, off or 1 to 86400 seconds"),
         ("virtio-blk", "vhost-user=/s,server=on,server=on", "'server' is given twice"),
         ("virtio-blk", "vhost-user=/s,server=on,wait=off", "with server=on it has to be waited for"),
-        ("virtio-blk", "/a.img,server=on", "server= is for devices at the socket of a vhost-user process"),
-        ("virtio-net", "tap=t0,wait=5", "wait= is for devices at the socket of a vhost-user process"),
-        ("hostbridge", "wait=5", "wait= is for devices at the socket of a vhost-user process"),
+        ("virtio-blk", "/a.img,server=on", "server= is for devices at the socket of a vhost-user or vfio-user process"),
+        ("virtio-net", "tap=t0,wait=5", "wait= is for devices at the socket of a vhost-user or vfio-user process"),
+        ("hostbridge", "wait=5", "wait= is for devices at the socket of a vhost-user or vfio-user process"),
     ],
 )
 def test_what_can_not_be_is_refused_in_words(kind: str, text: str, words: str) -> None:

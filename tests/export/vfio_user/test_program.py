@@ -81,6 +81,7 @@ def test_virtio_device_has_msi_in_place_of_msix_where_that_is_asked_for(
     [
         ("virtio-rnd,process=on", "does not follow memory"),
         ("virtio-balloon", "balloon of its own"),
+        ("vfio-user,socket=/run/none", "another process's"),
         ("nothing", "nothing"),
         ("edu,mask=1", "mask"),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, ProtocolFeature, Request
+from acrn_dm.base.events.eventfd import drain
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.testing import DriverRing, RingLayout
 from tests.backends.user.user_rig import Daemon
@@ -111,16 +112,28 @@ class Client:
         """Set up and start a ring; returns the driver's side and its kick and call."""
         layout = RingLayout.at(gpa, 64)
         driver = DriverRing(self, layout, event_idx=False, start=base)
-        kick, call = self.eventfd(), self.eventfd()
-        self.must(Request.SET_VRING_NUM, struct.pack("<II", index, 64))
+        kick = self.start(index, layout, base)
+        call = self.call(index)
+        if enable:
+            self.must(Request.SET_VRING_ENABLE, struct.pack("<II", index, 1))
+            drain(call)  # the one for what another process may have left
+        return driver, kick, call
+
+    def start(self, index: int, layout: RingLayout, base: int) -> int:
+        """Set up and start the ring at *layout*, which is neither enabled nor has a call; returns its kick."""
+        kick = self.eventfd()
+        self.must(Request.SET_VRING_NUM, struct.pack("<II", index, layout.size))
         self.must(Request.SET_VRING_BASE, struct.pack("<II", index, base))
         addresses = struct.pack("<IIQQQQ", index, 0, USER + layout.desc, USER + layout.used, USER + layout.avail, 0)
         self.must(Request.SET_VRING_ADDR, addresses)
-        self.must(Request.SET_VRING_CALL, struct.pack("<Q", index), (call,))
         self.must(Request.SET_VRING_KICK, struct.pack("<Q", index), (kick,))
-        if enable:
-            self.must(Request.SET_VRING_ENABLE, struct.pack("<II", index, 1))
-        return driver, kick, call
+        return kick
+
+    def call(self, index: int) -> int:
+        """Give a ring an eventfd for interrupts, which is returned."""
+        call = self.eventfd()
+        self.must(Request.SET_VRING_CALL, struct.pack("<Q", index), (call,))
+        return call
 
 
 def say(client: Client, ring: DriverRing, text: bytes) -> None:

@@ -1,0 +1,136 @@
+"""The interrupts of a foreign function: eventfds that its server writes, and the way from there to the guest.
+
+A message vector gets its eventfd when the guest has first unmasked it, and follows the guest's registers then as a
+virtio queue's call does (``pci.eventfds``): by an irqfd where the hypervisor has one, else through the loop; a vector
+that is masked again is kept pending here. The pin is told of once; its server tells again after UNMASK, which goes out
+with the guest's next access to a BAR: that is how a driver finds out what the interrupt was for.
+"""
+
+import functools
+import logging
+import os
+import threading
+
+from acrn_dm.backends.wire.vfio_user import message as wire
+from acrn_dm.backends.wire.vfio_user.device import INTX
+from acrn_dm.backends.wire.vfio_user.message import Command
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.events.ioloop import IoLoop
+from acrn_dm.base.irq import EventFdRegistry
+from acrn_dm.devices.vfio_user.link import Link
+from acrn_dm.pci.eventfds import CallEvent, make_eventfd
+from acrn_dm.pci.intx import IntxPin
+from acrn_dm.pci.vectors import MessageVectors
+
+log = logging.getLogger(__name__)
+
+GIVE, TAKE, UNMASK = (
+    wire.DATA_EVENTFD | wire.ACTION_TRIGGER,
+    wire.DATA_NONE | wire.ACTION_TRIGGER,
+    wire.DATA_NONE | wire.ACTION_UNMASK,
+)
+
+
+def irq_set(flags: int, index: int, start: int, count: int) -> bytes:
+    """The payload of DEVICE_SET_IRQS."""
+    return wire.IRQ_SET.pack(wire.IRQ_SET.size, flags, index, start, count)
+
+
+class VectorCalls:
+    """The message vectors of kind *index* (MSI or MSI-X), of which the server has *count*. Control threads, under the
+    function's lock.
+    """
+
+    def __init__(
+        self, index: int, count: int, vectors: MessageVectors, *, link: Link, loop: IoLoop, registry: EventFdRegistry
+    ) -> None:
+        self._index = index
+        self._vectors = vectors
+        self._link = link
+        self._loop = loop
+        self._registry = registry
+        self._calls: dict[int, CallEvent] = {}
+        for vector in range(min(count, vectors.vectors)):
+            vectors.watch(vector, functools.partial(self._changed, vector))
+
+    def follow(self) -> None:
+        """The guest has switched its messages on or off."""
+        if not self._vectors.enabled and self._calls:
+            self.forget()
+            self._tell(irq_set(TAKE, self._index, 0, 0))
+
+    def forget(self) -> None:
+        """Nobody interrupts any more."""
+        while self._calls:
+            self._calls.popitem()[1].close()
+
+    def _changed(self, vector: int) -> None:
+        """The guest has a use for *vector*, for the first time since it switched its messages on."""
+        if vector in self._calls or self._vectors.message(vector) is None or not self._link.connected:
+            return
+        try:
+            call = CallEvent(self._registry, self._vectors, lambda: None, self._refused)
+        except HostError as e:
+            log.warning("vector %d is silent: %s", vector, e)
+            return
+        self._calls[vector] = call
+        call.set_vector(vector)
+        call.forward(self._loop)
+        self._tell(irq_set(GIVE, self._index, vector, 1), call.fd)
+
+    def _refused(self, error: HostError) -> None:
+        log.info("interrupts go through this process: %s", error)
+
+    def _tell(self, payload: bytes, *fds: int) -> None:
+        try:
+            self._link.ask(Command.DEVICE_SET_IRQS, payload, fds)
+        except HostError as e:  # the connection's end was told already
+            if self._link.connected:
+                log.warning("%s", e)
+
+
+class PinCall:
+    """The interrupt *pin*, as its server drives it."""
+
+    def __init__(self, pin: IntxPin, link: Link, loop: IoLoop) -> None:
+        self._pin = pin
+        self._link = link
+        self._loop = loop
+        self._guard = threading.Lock()
+        self._asserted = False
+        self._fd = make_eventfd()
+        loop.add(self._fd, self._called, eventfd=True)
+
+    def give(self) -> None:
+        """The server may interrupt. Raises HostError."""
+        self._link.ask(Command.DEVICE_SET_IRQS, irq_set(GIVE, INTX, 0, 1), (self._fd,))
+
+    def acknowledge(self) -> None:
+        """The guest has looked at the device: whether it still asks for an interrupt the server says anew. Raises
+        HostError.
+        """
+        if not self._asserted:
+            return
+        with self._guard:
+            self._asserted = False
+            self._pin.set(False)
+        self._link.post(Command.DEVICE_SET_IRQS, irq_set(UNMASK, INTX, 0, 1))
+
+    def release(self) -> None:
+        """The device was reset, or is gone."""
+        with self._guard:
+            self._asserted = False
+            self._pin.set(False)
+
+    def close(self) -> None:
+        """Nobody interrupts any more. Idempotent."""
+        if self._fd >= 0:
+            self._loop.remove(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+        self.release()
+
+    def _called(self) -> None:
+        with self._guard:
+            self._asserted = True
+            self._pin.set(True)

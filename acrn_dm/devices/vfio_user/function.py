@@ -1,0 +1,203 @@
+"""A PCI function that another process is: what the machine has in its place.
+
+What it looks like the process says when it is asked, before the bus gives its BARs their places. Registers are
+messages, writes to BARs are posted, as PCI's own; the guest's memory is shared by files. A process that dies, keeps
+silent or breaks the protocol leaves a function that reads as ones, as one that was pulled out of its slot.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from acrn_dm.backends.door import door_at
+from acrn_dm.backends.wire.message import PeerError
+from acrn_dm.backends.wire.vfio_user import device as numbers
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.files.claims import Claim, socket_claim
+from acrn_dm.contract.resources import Resources
+from acrn_dm.contract.types import DeviceContext
+from acrn_dm.devices.vfio_user.calls import PinCall, VectorCalls
+from acrn_dm.devices.vfio_user.capabilities import MsixPlace
+from acrn_dm.devices.vfio_user.config import VfioUserConfig
+from acrn_dm.devices.vfio_user.registers import Registers
+from acrn_dm.devices.vfio_user.server import Server
+from acrn_dm.devices.vfio_user.space import bar_kinds, has_pin
+from acrn_dm.pci import config_space as cs
+from acrn_dm.pci.function import ALL_ONES, PciFunction
+from acrn_dm.pci.msix import Msix
+from acrn_dm.virtio.placement import Placement
+
+log = logging.getLogger(__name__)
+
+NAME = "vfio-user"
+UNKNOWN, UNKNOWN_CLASS = 0xFFFF, 0xFF0000  # until the process is asked
+
+
+class ForeignFunction(PciFunction):
+    """The function. Its layout is made in ``lay_out``."""
+
+    def __init__(self, config: VfioUserConfig, context: DeviceContext) -> None:
+        super().__init__(context, vendor=UNKNOWN, device=UNKNOWN, class_code=UNKNOWN_CLASS)
+        self.options = config
+        self.use_intx()  # a line is kept for it: lines are given out before the process is asked
+        self._door = door_at(config.socket, context, NAME)
+        self._server: Server | None = None
+        self._vectors: list[VectorCalls] = []
+        self._pin: PinCall | None = None
+
+    @property
+    def placement(self) -> Placement:
+        """The process."""
+        return Placement(backend=NAME, path=self.options.socket, text=f"{NAME} {self.options.socket}")
+
+    def claims(self) -> Sequence[Claim]:
+        """The process's socket."""
+        return [socket_claim(self.options.socket)]
+
+    def check(self) -> list[str]:
+        """Whether there is a socket; whether somebody serves it only connecting would show."""
+        why = self._door.problem()
+        return [] if why is None else [why]
+
+    def lay_out(self, resources: Resources) -> bool:
+        """Ask the process what it is. Raises HostError."""
+        loop = resources.io_loop(self.name)  # its own: a process that does not read holds up nobody else
+        memory = resources.memory
+        server = Server(self._door, self.name, loop, memory, may_master=lambda: self.bus_master, lost=self._lost)
+        self._server = server
+        server.meet(resources.off_wanted)
+        try:
+            self._lay_out(server)
+        except PeerError as e:
+            raise HostError(f"{self.name}: {self._door.place}: {e}") from e
+        return True
+
+    def realize(self, resources: Resources) -> None:
+        """Give the process the guest's memory, and ways to interrupt. Raises HostError."""
+        server = self._server
+        assert server is not None
+        loop = resources.io_loop(self.name)
+        counts = server.description.interrupts
+        for index, vectors in ((numbers.MSI, self.msi), (numbers.MSIX, self.msix)):
+            if vectors is not None:
+                made = VectorCalls(
+                    index, counts[index], vectors, link=server.link, loop=loop, registry=resources.eventfds
+                )
+                self._vectors.append(made)
+        if self.intx is not None:
+            self._pin = PinCall(self.intx, server.link, loop)
+        server.begin()
+        resources.memory.generations.join(server.memory)
+        self._resources = resources
+        self._set_out(server)
+
+    def reset(self) -> None:
+        """The process's device is reset, too: nothing of it moves the guest's memory any more."""
+        super().reset()
+        if self._pin is not None:
+            self._pin.release()
+        if self._server is not None and self._server.there:
+            try:
+                self._server.restart()
+            except HostError as e:
+                log.warning("%s: %s", self.name, e)
+            self._set_out(self._server)
+
+    def interrupts_changed(self) -> None:
+        """Message vectors were switched on or off."""
+        for vectors in self._vectors:
+            vectors.follow()
+
+    def config_read(self, offset: int, size: int) -> int:
+        """Ours and the process's bits."""
+        server = self._server
+        if server is None or not server.there:
+            return ALL_ONES
+        value = super().config_read(offset, size)
+        theirs = server.shape.theirs(offset, size)
+        return value & ~theirs | server.read_config(offset, size) & theirs if theirs else value
+
+    def config_write(self, offset: int, size: int, value: int) -> None:
+        """To both."""
+        server = self._server
+        if server is None or not server.there:
+            return
+        if server.description.resets and server.shape.resets(offset, size, value):
+            self.reset()
+            return
+        if server.shape.passes_on(offset, size):
+            server.write_config(offset, size, value)
+        super().config_write(offset, size, value)
+
+    def extended_read(self, offset: int, size: int) -> int:
+        """The process's, if it has one."""
+        if self._server is not None and self.express:
+            return self._server.read_config(offset, size)
+        return super().extended_read(offset, size)
+
+    def extended_write(self, offset: int, size: int, value: int) -> None:
+        """To the process."""
+        if self._server is not None and self.express:
+            self._server.write_config(offset, size, value)
+
+    def close(self) -> None:
+        """The process is let go."""
+        if self._server is not None:
+            self._server.close()
+        for vectors in self._vectors:
+            vectors.forget()
+        if self._pin is not None:
+            self._pin.close()
+        self._door.close()
+
+    def _lay_out(self, server: Server) -> None:
+        said, found, shape = server.description, server.capabilities, server.shape
+        self.identify(
+            shape.number(cs.VENDOR_ID, 2),
+            shape.number(cs.DEVICE_ID, 2),
+            shape.number(cs.REVISION, 4),
+            shape.number(cs.SUBSYSTEM_VENDOR, 4),
+        )
+        shape.define(self.config)
+        table: tuple[MsixPlace, Msix] | None = None
+        if found.msix is not None:
+            table = found.msix, self.take_msix(found.msix.at, found.msix.vectors)
+        if found.msi is not None and found.msi_form is not None:
+            self.take_msi(found.msi, found.msi_form)
+        self.express = cs.CAP_EXPRESS in found.places and said.regions[numbers.CONFIG].size > cs.SIZE
+        for index, kind in bar_kinds(said).items():
+            self.add_bar(index, said.regions[index].size, kind, Registers(server, index, self._looked, table))
+        if not has_pin(said):
+            self.intx = None
+            self.config.define(cs.INTERRUPT_PIN, 1, 0)
+
+    def _set_out(self, server: Server) -> None:
+        """The process knows what the registers are that are ours, and has its eventfd for the pin."""
+        try:
+            server.write_config(cs.COMMAND, 2, self.config.read(cs.COMMAND, 2))
+            if self._pin is not None:
+                self._pin.give()
+        except HostError as e:
+            log.warning("%s: %s", self.name, e)
+
+    def _looked(self) -> None:
+        """The guest has accessed a register that may say what an interrupt is for."""
+        if self._pin is not None and self._server is not None and self._server.there:
+            try:
+                self._pin.acknowledge()
+            except HostError:
+                return  # the connection's end is told by who ends it
+
+    def _lost(self, error: HostError) -> None:
+        """The process is there no more. Any thread, under the lock of a conversation."""
+        log.error("%s; the guest finds its function gone", error)
+        if self._pin is not None:
+            self._pin.release()
+        resources = self._resources
+        if resources is not None:
+            resources.device_failed(self, error)
+            resources.main_loop.call_soon(self._forget_vectors)
+
+    def _forget_vectors(self) -> None:
+        with self.lock:
+            for vectors in self._vectors:
+                vectors.forget()
