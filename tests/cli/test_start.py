@@ -46,7 +46,6 @@ HEAVY = {
     *(
         "argparse",
         "asyncio",
-        "concurrent.futures",
         "csv",
         "ctypes",
         "dataclasses",
