@@ -2,8 +2,11 @@
 
 A message vector gets its eventfd when the guest has first unmasked it, and follows the guest's registers then as a
 virtio queue's call does (``pci.eventfds``): by an irqfd where the hypervisor has one, else through the loop; a vector
-that is masked again is kept pending here. The pin is told of once; its server tells again after UNMASK, which goes out
-with the guest's next access to a BAR: that is how a driver finds out what the interrupt was for.
+that is masked again is kept pending here. The pin's server tells once, and again after UNMASK, which goes out with the
+guest's next access to a BAR: that is how a driver finds out what the interrupt was for.
+
+Servers may have one eventfd for the pin and the first vector (libvfio-user), so the pin's is taken before a vector's is
+given, and given again when the guest has switched its messages off.
 """
 
 import functools
@@ -15,6 +18,7 @@ from acrn_dm.backends.wire.vfio_user import message as wire
 from acrn_dm.backends.wire.vfio_user.device import INTX
 from acrn_dm.backends.wire.vfio_user.message import Command
 from acrn_dm.base.errors import HostError
+from acrn_dm.base.events.eventfd import drain
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import EventFdRegistry
 from acrn_dm.devices.vfio_user.link import Link
@@ -36,16 +40,34 @@ def irq_set(flags: int, index: int, start: int, count: int) -> bytes:
     return wire.IRQ_SET.pack(wire.IRQ_SET.size, flags, index, start, count)
 
 
+def tell(link: Link, payload: bytes, *fds: int) -> None:
+    """DEVICE_SET_IRQS of *payload*; an error is the log's."""
+    try:
+        link.ask(Command.DEVICE_SET_IRQS, payload, fds)
+    except HostError as e:  # the connection's end was told already
+        if link.connected:
+            log.warning("%s", e)
+
+
 class VectorCalls:
     """The message vectors of kind *index* (MSI or MSI-X), of which the server has *count*. Control threads, under the
     function's lock.
     """
 
     def __init__(
-        self, index: int, count: int, vectors: MessageVectors, *, link: Link, loop: IoLoop, registry: EventFdRegistry
+        self,
+        index: int,
+        count: int,
+        vectors: MessageVectors,
+        *,
+        pin: "PinCall | None",
+        link: Link,
+        loop: IoLoop,
+        registry: EventFdRegistry,
     ) -> None:
         self._index = index
         self._vectors = vectors
+        self._pin = pin
         self._link = link
         self._loop = loop
         self._registry = registry
@@ -53,11 +75,16 @@ class VectorCalls:
         for vector in range(min(count, vectors.vectors)):
             vectors.watch(vector, functools.partial(self._changed, vector))
 
+    @property
+    def enabled(self) -> bool:
+        """Whether the guest has its messages on."""
+        return self._vectors.enabled
+
     def follow(self) -> None:
         """The guest has switched its messages on or off."""
         if not self._vectors.enabled and self._calls:
             self.forget()
-            self._tell(irq_set(TAKE, self._index, 0, 0))
+            tell(self._link, irq_set(TAKE, self._index, 0, 0))
 
     def forget(self) -> None:
         """Nobody interrupts any more."""
@@ -73,51 +100,60 @@ class VectorCalls:
         except HostError as e:
             log.warning("vector %d is silent: %s", vector, e)
             return
+        if self._pin is not None:
+            self._pin.take()
         self._calls[vector] = call
         call.set_vector(vector)
         call.forward(self._loop)
-        self._tell(irq_set(GIVE, self._index, vector, 1), call.fd)
+        tell(self._link, irq_set(GIVE, self._index, vector, 1), call.fd)
 
     def _refused(self, error: HostError) -> None:
         log.info("interrupts go through this process: %s", error)
 
-    def _tell(self, payload: bytes, *fds: int) -> None:
-        try:
-            self._link.ask(Command.DEVICE_SET_IRQS, payload, fds)
-        except HostError as e:  # the connection's end was told already
-            if self._link.connected:
-                log.warning("%s", e)
-
 
 class PinCall:
-    """The interrupt *pin*, as its server drives it."""
+    """The interrupt *pin*, as its server drives it. Control threads, under the function's lock."""
 
     def __init__(self, pin: IntxPin, link: Link, loop: IoLoop) -> None:
         self._pin = pin
         self._link = link
         self._loop = loop
         self._guard = threading.Lock()
-        self._asserted = False
+        self._given = self._asserted = False
         self._fd = make_eventfd()
         loop.add(self._fd, self._called, eventfd=True)
 
     def give(self) -> None:
         """The server may interrupt. Raises HostError."""
-        self._link.ask(Command.DEVICE_SET_IRQS, irq_set(GIVE, INTX, 0, 1), (self._fd,))
+        if not self._given and self._link.connected:
+            self._given = True
+            self._link.ask(Command.DEVICE_SET_IRQS, irq_set(GIVE, INTX, 0, 1), (self._fd,))
+
+    def take(self) -> None:
+        """The server may not: the guest has other interrupts."""
+        if self._given and self._link.connected:
+            self._given = False
+            tell(self._link, irq_set(TAKE, INTX, 0, 0))
 
     def acknowledge(self) -> None:
         """The guest has looked at the device: whether it still asks for an interrupt the server says anew. Raises
         HostError.
         """
-        if not self._asserted:
-            return
-        with self._guard:
-            self._asserted = False
-            self._pin.set(False)
-        self._link.post(Command.DEVICE_SET_IRQS, irq_set(UNMASK, INTX, 0, 1))
+        if self._asserted:
+            self.release()
+            self._link.post(Command.DEVICE_SET_IRQS, irq_set(UNMASK, INTX, 0, 1))
+
+    def begin_anew(self) -> None:
+        """The device was reset: what it said until then counts no more, and it has to be given its eventfd again."""
+        if self._fd >= 0:
+            self._loop.remove(self._fd)
+            drain(self._fd)
+            self.release()
+            self._given = False
+            self._loop.add(self._fd, self._called, eventfd=True)
 
     def release(self) -> None:
-        """The device was reset, or is gone."""
+        """The device asks for nothing now, or is gone. Any thread."""
         with self._guard:
             self._asserted = False
             self._pin.set(False)
@@ -132,5 +168,6 @@ class PinCall:
 
     def _called(self) -> None:
         with self._guard:
-            self._asserted = True
-            self._pin.set(True)
+            if self._link.connected:  # else nobody would release it
+                self._asserted = True
+                self._pin.set(True)

@@ -48,6 +48,12 @@ class Description:
     interrupts: tuple[int, ...]
     config: bytes
 
+    def is_like(self, other: "Description") -> bool:
+        """Whether a guest that has found *other* would not see the difference: registers besides."""
+        fixed = ((cs.VENDOR_ID, 4), (cs.REVISION, 4), (cs.SUBSYSTEM_VENDOR, 4), (cs.INTERRUPT_PIN, 1))
+        same = all(self.config[at : at + size] == other.config[at : at + size] for at, size in fixed)
+        return same and (self.regions, self.interrupts) == (other.regions, other.interrupts)
+
 
 def greet(link: Link) -> int:
     """Agree on a version and on limits; returns the pages' size that mappings need. Raises HostError."""
@@ -79,6 +85,8 @@ def describe(link: Link) -> Description:
     if size not in (cs.SIZE, cs.EXTENDED_SIZE) or not known[numbers.CONFIG].readable:
         raise PeerError(f"its configuration space has {size} bytes, expected {cs.SIZE} or {cs.EXTENDED_SIZE}")
     config = read(link, numbers.CONFIG, 0, cs.SIZE)
+    if kind := config[cs.HEADER_TYPE] & ~cs.MULTI_FUNCTION:
+        raise PeerError(f"its header is of type {kind}, that of a bridge")
     return Description(resets=bool(flags & numbers.DEVICE_RESETS), regions=known, interrupts=counts, config=config)
 
 

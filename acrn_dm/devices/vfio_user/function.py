@@ -43,6 +43,7 @@ class ForeignFunction(PciFunction):
         self._server: Server | None = None
         self._vectors: list[VectorCalls] = []
         self._pin: PinCall | None = None
+        self._started = False  # and not closed
 
     @property
     def placement(self) -> Placement:
@@ -77,35 +78,58 @@ class ForeignFunction(PciFunction):
         assert server is not None
         loop = resources.io_loop(self.name)
         counts = server.description.interrupts
+        if self.intx is not None:
+            self._pin = PinCall(self.intx, server.link, loop)
         for index, vectors in ((numbers.MSI, self.msi), (numbers.MSIX, self.msix)):
             if vectors is not None:
                 made = VectorCalls(
-                    index, counts[index], vectors, link=server.link, loop=loop, registry=resources.eventfds
+                    index,
+                    counts[index],
+                    vectors,
+                    pin=self._pin,
+                    link=server.link,
+                    loop=loop,
+                    registry=resources.eventfds,
                 )
                 self._vectors.append(made)
-        if self.intx is not None:
-            self._pin = PinCall(self.intx, server.link, loop)
         server.begin()
         resources.memory.generations.join(server.memory)
         self._resources = resources
-        self._set_out(server)
+        self._started = True
+        try:
+            self._set_out(server)
+        except HostError as e:
+            raise server.described(e) from e
 
     def reset(self) -> None:
-        """The process's device is reset, too: nothing of it moves the guest's memory any more."""
+        """The process's device is reset, too: nothing of it moves the guest's memory any more. For one that is gone the
+        next process may have come: to a guest that boots it is there from the beginning.
+        """
         super().reset()
-        if self._pin is not None:
-            self._pin.release()
-        if self._server is not None and self._server.there:
-            try:
-                self._server.restart()
-            except HostError as e:
-                log.warning("%s: %s", self.name, e)
-            self._set_out(self._server)
+        server = self._server
+        if server is None or not self._started:
+            return
+        try:
+            if server.there:
+                server.restart()
+            else:
+                server.come_back()
+                log.info("%s: the process is there again", self.name)
+            if self._pin is not None:
+                self._pin.begin_anew()
+            self._set_out(server)
+        except HostError as e:
+            log.warning("%s", e)
 
     def interrupts_changed(self) -> None:
         """Message vectors were switched on or off."""
         for vectors in self._vectors:
             vectors.follow()
+        if self._pin is not None:
+            if any(vectors.enabled for vectors in self._vectors):
+                self._pin.take()
+            else:
+                self._give_pin(self._pin)
 
     def config_read(self, offset: int, size: int) -> int:
         """Ours and the process's bits."""
@@ -141,6 +165,7 @@ class ForeignFunction(PciFunction):
 
     def close(self) -> None:
         """The process is let go."""
+        self._started = False
         if self._server is not None:
             self._server.close()
         for vectors in self._vectors:
@@ -171,11 +196,14 @@ class ForeignFunction(PciFunction):
             self.config.define(cs.INTERRUPT_PIN, 1, 0)
 
     def _set_out(self, server: Server) -> None:
-        """The process knows what the registers are that are ours, and has its eventfd for the pin."""
+        """The process knows what the registers are that are ours, and has its eventfd for the pin. Raises HostError."""
+        server.write_config(cs.COMMAND, 2, self.config.read(cs.COMMAND, 2))
+        if self._pin is not None:
+            self._pin.give()
+
+    def _give_pin(self, pin: PinCall) -> None:
         try:
-            server.write_config(cs.COMMAND, 2, self.config.read(cs.COMMAND, 2))
-            if self._pin is not None:
-                self._pin.give()
+            pin.give()
         except HostError as e:
             log.warning("%s: %s", self.name, e)
 

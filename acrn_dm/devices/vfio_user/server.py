@@ -1,12 +1,13 @@
 """The process behind a foreign function: who it is, what it said, and its registers.
 
-Once it is lost it stays so until ``meet``: registers read as ones then, and take nothing.
+Once it is lost it stays so until ``come_back``: registers read as ones then, and take nothing.
 """
 
 import logging
 from collections.abc import Callable
 
 from acrn_dm.backends.door import Door, wait_at
+from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.backends.wire.vfio_user import message as wire
 from acrn_dm.backends.wire.vfio_user.device import CONFIG
 from acrn_dm.backends.wire.vfio_user.message import Command, Message, Refused
@@ -56,10 +57,7 @@ class Server:
 
     def meet(self, off_wanted: Callable[[], bool]) -> None:
         """Connect and ask what it is, for as long as the user lets us wait. Raises HostError."""
-        try:
-            wait_at(self._door, self._get_acquainted, off_wanted, self._name)
-        except HostError as e:
-            raise self._described(e) from e
+        wait_at(self._door, self._get_acquainted, off_wanted, self._name)
         self._met = True
 
     def begin(self) -> None:
@@ -69,7 +67,25 @@ class Server:
             self.memory.share()
         except HostError as e:
             self._met = False
-            raise self._described(e) from e
+            self.link.close()
+            raise self.described(e) from e
+
+    def come_back(self) -> None:
+        """Have the next server in the place of one that was lost, if it is there by now and the same device; it is as
+        after power-on. Raises HostError.
+        """
+        before = self.description, self.capabilities, self.shape
+        try:
+            self._get_acquainted()
+            if not self.description.is_like(before[0]) or self.capabilities != before[1]:
+                self.link.close()
+                raise self.described(PeerError("it is another device now"))
+        except HostError:
+            self.description, self.capabilities, self.shape = before
+            raise
+        self.memory.forget()
+        self._met = True
+        self.begin()
 
     def restart(self) -> None:
         """Reset it, if it can be. Raises HostError."""
@@ -110,6 +126,10 @@ class Server:
         """To the configuration space: it is done when this returns."""
         self.write(CONFIG, offset, size, value)
 
+    def described(self, error: HostError) -> HostError:
+        """*error*, with the device's name and where its process is."""
+        return _of_kind(error, f"{self._name}: {self._door.place}: {self._door.lost(error)}")
+
     def close(self) -> None:
         """Leave it alone. Idempotent."""
         self._met = False
@@ -118,14 +138,18 @@ class Server:
 
     def _get_acquainted(self) -> None:
         try:
-            self.link.connect(self._door.connect())
+            peer = self._door.connect()
+        except HostError as e:  # says itself where
+            raise _of_kind(e, f"{self._name}: {e}") from e
+        self.link.connect(peer)
+        try:
             self.memory.page = greet(self.link)
             self.description = describe(self.link)
             self.capabilities = capabilities_of(self.description.config, sizes(self.description))
             self.shape = ConfigShape(self.description, self.capabilities)
-        except HostError:
+        except HostError as e:
             self.link.close()
-            raise
+            raise self.described(e) from e
 
     def _holds(self, region: int, offset: int, size: int) -> bool:
         return offset + size <= self.description.regions[region].size
@@ -138,7 +162,8 @@ class Server:
     def _lost(self, error: HostError) -> None:
         if self._met:
             self._met = False
-            self._tell(self._described(error))
+            self._tell(self.described(error))
 
-    def _described(self, error: HostError) -> HostError:
-        return HostError(f"{self._name}: {self._door.place}: {self._door.lost(error)}")
+
+def _of_kind(error: HostError, text: str) -> HostError:
+    return PeerError(text) if isinstance(error, PeerError) else HostError(text)
