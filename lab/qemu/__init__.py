@@ -1,1 +1,1 @@
-"""QEMU of a newer suite than this host's, unpacked and never installed."""
+"""QEMU of this host or of a newer suite (unpacked, never installed), and guests of it whose devices are ours."""

@@ -57,6 +57,16 @@ def add_parser(protocols: "argparse._SubParsersAction[program.Parser]") -> progr
     )
     parser.add_argument("device", metavar="DEVICE[,OPTIONS]", help="as behind 'acrn-dm -s SLOT,'")
     program.add_socket_options(parser, several=False)
+    parser.add_argument(
+        "--virtio_msi",
+        action="store_true",
+        help="a virtio device has a pin and one MSI vector instead of MSI-X, with which QEMU 11 can unplug none",
+    )
+    parser.add_argument(
+        "--tell-writes",
+        action="store_true",
+        help="tell the client of each write to its memory, slowly: for CPUs that it emulates (QEMU without KVM)",
+    )
     return parser
 
 
@@ -68,11 +78,12 @@ def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, las
     (at,) = places(arguments.socket_path[-1:], arguments.fd[-1:], 1, os.environ)
     log_to_stderr(prog, verbose=arguments.verbose)
     plugins.load_devices([arguments.device.partition(",")[0]])
-    function, blamed = make(arguments.device, plugins, program=prog)
+    function, blamed = make(arguments.device, plugins, program=prog, virtio_msi=arguments.virtio_msi)
     with contextlib.ExitStack() as stack:
         loop = IoLoop("main")
         stack.callback(loop.close)
-        exported = ExportedFunction(function, loop, dumps_memory=arguments.dump_guest_core == "on")
+        dumps = arguments.dump_guest_core == "on"
+        exported = ExportedFunction(function, loop, dumps_memory=dumps, tells_writes=arguments.tell_writes)
         stack.callback(exported.close)
         stack.enter_context(signals_to(loop.stop, lambda: loop.call_soon(exported.window_changed), last=last))
         device = function.device if isinstance(function, VirtioPci) else function
@@ -81,17 +92,19 @@ def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, las
     return 0
 
 
-def make(text: str, plugins: PluginManager, *, program: str) -> tuple[PciFunction, str]:
+def make(text: str, plugins: PluginManager, *, program: str, virtio_msi: bool = False) -> tuple[PciFunction, str]:
     """The function of *text* (``edu,latency=1``), as ``-s SLOT,TEXT`` makes it, and whom its failures are blamed on.
 
-    Opens nothing. Raises ConfigError, PluginError.
+    *virtio_msi* is as the option of ``acrn-dm``. Opens nothing. Raises ConfigError, PluginError.
     """
     name, _, rest = text.partition(",")
     spec = DeviceSpec(bdf=Bdf(slot=0), kind=name, text=rest, origin=text)
     kind = wanted(spec, plugins, LISTED_BY)
     owner = plugins.provider(kind)
     provider = "" if owner is None or owner.built_in else str(owner)
-    context = DeviceContext(bdf=spec.bdf, kind=name, machine=program, provider=provider, vcpus=QUEUES)
+    context = DeviceContext(
+        bdf=spec.bdf, kind=name, machine=program, provider=provider, vcpus=QUEUES, virtio_msi=virtio_msi
+    )
     blamed = f"{owner}: {name}"
     with blame(blamed):
         function = make_function(resolve_one(spec, kind, context, plugins), plugins)

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from acrn_dm.export.cli import main
 from tests.backends.user.user_rig import Daemon
-from tests.export.vfio_user.vfio_rig import Client, rings
+from tests.export.vfio_user.vfio_rig import IRQ_INFO, MSI, MSIX, Client, rings
 from tests.patience import comes_true
 
 PROGRAM = (sys.executable, "-m", "acrn_dm.export.cli", "vfio-user")
@@ -56,6 +57,23 @@ def test_connected_socket_is_served_once(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize(("words", "vectors"), [((), (0, 2)), (("--virtio_msi",), (1, 0))])
+def test_virtio_device_has_msi_in_place_of_msix_where_that_is_asked_for(
+    words: tuple[str, ...], vectors: tuple[int, int], tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    daemon = Daemon([*PROGRAM, "virtio-rnd", f"--socket-path={path}", *words], path, tmp_path / "log")
+    daemon.start()
+    try:
+        client = Client.connect(path)
+        client.greet()
+        infos = [client.ask(IRQ_INFO, struct.pack("<IIII", 16, 0, index, 0)).struct("<IIII") for index in (MSI, MSIX)]
+        assert tuple(info[3] for info in infos) == vectors
+        client.close()
+    finally:
+        daemon.kill()
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import pytest
 
 from acrn_dm.base.sandbox.confine import lacking
 from acrn_dm.testing.guest.kernels.debian import Kernel
+from lab.qemu.guest import QemuGuest, at
 from tests.backends.user.user_rig import Daemon
-from tests.lab.peers.qemu_guest import QemuGuest, at, export, started
+from tests.lab.peers.exports import export, started
 
 pytestmark = pytest.mark.lab
 MIB = 1 << 20
@@ -47,11 +48,11 @@ class Scene:
         return self.guest.run(f"{made} && {copied} && sha256sum < /tmp/noise").split()[0]
 
     def frames(self) -> None:
-        """Have the guest send frames, each of which what is behind the card returns."""
+        """Have the guest send frames until as many have come back: what is behind the card returns each."""
         count = "cat /sys/class/net/eth0/statistics/rx_packets"
         before = int(self.guest.run(count))
-        self.guest.run(f"arping -c {FRAMES} -w {FRAMES} -I eth0 10.0.0.2 > /dev/null 2>&1 || true")
-        self.guest.run(f"until [ $({count}) -ge {before + FRAMES} ]; do usleep 50000; done", 20)
+        send = "arping -c 1 -w 1 -I eth0 10.0.0.2 > /dev/null 2>&1"
+        self.guest.run(f"until [ $({count}) -ge {before + FRAMES} ]; do {send} || true; done", 40)
 
 
 @pytest.fixture(scope="module")

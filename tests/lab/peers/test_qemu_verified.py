@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from acrn_dm.testing.guest.kernels.debian import Kernel
-from tests.lab.peers.qemu_guest import QemuGuest, at, export, started
+from lab.qemu.guest import QemuGuest, at
+from tests.lab.peers.exports import export, started
 
 pytestmark = pytest.mark.lab
 

@@ -8,7 +8,8 @@ import attrs
 import pytest
 
 from acrn_dm.testing.guest.kernels.debian import Kernel
-from tests.lab.peers.qemu_guest import QemuGuest, export, started, vfio_user
+from lab.qemu.guest import QemuGuest, vfio_user
+from tests.lab.peers.exports import export, started
 
 pytestmark = pytest.mark.lab
 

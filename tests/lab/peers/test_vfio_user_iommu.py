@@ -13,9 +13,10 @@ import pytest
 
 from acrn_dm.testing.guest.inner import python
 from acrn_dm.testing.guest.kernels.debian import Kernel
+from lab.qemu.guest import QemuGuest, vfio_user
 from tests.backends.user.user_rig import Daemon
 from tests.lab.peers import edu_guest
-from tests.lab.peers.qemu_guest import QemuGuest, export, started, vfio_user
+from tests.lab.peers.exports import export, started
 
 pytestmark = pytest.mark.lab
 PROGRAM = "/edu_guest.py"

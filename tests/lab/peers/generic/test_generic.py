@@ -20,9 +20,10 @@ import pytest
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.export.making import make_device
 from acrn_dm.testing.guest.kernels.debian import Kernel
+from lab.qemu.guest import QemuGuest, at
 from tests.backends.user.user_rig import Daemon
 from tests.docs.page_runner import ROOT, lines_for
-from tests.lab.peers.qemu_guest import QemuGuest, at, export, started
+from tests.lab.peers.exports import export, started
 
 pytestmark = pytest.mark.lab
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.testing.guest.errors import HarnessUnavailable
+from tests.lab.peers.exports import export, started
 from tests.lab.peers.libblkio.blkio import BLOCK, Disk, Load, library
-from tests.lab.peers.qemu_guest import export, started
 
 pytestmark = pytest.mark.process
 

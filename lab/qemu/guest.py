@@ -1,10 +1,8 @@
 """A stock guest of QEMU's own, in software emulation on this host, whose devices are served by processes of ours."""
 
-import contextlib
 import json
 import signal
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from acrn_dm.testing.guest.inner.initramfs import GUEST_MODULES, SHELL, guest_in
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.process import Process
 from acrn_dm.testing.guest.qemu import program
-from tests.backends.user.user_rig import Daemon
 
 BOOT_S = 120.0
 MEMORY = "256M"
@@ -47,12 +44,19 @@ class QemuGuest:
         host, *modules* beside the usual ones, *files*, and those of the archive *behind*; *machine* is as in
         ``command``. Raises HarnessError.
         """
-        serial = folder / "serial"
         modules = [*GUEST_MODULES, *modules]
         initramfs = guest_initramfs(
             kernel, init=guest_init(SHELL), modules=modules, programs=programs, files=files, behind=behind
         )
-        process = Host().spawn([*command(kernel.quick_image, initramfs, serial, **machine), *devices])
+        return cls.boot_image(kernel.quick_image, initramfs, folder, devices, **machine)
+
+    @classmethod
+    def boot_image(
+        cls, image: Path, initramfs: Path, folder: Path, devices: Sequence[str], **machine: Any
+    ) -> "QemuGuest":
+        """The same with a ready *initramfs*, whose init is to answer as shell.sh does, or to lead to one that does."""
+        serial = folder / "serial"
+        process = Host().spawn([*command(image, initramfs, serial, **machine), *devices])
 
         def last_words() -> str:
             said = serial.read_text(errors="replace")[-2000:] if serial.exists() else ""
@@ -107,13 +111,6 @@ def command(
     ]
 
 
-def export(folder: Path, name: str, text: str, protocol: str = "vhost-user", *more: str) -> Daemon:
-    """A process that will serve the device of *text* at ``NAME.sock``, with *more* words."""
-    path = folder / f"{name}.sock"
-    argv = [sys.executable, "-m", "acrn_dm.export.cli", protocol, text, f"--socket-path={path}", *more]
-    return Daemon(argv, path, folder / f"{name}.log")
-
-
 def at(name: str, folder: Path, *, again: bool) -> list[str]:
     """QEMU's words for the socket of the export *name*; with *again* it is looked for once a second when it has gone,
     which QEMU 7.2 can with some of its devices only: that of its entropy device is not awaited and ends it.
@@ -125,13 +122,3 @@ def vfio_user(name: str, folder: Path, **properties: object) -> list[str]:
     """A newer QEMU's words for the function that is served at the export *name*."""
     socket = {"type": "unix", "path": str(folder / f"{name}.sock")}
     return ["-device", json.dumps({"driver": "vfio-user-pci", "socket": socket, "x-msg-timeout": 60000, **properties})]
-
-
-@contextlib.contextmanager
-def started(daemons: Sequence[Daemon]) -> Iterator[None]:
-    """All of them, while the block runs."""
-    with contextlib.ExitStack() as stack:
-        for daemon in daemons:
-            daemon.start()
-            stack.callback(daemon.kill)
-        yield
