@@ -34,7 +34,7 @@ UNKNOWN, UNKNOWN_CLASS = 0xFFFF, 0xFF0000  # until the process is asked
 
 
 class ForeignFunction(PciFunction):
-    """The function. Its layout is made in ``lay_out``."""
+    """The function. Its layout is made in ``complete_layout``."""
 
     def __init__(self, config: VfioUserConfig, context: DeviceContext) -> None:
         super().__init__(context, vendor=UNKNOWN, device=UNKNOWN, class_code=UNKNOWN_CLASS)
@@ -61,7 +61,7 @@ class ForeignFunction(PciFunction):
         why = self._door.problem()
         return [] if why is None else [f"{self.name}: {why}"]
 
-    def lay_out(self, resources: Resources) -> bool:
+    def complete_layout(self, resources: Resources) -> bool:
         """Ask the process what it is. Raises HostError."""
         loop = resources.io_loop(self.name)  # its own: a process that does not read holds up nobody else
         memory = resources.memory
