@@ -62,6 +62,11 @@ def add_parser(protocols: "argparse._SubParsersAction[program.Parser]") -> progr
         action="store_true",
         help="a virtio device has a pin and one MSI vector instead of MSI-X, with which QEMU 11 can unplug none",
     )
+    parser.add_argument(
+        "--tell-writes",
+        action="store_true",
+        help="tell the client of each write to its memory, slowly: for CPUs that it emulates (QEMU without KVM)",
+    )
     return parser
 
 
@@ -77,7 +82,8 @@ def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, las
     with contextlib.ExitStack() as stack:
         loop = IoLoop("main")
         stack.callback(loop.close)
-        exported = ExportedFunction(function, loop, dumps_memory=arguments.dump_guest_core == "on")
+        dumps = arguments.dump_guest_core == "on"
+        exported = ExportedFunction(function, loop, dumps_memory=dumps, tells_writes=arguments.tell_writes)
         stack.callback(exported.close)
         stack.enter_context(signals_to(loop.stop, lambda: loop.call_soon(exported.window_changed), last=last))
         device = function.device if isinstance(function, VirtioPci) else function

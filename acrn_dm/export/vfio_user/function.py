@@ -27,12 +27,16 @@ PAUSE_S = 3.0  # ... for a change of its memory
 
 
 class ExportedFunction:
-    """The function as its client has it. *dumps_memory*: core dumps of this process have the client's memory."""
+    """The function as its client has it. *dumps_memory*: core dumps of this process have the client's memory.
+    *tells_writes*: the client hears of what queues write there (``DmaMemory``).
+    """
 
-    def __init__(self, function: PciFunction, main_loop: IoLoop, *, dumps_memory: bool = False) -> None:
+    def __init__(
+        self, function: PciFunction, main_loop: IoLoop, *, dumps_memory: bool = False, tells_writes: bool = False
+    ) -> None:
         self.function = function
         self.main_loop = main_loop
-        self.memory = DmaMemory(main_loop, dumped=dumps_memory)
+        self.memory = DmaMemory(main_loop, dumped=dumps_memory, tells=tells_writes)
         self.regions = Regions(function)
         self._loops = IoLoops()
         io_loop = device_loops(function.context, self._loops.get).get
