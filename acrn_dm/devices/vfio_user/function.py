@@ -57,7 +57,7 @@ class ForeignFunction(PciFunction):
     def check(self) -> list[str]:
         """Whether there is a socket; whether somebody serves it only connecting would show."""
         why = self._door.problem()
-        return [] if why is None else [why]
+        return [] if why is None else [f"{self.name}: {why}"]
 
     def lay_out(self, resources: Resources) -> bool:
         """Ask the process what it is. Raises HostError."""
