@@ -178,7 +178,7 @@ def served(function: PciFunction, path: Path, *, tells_writes: bool = False) -> 
     loop = IoLoop("main")
     with contextlib.ExitStack() as stack:
         stack.callback(loop.close)
-        exported = ExportedFunction(function, loop, tells_writes=tells_writes)
+        exported = ExportedFunction(function, loop, loop.stop, tells_writes=tells_writes)
         stack.callback(exported.close)
         listener = stack.enter_context(contextlib.closing(UnixListener(path, "--socket-path")))
         exported.open()

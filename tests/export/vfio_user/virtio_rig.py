@@ -115,7 +115,7 @@ def virtio(text: str, path: Path, *, tells_writes: bool = False) -> Iterator[Exp
     name = text.partition(",")[0]
     plugins = make_plugin_manager()
     plugins.load_devices([name])
-    function, _ = make(text, plugins, program="test")
+    function = make(text, plugins, program="test").function
     assert isinstance(function, VirtioPci)
     with served(function, path, tells_writes=tells_writes) as exported:
         yield exported
