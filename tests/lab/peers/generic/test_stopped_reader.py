@@ -16,8 +16,9 @@ import attrs
 import pytest
 
 from acrn_dm.testing.guest.kernels.debian import Kernel
+from lab.qemu.guest import QemuGuest, at
 from tests.backends.user.user_rig import Daemon
-from tests.lab.peers.qemu_guest import QemuGuest, at, export, started
+from tests.lab.peers.exports import export, started
 
 pytestmark = pytest.mark.lab
 
