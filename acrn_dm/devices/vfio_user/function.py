@@ -155,7 +155,11 @@ class ForeignFunction(PciFunction):
             return ALL_ONES
         value = super().config_read(offset, size)
         theirs = server.shape.theirs(offset, size)
-        return value & ~theirs | server.read_config(offset, size) & theirs if theirs else value
+        if theirs:
+            value = value & ~theirs | server.read_config(offset, size) & theirs
+            if self.msi is not None:  # bits are pending there, too
+                value |= self.msi.pending_register(offset, size)
+        return value
 
     def config_write(self, offset: int, size: int, value: int) -> None:
         """To both."""
