@@ -100,6 +100,8 @@ class ForeignFunction(PciFunction):
         resources.memory.generations.join(server.memory)
         self._resources = resources
         self._started = True
+        if not server.description.resets:
+            log.warning("%s can't be reset: a guest that boots again finds it as it was left", self.name)
         try:
             self._set_out(server)
         except HostError as e:
