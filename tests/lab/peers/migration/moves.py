@@ -13,9 +13,10 @@ from acrn_dm.testing.guest.host import Host, HostProcess
 from acrn_dm.testing.guest.inner.dialogue import Dialogue
 from acrn_dm.testing.guest.inner.initramfs import SHELL, guest_init, guest_initramfs
 from acrn_dm.testing.guest.kernels.debian import Kernel
+from acrn_dm.testing.guest.process import Result
+from lab.qemu.guest import BOOT_S, command
 from tests.backends.user.user_rig import Daemon, listens
-from tests.lab.peers.migration.network import GUEST_IP, GUEST_MAC, STATION_IP, STATION_MAC, Station
-from tests.lab.peers.qemu_guest import BOOT_S, at, command
+from tests.lab.peers.migration.network import GUEST_IP, STATION_IP, STATION_MAC, Station
 from tests.lab.peers.qmp import Qmp
 from tests.patience import comes_true
 
@@ -56,7 +57,7 @@ class Port:
     def signal(self, number: int) -> None:
         self.process.signal(number)
 
-    def wait(self, timeout: float = 60.0) -> object:
+    def wait(self, timeout: float = 60.0) -> Result:
         return self.process.wait(timeout)
 
 
@@ -65,24 +66,10 @@ class Place:
     """Where a guest may be: the sockets of its devices, and the QEMU that has it, if one has."""
 
     folder: Path
-    daemons: Sequence[Daemon]
-    packed: bool
+    daemon: Daemon
+    devices: Sequence[str]  # QEMU's words
     qemu: HostProcess | None = None
     monitor: Qmp | None = None
-
-    @property
-    def devices(self) -> list[str]:
-        """QEMU's words."""
-        packed = f"packed={'on' if self.packed else 'off'}"
-        words = [
-            *at("disk", self.folder, again=True),
-            "-device",
-            f"vhost-user-blk-pci,num-queues=1,chardev=disk,{packed}",
-        ]
-        words += [*at("card", self.folder, again=True), "-netdev", "vhost-user,id=n,chardev=card"]
-        # Rings so long that there are pages which the device alone writes. As for vectors, see test_qemu.py.
-        sizes = "rx_queue_size=1024,tx_queue_size=1024"
-        return [*words, "-device", f"virtio-net-pci,netdev=n,mac={GUEST_MAC},vectors=0,{sizes},{packed}"]
 
     def start(self, words: Sequence[str]) -> None:
         """Start QEMU with *words* beside those of its devices."""
@@ -169,25 +156,28 @@ class Scene:
 
 def differences(first: Path, second: Path) -> list[int]:
     """The numbers of pages that two files do not have in common."""
-    with first.open("rb") as one, second.open("rb") as other:
-        with (
-            mmap.mmap(one.fileno(), 0, prot=mmap.PROT_READ) as a,
-            mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ) as b,
-        ):
-            assert len(a) == len(b) > 0
-            return [at // PAGE for at in range(0, len(a), PAGE) if a[at : at + PAGE] != b[at : at + PAGE]]
+    with (
+        first.open("rb") as one,
+        second.open("rb") as other,
+        mmap.mmap(one.fileno(), 0, prot=mmap.PROT_READ) as a,
+        mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ) as b,
+    ):
+        assert len(a) == len(b) > 0
+        return [at // PAGE for at in range(0, len(a), PAGE) if a[at : at + PAGE] != b[at : at + PAGE]]
 
 
 @contextlib.contextmanager
-def busy_guest(kernel: Kernel, image: Path, places: Sequence[Place], station: Station) -> Iterator[Scene]:
+def busy_guest(
+    qemu: Sequence[str], kernel: Kernel, image: Path, places: Sequence[Place], station: Station
+) -> Iterator[Scene]:
     """A guest at the first of *places*, whose disk is read and whose card is asked for echoes without end."""
     initramfs = guest_initramfs(kernel, init=guest_init(SHELL))
-    words = command(kernel.quick_image, initramfs, places[0].folder / "serial")
+    words = command(kernel.quick_image, initramfs, places[0].folder / "serial", qemu=qemu)
     try:
         places[0].start(words)
         assert places[0].qemu is not None
         port = Port(places[0].qemu)
-        dialogue = Dialogue(port, lambda: f"\nQEMU said last: {port.stderr[-2000:]}")  # type: ignore[arg-type]
+        dialogue = Dialogue(port, lambda: f"\nQEMU said last: {port.stderr[-2000:]}")
         dialogue.wait_up(BOOT_S)
         scene = Scene(words, image, places[0], places[1], station, port, dialogue)
         scene.run(f"ip link set eth0 up && ip addr add {GUEST_IP}/24 dev eth0 && arp -s {STATION_IP} {STATION_MAC}")
