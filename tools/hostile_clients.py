@@ -3,21 +3,17 @@
 They are of ``acrn-dm-export vhost-user``, while another device of the same process is used. A client says what a good
 one does, but leaves out, repeats, exchanges and bends its messages, brings descriptors of the wrong kind or none,
 memory that overlaps or that it shortens, rings full of noise; then it floods, stops in the middle of a message, or
-leaves. Behind each of them a driver of the other device (entropy) has to get an answer within ten seconds, and now and
-then a good client has to be served by the very device. At the end the process has as many descriptors as before, and
-has not grown.
+leaves. Before each of them does so a driver of the other device (entropy) has to get an answer within ten seconds. Now
+and then a good client has to be served by the very device, past those that have said nothing and stay. At the end the
+process has as many descriptors as before, and has not grown.
 """
 
-import argparse
 import contextlib
 import mmap
 import os
 import random
-import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,38 +25,21 @@ from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.message import HEADER, Request
 from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.layout import RingLayout
+from tools.hostility import PATIENCE_S, Attack, Broken, Kinds, Step, attack_all, connected
 
-DEVICES = ("virtio-rnd", "virtio-console,@file:port0={folder}/out", "virtio-blk,mq=2,{folder}/disk")
-WITNESS = "virtio-rnd"
+DEVICES = (
+    "virtio-rnd",
+    "virtio-console,@file:port0={folder}/out",
+    "virtio-blk,mq=2,{folder}/disk",
+    "virtio-net,driver=loop",
+)
 MEMORY, USER, RINGS = 1 << 20, 0x7F00_0000_0000, 3
 VERSION_1 = 1 << 32
-PATIENCE_S = 10.0
 CHECK_EACH = 25  # clients between two looks at the device itself
-WARM = 50  # clients before the process is measured: what is made once is there by then
-GROWTH_MIB, MORE_DESCRIPTORS = 24, 4
 FLOOD = 500
-
-Step = tuple[bytes, list[int]]  # a message, and the descriptors beside it
-
-
-class Broken(Exception):
-    """What must not have happened, in words."""
-
-
-def connected(path: Path) -> socket.socket:
-    """A connection; those who came before may have to be accepted first. Raises Broken."""
-    peer = socket.socket(socket.AF_UNIX)
-    peer.settimeout(PATIENCE_S)
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            peer.connect(str(path))
-            return peer
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                peer.close()
-                raise Broken(f"nobody was accepted for {PATIENCE_S:g} s") from None
-            time.sleep(0.001)
+TABLE = 3  # the step of a conversation that tells of memory
+BENT = ("left out", "repeated", "a byte", "other descriptors", "made up", "size of a message")
+WAYS = ("memory shortened", "kicks", "kicks", "flood", "half a message", "end of stream")
 
 
 @attrs.define(eq=False)
@@ -165,31 +144,47 @@ class HostileClient:
     """One of them, as the dice fall."""
 
     dice: random.Random
+    kinds: Kinds
     _fds: list[int] = attrs.field(factory=list)
 
-    def attack(self, path: Path) -> None:
-        """Connect, do harm, leave. Raises Broken when the server keeps it waiting."""
+    def attack(self, path: Path, meanwhile: Callable[[], None]) -> None:
+        """Connect, do harm, call *meanwhile*, leave. Raises Broken when the server keeps it waiting."""
         dice = self.dice
         memory = os.memfd_create("hostile")
         self._fds = [memory, *(os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2 * RINGS)), os.open("/", os.O_RDONLY)]
         os.ftruncate(memory, MEMORY)
         os.pwrite(memory, dice.randbytes(MEMORY // 16), dice.choice((0, 0x10000)))
         sizes = [dice.choice((0, 1, 4096, MEMORY // 2, MEMORY, 1 << 40)) if dice.random() < 0.2 else MEMORY // 2] * 2
+        if any(size != MEMORY // 2 for size in sizes):
+            self.kinds["memory of other sizes"] += 1
         steps = conversation(RingLayout.at(0x10000, 64), memory, sizes, dice.randint(1, RINGS), self._fds[1:-1])
+        if dice.random() < 0.1:
+            self.kinds["overlapping memory"] += 1
+            steps[TABLE] = self._overlapping(memory)
         try:
-            with connected(path) as peer, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._say(peer, self._bent(steps))
-                self._leave(peer, memory)
+            with connected(path) as peer:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    self._say(peer, self._bent(steps))
+                    self._harm(peer, memory)
+                meanwhile()
         except TimeoutError as e:
             raise Broken(f"the device took nothing for {PATIENCE_S:g} s") from e
         finally:
             for fd in self._fds:
                 os.close(fd)
 
+    def _overlapping(self, memory: int) -> Step:
+        """Two regions with guest addresses, addresses of the client, or both in common."""
+        half, away = MEMORY // 2, self.dice.choice((0, 1, 4096, MEMORY // 4, MEMORY // 2 - 1))
+        other = self.dice.choice((away, half)), USER + self.dice.choice((away, half))
+        regions = [payload.region(0, half, USER, 0), payload.region(other[0], half, other[1], 0)]
+        return wire.encode(Request.SET_MEM_TABLE, payload.memory_table(regions)), [memory] * 2
+
     def _bent(self, steps: list[Step]) -> Iterator[Step]:
         """The steps, but for what the dice do to them."""
         dice = self.dice
         if dice.random() < 0.3:
+            self.kinds["wrong order"] += 1
             at = dice.randrange(len(steps) - 1)
             steps[at], steps[at + 1] = steps[at + 1], steps[at]
         harm = dice.choice((0.0, 0.05, 0.3))
@@ -197,9 +192,10 @@ class HostileClient:
             if dice.random() >= harm:
                 yield data, fds
                 continue
-            kind = dice.randrange(6)
+            kind = dice.randrange(len(BENT))
+            self.kinds[BENT[kind]] += 1
             if kind == 0:
-                continue  # left out
+                continue
             if kind == 1:
                 yield from [(data, fds)] * dice.randint(2, 5)
             elif kind == 2:
@@ -218,10 +214,11 @@ class HostileClient:
         for data, fds in steps:
             socket.send_fds(peer, [data], fds)
 
-    def _leave(self, peer: socket.socket, memory: int) -> None:
-        """One of the ways out, behind a kick or without memory."""
+    def _harm(self, peer: socket.socket, memory: int) -> None:
+        """What is left to be done, one of the ways."""
         dice = self.dice
-        way = dice.randrange(6)
+        way = dice.randrange(len(WAYS))
+        self.kinds[WAYS[way]] += 1
         if way == 0:
             self._await_answer(peer)  # what was said has been done by then, where it is not refused
             os.ftruncate(memory, dice.choice((0, 4096, 0x10000)))
@@ -246,180 +243,30 @@ class HostileClient:
         peer.settimeout(PATIENCE_S)
 
 
-@attrs.define(eq=False)
-class Exporter:
-    """The process, with the device to be attacked and the one that is used meanwhile."""
-
-    module: str
-    device: str
-    folder: Path
-    process: "subprocess.Popen[bytes] | None" = None
-
-    @property
-    def attacked(self) -> Path:
-        """Its socket."""
-        return self.folder / "attacked"
-
-    @property
-    def used(self) -> Path:
-        """The other's."""
-        return self.folder / "used"
-
-    def start(self) -> None:
-        """Start it, and wait until it listens. Raises Broken."""
-        (self.folder / "disk").write_bytes(bytes(1 << 20))
-        words = [self.device.format(folder=self.folder), WITNESS]
-        sockets = [f"--socket-path={path}" for path in (self.attacked, self.used)]
-        argv = [sys.executable, "-m", self.module, "vhost-user", *words, *sockets]
-        with (self.folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
-        while not self.used.exists():
-            self.check_alive()
-            if time.monotonic() > deadline:
-                raise Broken("it did not start")
-            time.sleep(0.02)
-
-    def check_alive(self) -> None:
-        """Raises Broken."""
-        assert self.process is not None
-        if self.process.poll() is not None:
-            said = (self.folder / "log").read_text(errors="replace")[-1500:]
-            raise Broken(f"the process ended with {self.process.returncode}: {said}")
-
-    def descriptors(self) -> int:
-        """How many it has open."""
-        assert self.process is not None
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
-    def mebibytes(self) -> float:
-        """What it has in memory of its own."""
-        assert self.process is not None
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(text.partition("RssAnon:")[2].split()[0]) / 1024
-
-    def stop(self) -> None:
-        """SIGTERM, which it ends upon with 0. Raises Broken."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            status = self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise Broken("SIGTERM did not end it within 30 s") from None
-        if status:
-            raise Broken(f"it ended with {status}")
-
-
-@attrs.define
-class Tally:
-    """Of one device."""
-
-    clients: int = 0
-    answers: int = 0
-    slowest: float = 0.0
-    before: tuple[int, float] = (0, 0.0)
-    after: tuple[int, float] = (0, 0.0)
-
-
-def look_at(exporter: Exporter) -> None:
-    """The device itself serves a good client. Raises Broken."""
-    good = GoodClient.connect(exporter.attacked)
+def look_at(path: Path, device: str) -> None:
+    """The device at *path* serves a good client. Raises Broken."""
+    good = GoodClient.connect(path)
     try:
         if good.queues() < 1:
-            raise Broken("the device has no queues any more")
+            raise Broken(f"{device} has no queues any more")
     finally:
         good.close()
 
 
-def settled(exporter: Exporter, wanted: int) -> tuple[int, float]:
-    """Descriptors and memory, once the last clients are forgotten."""
-    deadline = time.monotonic() + PATIENCE_S
-    while exporter.descriptors() > wanted and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return exporter.descriptors(), exporter.mebibytes()
+def witness(path: Path) -> GoodClient:
+    """Whose ring is served at *path*. Raises Broken."""
+    good = GoodClient.connect(path)
+    good.start()
+    return good
 
 
-def run(module: str, device: str, folder: Path, clients: int, seed: int) -> Tally:
-    """Attack *device* with *clients*, whose dice are of seeds from *seed* on. Raises Broken."""
-    exporter, tally = Exporter(module, device, folder), Tally()
-    exporter.start()
-    witness = GoodClient.connect(exporter.used)
-    try:
-        witness.start()
-        for n in range(clients):
-            HostileClient(random.Random(seed + n)).attack(exporter.attacked)
-            try:
-                tally.slowest = max(tally.slowest, witness.entropy())
-            finally:
-                exporter.check_alive()  # why there was no answer, if it ended
-            tally.clients, tally.answers = n + 1, tally.answers + 1
-            if n % CHECK_EACH == CHECK_EACH - 1:
-                look_at(exporter)
-            if n + 1 == min(WARM, clients // 2):
-                tally.before = exporter.descriptors(), exporter.mebibytes()
-        look_at(exporter)
-        tally.after = settled(exporter, tally.before[0])
-        refuse_growth(tally)
-        exporter.stop()
-    except Broken as e:
-        raise Broken(f"client {tally.clients}, seed {seed + tally.clients}: {e}") from e
-    finally:
-        witness.close()
-        if exporter.process is not None and exporter.process.poll() is None:
-            exporter.process.kill()
-            exporter.process.wait()
-    return tally
-
-
-def refuse_growth(tally: Tally) -> None:
-    """Raise Broken where the exporter has become larger."""
-    if tally.after[0] > tally.before[0] + MORE_DESCRIPTORS:
-        raise Broken(f"{tally.before[0]} descriptors have become {tally.after[0]}")
-    if tally.after[1] > tally.before[1] + GROWTH_MIB:
-        raise Broken(f"{tally.before[1]:.0f} MiB have become {tally.after[1]:.0f}")
-
-
-def attack_all(
-    arguments: Sequence[str],
-    run: Callable[[str, str, Path, int, int], Tally],
-    *,
-    text: str,
-    devices: Sequence[str],
-    answers: str,
-) -> int:
-    """Do *run* for each device, and say what came of it; *answers* is what a tally's are. 0 when nothing broke."""
-    parser = argparse.ArgumentParser(description=text)
-    parser.add_argument(
-        "devices", nargs="*", metavar="DEVICE", help="as behind acrn-dm -s SLOT,; {folder} is its folder"
-    )
-    parser.add_argument("--clients", type=int, default=10_000, help="of each device (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--module", default="acrn_dm.export.cli", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    status = 0
-    for device in options.devices or devices:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                tally = run(options.module, device, Path(folder), options.clients, options.seed)
-            except Broken as e:
-                print(f"{device}: {e}")
-                status = 1
-            else:
-                print(
-                    f"{device}: {tally.clients} hostile clients, {tally.answers} {answers}, "
-                    f"the slowest in {tally.slowest:.2f} s; descriptors {tally.before[0]} -> {tally.after[0]}, "
-                    f"{tally.before[1]:.0f} -> {tally.after[1]:.0f} MiB"
-                )
-    return status
+ATTACK = Attack(protocol="vhost-user", hostile=HostileClient, witness=witness, look=look_at, each=CHECK_EACH)
 
 
 def main(arguments: Sequence[str]) -> int:
     """0 when nothing broke."""
     assert __doc__ is not None
-    text = __doc__.partition("\n\n")[2]
-    return attack_all(arguments, run, text=text, devices=DEVICES, answers="answers of the other device")
+    return attack_all(arguments, ATTACK, text=__doc__.partition("\n\n")[2], devices=DEVICES)
 
 
 if __name__ == "__main__":

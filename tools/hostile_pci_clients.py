@@ -1,9 +1,10 @@
 """``python -m tools.hostile_pci_clients [--clients 10000] [--seed N] [DEVICE ...]``: the same over vfio-user.
 
-A process of ``acrn-dm-export vfio-user`` has one virtio device and one client at a time. Clients bring memory,
+They are of ``acrn-dm-export vfio-user``, while another device of the same process is used. Clients bring memory,
 registers, doorbells and interrupts out of order, bent, repeated, half and with descriptors of the wrong kind, while
-rings run on noise and memory is taken away below them. Behind each of them a good one has to be served by the same
-device within ten seconds. At the end the process has as many descriptors as before, and has not grown.
+rings run on noise and memory is taken away below them. Before each of them leaves a driver of the other device has to
+get an answer (entropy) within ten seconds, and now and then a good client has to be served by the very device. At the
+end the process has as many descriptors as before, and has not grown.
 """
 
 import contextlib
@@ -12,10 +13,9 @@ import os
 import random
 import socket
 import struct
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -24,24 +24,21 @@ from acrn_dm.backends.wire.vfio_user import message as wire
 from acrn_dm.backends.wire.vfio_user.message import Command
 from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.layout import RingLayout
-from tools.hostile_clients import (
-    PATIENCE_S,
-    WARM,
-    Broken,
-    Exporter,
-    Step,
-    Tally,
-    attack_all,
-    connected,
-    refuse_growth,
-    settled,
-)
+from tools.hostility import PATIENCE_S, Attack, Broken, Kinds, Step, attack_all, connected
 
-DEVICES = ("virtio-rnd", "virtio-blk,mq=2,{folder}/disk", "virtio-net,driver=loop")
+DEVICES = ("edu", "virtio-rnd", "virtio-blk,mq=2,{folder}/disk", "virtio-net,driver=loop")
 MEMORY, RINGS, SIZE, DATA = 1 << 20, 2, 64, 0x80000
 BAR, STATUS, NOTIFY, MSIX = 4, 0x14, 0x3000, 2
 FEATURES = (0, 1 << 32 | 1 << 33)
 FLOOD = 500
+EDU, EDU_ID, EDU_REGISTERS = 0, 0x010000ED, (0x04, 0x08, 0x60, 0x64, 0x80, 0x88, 0x90, 0x98)
+CHECK_EACH = 10  # clients between two looks at the device itself
+BENT = ("left out", "repeated", "a byte", "other descriptors", "made up", "size of a message")
+WHILE = (
+    *("memory taken away", "overlapping memory", "rings of noise", "status", "reset", "doorbell", "registers of BAR 0"),
+    "interrupts",
+)
+WAYS = ("memory shortened", "kicks", "flood", "half a message", "end of stream")
 
 
 def message(command: int, payload: bytes = b"", flags: int = 0) -> bytes:
@@ -49,15 +46,18 @@ def message(command: int, payload: bytes = b"", flags: int = 0) -> bytes:
     return wire.encode(7, command, payload, flags=flags)
 
 
-def write(offset: int, value: int, size: int) -> Step:
-    """To a register of the modern BAR; nobody waits for it."""
-    data = wire.REGION.pack(offset, BAR, size) + value.to_bytes(size, "little")
+VERSION = message(Command.VERSION, wire.VERSION.pack(0, 0) + b"{}".ljust(100) + b"\0")
+
+
+def write(offset: int, value: int, size: int, bar: int = BAR) -> Step:
+    """To a register, of the modern BAR; nobody waits for it."""
+    data = wire.REGION.pack(offset, bar, size) + value.to_bytes(size, "little")
     return message(Command.REGION_WRITE, data, wire.NO_REPLY), []
 
 
 def conversation(memory: int, calls: Sequence[int]) -> Iterator[Step]:
     """What a client says until its rings run."""
-    yield message(Command.VERSION, wire.VERSION.pack(0, 0) + b"{}".ljust(100) + b"\0"), []
+    yield VERSION, []
     for part in range(2):
         half = MEMORY // 2
         yield message(Command.DMA_MAP, wire.DMA_MAP.pack(32, 3, half * part, half * part, half)), [memory]
@@ -83,7 +83,27 @@ def conversation(memory: int, calls: Sequence[int]) -> Iterator[Step]:
 class GoodClient:
     """A client that keeps the rules, with memory of its own; also its driver's ``RingMemory``."""
 
+    peer: socket.socket
+    fd: int
     ram: mmap.mmap
+    call: int
+    ring: DriverRing = attrs.field(init=False)
+
+    @classmethod
+    def connect(cls, path: Path) -> "GoodClient":
+        """Its ring 0 is served. Raises Broken when nobody takes it."""
+        peer, memory, call = connected(path), os.memfd_create("good"), os.eventfd(0, os.EFD_NONBLOCK)
+        os.ftruncate(memory, MEMORY)
+        good = cls(peer, memory, mmap.mmap(memory, MEMORY), call)
+        good.ring = DriverRing(good, RingLayout.at(0x10000, SIZE), event_idx=False)
+        return good
+
+    def close(self) -> None:
+        """Leave."""
+        self.peer.close()
+        self.ram.close()
+        os.close(self.fd)
+        os.close(self.call)
 
     def read(self, gpa: int, length: int) -> bytes:
         """From its memory."""
@@ -93,51 +113,68 @@ class GoodClient:
         """To its memory."""
         self.ram[gpa : gpa + len(data)] = data
 
-    def chain(self, ring: DriverRing, device: str) -> None:
-        """A request that *device* answers."""
-        if "blk" in device:
-            ring.add_chain([(DATA, 16)], [(DATA + 512, 512), (DATA + 1024, 1)])
-        else:
-            ring.add_chain([], [(DATA, 2048)])
+    def start(self) -> None:
+        """Say what makes ring 0 run. Raises Broken."""
+        for data, fds in conversation(self.fd, [self.call]):
+            socket.send_fds(self.peer, [data], fds)
+        self.awaited(STATUS, BAR, b"\x0f")
+
+    def awaited(self, offset: int, bar: int, value: bytes) -> None:
+        """Until the last answer to all that was said is *value*, of a register. Raises Broken."""
+        asked = wire.REGION.pack(offset, bar, len(value))
+        data = b""
+        try:
+            self.peer.sendall(message(Command.REGION_READ, asked))
+            while not data.endswith(asked + value):
+                part = self.peer.recv(4096)
+                if not part:
+                    raise Broken("a good client was left")
+                data = data[-4096:] + part
+        except OSError as e:
+            raise Broken(f"a good client was not served: {e}") from e
+
+    def request(self, out: list[tuple[int, int]], in_: list[tuple[int, int]]) -> float:
+        """Seconds until it was answered. Raises Broken."""
+        began = time.monotonic()
+        self.ring.add_chain(out, in_)
+        self.ring.publish()
+        try:
+            self.peer.sendall(write(NOTIFY, 0, 2)[0])
+        except OSError as e:
+            raise Broken(f"a good client was left: {e}") from e
+        while not self.ring.used():
+            if time.monotonic() > began + PATIENCE_S:
+                raise Broken(f"a good client was not served within {PATIENCE_S:g} s")
+            time.sleep(0.0005)
+        return time.monotonic() - began
+
+    def entropy(self) -> float:
+        """Seconds until a request of 64 bytes was answered. Raises Broken."""
+        return self.request([], [(DATA, 64)])
 
 
-def served(path: Path, device: str) -> float:
-    """Seconds until a good client's request was answered. Raises Broken."""
-    began, memory, call = time.monotonic(), os.memfd_create("good"), os.eventfd(0, os.EFD_NONBLOCK)
-    os.ftruncate(memory, MEMORY)
+def look_at(path: Path, device: str) -> None:
+    """*device* at *path* serves a good client. Raises Broken."""
+    good = GoodClient.connect(path)
     try:
-        with connected(path) as peer, mmap.mmap(memory, MEMORY) as ram:
-            client = GoodClient(ram)
-            ring = DriverRing(client, RingLayout.at(0x10000, SIZE))
-            client.chain(ring, device)
-            ring.publish()
-            for data, fds in conversation(memory, [call]):
-                socket.send_fds(peer, [data], fds)
-            peer.sendall(write(NOTIFY, 0, 2)[0])
-            if "net" in device:  # its frames come from nowhere: to be asked is answer enough
-                _await_answer(peer)
-                return time.monotonic() - began
-            while not ring.used():
-                if time.monotonic() > began + PATIENCE_S:
-                    raise Broken(f"a good client was not served within {PATIENCE_S:g} s")
-                time.sleep(0.0005)
-            return time.monotonic() - began
-    except OSError as e:
-        raise Broken(f"a good client was not served: {e}") from e
+        if device.startswith("edu"):
+            good.peer.sendall(VERSION)
+            good.awaited(0, EDU, EDU_ID.to_bytes(4, "little"))
+            return
+        good.start()
+        if "blk" in device:
+            good.request([(DATA, 16)], [(DATA + 512, 512), (DATA + 1024, 1)])
+        elif "rnd" in device:
+            good.entropy()  # frames come from nowhere: of a card, to be asked is answer enough
     finally:
-        os.close(memory)
-        os.close(call)
+        good.close()
 
 
-def _await_answer(peer: socket.socket) -> None:
-    """To the last of some questions. Raises OSError."""
-    peer.sendall(message(Command.REGION_READ, wire.REGION.pack(STATUS, BAR, 1)))
-    data = b""
-    while not data.endswith(wire.REGION.pack(STATUS, BAR, 1) + b"\x0f"):
-        part = peer.recv(4096)
-        if not part:
-            raise OSError("the connection ended")
-        data += part
+def witness(path: Path) -> GoodClient:
+    """Whose ring is served at *path*. Raises Broken."""
+    good = GoodClient.connect(path)
+    good.start()
+    return good
 
 
 @attrs.define(eq=False)
@@ -145,22 +182,25 @@ class HostileClient:
     """One of them, as the dice fall."""
 
     dice: random.Random
+    kinds: Kinds
 
-    def attack(self, path: Path) -> None:
-        """Connect, do harm, leave. Raises Broken when the server keeps it waiting."""
+    def attack(self, path: Path, meanwhile: Callable[[], None]) -> None:
+        """Connect, do harm, call *meanwhile*, leave. Raises Broken when the server keeps it waiting."""
         dice, memory = self.dice, os.memfd_create("hostile")
         fds = [memory, *(os.eventfd(0, os.EFD_NONBLOCK) for _ in range(RINGS)), os.open("/", os.O_RDONLY)]
         os.ftruncate(memory, MEMORY)
         for at in (0x10000, 0x20000):
             self._fill(memory, at)
         try:
-            with connected(path) as peer, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                for data, beside in self._bent(list(conversation(memory, fds[1:-1])), fds):
-                    socket.send_fds(peer, [data], beside)
-                for _ in range(dice.randrange(40)):
-                    data, beside = self._harm(memory)
-                    socket.send_fds(peer, [data], beside)
-                self._leave(peer, memory)
+            with connected(path) as peer:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    for data, beside in self._bent(list(conversation(memory, fds[1:-1])), fds):
+                        socket.send_fds(peer, [data], beside)
+                    for _ in range(dice.randrange(40)):
+                        data, beside = self._while_running(memory, fds)
+                        socket.send_fds(peer, [data], beside)
+                    self._harm(peer, memory)
+                meanwhile()
         except TimeoutError as e:
             raise Broken(f"the device took nothing for {PATIENCE_S:g} s") from e
         finally:
@@ -183,14 +223,19 @@ class HostileClient:
     def _bent(self, steps: list[Step], fds: list[int]) -> Iterator[Step]:
         """The steps, but for what the dice do to them."""
         dice = self.dice
+        if dice.random() < 0.3:
+            self.kinds["wrong order"] += 1
+            at = dice.randrange(len(steps) - 1)
+            steps[at], steps[at + 1] = steps[at + 1], steps[at]
         harm = dice.choice((0.0, 0.0, 0.05, 0.3))
         for data, beside in steps:
             if dice.random() >= harm:
                 yield data, beside
                 continue
-            kind = dice.randrange(5)
+            kind = dice.randrange(len(BENT))
+            self.kinds[BENT[kind]] += 1
             if kind == 0:
-                continue  # left out
+                continue
             if kind == 1:
                 yield from [(data, beside)] * dice.randint(2, 5)
             elif kind == 2:
@@ -199,17 +244,19 @@ class HostileClient:
                 yield bytes(bent), beside
             elif kind == 3:
                 yield data, [dice.choice(fds) for _ in range(dice.randint(0, 8))]
+            elif kind == 4:
+                code = dice.choice((*Command, 0, 14, 99))
+                yield message(code, dice.randbytes(dice.choice((0, 8, 16, 20, 32)))), beside
             else:
-                yield (
-                    message(dice.choice((*Command, 0, 14, 99)), dice.randbytes(dice.choice((0, 8, 16, 20, 32)))),
-                    beside,
-                )
+                size = dice.choice((0, 15, 16, 17, 4096, 1 << 21, 0xFFFF_FFFF))
+                yield wire.HEADER.pack(7, dice.choice((*Command,)), size, 0, 0) + data[wire.HEADER.size :], beside
 
-    def _harm(self, memory: int) -> Step:
-        """While rings run."""
+    def _while_running(self, memory: int, fds: list[int]) -> Step:
+        """A message while rings run."""
         dice, page = self.dice, 4096
         at, size = page * dice.randrange(MEMORY // page), page * dice.choice((1, 2, 64))
-        kind = dice.randrange(7)
+        kind = dice.randrange(len(WHILE))
+        self.kinds[WHILE[kind]] += 1
         if kind == 0:
             return message(
                 Command.DMA_UNMAP, wire.DMA_UNMAP.pack(24, 0, *dice.choice(((at, size), (0, MEMORY // 2))))
@@ -224,11 +271,19 @@ class HostileClient:
             return write(dice.choice((STATUS, 0x16, 0x1C, 0x3A)), dice.choice((0, 1, 15)), 1)
         if kind == 4:
             return message(Command.DEVICE_RESET), []
+        if kind == 6:
+            value = dice.choice((at, dice.getrandbits(64), 1, 3, 5, 4096))
+            return write(dice.choice(EDU_REGISTERS), value & 0xFFFF_FFFF, 4, EDU)
+        if kind == 7:
+            flags, index = 1 << dice.randrange(3) | 8 << dice.randrange(3), dice.randrange(6)
+            asked = wire.IRQ_SET.pack(20, flags, index, dice.choice((0, 1, 0xFFFF_FFFF)), dice.choice((0, 1, 2, 2048)))
+            return message(Command.DEVICE_SET_IRQS, asked), fds[1 : dice.randrange(1, 4)]
         return write(NOTIFY + 4 * dice.randrange(RINGS + 1), 0, 2)
 
-    def _leave(self, peer: socket.socket, memory: int) -> None:
-        """One of the ways out."""
-        dice, way = self.dice, self.dice.randrange(5)
+    def _harm(self, peer: socket.socket, memory: int) -> None:
+        """What is left to be done, one of the ways."""
+        dice, way = self.dice, self.dice.randrange(len(WAYS))
+        self.kinds[WAYS[way]] += 1
         doorbell = write(NOTIFY, 0, 2)[0]
         if way == 0:
             os.ftruncate(memory, dice.choice((0, 4096, 0x10000, 0x20000)))
@@ -243,55 +298,13 @@ class HostileClient:
             peer.shutdown(socket.SHUT_WR)
 
 
-class PciExporter(Exporter):
-    """The process, whose one device is attacked and used in turn."""
-
-    def start(self) -> None:
-        """Start it, and wait until it listens. Raises Broken."""
-        (self.folder / "disk").write_bytes(bytes(1 << 20))
-        words = [self.device.format(folder=self.folder), f"--socket-path={self.attacked}"]
-        with (self.folder / "log").open("wb") as log:
-            argv = [sys.executable, "-m", self.module, "vfio-user", *words]
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
-        while not self.attacked.exists():
-            self.check_alive()
-            if time.monotonic() > deadline:
-                raise Broken("it did not start")
-            time.sleep(0.02)
-
-
-def run(module: str, device: str, folder: Path, clients: int, seed: int) -> Tally:
-    """Attack *device* with *clients*, whose dice are of seeds from *seed* on. Raises Broken."""
-    exporter, tally = PciExporter(module, device, folder), Tally()
-    exporter.start()
-    try:
-        for n in range(clients):
-            HostileClient(random.Random(seed + n)).attack(exporter.attacked)
-            try:
-                tally.slowest = max(tally.slowest, served(exporter.attacked, device))
-            finally:
-                exporter.check_alive()
-            tally.clients, tally.answers = n + 1, tally.answers + 1
-            if n + 1 == min(WARM, clients // 2):
-                tally.before = exporter.descriptors(), exporter.mebibytes()
-        tally.after = settled(exporter, tally.before[0])
-        refuse_growth(tally)
-        exporter.stop()
-    except Broken as e:
-        raise Broken(f"client {tally.clients}, seed {seed + tally.clients}: {e}") from e
-    finally:
-        if exporter.process is not None and exporter.process.poll() is None:
-            exporter.process.kill()
-            exporter.process.wait()
-    return tally
+ATTACK = Attack(protocol="vfio-user", hostile=HostileClient, witness=witness, look=look_at, each=CHECK_EACH)
 
 
 def main(arguments: Sequence[str]) -> int:
     """0 when nothing broke."""
     assert __doc__ is not None
-    text = __doc__.partition("\n\n")[2]
-    return attack_all(arguments, run, text=text, devices=DEVICES, answers="good ones served")
+    return attack_all(arguments, ATTACK, text=__doc__.partition("\n\n")[2], devices=DEVICES)
 
 
 if __name__ == "__main__":

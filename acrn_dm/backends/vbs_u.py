@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from acrn_dm.backends.in_order import InOrderRing
 from acrn_dm.backends.plane_server import NS_PER_S, PlaneServer, end_queue, plane_of
+from acrn_dm.backends.told import ToldRing
 from acrn_dm.base.events.io_threads import SHARED, thread_loop
 from acrn_dm.base.events.ioloop import IoLoop, Timer
 from acrn_dm.contract.hookspecs import hookimpl
@@ -206,8 +207,10 @@ class VbsU(Backend):
         self._servers.clear()
 
     def _open(self, session: Session, queue: SessionQueue) -> Queue:
-        memory = session.resources.memory.map
+        memory, tell_writes = session.resources.memory.map, session.resources.memory.tell_writes
         ring = make_ring(session.features, queue, memory, queue.notes)
+        if tell_writes is not None:
+            ring = ToldRing(ring, tell_writes)
         broke = session.driver_broke
         if broke is not None:
 

@@ -9,7 +9,7 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -119,6 +119,10 @@ class GuestMemory:
     _map: MemoryMap = attrs.field(repr=False)
     keeper: str | None = attrs.field(default=None, kw_only=True)  # who keeps pages of it, so that none may go
     generations: Generations = attrs.field(factory=Generations, kw_only=True, repr=False)
+    # Who has to hear of what rings have devices write, before their drivers do; (gpa, length) of each part.
+    tell_writes: Callable[[Sequence[tuple[int, int]]], None] | None = attrs.field(
+        default=None, kw_only=True, repr=False
+    )
     _hugetlb: HugePages | None = attrs.field(default=None, init=False, repr=False)
 
     @classmethod

@@ -37,7 +37,11 @@ def make_ring(features: int, queue: PlacedQueue, memory: MemoryMap, notes: memor
     form = ring_format(features)
     if notes is None:
         return form.make_ring(features, memory, queue.layout, queue.position)
-    return form.make_noted_ring(features, memory, queue.layout, position=queue.position, notes=notes)
+    # Its position is what the notes say, and not what a front-end may have kept of it.
+    left = form.notes().take_over(notes, memory, queue.layout, queue.position)
+    ring = form.make_ring(features, memory, queue.layout, left.position)
+    left.note(ring, notes)
+    return ring
 
 
 def log_writes(ring: Any, bits: memoryview | None, *, used: int, desc: int) -> None:

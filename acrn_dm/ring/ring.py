@@ -2,7 +2,7 @@
 
 import mmap
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from acrn_dm._fastring import Chain, MemoryMap
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
@@ -138,6 +138,29 @@ class DriverSide(Protocol):
 Tell = Callable[[str, str], object]
 
 
+class NotesLeft(Protocol):
+    """The state in which notes were left, and a ring goes on."""
+
+    @property
+    def position(self) -> RingPosition:
+        """Where its device side begins."""
+
+    def note(self, ring: Any, part: memoryview) -> None:
+        """Have the native *ring*, which is there, take first what was in flight, and note in *part* from now on."""
+
+
+class NotesFormat(Protocol):
+    """The notes of what is in flight in a ring of one format, in memory that outlives who writes them."""
+
+    def length(self, entries: int) -> int:
+        """Bytes of the notes of a ring of up to *entries*."""
+
+    def take_over(self, part: memoryview, memory: RingMemory, layout: RingLayout, position: RingPosition) -> NotesLeft:
+        """Set *part* right after the process that noted there; where none did, the ring is at *position*. Raises
+        GuestError for notes that can't be.
+        """
+
+
 class RingFormat(Protocol):
     """A ring format, as ``factory.ring_format`` chooses it by what was negotiated."""
 
@@ -156,15 +179,8 @@ class RingFormat(Protocol):
     def make_ring(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Ring:
         """The device side. Raises GuestError for what is wrong with *layout*."""
 
-    def notes_length(self, entries: int) -> int:
-        """Bytes of the notes of what is in flight in a ring of up to *entries* (``native.notes``)."""
-
-    def make_noted_ring(
-        self, features: int, memory: MemoryMap, layout: RingLayout, *, position: RingPosition, notes: memoryview
-    ) -> Ring:
-        """The device side, which writes such notes and first gives the chains that those who had them before left
-        there. Where nobody had, it is at *position*. Raises GuestError as ``make_ring``, and for notes that can't be.
-        """
+    def notes(self) -> NotesFormat:
+        """The notes of what is in flight."""
 
     def watch(
         self,

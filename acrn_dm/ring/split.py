@@ -8,7 +8,7 @@ from acrn_dm.ring import layout as split_layout
 from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
 from acrn_dm.ring.position import RingPosition
-from acrn_dm.ring.ring import Ring, Tell
+from acrn_dm.ring.ring import NotesFormat, Ring, Tell
 
 if TYPE_CHECKING:
     import mmap
@@ -51,22 +51,11 @@ class SplitFormat:
             next_avail=position.base,
         )
 
-    def notes_length(self, entries: int) -> int:
+    def notes(self) -> NotesFormat:
         """As vhost-user lays them out."""
-        from acrn_dm.ring.native.notes import split as noted  # noqa: PLC0415
+        from acrn_dm.ring.native.notes import split  # noqa: PLC0415
 
-        return noted.length(entries)
-
-    def make_noted_ring(
-        self, features: int, memory: MemoryMap, layout: RingLayout, *, position: RingPosition, notes: memoryview
-    ) -> Ring:
-        """A native ring. Its position is what the notes say, and not what a front-end may have kept of it."""
-        from acrn_dm.ring.native.notes import split as noted  # noqa: PLC0415
-
-        left = noted.take_over(notes, memory, layout, position)
-        ring = self.make_ring(features, memory, layout, left.position)
-        left.note(ring, notes)
-        return ring
+        return split
 
     def watch(
         self,

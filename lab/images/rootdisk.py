@@ -6,7 +6,7 @@ import hashlib
 import random
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from acrn_dm.testing.guest.images import cpio, initramfs
@@ -22,13 +22,16 @@ NOISE, NOISE_MIB = "srv/noise", 8
 SUMS = "lab/sums"  # of all files, as sha256sum has them
 
 
-def root_disk(target: Path, kernel: Kernel, *, mib: int = 96) -> None:
-    """Make *target* an ext4 of that size; its init does what a guest is told. Raises HarnessUnavailable."""
+def root_disk(target: Path, kernel: Kernel, *, files: Mapping[str, bytes] | None = None, mib: int = 96) -> None:
+    """Make *target* an ext4 of that size with *files* besides, which may be executed; its init does what a guest is
+    told. Raises HarnessUnavailable.
+    """
     entries = [
         *initramfs.base(guest_init(SHELL)),
         *_modules_behind(kernel),
         initramfs.settings({}),
         *initramfs.programs(PROGRAMS),
+        *(cpio.file(path, content, 0o755) for path, content in (files or {}).items()),
         cpio.file(NOISE, random.Random(1).randbytes(NOISE_MIB << 20)),
     ]
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -19,6 +19,7 @@ from lab.qemu.guest import QemuGuest, vfio_user
 CPUS = 2
 START_S = 60.0
 STOP_S = 30.0
+WORK_S = 600.0  # on a host that has other things to do
 DROP = "sync; echo 3 > /proc/sys/vm/drop_caches"
 
 Disk = Callable[[Path, Path], "contextlib.AbstractContextManager[Sequence[str]]"]  # of an image, with a folder for it
@@ -34,10 +35,12 @@ class Root:
     initramfs: Path
 
     @classmethod
-    def made(cls, kernel: Kernel, qemu: Sequence[str], folder: Path) -> "Root":
-        """Its image is in *folder*. Raises HarnessUnavailable."""
+    def made(
+        cls, kernel: Kernel, qemu: Sequence[str], folder: Path, files: Mapping[str, bytes] | None = None
+    ) -> "Root":
+        """Its image is in *folder*, and has *files* besides. Raises HarnessUnavailable."""
         image = folder / "root"
-        root_disk(image, kernel)
+        root_disk(image, kernel, files=files)
         return cls(kernel=kernel, qemu=qemu, image=image, initramfs=root_initramfs(kernel))
 
 
@@ -51,8 +54,26 @@ class Boot:
     seconds: float  # until the guest was up
 
 
-def boot(root: Root, folder: Path, disk: Disk) -> Boot:
-    """Boot from a copy of the image in *folder*, use it, and let it go. Raises HarnessError for what is not as it was
+def use(guest: QemuGuest) -> str:
+    """Have the guest read its root again, write to it and execute what is on it, on each CPU at once; then what its
+    kernel said, with nothing more to be written. Raises CommandFailed for what is not as it was.
+    """
+    guest.run("mount -t tmpfs tmpfs /tmp")
+    guest.run("grep -q '^/dev/vda / ext4 rw' /proc/mounts")
+    guest.run(f"{DROP}; busybox sha256sum -c -s /{SUMS}", WORK_S)
+    work = (
+        f"mkdir /var/$1; cp /{NOISE} /var/$1/noise; bash -c 'tar -C / -cf /var/$1/all bin lib modules' - $1; {DROP}; "
+        f"cmp /{NOISE} /var/$1/noise && bash -c 'tar -C / -df /var/$1/all' - $1"
+    )
+    started = "; ".join(f'taskset -c {cpu} sh -c "$work" - {cpu} & pid{cpu}=$!' for cpu in range(CPUS))
+    waited = " && ".join(f"wait $pid{cpu}" for cpu in range(CPUS))
+    guest.run(f"work={_quoted(work)}; {started}; {waited}", WORK_S)
+    guest.run(f"{DROP}; busybox sha256sum -c -s /{SUMS}; mount -o remount,ro /", WORK_S)
+    return guest.run("dmesg -r")
+
+
+def boot(root: Root, folder: Path, disk: Disk, use: Callable[[QemuGuest], str] = use) -> Boot:
+    """Boot from a copy of the image in *folder*, *use* it, and let it go. Raises HarnessError for what is not as it was
     written, in the guest or in the image.
     """
     image = folder / "disk"
@@ -80,24 +101,6 @@ def boot(root: Root, folder: Path, disk: Disk) -> Boot:
     return Boot(kernel=said, qemu=guest.process.stderr, server=server, seconds=seconds)
 
 
-def use(guest: QemuGuest) -> str:
-    """Have the guest read its root again, write to it and execute what is on it, on each CPU at once; then what its
-    kernel said, with nothing more to be written. Raises CommandFailed for what is not as it was.
-    """
-    guest.run("mount -t tmpfs tmpfs /tmp")
-    guest.run("grep -q '^/dev/vda / ext4 rw' /proc/mounts")
-    guest.run(f"{DROP}; busybox sha256sum -c -s /{SUMS}")
-    work = (
-        f"mkdir /var/$1; cp /{NOISE} /var/$1/noise; bash -c 'tar -C / -cf /var/$1/all bin lib modules' - $1; {DROP}; "
-        f"cmp /{NOISE} /var/$1/noise && bash -c 'tar -C / -df /var/$1/all' - $1"
-    )
-    started = "; ".join(f'taskset -c {cpu} sh -c "$work" - {cpu} & pid{cpu}=$!' for cpu in range(CPUS))
-    waited = " && ".join(f"wait $pid{cpu}" for cpu in range(CPUS))
-    guest.run(f"work={_quoted(work)}; {started}; {waited}")
-    guest.run(f"{DROP}; busybox sha256sum -c -s /{SUMS}; mount -o remount,ro /")
-    return guest.run("dmesg -r")
-
-
 @contextlib.contextmanager
 def qemu_disk(image: Path, folder: Path) -> Iterator[Sequence[str]]:
     """QEMU's own virtio-blk, with as many queues."""
@@ -109,10 +112,10 @@ def qemu_disk(image: Path, folder: Path) -> Iterator[Sequence[str]]:
 
 @contextlib.contextmanager
 def our_disk(image: Path, folder: Path) -> Iterator[Sequence[str]]:
-    """A process of ours; it has to end with 0 when it is asked to."""
+    """A process of ours, which tells QEMU of its writes; it has to end with 0 when it is asked to."""
     path = folder / "root.sock"
     path.unlink(missing_ok=True)
-    words = ["vfio-user", f"virtio-blk,mq={CPUS},{image}", f"--socket-path={path}"]
+    words = ["vfio-user", f"virtio-blk,mq={CPUS},{image}", f"--socket-path={path}", "--tell-writes"]
     with (folder / "server").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-m", "acrn_dm.export.cli", *words], stdout=log, stderr=log)
     try:

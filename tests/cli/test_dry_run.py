@@ -145,6 +145,12 @@ REFUSED = [
     (["-s", "3,virtio-blk,vhost-user=left"],
      "virtio-blk-3:0: backend vhost-user: connecting to left: Connection refused (ECONNREFUSED); "
      "is the vhost-user process running?"),
+    (["-s", "7,vfio-user,socket=left"],
+     "vfio-user-7:0: connecting to left: Connection refused (ECONNREFUSED); is the vfio-user process running?"),
+    (["-s", "7,vfio-user,socket=alive,server=on"],
+     "vfio-user-7:0: socket alive: somebody listens there already"),
+    (["-s", "6,vfio-user,socket=alive", "-s", "7,vfio-user,socket=./alive"],
+     "vfio-user-7:0: socket alive is used by vfio-user-6:0 already"),
     (["--hugepages", "on", "-m", "200G"], "--hugepages: 'on': ..."),
     (["--cmd_monitor", "none/x"], "--cmd_monitor: 'none/x': directory none does not exist"),
     (["--cmd_monitor", "text"], "--cmd_monitor: 'text': is there already, and is no socket"),

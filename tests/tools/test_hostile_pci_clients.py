@@ -1,12 +1,14 @@
 """A short run of ``python -m tools.hostile_pci_clients``; and exporters that a client can hurt, which it notices."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tools.hostile_pci_clients import DEVICES
+from tests.tools.harm import assert_harmless
+from tools.hostile_pci_clients import BENT, DEVICES, WAYS, WHILE
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.stress, pytest.mark.process]
@@ -18,18 +20,25 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_clients_that_keep_no_rule_do_not_harm_the_next_one(device: str) -> None:
+def test_clients_that_keep_no_rule_harm_neither_their_device_nor_the_other(device: str) -> None:
     """The tool's own default is ten thousand of them for each device."""
     done = run("--clients", "200", device)
-    assert f"{device}: 200 hostile clients, 200 good ones served" in done.stdout, done.stdout + done.stderr
+    assert not done.stderr
+    assert_harmless(done.stdout, device, 200, (*WAYS, *BENT, *WHILE, "wrong order"))
     assert done.returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [("leak", "descriptors have become"), ("sigbus", "the process ended with -7")]
+    ("fault", "said"),
+    [
+        ("leak", "descriptors have become"),
+        ("sigbus", "the process ended with -7"),
+        ("deaf", "was not served within 10 s"),
+        ("stuck", "for 10 s|was not served"),
+    ],
 )
 def test_exporter_that_can_be_hurt_is_found_out(fault: str, said: str) -> None:
     """Mostly by one of the first hundred clients; whether memory goes amidst an access is a matter of time."""
     done = run("--clients", "3000", "--module", f"tests.tools.hurt_exporters.{fault}", "virtio-rnd")
-    assert said in done.stdout, done.stdout + done.stderr
+    assert re.search(said, done.stdout), done.stdout + done.stderr
     assert done.returncode == 1

@@ -7,8 +7,6 @@ Descriptor boundaries mean nothing (2.6.4). Every range is checked as a whole, b
 import enum
 import struct
 
-import attrs
-
 from acrn_dm._fastring import Chain
 from acrn_dm.base.errors import GuestError
 from acrn_dm.base.records import frozen
@@ -56,7 +54,7 @@ TYPES = {  # 5.2.6; 5 is the legacy synonym of FLUSH
 CHANGES_MEDIUM = frozenset({Op.WRITE, Op.DISCARD, Op.WRITE_ZEROES, Op.SECURE_ERASE})
 
 
-@attrs.frozen
+@frozen
 class Extent:
     """A range of the medium in bytes; *unmap* allows to deallocate it (write zeroes)."""
 
@@ -65,7 +63,7 @@ class Extent:
     unmap: bool = False
 
 
-@attrs.frozen
+@frozen
 class Request:
     """A request that may be executed: everything lies within the medium. *extents* is empty for flush and get-id."""
 

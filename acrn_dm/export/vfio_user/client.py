@@ -21,13 +21,11 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[["Client", Message], bytes]  # returns the answer's payload
 
-VERSION_S = 10.0
-
 
 class Client:
     """The client's connection and what it has set up. *gone* is called once, when the connection is over.
 
-    One that does not say VERSION in ``VERSION_S`` makes way.
+    It is the owner once it has said VERSION.
     """
 
     def __init__(self, exported: ExportedFunction, peer: socket.socket, gone: Callable[[], None]) -> None:
@@ -35,17 +33,16 @@ class Client:
         self._channel = Channel(peer)
         self._requests = Requests(self._channel)
         self._gone = gone
-        self._open, self._greeted = True, False
+        self._open = True
+        self.is_owner = False
         exported.main_loop.add(self._channel.fd, self._on_ready)
         exported.main_loop.add(exported.memory.shortened, self._on_shortened)
-        self._timer = exported.main_loop.call_later(VERSION_S, self._look_at_greeting)
 
     def close(self) -> None:
         """End the connection and forget everything the client brought. Idempotent."""
         if not self._open:
             return
         self._open = False
-        self._timer.cancel()
         self._requests.end()
         self._exported.main_loop.remove(self._channel.fd)
         self._exported.main_loop.remove(self._exported.memory.shortened)
@@ -53,11 +50,6 @@ class Client:
         self._exported.client_gone()
         self._channel.close()
         self._gone()
-
-    def _look_at_greeting(self) -> None:
-        if not self._greeted:
-            log.warning("a client without VERSION for %g s makes way for another", VERSION_S)
-            self.close()
 
     def _on_shortened(self) -> None:
         log.warning("the client has shortened memory that its device uses")
@@ -69,8 +61,8 @@ class Client:
     def _take(self, message: Message) -> None:
         if message.is_reply:
             self._requests.answered(message)
-        elif self._greeted == (message.command == Command.VERSION):
-            raise PeerError(f"{wire.name(message.command)} {'again' if self._greeted else 'before VERSION'}")
+        elif self.is_owner == (message.command == Command.VERSION):
+            raise PeerError(f"{wire.name(message.command)} {'again' if self.is_owner else 'before VERSION'}")
         else:
             self._serve(message)
 
@@ -96,8 +88,7 @@ class Client:
         version.limit(capabilities, "max_msg_fds", wire.MAX_FDS)
         self._requests.most = version.limit(capabilities, "max_data_xfer_size", wire.MAX_TRANSFER)
         self._exported.memory.messages = self._requests
-        self._greeted = True
-        self._timer.cancel()
+        self.is_owner = True
         return version.reply(len(message.payload), multi=capabilities.get("write_multiple") is True)
 
     def dma_map(self, message: Message) -> bytes:

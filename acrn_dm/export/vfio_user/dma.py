@@ -9,6 +9,7 @@ DMA_UNMAP is answered. Where the client has shortened a file under its range the
 import bisect
 import contextlib
 import errno
+import logging
 import mmap
 import os
 import threading
@@ -30,6 +31,10 @@ from acrn_dm.export.vfio_user.parsing import MapRequest, UnmapRequest
 from acrn_dm.memory.generations import Generations
 from acrn_dm.memory.guest_memory import GuestMemory
 
+log = logging.getLogger(__name__)
+
+TELL_S = 2.5  # less than what a change of memory waits for rings
+
 
 class Messages(Protocol):
     """Messages that move what is not mapped here, ``most`` bytes at a time."""
@@ -39,8 +44,8 @@ class Messages(Protocol):
     def read(self, address: int, count: int) -> bytes:
         """Raises GuestError."""
 
-    def write(self, address: int, data: bytes) -> None:
-        """Raises GuestError."""
+    def write(self, address: int, data: bytes, seconds: float = ...) -> None:
+        """Raises GuestError, where it takes longer, too."""
 
     def abort(self) -> None:
         """Who waits for the client waits in vain."""
@@ -76,12 +81,18 @@ class DmaMemory(GuestMemory):
     """Memory of the client as devices have it. Ranges change on the main loop's thread; rings go on when all messages
     that are there have been taken, for a client splits a range by several of them.
 
-    *dumped*: core dumps of this process have it. *shortened* is an eventfd that is signalled when the client has taken
-    memory away that was then touched.
+    *dumped*: core dumps of this process have it. *tells*: the client hears of what rings have devices write.
+    *shortened* is an eventfd that is signalled when the client has taken memory away that was then touched.
     """
 
-    def __init__(self, main_loop: IoLoop, *, dumped: bool = False) -> None:
-        super().__init__((), MemoryMap([]), keeper="the client", generations=Generations(main_loop.call_soon))
+    def __init__(self, main_loop: IoLoop, *, dumped: bool = False, tells: bool = False) -> None:
+        super().__init__(
+            (),
+            MemoryMap([]),
+            keeper="the client",
+            generations=Generations(main_loop.call_soon),
+            tell_writes=self._tell if tells else None,
+        )
         self.messages: Messages | None = None
         self.shortened = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._dumped = dumped
@@ -197,6 +208,18 @@ class DmaMemory(GuestMemory):
             if not moved:
                 self._by_messages().write(gpa + done, left[done : done + count])
             done += count
+
+    def _tell(self, parts: Sequence[tuple[int, int]]) -> None:
+        """Have the client write what is there to the same place. It is told no more of them when it does not answer: it
+        may wait for us.
+        """
+        try:
+            for gpa, length in parts:
+                for at in range(gpa, gpa + length, self._by_messages().most):
+                    data = self.read(at, min(self._by_messages().most, gpa + length - at))
+                    self._by_messages().write(at, data, TELL_S)
+        except GuestError as e:
+            log.info("the client was not told what was written: %s", e)
 
     def _check(self, gpa: int, length: int, flag: int) -> None:
         if gpa < 0 or length < 0 or gpa + length > wire.ADDRESS_LIMIT:

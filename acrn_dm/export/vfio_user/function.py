@@ -5,6 +5,7 @@ It lives as long as the process; clients come and go. Control work is done on th
 
 import logging
 import time
+from collections.abc import Callable
 
 from acrn_dm.base.bus import mmio_bus, pio_bus
 from acrn_dm.base.errors import GuestError, HostError
@@ -27,12 +28,22 @@ PAUSE_S = 3.0  # ... for a change of its memory
 
 
 class ExportedFunction:
-    """The function as its client has it. *dumps_memory*: core dumps of this process have the client's memory."""
+    """The function as its client has it. *dumps_memory*: core dumps of this process have the client's memory.
+    *tells_writes*: the client hears of what queues write there (``DmaMemory``). *quit_* ends the process.
+    """
 
-    def __init__(self, function: PciFunction, main_loop: IoLoop, *, dumps_memory: bool = False) -> None:
+    def __init__(
+        self,
+        function: PciFunction,
+        main_loop: IoLoop,
+        quit_: Callable[[], None],
+        *,
+        dumps_memory: bool = False,
+        tells_writes: bool = False,
+    ) -> None:
         self.function = function
         self.main_loop = main_loop
-        self.memory = DmaMemory(main_loop, dumped=dumps_memory)
+        self.memory = DmaMemory(main_loop, dumped=dumps_memory, tells=tells_writes)
         self.regions = Regions(function)
         self._loops = IoLoops()
         io_loop = device_loops(function.context, self._loops.get).get
@@ -48,7 +59,7 @@ class ExportedFunction:
             main_loop=main_loop,
             io_loop=io_loop,
             device_failed=self._device_failed,
-            quit=main_loop.stop,
+            quit=quit_,
             pause_s=PAUSE_S,
         )
 

@@ -36,9 +36,9 @@ class Requests:
             raise GuestError(f"DMA_READ of {count:#x} bytes at {address:#x}: {len(answer.payload)} bytes came")
         return answer.payload[wire.DMA.size :]
 
-    def write(self, address: int, data: bytes) -> None:
-        """Write *data*, ``most`` bytes at most. Raises GuestError."""
-        self._ask(Command.DMA_WRITE, wire.DMA.pack(address, len(data)) + data)
+    def write(self, address: int, data: bytes, seconds: float = ANSWER_S) -> None:
+        """Write *data*, ``most`` bytes at most. Raises GuestError, when there is no answer in *seconds*, too."""
+        self._ask(Command.DMA_WRITE, wire.DMA.pack(address, len(data)) + data, seconds)
 
     def answered(self, message: Message) -> None:
         """A reply came. One that nobody waits for is late, and of no use."""
@@ -59,13 +59,13 @@ class Requests:
             self._over = True
         self.abort()
 
-    def _ask(self, command: Command, payload: bytes) -> Message:
+    def _ask(self, command: Command, payload: bytes, seconds: float = ANSWER_S) -> Message:
         if threading.get_ident() == self._server:
             raise GuestError("DMA by messages within a register access")
         ident = self._begin()
         try:
             self._channel.send(wire.encode(ident, command, payload))
-            return self._answer(ident, command)
+            return self._answer(ident, command, seconds)
         except HostError as e:
             raise GuestError(f"{command.name}: {e}") from e
         finally:
@@ -82,13 +82,13 @@ class Requests:
             self._waiting[ident] = None
             return ident
 
-    def _answer(self, ident: int, command: Command) -> Message:
+    def _answer(self, ident: int, command: Command, seconds: float) -> Message:
         def done() -> bool:
             return self._waiting.get(ident, self) is not None
 
         with self._changed:
-            if not self._changed.wait_for(done, ANSWER_S):
-                raise GuestError(f"{command.name} was not answered in {ANSWER_S:g} s")
+            if not self._changed.wait_for(done, seconds):
+                raise GuestError(f"{command.name} was not answered in {seconds:g} s")
             answer = self._waiting.get(ident)
         if answer is None:
             raise GuestError(f"{command.name} was given up")

@@ -24,7 +24,7 @@ def make_region(message: Message, form: RingFormat, queues: int) -> tuple[bytes,
     """
     _, _, count, entries = payload.parse_inflight(message.payload)
     _check(count, entries, queues)
-    size = count * stride(form.notes_length(entries))
+    size = count * stride(form.notes().length(entries))
     try:
         fd = os.memfd_create("inflight", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError as e:
@@ -62,7 +62,7 @@ class InflightRegion:
         """The part of ring *index*, of format *form*; None where it has none. Raises PeerError past the end."""
         if self._foreign is None or index >= self._queues:
             return None
-        length = form.notes_length(self._entries)
+        length = form.notes().length(self._entries)
         at = self._at + index * stride(length)
         if at + length > self._end:
             raise PeerError(f"the inflight region has no room for ring {index}")

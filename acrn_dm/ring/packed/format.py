@@ -15,7 +15,7 @@ from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import MAX_QUEUE_SIZE, RingLayout, RingMemory, RingPart
 from acrn_dm.ring.packed.layout import WRAP, packed_layout, packed_parts
 from acrn_dm.ring.position import RingPosition
-from acrn_dm.ring.ring import Ring, Tell
+from acrn_dm.ring.ring import NotesFormat, Ring, Tell
 
 if TYPE_CHECKING:
     import mmap
@@ -56,22 +56,11 @@ class PackedFormat:
             next_used=position.base >> HALF,
         )
 
-    def notes_length(self, entries: int) -> int:
+    def notes(self) -> NotesFormat:
         """As vhost-user lays them out."""
-        from acrn_dm.ring.native.notes import packed as noted  # noqa: PLC0415
+        from acrn_dm.ring.native.notes import packed  # noqa: PLC0415
 
-        return noted.length(entries)
-
-    def make_noted_ring(
-        self, features: int, memory: MemoryMap, layout: RingLayout, *, position: RingPosition, notes: memoryview
-    ) -> Ring:
-        """A native ring. Its position is what the notes say, and not what a front-end may have kept of it."""
-        from acrn_dm.ring.native.notes import packed as noted  # noqa: PLC0415
-
-        left = noted.take_over(notes, memory, layout, position)
-        ring = self.make_ring(features, memory, layout, left.position)
-        left.note(ring, notes)
-        return ring
+        return packed
 
     def watch(
         self,

@@ -18,7 +18,7 @@ def exported(text: str, path: Path) -> Iterator[ExportedFunction]:
     """The function of *text*, as ``acrn-dm-export vfio-user`` serves it at *path*."""
     plugins = make_plugin_manager()
     plugins.load_devices([text.partition(",")[0]])
-    function, _ = make(text, plugins, program="test")
+    function = make(text, plugins, program="test").function
     with served(function, path) as it:
         yield it
 

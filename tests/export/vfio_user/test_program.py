@@ -59,6 +59,42 @@ def test_connected_socket_is_served_once(tmp_path: Path) -> None:
         process.communicate()
 
 
+def test_each_device_of_a_process_has_a_client_of_its_own(tmp_path: Path) -> None:
+    """Silent ones, and those that stop within a message, keep nobody from the other."""
+    path = tmp_path / "s"
+    daemon = Daemon([*PROGRAM, "edu", "edu", f"--socket-path={path}"], tmp_path / "s1", tmp_path / "log")
+    daemon.start()
+    try:
+        silent, half, other = (Client.connect(Path(f"{path}{number}")) for number in (0, 0, 1))
+        half.socket.sendall(b"\1\0\1")
+        other.greet()
+        other.write(0, 8, 5, posted=True)
+        assert comes_true(lambda: other.read(0, 8) == 120)
+        for client in (silent, half, other):
+            client.close()
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(30) == 0
+    finally:
+        daemon.kill()
+    assert (tmp_path / "log").read_text() == ""
+
+
+def test_client_that_is_silent_keeps_no_other_from_its_device(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    daemon = Daemon([*PROGRAM, "edu", f"--socket-path={path}"], path, tmp_path / "log")
+    daemon.start()
+    try:
+        silent, client = Client.connect(path), Client.connect(path)
+        client.socket.settimeout(5)
+        client.greet()
+        assert client.read(0, 0) == 0x010000ED
+        silent.close()
+        client.close()
+    finally:
+        daemon.kill()
+
+
 @pytest.mark.parametrize(("words", "vectors"), [((), (0, 2)), (("--virtio_msi",), (1, 0))])
 def test_virtio_device_has_msi_in_place_of_msix_where_that_is_asked_for(
     words: tuple[str, ...], vectors: tuple[int, int], tmp_path: Path

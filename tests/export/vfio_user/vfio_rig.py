@@ -173,12 +173,12 @@ def rings(fd: int) -> bool:
 
 
 @contextlib.contextmanager
-def served(function: PciFunction, path: Path) -> Iterator[ExportedFunction]:
+def served(function: PciFunction, path: Path, *, tells_writes: bool = False) -> Iterator[ExportedFunction]:
     """*function* at the socket *path*, on a loop that runs by itself."""
     loop = IoLoop("main")
     with contextlib.ExitStack() as stack:
         stack.callback(loop.close)
-        exported = ExportedFunction(function, loop)
+        exported = ExportedFunction(function, loop, loop.stop, tells_writes=tells_writes)
         stack.callback(exported.close)
         listener = stack.enter_context(contextlib.closing(UnixListener(path, "--socket-path")))
         exported.open()

@@ -110,14 +110,14 @@ class Driver:
 
 
 @contextmanager
-def virtio(text: str, path: Path) -> Iterator[ExportedFunction]:
+def virtio(text: str, path: Path, *, tells_writes: bool = False) -> Iterator[ExportedFunction]:
     """The virtio device of *text* at the socket *path*."""
     name = text.partition(",")[0]
     plugins = make_plugin_manager()
     plugins.load_devices([name])
-    function, _ = make(text, plugins, program="test")
+    function = make(text, plugins, program="test").function
     assert isinstance(function, VirtioPci)
-    with served(function, path) as exported:
+    with served(function, path, tells_writes=tells_writes) as exported:
         yield exported
 
 

@@ -12,9 +12,10 @@ import pytest
 from acrn_dm.backends.wire.message import Request
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.sockets.unix_listener import UnixListener
-from acrn_dm.export.vhost_user import server as module
+from acrn_dm.export import waiting as module
 from acrn_dm.export.vhost_user.device import ExportedDevice
-from acrn_dm.export.vhost_user.server import MAX_WAITING, Server
+from acrn_dm.export.vhost_user.server import Server
+from acrn_dm.export.waiting import MAX_WAITING
 from tests.export.made import made
 
 HEADER = struct.Struct("<III")

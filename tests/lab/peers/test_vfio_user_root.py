@@ -3,6 +3,8 @@ executes what is on it, on two CPUs, and complains of nothing.
 """
 
 import random
+import struct
+import subprocess
 from pathlib import Path
 
 import attrs
@@ -11,16 +13,24 @@ import pytest
 from acrn_dm.testing.guest.errors import HarnessError
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from lab.qemu.boots import OF_ANY_CLIENT, complaints
+from lab.qemu.guest import QemuGuest
 from lab.qemu.root import Boot, Root, boot, our_disk
 
 pytestmark = pytest.mark.lab
 SUBJECTS = ("virtio", "vda", "EXT4", "I/O error", "segfault", "BUG", "WARNING", "stall")
+MOV_EAX, RET = 0xB8, 0xC3
+BLOCK, BLOCKS = 4096, 200
 NOISE = random.Random(1).randbytes(64)  # how the file of noise begins
 
 
 @pytest.fixture(scope="module")
 def root(lab_kernel: Kernel, qemu: list[str], tmp_path_factory: pytest.TempPathFactory) -> Root:
-    return Root.made(lab_kernel, qemu, tmp_path_factory.mktemp("root"))
+    folder = tmp_path_factory.mktemp("root")
+    source, program = Path(__file__).with_name("translated.c"), folder / "translated"
+    done = subprocess.run(["gcc", "-O1", "-static", "-o", program, source], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    code = b"".join(struct.pack("<BIB", MOV_EAX, n, RET).ljust(BLOCK, b"\0") for n in range(BLOCKS))
+    return Root.made(lab_kernel, qemu, folder, {"bin/translated": program.read_bytes(), "srv/code": code})
 
 
 def test_guest_lives_on_a_disk_of_ours(root: Root, tmp_path: Path) -> None:
@@ -29,6 +39,18 @@ def test_guest_lives_on_a_disk_of_ours(root: Root, tmp_path: Path) -> None:
     silent = attrs.evolve(said, kernel="", qemu="", server="")
     assert [line for line in complaints(said, [silent]) if any(subject in line for subject in SUBJECTS)] == []
     assert said.server == ""
+
+
+def test_cpu_that_is_emulated_executes_what_was_read_last(root: Root, tmp_path: Path) -> None:
+    """QEMU without KVM keeps translations of code. Of our writes to memory that it shares it would not know."""
+    stale = []
+
+    def use(guest: QemuGuest) -> str:
+        stale.append(guest.run(f"translated /srv/code {BLOCKS}"))
+        return guest.run("mount -o remount,ro /; dmesg -r")
+
+    boot(root, tmp_path, our_disk, use)
+    assert stale == ["0"]
 
 
 def test_root_that_is_not_as_it_was_made_is_noticed(root: Root, tmp_path: Path) -> None:

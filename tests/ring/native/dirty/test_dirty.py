@@ -35,7 +35,7 @@ class Scene:
         layout = fmt.lay_out(RING, SIZE)
         driver = fmt.driver(MemoryMap([(0, ram)]), layout, event_idx=event_idx)
         placed = Placed(layout, fmt.position(layout, 0))
-        notes = memoryview(bytearray(ring_format(fmt.feature).notes_length(SIZE))) if noted else None
+        notes = memoryview(bytearray(ring_format(fmt.feature).notes().length(SIZE))) if noted else None
         # Two regions that touch, so that buffers are cut.
         parts = [(0, memoryview(ram)[: 40 * PAGE]), (40 * PAGE, memoryview(ram)[40 * PAGE :])]
         ring = make_ring(fmt.features(event_idx=event_idx, indirect=True), placed, MemoryMap(parts), notes)

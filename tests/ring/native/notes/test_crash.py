@@ -45,7 +45,7 @@ class Scene:
 
     @classmethod
     def make(cls, fmt: Format, size: int, start: int) -> "Scene":
-        ram, region = mmap.mmap(-1, RAM), mmap.mmap(-1, ring_format(fmt.feature).notes_length(size))
+        ram, region = mmap.mmap(-1, RAM), mmap.mmap(-1, ring_format(fmt.feature).notes().length(size))
         layout = fmt.lay_out(RING, size)
         scene = cls(fmt, ram, region, size, fmt.driver(MemoryMap([(0, ram)]), layout, start=start), [])
         scene.ring = scene.serve(start)
