@@ -125,6 +125,7 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_server_that_can_not_be_is_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "ANSWER_S", 0.3 if "silence" in name or "without an end" in name else 20.0)
+    monkeypatch.setattr("acrn_dm.backends.wire.vfio_user.channel.SEND_MS", 500 if "without an end" in name else 4000)
     row = ROWS[name]
     before = len(os.listdir("/proc/self/fd"))
     with FakeServer(tmp_path / "s", row.answers, **row.server):  # type: ignore[arg-type]
