@@ -25,6 +25,7 @@ PATIENCE_S = 10.0
 WARM = 50  # clients before the process is measured: what is made once is there by then
 GROWTH_MIB, MORE_DESCRIPTORS = 8, 4
 REST_S = 0.5
+START_S = 120.0
 SILENT, MOST_SILENT = 0.05, 3
 
 Kinds = collections.Counter[str]  # of harm, and how often each was done
@@ -109,7 +110,7 @@ class Exporter:
         argv = [sys.executable, "-m", self.module, self.protocol, *words, *sockets]
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + START_S
         while not self.used.exists():
             self.check_alive()
             if time.monotonic() > deadline:
