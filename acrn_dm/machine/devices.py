@@ -93,7 +93,7 @@ class Devices:
         self.platform.realize(resources)
         for function in self.functions:
             with function.lock, self._blame(function):
-                if function.lay_out(resources):
+                if function.complete_layout(resources):
                     self.bus.place(function)
         self.bus.attach(resources)
         for function in self.functions:

@@ -47,10 +47,12 @@ class KickAddress:
 
 
 class KickEvent:
-    """A queue's kick. Control threads only, under the function's lock; whoever serves the queue waits on ``fd``."""
+    """A queue's kick. Control threads only, under the function's lock; whoever serves the queue waits on ``fd``, which
+    is *fd* if that is given.
+    """
 
-    def __init__(self, registry: EventFdRegistry, refused: Refused) -> None:
-        self.fd = make_eventfd()
+    def __init__(self, registry: EventFdRegistry, refused: Refused, fd: int = -1) -> None:
+        self.fd = make_eventfd() if fd < 0 else fd
         self._registry = registry
         self._refused = refused
         self._binding: IoEventFd | None = None

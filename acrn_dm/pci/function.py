@@ -59,7 +59,7 @@ class PciFunction:
         self._define_header()
         self.identify(vendor, device, revision | class_code << 8, subsystem_vendor | subsystem_device << 16)
 
-    # Laying out: before the bus assigns addresses, or in ``lay_out``.
+    # Laying out: before the bus assigns addresses, or in ``complete_layout``.
 
     def identify(self, vendor: int, device: int, kind: int, subsystem: int) -> None:
         """Be this device: *kind* has the class code in bits 31:8 and the revision below, *subsystem* the device in bits
@@ -146,7 +146,7 @@ class PciFunction:
         """Say what is missing on this host, one line each; opens and changes nothing."""
         return []
 
-    def lay_out(self, resources: Resources) -> bool:
+    def complete_layout(self, resources: Resources) -> bool:
         """Complete the layout by what somebody outside says, and return whether there are BARs to be placed for that;
         called once, before ``realize`` and before any BAR answers. Raises ConfigError or HostError.
         """

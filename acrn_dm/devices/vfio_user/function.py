@@ -20,7 +20,8 @@ from acrn_dm.devices.vfio_user.capabilities import MsixPlace
 from acrn_dm.devices.vfio_user.config import VfioUserConfig
 from acrn_dm.devices.vfio_user.registers import Registers
 from acrn_dm.devices.vfio_user.server import Server
-from acrn_dm.devices.vfio_user.space import bar_kinds, has_pin
+from acrn_dm.devices.vfio_user.space import bar_kinds, has_pin, sizes
+from acrn_dm.devices.vfio_user.write_events import WriteEvents
 from acrn_dm.pci import config_space as cs
 from acrn_dm.pci.function import ALL_ONES, PciFunction
 from acrn_dm.pci.msix import Msix
@@ -33,7 +34,7 @@ UNKNOWN, UNKNOWN_CLASS = 0xFFFF, 0xFF0000  # until the process is asked
 
 
 class ForeignFunction(PciFunction):
-    """The function. Its layout is made in ``lay_out``."""
+    """The function. Its layout is made in ``complete_layout``."""
 
     def __init__(self, config: VfioUserConfig, context: DeviceContext) -> None:
         super().__init__(context, vendor=UNKNOWN, device=UNKNOWN, class_code=UNKNOWN_CLASS)
@@ -43,6 +44,7 @@ class ForeignFunction(PciFunction):
         self._server: Server | None = None
         self._vectors: list[VectorCalls] = []
         self._pin: PinCall | None = None
+        self._events: WriteEvents | None = None
         self._started = False  # and not closed
 
     @property
@@ -59,7 +61,7 @@ class ForeignFunction(PciFunction):
         why = self._door.problem()
         return [] if why is None else [f"{self.name}: {why}"]
 
-    def lay_out(self, resources: Resources) -> bool:
+    def complete_layout(self, resources: Resources) -> bool:
         """Ask the process what it is. Raises HostError."""
         loop = resources.io_loop(self.name)  # its own: a process that does not read holds up nobody else
         memory = resources.memory
@@ -92,6 +94,8 @@ class ForeignFunction(PciFunction):
                     registry=resources.eventfds,
                 )
                 self._vectors.append(made)
+        if self.options.ioeventfd:
+            self._events = WriteEvents(server.link, resources.eventfds, self.bars)
         server.begin()
         resources.memory.generations.join(server.memory)
         self._resources = resources
@@ -105,6 +109,8 @@ class ForeignFunction(PciFunction):
         """The process's device is reset, too: nothing of it moves the guest's memory any more. For one that is gone the
         next process may have come: to a guest that boots it is there from the beginning.
         """
+        if self._events is not None:
+            self._events.unbind()
         super().reset()
         server = self._server
         if server is None or not self._started:
@@ -113,6 +119,7 @@ class ForeignFunction(PciFunction):
             if server.there:
                 server.restart()
             else:
+                self._forget_events()
                 server.come_back()
                 log.info("%s: the process is there again", self.name)
             if self._pin is not None:
@@ -130,6 +137,16 @@ class ForeignFunction(PciFunction):
                 self._pin.take()
             else:
                 self._give_pin(self._pin)
+
+    def bar_mapped(self, index: int, base: int) -> None:
+        """Eventfds for writes follow it."""
+        if self._events is not None:
+            self._events.follow()
+
+    def bar_unmapped(self, index: int) -> None:
+        """They are for nothing meanwhile."""
+        if self._events is not None:
+            self._events.follow()
 
     def config_read(self, offset: int, size: int) -> int:
         """Ours and the process's bits."""
@@ -168,8 +185,7 @@ class ForeignFunction(PciFunction):
         self._started = False
         if self._server is not None:
             self._server.close()
-        for vectors in self._vectors:
-            vectors.forget()
+        self._forget_events()
         if self._pin is not None:
             self._pin.close()
         self._door.close()
@@ -200,6 +216,9 @@ class ForeignFunction(PciFunction):
         server.write_config(cs.COMMAND, 2, self.config.read(cs.COMMAND, 2))
         if self._pin is not None:
             self._pin.give()
+        if self._events is not None and not self._events.any:
+            self._events.ask(sizes(server.description))
+            server.posts = not self._events.any  # else an eventfd may come before what was written first
 
     def _give_pin(self, pin: PinCall) -> None:
         try:
@@ -208,7 +227,9 @@ class ForeignFunction(PciFunction):
             log.warning("%s: %s", self.name, e)
 
     def _looked(self) -> None:
-        """The guest has accessed a register that may say what an interrupt is for."""
+        """The guest has accessed a register, which may have said what an interrupt is for."""
+        if self._events is not None:
+            self._events.bind()
         if self._pin is not None and self._server is not None and self._server.there:
             try:
                 self._pin.acknowledge()
@@ -223,9 +244,15 @@ class ForeignFunction(PciFunction):
         resources = self._resources
         if resources is not None:
             resources.device_failed(self, error)
-            resources.main_loop.call_soon(self._forget_vectors)
+            resources.main_loop.call_soon(self._forget_lost)
 
-    def _forget_vectors(self) -> None:
+    def _forget_lost(self) -> None:
         with self.lock:
-            for vectors in self._vectors:
-                vectors.forget()
+            if self._server is not None and not self._server.there:
+                self._forget_events()
+
+    def _forget_events(self) -> None:
+        for vectors in self._vectors:
+            vectors.forget()
+        if self._events is not None:
+            self._events.close()

@@ -47,6 +47,7 @@ class Server:
         self._may_master = may_master
         self._tell = lost
         self._met = False
+        self.posts = True  # writes need not be waited for
         self.link = Link(loop, self._serve, self._lost)
         self.memory = SharedMemory(memory, self.link)
 
@@ -104,12 +105,12 @@ class Server:
         return (1 << 8 * size) - 1
 
     def write(self, region: int, offset: int, size: int, value: int, *, posted: bool = False) -> None:
-        """The guest writes there; *posted*: nobody waits until it is done."""
+        """The guest writes there; *posted*: nobody need wait until it is done."""
         if not (self.there and self._holds(region, offset, size) and self.description.regions[region].writable):
             return
         payload = wire.REGION.pack(offset, region, size) + value.to_bytes(size, "little")
         try:
-            if posted:
+            if posted and self.posts:
                 self.link.post(Command.REGION_WRITE, payload)
             else:
                 self.link.ask(Command.REGION_WRITE, payload)

@@ -24,6 +24,7 @@ from tests.devices.vfio_user.fake_server import (
     VECTORS,
     WRITE,
     FakeServer,
+    Request,
     config_space,
     msix,
 )
@@ -126,6 +127,19 @@ def test_server_hears_of_the_command_register_and_of_no_address(world: World) ->
     assert world.server.config[4:6] == b"\x06\x04"
     written = [REGION.unpack_from(payload) for payload in world.server.payloads(WRITE)]
     assert {offset for offset, region, _ in written if region == CONFIG} == {4}
+
+
+def test_server_is_told_of_the_command_register_before_a_guest_writes_it(tmp_path: Path) -> None:
+    def reset(server: FakeServer, request: Request) -> None:
+        server.config[4] = 0
+        server.reply(request)
+
+    with FakeServer(tmp_path / "s", {RESET: reset}) as server, SimMachine() as machine:
+        machine.add("vfio-user", f"socket={server.path}", slot=SLOT)
+        machine.start()
+        assert server.config[4] == 7
+        machine.reset()
+        assert server.config[4] == 7
 
 
 def test_memory_is_shared_by_its_file(world: World) -> None:

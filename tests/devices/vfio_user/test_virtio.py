@@ -61,7 +61,7 @@ def test_disk_is_read_and_written(msix: bool, disk: tuple[SimMachine, Path]) -> 
     assert requests.read(0, 9) == b"\2" * SECTOR + b"\0"
     assert image.read_bytes()[8 * SECTOR : 10 * SECTOR] == b"\1" * SECTOR + b"\2" * SECTOR
     if msix:
-        eventually(machine, lambda: sum(machine.interrupts.values()) >= 5)
+        eventually(machine, lambda: len(machine.interrupts) == 2)  # of each queue, one at least
     assert machine.failures == []
 
 

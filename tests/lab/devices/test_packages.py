@@ -1,26 +1,32 @@
 """The packages in ``plugins/`` under the drivers of a stock kernel: one guest of ``dm_guest`` that has them all.
 
 Debian's kernels have no drivers for GPIO and I2C (GPIO_VIRTIO, I2C_VIRTIO are not set): of these devices it is seen
-that the bus finds them. acrn-dm runs in the outer VM, and so do those who send its devices lines.
+that the bus finds them. acrn-dm runs in the outer VM, and so do those who send its devices lines, and two processes
+that are PCI functions by vfio-user: a second card, and a disk.
 """
 
+import signal
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from acrn_dm.testing.guest import CommandFailed, Guest, Guests
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.outer.vm import OuterVm
+from lab.paths import ROOT
 from tests.lab.stemmed import Stemmed
 
 pytestmark = pytest.mark.lab
 
 MIB = 1 << 20
-MODULES = ("virtio_input", "evdev", "virtio_balloon", "uio_pci_generic", "nd_pmem", "virtio_pmem")
+MODULES = ("virtio_input", "evdev", "virtio_balloon", "uio_pci_generic", "nd_pmem", "virtio_pmem", "virtio_blk")
 KEYBOARD, BALLOON, FILE = "/tmp/packages-keyboard", "/tmp/packages-balloon", "/tmp/packages-pmem"
+CARD, DISK, IMAGE = "/tmp/packages-card", "/tmp/packages-disk", "/tmp/packages-image"  # of the other processes
+SERVED = {CARD: "edu", DISK: f"virtio-blk,{IMAGE}"}
 DEVICES = (
     f"virtio-input,kind=keyboard,control={KEYBOARD}",
     f"virtio-balloon,control={BALLOON}",
@@ -28,6 +34,8 @@ DEVICES = (
     f"virtio-pmem,file={FILE},size=32M",
     "virtio-gpio,line=button,line=led",
     "virtio-i2c,device=24c02@0x50,device=lm75@0x48",
+    f"vfio-user,socket={CARD}",
+    f"vfio-user,socket={DISK}",
 )
 FIRST_SLOT = 3
 SAY = """
@@ -72,11 +80,25 @@ class Scene:
         return FIRST_SLOT + next(at for at, text in enumerate(DEVICES) if text.startswith(name))
 
 
+@contextmanager
+def served(vm: OuterVm) -> Iterator[None]:
+    """The two processes."""
+    vm.run(f"dd if=/dev/zero of={IMAGE} bs=1M count=4; printf 'of another process' | dd of={IMAGE} conv=notrunc")
+    program = [sys.executable, "-m", "acrn_dm.export.cli", "vfio-user"]
+    running = [vm.spawn([*program, device, f"--socket-path={at}"], cwd=ROOT) for at, device in SERVED.items()]
+    found = vm.run(f"until [ -S {CARD} ] && [ -S {DISK} ]; do sleep 0.2; done", timeout=PATIENCE_S)
+    assert found.rc == 0, [process.stderr for process in running]
+    yield
+    for process in running:
+        process.signal(signal.SIGTERM)
+        assert process.wait(20).rc == 0, process.stderr
+
+
 @pytest.fixture(scope="module")
 def scene(lab: OuterVm) -> Iterator[Scene]:
     if not lab.alive():
         lab.restart()
-    with Guests(place=Stemmed(lab)) as guests:
+    with served(lab), Guests(place=Stemmed(lab)) as guests:
         source = guests.scratch / "source"
         source.write_bytes(SOURCE * 100_000)
         devices = [*DEVICES, f"virtio-rng,source={source}"]
@@ -131,8 +153,9 @@ def test_balloon_takes_memory_from_the_guest_and_gives_it_to_the_host(scene: Sce
     assert scene.run("dd if=/dev/zero of=/tmp/again bs=1M count=150 2> /dev/null; echo $?; rm /tmp/again") == "0"
 
 
-def test_card_computes_moves_and_interrupts(scene: Scene) -> None:
-    place = f"/sys/bus/pci/devices/0000:00:{scene.slot('edu'):02x}.0"
+@pytest.mark.parametrize("device", ["edu", f"vfio-user,socket={CARD}"], ids=["here", "vfio-user"])
+def test_card_computes_moves_and_interrupts(device: str, scene: Scene) -> None:
+    place = f"/sys/bus/pci/devices/0000:00:{scene.slot(device):02x}.0"
     base = int(scene.run(f"head -n 1 {place}/resource").split()[0], 16)
 
     def read(offset: int) -> int:
@@ -155,11 +178,11 @@ def test_card_computes_moves_and_interrupts(scene: Scene) -> None:
     first = scene.run(f"devmem {anchor:#x} 32")
     assert struct.pack("<I", int(first, 16)) == b"_MP_"
     assert scene.run(f"devmem {spare:#x} 32") == first
-    scene.run("echo 1234 11e8 > /sys/bus/pci/drivers/uio_pci_generic/new_id")
-    scene.run("until [ -c /dev/uio0 ]; do usleep 10000; done")
+    scene.run(f"[ -d {place}/uio ] || echo 1234 11e8 > /sys/bus/pci/drivers/uio_pci_generic/new_id")
+    uio = scene.run(f"until [ -d {place}/uio ]; do usleep 10000; done; ls {place}/uio").strip()
     scene.run(
-        "dd if=/dev/uio0 of=/tmp/count bs=4 count=1 2> /dev/null & "
-        "until ls -l /proc/$!/fd | grep -q uio0; do usleep 10000; done"
+        f"rm -f /tmp/count; dd if=/dev/{uio} of=/tmp/count bs=4 count=1 2> /dev/null & "
+        f"until ls -l /proc/$!/fd | grep -q {uio}; do usleep 10000; done"
     )
     write(0x60, 0x40)
     assert scene.run("until [ -s /tmp/count ]; do usleep 10000; done; xxd -p /tmp/count") == "01000000"
@@ -173,6 +196,15 @@ def test_what_the_guest_writes_to_persistent_memory_is_in_the_file(scene: Scene)
     assert scene.run("cat /sys/block/pmem0/size") == str(32 * MIB // 512)
     scene.run("printf 'written by the guest' | dd of=/dev/pmem0 bs=4k seek=8191 conv=fsync 2> /dev/null")
     assert "written by the guest" in scene.outside("tail", "-c", "4096", FILE)
+
+
+def test_disk_of_another_process_is_read_and_written_by_msi_x(scene: Scene) -> None:
+    place = f"/sys/bus/pci/devices/0000:00:{scene.slot(f'vfio-user,socket={DISK}'):02x}.0"
+    disk = scene.run(f"until ls -d {place}/virtio*/block/*; do usleep 10000; done").split("/")[-1].strip()
+    assert scene.run(f"head -c 18 /dev/{disk}") == "of another process"
+    scene.run(f"printf 'from the guest' | dd of=/dev/{disk} bs=512 seek=100 conv=fsync 2> /dev/null")
+    assert "from the guest" in scene.outside("dd", f"if={IMAGE}", "bs=512", "skip=100", "count=1")
+    assert scene.run(f"ls {place}/msi_irqs").split()
 
 
 def test_bus_finds_gpio_and_i2c_which_have_no_driver(scene: Scene) -> None:

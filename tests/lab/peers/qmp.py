@@ -1,7 +1,9 @@
 """QEMU's monitor protocol, as far as devices are plugged by it."""
 
 import json
+import os
 import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,13 @@ class Qmp:
             said = json.loads(self._lines.readline())
             if said.get("event") == event and said["data"].get("device") == device:
                 return
+
+    @property
+    def memory(self) -> Path:
+        """The file of the guest's memory, which is QEMU's and has no other name."""
+        peer = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        folder = Path(f"/proc/{struct.unpack('iII', peer)[0]}/fd")
+        return next(file for file in folder.iterdir() if "memfd:memory-backend" in os.readlink(file))
 
     def close(self) -> None:
         self._lines.close()
