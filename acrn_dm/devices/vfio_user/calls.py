@@ -1,8 +1,9 @@
 """The interrupts of a foreign function: eventfds that its server writes, and the way from there to the guest.
 
-A message vector gets its eventfd when the guest has first unmasked it, and follows the guest's registers then as a
-virtio queue's call does (``pci.eventfds``): by an irqfd where the hypervisor has one, else through the loop; a vector
-that is masked again is kept pending here. The pin's server tells once, and again after UNMASK, which goes out with the
+Message vectors get their eventfds when the guest switches messages on, masked ones too, for what comes meanwhile has to
+be pending here; those after the first ``AT_ONCE`` when they are first unmasked. From then on they follow the guest's
+registers as a virtio queue's call does (``pci.eventfds``): by an irqfd where the hypervisor has one, else through the
+loop. The pin's server tells once, and again after UNMASK, which goes out with the
 guest's next access to a BAR: that is how a driver finds out what the interrupt was for.
 
 Servers may have one eventfd for the pin and the first vector (libvfio-user), so the pin's is taken before a vector's is
@@ -28,6 +29,7 @@ from acrn_dm.pci.vectors import MessageVectors
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 64
 GIVE, TAKE, UNMASK = (
     wire.DATA_EVENTFD | wire.ACTION_TRIGGER,
     wire.DATA_NONE | wire.ACTION_TRIGGER,
@@ -72,7 +74,9 @@ class VectorCalls:
         self._loop = loop
         self._registry = registry
         self._calls: dict[int, CallEvent] = {}
-        for vector in range(min(count, vectors.vectors)):
+        self._begun = False  # the first ones were given
+        self._count = min(count, vectors.vectors)
+        for vector in range(AT_ONCE, self._count):
             vectors.watch(vector, functools.partial(self._changed, vector))
 
     @property
@@ -82,30 +86,49 @@ class VectorCalls:
 
     def follow(self) -> None:
         """The guest has switched its messages on or off."""
-        if not self._vectors.enabled and self._calls:
+        if self._vectors.enabled:
+            self._begin()
+        elif self._begun:
             self.forget()
             tell(self._link, irq_set(TAKE, self._index, 0, 0))
 
     def forget(self) -> None:
         """Nobody interrupts any more."""
+        self._begun = False
         while self._calls:
             self._calls.popitem()[1].close()
 
     def _changed(self, vector: int) -> None:
-        """The guest has a use for *vector*, for the first time since it switched its messages on."""
-        if vector in self._calls or self._vectors.message(vector) is None or not self._link.connected:
-            return
-        try:
-            call = CallEvent(self._registry, self._vectors, lambda: None, self._refused)
-        except HostError as e:
-            log.warning("vector %d is silent: %s", vector, e)
+        """The guest has masked or unmasked *vector*, or changed what it sends."""
+        if vector not in self._calls and self._vectors.message(vector) is not None:
+            self._begin()
+            self._give(range(vector, vector + 1))
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._give(range(min(self._count, AT_ONCE)))
+
+    def _give(self, vectors: range) -> None:
+        """Have the server signal *vectors*, as many in a message as it takes descriptors."""
+        if not self._link.connected:
             return
         if self._pin is not None:
             self._pin.take()
-        self._calls[vector] = call
+        while vectors:
+            some, vectors = vectors[: self._link.most_fds], vectors[self._link.most_fds :]
+            try:
+                fds = [self._made(vector).fd for vector in some]
+            except HostError as e:
+                log.warning("vectors from %d on are silent: %s", some.start, e)
+                return
+            tell(self._link, irq_set(GIVE, self._index, some.start, len(some)), *fds)
+
+    def _made(self, vector: int) -> CallEvent:
+        call = self._calls[vector] = CallEvent(self._registry, self._vectors, lambda: None, self._refused)
         call.set_vector(vector)
         call.forward(self._loop)
-        tell(self._link, irq_set(GIVE, self._index, vector, 1), call.fd)
+        return call
 
     def _refused(self, error: HostError) -> None:
         log.info("interrupts go through this process: %s", error)

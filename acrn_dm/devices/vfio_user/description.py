@@ -65,7 +65,8 @@ def greet(link: Link) -> int:
     if (major, minor) != (0, 0):
         raise PeerError(f"its version is {major}.{minor}, expected 0.0")
     link.most = version.limit(capabilities, "max_data_xfer_size", wire.MAX_TRANSFER)
-    version.limit(capabilities, "max_msg_fds", wire.MAX_FDS)  # none of our messages has more than one
+    said_fds = version.limit(capabilities, "max_msg_fds", wire.MAX_FDS)
+    link.most_fds = said_fds if "max_msg_fds" in capabilities else 1
     sizes = capabilities.get("pgsizes", PAGE)
     if type(sizes) is not int or sizes <= 0:
         raise PeerError(f"VERSION whose pgsizes is {sizes!r:.40}")

@@ -100,6 +100,8 @@ class ForeignFunction(PciFunction):
         resources.memory.generations.join(server.memory)
         self._resources = resources
         self._started = True
+        if not server.description.resets:
+            log.warning("%s can't be reset: a guest that boots again finds it as it was left", self.name)
         try:
             self._set_out(server)
         except HostError as e:
@@ -155,7 +157,11 @@ class ForeignFunction(PciFunction):
             return ALL_ONES
         value = super().config_read(offset, size)
         theirs = server.shape.theirs(offset, size)
-        return value & ~theirs | server.read_config(offset, size) & theirs if theirs else value
+        if theirs:
+            value = value & ~theirs | server.read_config(offset, size) & theirs
+            if self.msi is not None:  # bits are pending there, too
+                value |= self.msi.pending_register(offset, size)
+        return value
 
     def config_write(self, offset: int, size: int, value: int) -> None:
         """To both."""

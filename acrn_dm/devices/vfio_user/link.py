@@ -43,6 +43,7 @@ class Link:
 
     def __init__(self, loop: IoLoop, serve: Serve, lost: Callable[[HostError], None]) -> None:
         self.most = wire.MAX_TRANSFER  # bytes that one message may move
+        self.most_fds = 1  # descriptors that one message may bring
         self._lock = ConversationLock(loop)
         self._serve = serve
         self._lost = lost

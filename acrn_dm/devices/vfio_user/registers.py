@@ -1,4 +1,4 @@
-"""The registers in one BAR of a foreign function: the server's, but for MSI-X's table and pending bits."""
+"""The registers in one BAR of a foreign function: the server's, but for MSI-X's table; pending bits are of both."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,10 @@ class Registers:
         ours = self._in_table(offset, size)
         if ours is not None:
             msix, at = ours
-            return msix.read(at, size)
+            value = msix.read(at, size)
+            if at >= pba_offset(msix.vectors):  # what waits for a vector that the server knows to be masked
+                value |= self._server.read(self._index, offset, size)
+            return value
         value = self._server.read(self._index, offset, size)
         self._looked()
         return value

@@ -47,6 +47,9 @@ class ConfigShape:
             self._take(config, at, self._said[at : at + 1] + bytes([then]))
         if found.msi is not None and found.msi_form is not None:
             self._take(config, found.msi + 2, found.msi_form.body, found.msi_form.writable)
+            if found.msi_form.maskable:
+                at = found.msi + found.msi_form.pending
+                self._theirs[at : at + 4] = b"\xff" * 4
         if found.msix is not None:
             control = msix.CONTROL_ENABLE | msix.CONTROL_FUNCTION_MASK
             body = self._said[found.msix.at + 2 : found.msix.at + MSIX_LENGTH]

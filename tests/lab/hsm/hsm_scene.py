@@ -23,7 +23,7 @@ from lab.hsm import preload
 from lab.hsm.build import RigUnavailable
 from lab.paths import empty_scratch
 from tests.lab.machines.small_machine import LIMIT, Rig, Run, assert_clean
-from tests.lab.stemmed import in_stem
+from tests.lab.stemmed import in_stem, unpacked
 
 
 @attrs.define(eq=False)
@@ -123,7 +123,7 @@ def make_hsm(lab: OuterVm, request: pytest.FixtureRequest) -> Hsm:
 def demo_command(hsm: Hsm, machine: vmm.Machine, cpus: int) -> list[str]:
     """acrn-dm with the demonstration's machine on the emulated module."""
     ids = ",".join(str(cpu) for cpu in range(cpus))
-    command = [sys.executable, "-m", "acrn_dm", *vmm.command("acrn-dm", machine)[1:]]
+    command = [sys.executable, "-m", "acrn_dm", *vmm.command("acrn-dm", unpacked(machine))[1:]]
     command[command.index(COMMAND_LINE)] += f" {hsm.clock}"
     return [*command, "--hypervisor", "hsm", "--cpu_affinity", ids]
 

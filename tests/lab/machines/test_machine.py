@@ -16,7 +16,7 @@ pytestmark = pytest.mark.lab
 # Machines that several tests look at, each at another side: the small one as its guest reboots again and again, the
 # large one with a compressed kernel and lspci.
 SMALL, LARGE = ("--cpus", "1", "-m", "256M"), ("--cpus", "4", "-m", "5G", "-k", "compressed")
-REBOOTS = 5
+REBOOTS = 2  # what leaks at each boot is there at the second already; the first has what stays for good
 
 Look = tuple[Rig, Run]
 
@@ -68,7 +68,7 @@ def test_boot_makes_at_most_2000_configuration_accesses_and_calibrates_the_tsc(s
     assert not any("unstable" in line.lower() for line in run.report["tsc"])
 
 
-def test_five_reboots_in_one_process_leave_fds_threads_and_mappings_as_they_were(small: Look) -> None:
+def test_reboots_in_one_process_leave_fds_threads_and_mappings_as_they_were(small: Look) -> None:
     rig, run = small
     assert_clean(run, rig.digest)
     boots = range(REBOOTS + 1)

@@ -16,7 +16,7 @@ def fields(text: str) -> dict[str, str]:
 
 
 def both_ways(scene: Scene, link: Link, *arguments: str) -> None:
-    report = scene.iperf("--bidir", *arguments, seconds=3, link=link)
+    report = scene.iperf("--bidir", *arguments, seconds=2, link=link)
     moved = {way: report["end"][way]["bytes"] for way in ("sum_sent", "sum_received_bidir_reverse")}
     print(link.card, moved, file=sys.stderr)
     assert min(moved.values()) > CARRIED

@@ -15,7 +15,7 @@ from lab.demo import places, vmm
 from lab.demo.log import Log
 from lab.demo.run import demonstrate
 from lab.paths import ROOT, empty_scratch
-from tests.lab.stemmed import Stemmed, in_stem
+from tests.lab.stemmed import Stemmed, in_stem, unpacked
 from tests.lab.vhost.conftest import SECOND
 from tests.lab.vhost.user_scene import DAEMON, DISK_MIB, EXPORTER, PORT, Backends, storage_daemon
 from tests.lab.vhost.vhost_scene import Scene
@@ -63,7 +63,7 @@ def test_everything_that_the_demonstration_shows_works_over_the_daemons_disk(
             assert daemon.wait(20).rc == 0, daemon.stderr
 
     def command(machine: vmm.Machine) -> list[str]:
-        return [sys.executable, "-m", "acrn_dm", *vmm.command("acrn-dm", machine)[1:]]
+        return [sys.executable, "-m", "acrn_dm", *vmm.command("acrn-dm", unpacked(machine))[1:]]
 
     scratch = empty_scratch("vhost-user", request.node.name)
     demonstrate(log, scratch, served, command, medium=f"vhost-user={DEMO_DISK}")

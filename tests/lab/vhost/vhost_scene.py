@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from acrn_dm.testing.guest.inner.shell import CONSOLE_SLOT, SERIAL_PORT, GuestShell
+from acrn_dm.testing.guest.inner.shell import CONSOLE_SLOT, GuestShell
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import LAB
@@ -44,7 +44,6 @@ ONE_PAIR = Link("labvhost0", "198.51.100.5", "198.51.100.6")
 TWO_PAIRS = Link("labvhost1", "198.51.100.9", "198.51.100.10", "eth1", "multi_queue")
 OWN = Link("labown0", "198.51.100.17", "198.51.100.18", "eth2", "multi_queue")
 STEERED = Link("labown1", "198.51.100.21", "198.51.100.22", "eth3", "multi_queue")
-ALONE = Link("labvhost2", "198.51.100.13", "198.51.100.14")
 
 
 @attrs.frozen(kw_only=True)
@@ -153,9 +152,7 @@ def stage(
     kernel: Kernel,
     links: Mapping[Link, str],
     *arguments: str,
-    append: str = "",
     modules: Sequence[str] = (),
-    port: int = SERIAL_PORT,
 ) -> Iterator[Scene]:
     """A guest with a card on each of *links*, with the options that stand there."""
     scratch = LAB / "vhost" / next(iter(links)).tap
@@ -175,9 +172,7 @@ def stage(
             [*argv, *arguments],
             modules=modules,
             programs=PROGRAMS,
-            append=append,
             program=program,
-            port=port,
         )
         scene = Scene(vm, shell, gauge)
         for link in links:

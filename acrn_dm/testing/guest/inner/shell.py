@@ -49,7 +49,7 @@ class GuestShell:
         argv = [
             *(*program, "--hypervisor", "kvm", "--logger_setting", "console,level=4", "--manager-directory", "none"),
             *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-l", f"com1,tcp:{port}"),
-            *("-s", f"{CONSOLE_SLOT},virtio-console,stdio:shell", "-k", str(kernel.image), "-r", str(initramfs)),
+            *("-s", f"{CONSOLE_SLOT},virtio-console,stdio:shell", "-k", str(kernel.quick_image), "-r", str(initramfs)),
             *("-B", f"{COMMAND_LINE} {append}".strip(), *arguments, "guest"),
         ]
         self._serial = scratch / "serial"

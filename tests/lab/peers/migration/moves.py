@@ -98,6 +98,17 @@ class Place:
             self.qemu = None
 
 
+@attrs.frozen
+class Move:
+    """What happened during one."""
+
+    different: Sequence[int]  # numbers of pages that are not as they were
+    rounds: int  # of pages that were written since they were sent
+    echoes: int  # of the guest's
+    took_ms: int
+    stood_still_ms: int
+
+
 @attrs.define(eq=False)
 class Scene:
     """A guest that is busy at the place *here*, and another place for it."""
@@ -109,13 +120,12 @@ class Scene:
     station: Station
     port: Port
     dialogue: Dialogue
-    rounds: list[int] = attrs.field(factory=list)  # of memory that was sent again, by moves
 
     def run(self, line: str) -> str:
         return self.dialogue.run(line, PATIENCE_S)
 
-    def move(self) -> list[int]:
-        """Move the guest; returns the numbers of pages that are not as they were."""
+    def move(self) -> Move:
+        """Move the guest; its memory is compared when it stands still at both places."""
         path = self.there.folder / "move"
         path.unlink(missing_ok=True)
         self.there.start([*self.words, "-S", "-incoming", f"unix:{path}"])
@@ -124,17 +134,18 @@ class Scene:
         assert target is not None
         assert comes_true(lambda: listens(path), PATIENCE_S)
         source.run("migrate-set-parameters", **{"downtime-limit": DOWNTIME_MS, "max-bandwidth": BANDWIDTH})
+        echoes = self.station.echoes
         source.run("migrate", uri=f"unix:{path}")
         assert comes_true(lambda: self.here.asked("query-migrate") == "completed", PATIENCE_S)
         assert comes_true(lambda: self.there.asked("query-status") == "paused", PATIENCE_S)
-        self.rounds.append(source.run("query-migrate")["ram"]["dirty-sync-count"])
+        told, echoes = source.run("query-migrate"), self.station.echoes - echoes
         different = differences(source.memory, target.memory)
         target.run("cont")
         assert self.there.qemu is not None
         self.port.move(self.there.qemu)
         self.here.end()
         self.here, self.there = self.there, self.here
-        return different
+        return Move(different, told["ram"]["dirty-sync-count"], echoes, told["total-time"], told["downtime"])
 
     def echoes(self, count: int) -> bool:
         """Whether *count* more come from the guest."""
