@@ -237,6 +237,7 @@ def _attack(attack: Attack, exporter: Exporter, witness: Witness, tally: Tally, 
             if n + 1 == min(WARM, len(seeds) // 2):
                 while silent:
                     silent.pop().close()
+                _look(attack, exporter)  # whoever came before has had its turn
                 tally.before = rested(exporter), exporter.mebibytes()
         _look(attack, exporter)
     finally:
