@@ -19,7 +19,14 @@ from collections.abc import Sequence
 import attrs
 
 LAB = "tests/lab"
-MACHINES = (f"{LAB}/machines", f"{LAB}/guest", f"{LAB}/outer", "tests/boot")
+MACHINES = (
+    f"{LAB}/machines",
+    f"{LAB}/guest",
+    f"{LAB}/outer",
+    f"{LAB}/peers/generic",
+    f"{LAB}/peers/migration",
+    "tests/boot",
+)
 TWO_PROCESSES = ("-n", "2", "--dist", "loadfile")  # a file's tests have much in common that is made once a process
 # Every test is in exactly one of them. Those of the lab are about as long, and each process of the rest, too. The lab's
 # look into its folders only (``conftest.LAB``): to find ten thousand others takes a quarter of a minute each time.
