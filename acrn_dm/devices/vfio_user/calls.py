@@ -3,8 +3,8 @@
 Message vectors get their eventfds when the guest switches messages on, masked ones too, for what comes meanwhile has to
 be pending here; those after the first ``AT_ONCE`` when they are first unmasked. From then on they follow the guest's
 registers as a virtio queue's call does (``pci.eventfds``): by an irqfd where the hypervisor has one, else through the
-loop. The pin's server tells once, and again after UNMASK, which goes out with the
-guest's next access to a BAR: that is how a driver finds out what the interrupt was for.
+loop. Of the pin the server tells once, and again after UNMASK, which goes out with the guest's next access to a BAR:
+that is how a driver finds out what the interrupt was for.
 
 Servers may have one eventfd for the pin and the first vector (libvfio-user), so the pin's is taken before a vector's is
 given, and given again when the guest has switched its messages off.

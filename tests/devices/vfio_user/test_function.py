@@ -81,6 +81,14 @@ def test_identity_and_bars_are_the_server_s(world: World) -> None:
     assert function.read(0x30, 4) == 0
 
 
+def test_function_without_a_pin_shows_none(tmp_path: Path) -> None:
+    config = config_space()
+    config[0x3D] = 0
+    with FakeServer(tmp_path / "s", config=config) as server, SimMachine() as machine:
+        machine.add("vfio-user", f"socket={server.path}", slot=SLOT)
+        assert machine.function(SLOT).read(0x3D, 1) == 0
+
+
 def test_registers_are_reached_in_all_sizes(world: World) -> None:
     world.server.bars[0][:8] = bytes(range(8))
     for size in (1, 2, 4, 8):

@@ -1,5 +1,6 @@
 """A function, served, and a client that has greeted it."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from acrn_dm.contract.types import Bdf, DeviceContext
 from acrn_dm.export.vfio_user.function import ExportedFunction
 from tests.export.vfio_user.vfio_rig import Client, served
+from tests.export.vfio_user.virtio_rig import PAGE
 
 
 @pytest.fixture
@@ -26,3 +28,11 @@ def client(exported: ExportedFunction, tmp_path: Path) -> Iterator[Client]:
     it.greet()
     yield it
     it.close()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A disk's file of 256 pages."""
+    path = tmp_path / "image"
+    path.write_bytes(random.Random(1).randbytes(256 * PAGE))
+    return path

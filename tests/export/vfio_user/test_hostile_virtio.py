@@ -27,13 +27,6 @@ SECTOR = 512
 ELSEWHERE = 0x8000_0000
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "image"
-    path.write_bytes(random.Random(1).randbytes(256 * PAGE))
-    return path
-
-
 @pytest.fixture(params=["", ",strict=on"], ids=["native", "python"])
 def rng(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
     with virtio(f"virtio-rnd{request.param}", tmp_path / "s"), driver(tmp_path / "s") as it:

@@ -1,6 +1,5 @@
 """Writes of which the client is told: before its driver sees them, all of them, and for as long as it answers."""
 
-import random
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,16 +8,9 @@ import pytest
 
 from acrn_dm.export.vfio_user import dma
 from tests.export.vfio_user.vfio_rig import DMA_WRITE, HEADER, REPLY, rings
-from tests.export.vfio_user.virtio_rig import BASE, DATA, PAGE, Driver, driver, virtio
+from tests.export.vfio_user.virtio_rig import BASE, DATA, Driver, driver, virtio
 
 SECTOR = 512
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "image"
-    path.write_bytes(random.Random(1).randbytes(64 * PAGE))
-    return path
 
 
 @pytest.fixture

@@ -18,13 +18,6 @@ IN, OUT = 0, 1
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "image"
-    path.write_bytes(random.Random(1).randbytes(64 * PAGE))
-    return path
-
-
-@pytest.fixture
 def rng(tmp_path: Path) -> Iterator[Driver]:
     with virtio("virtio-rnd", tmp_path / "s"), driver(tmp_path / "s") as it:
         it.start()
