@@ -25,6 +25,7 @@ PATIENCE_S = 10.0
 WARM = 50  # clients before the process is measured: what is made once is there by then
 GROWTH_MIB, MORE_DESCRIPTORS = 8, 4
 REST_S = 0.5
+END_S = 2.0
 START_S = 120.0
 SILENT, MOST_SILENT = 0.05, 3
 
@@ -80,6 +81,9 @@ def connected(path: Path) -> socket.socket:
                 peer.close()
                 raise Broken(f"nobody was accepted for {PATIENCE_S:g} s") from None
             time.sleep(0.001)
+        except OSError as e:
+            peer.close()
+            raise Broken(f"nobody listens: {e}") from e
 
 
 @attrs.define(eq=False)
@@ -119,10 +123,18 @@ class Exporter:
 
     def check_alive(self) -> None:
         """Raises Broken."""
+        if ended := self.ended(0):
+            raise Broken(ended)
+
+    def ended(self, within: float) -> str:
+        """How it ended, if it does so within those seconds; else nothing."""
         assert self.process is not None
-        if self.process.poll() is not None:
-            said = (self.folder / "log").read_text(errors="replace")[-1500:]
-            raise Broken(f"the process ended with {self.process.returncode}: {said}")
+        try:
+            status = self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            return ""
+        said = (self.folder / "log").read_text(errors="replace")[-1500:]
+        return f"the process ended with {status}: {said}"
 
     def descriptors(self) -> int:
         """How many it has open."""
@@ -202,7 +214,9 @@ def run(attack: Attack, exporter: Exporter, clients: int, seed: int) -> Tally:
         refuse_growth(tally)
         exporter.stop()
     except Broken as e:
-        raise Broken(f"client {tally.clients}, seed {seed + tally.clients}: {e}") from e
+        # A dying process closes its sockets before it has ended: whoever was left by it sees that first.
+        why = exporter.ended(END_S) or str(e)
+        raise Broken(f"client {tally.clients}, seed {seed + tally.clients}: {why}") from e
     finally:
         if exporter.process is not None and exporter.process.poll() is None:
             exporter.process.kill()
@@ -214,10 +228,8 @@ def _attack(attack: Attack, exporter: Exporter, witness: Witness, tally: Tally, 
     silent: collections.deque[socket.socket] = collections.deque()
 
     def meanwhile() -> None:
-        try:
-            tally.slowest = max(tally.slowest, witness.entropy())
-        finally:
-            exporter.check_alive()  # why there was no answer, if it ended
+        tally.slowest = max(tally.slowest, witness.entropy())
+        exporter.check_alive()
         tally.answers += 1
 
     try:
@@ -246,10 +258,8 @@ def _attack(attack: Attack, exporter: Exporter, witness: Witness, tally: Tally, 
 
 
 def _look(attack: Attack, exporter: Exporter) -> None:
-    try:
-        attack.look(exporter.attacked, exporter.device)
-    finally:
-        exporter.check_alive()
+    attack.look(exporter.attacked, exporter.device)
+    exporter.check_alive()
 
 
 def refuse_growth(tally: Tally) -> None:
