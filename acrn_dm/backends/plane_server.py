@@ -58,8 +58,12 @@ class PlaneServer:
             self._timer.cancel()
 
     def detach(self) -> None:
-        """When this returns the plane knows the ring no more."""
+        """When this returns the plane knows the ring no more, and the driver has been interrupted for all that it was
+        shown: a plane that was stopped has nobody who hears that it asks for that.
+        """
         with self.queue.loop.held():
+            if self._plane.owes_call() and not self.queue.closed:
+                self.queue.call()
             self._plane.detach()
 
     def _on_timer(self) -> None:

@@ -111,11 +111,13 @@ def command(
     ]
 
 
-def at(name: str, folder: Path, *, again: bool) -> list[str]:
+def at(name: str, folder: Path, *, again: bool, newer: bool = False) -> list[str]:
     """QEMU's words for the socket of the export *name*; with *again* it is looked for once a second when it has gone,
-    which QEMU 7.2 can with some of its devices only: that of its entropy device is not awaited and ends it.
+    which QEMU 7.2 can with some of its devices only: that of its entropy device is not awaited and ends it. A *newer*
+    one has another word for it.
     """
-    return ["-chardev", f"socket,id={name},path={folder / name}.sock" + ",reconnect=1" * again]
+    words = ",reconnect-ms=1000" if newer else ",reconnect=1"
+    return ["-chardev", f"socket,id={name},path={folder / name}.sock" + words * again]
 
 
 def vfio_user(name: str, folder: Path, **properties: object) -> list[str]:

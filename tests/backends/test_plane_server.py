@@ -12,6 +12,7 @@ from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.pci.transport import VirtioPci
 from acrn_dm.virtio.queue import Queue
 from tests.virtio.parts import SLOT, Echo
+from tests.virtio.pause import pause
 
 pytestmark = pytest.mark.both_formats(fast=True)
 
@@ -103,6 +104,24 @@ def test_call_that_others_may_have_is_signalled_by_python(monkeypatch: pytest.Mo
         fill(driver, 4)
         assert returned(machine, driver) == [b"ab"] * 4
         assert driver.queue_interrupts(0) == 1
+
+
+@pytest.mark.parametrize("stops", ["before", "after"])
+def test_such_a_call_comes_although_the_queue_stops_meanwhile(monkeypatch: pytest.MonkeyPatch, stops: str) -> None:
+    """What is done last is returned when the plane has stopped, and Python has had no turn since."""
+    monkeypatch.setattr(CallEvent, "private", False)
+    with SimMachine() as machine:
+        driver, device = started(machine, 0)
+        device.echo.keeps = True
+        fill(driver, 2)
+        assert returned(machine, driver) == []
+        if stops == "after":
+            device.echo.release()
+        else:
+            monkeypatch.setattr(device, "stop", device.echo.release)
+        pause(function_of(machine))
+        assert driver.queue_interrupts(0) == 1
+        assert len(driver.queue(0).completed()) == 2
 
 
 def test_chains_that_were_kept_are_returned_when_they_are_done() -> None:

@@ -119,8 +119,7 @@ class VhostUser(Proxy):
         field = self._terms.writable
         if field is None or not self._peer.features & field.feature:
             return
-        data = field.cut(offset, data)
-        if not data:
+        if not (data := field.cut(offset, data)):
             return
         with self._conversations.hold():
             self._link.settle()
@@ -157,7 +156,7 @@ class VhostUser(Proxy):
             if not session.resumed:  # of an earlier driver's rings, which these are not
                 self._inflight.forget()
             if self._needs_relay:
-                self._relay = Relay(self.device, self._bad_answer)
+                self._relay = Relay(self.device, self._bad_answer, finishes=self._terms.tracked)
                 self._relay.begin(session)
             if not self._link.connected and not self._backoff.pending:
                 self._connect_anew()
@@ -197,20 +196,19 @@ class VhostUser(Proxy):
         session = self._session
         if session is None:
             return {}
-        form = ring_format(session.features)
-        indices = tuple(queue.index for queue in session.queues)
+        said = ring_format(session.features).position_said
         positions = {queue.index: queue.position for queue in session.queues} | user_plan.used_positions(session)
         with self._conversations.hold():
             self._link.settle()
-            running, self._running, self._session = self._running, False, None
-            self._doomed = False
+            running, self._running, self._session, self._doomed = self._running, False, None, False
             self._switches.forget()
-            relay, self._relay = self._relay, None
-            if relay is not None:
-                positions |= self._end(relay, self._link.fd if running else -1)
+            relay = self._relay
+            if self._terms.tracked:
+                positions |= self._end_relay(running)
             if running and self._link.connected:
-                told = self._converse(user_talk.stop(self._peer, indices, form.position_said, reset=self.stop_resets))
+                told = self._converse(user_talk.stop(self._peer, tuple(positions), said, reset=self.stop_resets))
                 positions |= told if told is not None and relay is None else {}
+            positions |= self._end_relay(running)  # others may keep what they have for ever: buffers for what arrives
             if not running or not self._link.connected:  # nobody finished what its region says is in flight
                 self._inflight.forget()
                 owes = user_plan.owes(session, self._terms, handed_over=self._handed_over)
@@ -218,12 +216,15 @@ class VhostUser(Proxy):
             self._written.clear()
         return positions
 
-    def _end(self, relay: Relay, alive_fd: int) -> Mapping[int, RingPosition]:
+    def _end_relay(self, running: bool) -> Mapping[int, RingPosition]:
+        """Where its rings are; nothing where there is none, or none any more."""
         try:
-            return relay.end(alive_fd, TIME_LIMIT_S)
+            return {} if self._relay is None else self._relay.end(self._link.fd if running else -1, TIME_LIMIT_S)
         except HostError as e:
             self._give_up(e)
-        return {}
+            return {}
+        finally:
+            self._relay = None
 
     def close(self) -> None:
         """Close the connection and stop looking for another."""
@@ -418,9 +419,8 @@ class VhostUser(Proxy):
         self._switches.follow()
 
     def _take_config(self, config: bytes) -> None:
-        config = self._terms.patch_config(config, len(self.device.queue_sizes))
-        before, self._config = self._config, config
-        if before and before != config:
+        before, self._config = self._config, self._terms.patch_config(config, len(self.device.queue_sizes))
+        if before and before != self._config:
             self.device.config_changed()
 
     def _watch_errors(self) -> None:

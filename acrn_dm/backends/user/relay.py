@@ -150,11 +150,17 @@ class RelayQueue:
 class Relay(VirtioDevice):
     """The relay of one connection. *failed* is called on the loop's thread when the back-end writes nonsense into a
     shadow ring.
+
+    *finishes*: requests have to be finished before somebody else can go on. Those of other devices are taken from the
+    rings again, as their buffers for what arrives have to be, and ``end`` takes what answers there are.
     """
 
-    def __init__(self, device: VirtioDevice, failed: "Callable[[Relay, HostError], None]") -> None:
+    def __init__(
+        self, device: VirtioDevice, failed: "Callable[[Relay, HostError], None]", *, finishes: bool = True
+    ) -> None:
         super().__init__(device.context)
         self._device = device
+        self._finishes = finishes
         self._failed = functools.partial(failed, self)
         self._queues: dict[int, RelayQueue | NativeRelayQueue] = {}
         self.owing = False  # it ended with requests that nobody finished
@@ -167,12 +173,12 @@ class Relay(VirtioDevice):
         self._server.start(attrs.evolve(session, poll_ns=None))  # kicks are bound, as for every proxy
 
     def end(self, alive_fd: int, seconds: float) -> dict[int, RingPosition]:
-        """Let go of them, when the back-end has finished what it has; returns where they are.
+        """Let go of them, when the back-end has finished what it has to; returns where they are.
 
         *alive_fd* is its connection, -1 if there is none. Raises PeerError if it does not finish within *seconds*.
         """
         self._alive_fd = alive_fd
-        self._deadline = time.monotonic() + seconds
+        self._deadline = time.monotonic() + seconds if self._finishes else 0.0
         return dict(self._server.stop())
 
     def start(self, features: int, queues: Sequence[Queue]) -> None:
@@ -203,16 +209,16 @@ class Relay(VirtioDevice):
         """Kicks have ended; the driver's rings are there until this returns, shadow rings and their eventfds, too."""
         queues, self._queues = self._queues, {}
         left = 0
-        self.owing = any(queue.owed for queue in queues.values())
+        self.owing = self._finishes and any(queue.owed for queue in queues.values())
         try:
             if self._alive_fd >= 0:
                 left = sum(queue.finish(self._deadline, self._alive_fd) for queue in queues.values())
-                self.owing = left > 0
+                self.owing = self._finishes and left > 0
         finally:
             for queue in queues.values():  # also those behind one with nonsense: nobody else knows them any more
                 queue.disconnect()
                 queue.end()
-        if left:
+        if self.owing and left:
             raise PeerError(f"{left} requests were not finished in time")
 
     def connect(self, area: ShadowArea) -> None:

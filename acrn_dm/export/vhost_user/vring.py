@@ -33,20 +33,28 @@ class ClientKick:
 class ClientCall:
     """``backend.Call`` on the client's eventfd, which may change while the ring runs; -1: its driver polls, or the
     client has not got round to it.
+
+    The eventfd that a ring starts with may be of the time before, and looked at by nobody any more: QEMU gives the one
+    that counts behind SET_VRING_KICK. So what was given to the former is given to the first that comes, too.
     """
 
     private: ClassVar[bool] = False
     fd: int = -1
-    _owed: bool = attrs.field(default=False, init=False)  # an interrupt that had no eventfd
+    _owed: bool = attrs.field(default=False, init=False)  # an interrupt that nobody may have got
+    _unsure: bool = attrs.field(default=False, init=False)  # whether anybody looks at the eventfd
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+
+    def begin(self) -> None:
+        """The client has started the ring."""
+        with self._lock:
+            self._unsure = True
 
     def signal(self) -> None:
         """Interrupt the client's driver. Any thread."""
         with self._lock:
+            self._owed = self._unsure or self.fd < 0
             if self.fd >= 0:
                 signal(self.fd)
-            else:
-                self._owed = True
 
     def forward(self, loop: IoLoop, failed: Callable[[HostError], None] | None = None) -> None:
         """Nothing has to be passed on: nobody else writes it."""
@@ -55,11 +63,18 @@ class ClientCall:
         """Use *fd* from now on, and close the old one."""
         with self._lock:
             old, self.fd = self.fd, fd
-            if self._owed and fd >= 0:
-                self._owed = False
-                signal(fd)
+            if fd >= 0:
+                owed, self._owed, self._unsure = self._owed, False, False
+                if owed:
+                    signal(fd)
         if old >= 0:
             os.close(old)
+
+    def forget(self) -> None:
+        """The client is gone, or as if it were: nothing is owed."""
+        self.replace(-1)
+        with self._lock:
+            self._owed = self._unsure = False
 
 
 @define(eq=False)
@@ -98,6 +113,8 @@ class Vring:
     def set_kick(self, fd: int) -> None:
         """Take *fd*, -1 for none."""
         old, self.kick_fd = self.kick_fd, fd
+        if fd >= 0:
+            self.call.begin()
         if old >= 0:
             os.close(old)
 
@@ -128,7 +145,7 @@ class Vring:
         self.enabled = self._served = False
         self.set_kick(-1)
         self.set_err(-1)
-        self.call.replace(-1)
+        self.call.forget()
 
 
 def check_eventfd(fd: int) -> int:

@@ -88,9 +88,15 @@ cdef class Plane:
 
     def asked(self):
         """What C hands over: (whether to interrupt the driver, why the queue is dead or None). On the loop's thread."""
+        return self.owes_call(), self.failure(self.status) if self.status != FR_OK else None
+
+    def owes_call(self):
+        """Whether the driver is still to be interrupted; not any more afterwards. For who has stopped the plane, behind
+        which nobody hears what it asks for. With the loop held.
+        """
         cdef bint call = self.call_wanted
         self.call_wanted = False
-        return call, self.failure(self.status) if self.status != FR_OK else None
+        return call
 
     def failure(self, int status):
         """The exception for *status*, which ended the queue. Override it for numbers of the device's own."""

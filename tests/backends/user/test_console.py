@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.backends import user as vhost_user
+from acrn_dm.backends.user import backend as user
 from acrn_dm.backends.user.terms import CONSOLE_MULTIPORT as MULTIPORT
 from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, Request
 from acrn_dm.base.errors import HostError
 from acrn_dm.devices import virtio_console
 from acrn_dm.testing import SimMachine
-from acrn_dm.testing.driver import NEEDS_RESET, VERSION_1
+from acrn_dm.testing.driver import NEEDS_RESET, PACKED, VERSION_1
 from tests.backends.user.peers.peer import Connection, Peer, Received
+from tests.backends.user.peers.shadow import Shadow
 from tests.backends.user.user_rig import eventually
+from tests.virtio.pause import pause, resume
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
 
@@ -127,3 +130,31 @@ def test_next_backend_that_serves_fewer_queues_than_the_driver_uses_fails_the_de
         assert peer.rings() == []
         driver.start()
         assert peer.rings() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["reset", "pause"])
+def test_buffers_for_what_arrives_hold_up_neither_reset_nor_pause(
+    path: Path, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of packed rings nobody but a relay knows where they are, and nobody ever finishes what waits for input."""
+    monkeypatch.setattr(user, "TIME_LIMIT_S", 0.5)
+    peer = ConsolePeer(path, queues=2, features=PACKED)
+    with console(peer) as machine:
+        driver = machine.driver(3)
+        driver.start(driver.registers.offered(), queues=range(2))
+        assert driver.features & PACKED
+        for _ in range(4):
+            driver.queue(0).send([], [16])
+        driver.queue(0).kick()
+        machine.settle()
+        assert len(Shadow.of(peer).heads()) == 4
+        if goes_on:
+            pause(machine.bus.functions[0])
+            resume(machine.bus.functions[0])
+            machine.settle()
+            assert len(Shadow.of(peer).heads()) == 4
+        else:
+            driver.reset()
+            driver.start(driver.registers.offered(), queues=range(2))
+        assert peer.connections == 1
+        assert machine.failures == []

@@ -1,4 +1,6 @@
-"""The newer QEMU for tests whose devices are served by vfio-user."""
+"""The newer QEMU for tests whose devices are served by vfio-user, and for those of this host's with ``QEMU=newer``."""
+
+import os
 
 import pytest
 
@@ -15,3 +17,10 @@ def qemu() -> list[str]:
     except HarnessUnavailable as error:
         pytest.skip(str(error))
     return found.argv
+
+
+@pytest.fixture(scope="session")
+def either_qemu(request: pytest.FixtureRequest) -> list[str]:
+    """The words that start this host's QEMU, which are none; or the newer one's with ``QEMU=newer``."""
+    newer: list[str] = request.getfixturevalue("qemu") if os.environ.get("QEMU") == "newer" else []
+    return newer

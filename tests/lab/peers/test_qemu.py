@@ -1,5 +1,5 @@
-"""Devices of ours under QEMU: a stock guest sees them, uses them, and goes on when their processes are replaced. They
-are in strict sandboxes, where this host's kernel has what that takes.
+"""Devices of ours under QEMU, this host's and a newer one: a stock guest sees them, uses them, and goes on when their
+processes are replaced. They are in strict sandboxes, where this host's kernel has what that takes.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ from acrn_dm.testing.guest.kernels.debian import Kernel
 from lab.qemu.guest import QemuGuest, at
 from tests.backends.user.user_rig import Daemon
 from tests.lab.peers.exports import export, started
+from tests.lab.peers.keyboard import MODULES as KEYBOARD_MODULES
+from tests.lab.peers.keyboard import keyboard_works
 
 pytestmark = pytest.mark.lab
 MIB = 1 << 20
@@ -30,7 +32,12 @@ class Scene:
     guest: QemuGuest
     disk: Daemon
     card: Daemon
-    image: Path
+    folder: Path
+    keyboard: bool
+
+    @property
+    def image(self) -> Path:
+        return self.folder / "image"
 
     def digest(self, skip: int) -> str:
         """Of a part of the disk, as the guest reads it from the device."""
@@ -55,24 +62,45 @@ class Scene:
         self.guest.run(f"until [ $({count}) -ge {before + FRAMES} ]; do {send} || true; done", 40)
 
 
-@pytest.fixture(scope="module")
-def scene(lab_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """One boot for all tests of this file."""
+def words_of(folder: Path, *, newer: bool) -> list[str]:
+    """QEMU's, for the devices of the scene."""
+    disk, rng, card, keys = (
+        at(name, folder, again=name in ("disk", "card"), newer=newer) for name in ("disk", "rng", "card", "keys")
+    )
+    # QEMU 7.2 wants KVM for its vhost-user-input-pci.
+    keyboard = [*keys, "-device", "vhost-user-input-pci,chardev=keys"] if newer else []
+    # Without KVM QEMU 7.2 crashes where a guest with such a card unmasks an MSI-X vector (kvm_virtio_pci_irqfd_use).
+    vectors = "" if newer else ",vectors=0"
+    return [
+        *(*disk, "-device", "vhost-user-blk-pci,num-queues=1,chardev=disk"),
+        *(*rng, "-device", "vhost-user-rng-pci,chardev=rng"),
+        *(*card, "-netdev", "vhost-user,id=n,chardev=card", "-device", f"virtio-net-pci,netdev=n,mac={MAC}{vectors}"),
+        *keyboard,
+    ]
+
+
+@pytest.fixture(scope="module", params=["this host's", "a newer one"])
+def scene(
+    request: pytest.FixtureRequest, lab_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    """One boot under each for all tests of this file."""
+    newer = request.param != "this host's"
+    qemu = request.getfixturevalue("qemu") if newer else []
     folder = tmp_path_factory.mktemp("qemu")
     image = folder / "image"
     image.write_bytes(random.Random(1).randbytes(DISK_MIB * MIB))
-    texts = {"disk": f"virtio-blk,{image}", "rng": "virtio-rnd", "card": f"virtio-net,driver=loop,mac={MAC}"}
+    texts = {
+        "disk": f"virtio-blk,{image}",
+        "rng": "virtio-rnd",
+        "card": f"virtio-net,driver=loop,mac={MAC}",
+        "keys": f"virtio-input,kind=keyboard,control={folder / 'keyboard'}",
+    }
     mode = "on" if lacking() else "strict"
-    disk, rng, card = (export(folder, name, text, "vhost-user", f"--sandbox={mode}") for name, text in texts.items())
-    words = [*at("disk", folder, again=True), "-device", "vhost-user-blk-pci,num-queues=1,chardev=disk"]
-    words += [*at("rng", folder, again=False), "-device", "vhost-user-rng-pci,chardev=rng"]
-    words += [*at("card", folder, again=True), "-netdev", "vhost-user,id=n,chardev=card"]
-    # Without KVM QEMU 7.2 crashes where a guest with such a card unmasks an MSI-X vector (kvm_virtio_pci_irqfd_use).
-    words += ["-device", f"virtio-net-pci,netdev=n,mac={MAC},vectors=0"]
-    with started([disk, rng, card]):
-        guest = QemuGuest.boot(lab_kernel, folder, words)
+    made = {name: export(folder, name, text, "vhost-user", f"--sandbox={mode}") for name, text in texts.items()}
+    with started(list(made.values())):
+        guest = QemuGuest.boot(lab_kernel, folder, words_of(folder, newer=newer), qemu=qemu, modules=KEYBOARD_MODULES)
         try:
-            yield Scene(guest=guest, disk=disk, card=card, image=image)
+            yield Scene(guest=guest, disk=made["disk"], card=made["card"], folder=folder, keyboard=newer)
         finally:
             guest.end()
 
@@ -87,6 +115,12 @@ def test_entropy_arrives(scene: Scene) -> None:
     assert scene.guest.run("cat /sys/class/misc/hw_random/rng_current").startswith("virtio_rng")
     first, second = (scene.guest.run("dd if=/dev/hwrng bs=512 count=1 2> /dev/null | sha256sum") for _ in range(2))
     assert first != second
+
+
+def test_keys_arrive(scene: Scene) -> None:
+    if not scene.keyboard:
+        pytest.skip("QEMU 7.2 has a keyboard for guests with KVM only")
+    keyboard_works(scene.guest.run, scene.folder / "keyboard")
 
 
 def test_frames_come_back_from_the_card(scene: Scene) -> None:

@@ -1,5 +1,5 @@
 """Disks of ours under QEMU, of two queues with packed and with split rings: over the end of our processes, a reboot of
-the guest and a new QEMU.
+the guest and a new QEMU. With ``QEMU=newer`` it is a newer one.
 """
 
 import hashlib
@@ -52,17 +52,17 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(lab_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(lab_kernel: Kernel, either_qemu: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """One boot for all tests of this file, and one more by that of a new QEMU."""
     folder = tmp_path_factory.mktemp("qemu")
     packed, split = make_disk(folder, "vda", packed=True), make_disk(folder, "vdb", packed=False)
     words: list[str] = []
     for disk in (packed, split):
         device = f"vhost-user-blk-pci,num-queues=2,packed={'on' if disk.packed else 'off'},chardev={disk.node}"
-        words += [*at(disk.node, folder, again=True), "-device", device]
+        words += [*at(disk.node, folder, again=True, newer=bool(either_qemu)), "-device", device]
 
     def boot() -> QemuGuest:
-        return QemuGuest.boot(lab_kernel, folder, words)
+        return QemuGuest.boot(lab_kernel, folder, words, qemu=either_qemu)
 
     with started([packed.daemon, split.daemon]):
         scene = Scene(boot=boot, guest=boot(), packed=packed, split=split)

@@ -1,5 +1,6 @@
 """A disk of four queues under fio, which checks what it reads by the checksums of what it wrote, in a stock guest of
-QEMU's whose driver comes and goes in between. How long: FIO_S seconds, a round each ROUND_S.
+QEMU's whose driver comes and goes in between. How long: FIO_S seconds, a round each ROUND_S. With
+``QEMU=newer`` it is a newer one.
 """
 
 import os
@@ -26,14 +27,20 @@ FIO = (
 
 
 @pytest.fixture(scope="module")
-def guest(lab_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QemuGuest]:
+def guest(lab_kernel: Kernel, either_qemu: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[QemuGuest]:
     folder = tmp_path_factory.mktemp("verified")
     with (folder / "image").open("wb") as image:
         image.truncate(QUEUES * 16 * MIB)
     disk = export(folder, "disk", f"virtio-blk,iothread=2,mq={QUEUES},{folder / 'image'},writeback")
-    words = [*at("disk", folder, again=True), "-device", f"vhost-user-blk-pci,num-queues={QUEUES},chardev=disk"]
+    words = [
+        *at("disk", folder, again=True, newer=bool(either_qemu)),
+        "-device",
+        f"vhost-user-blk-pci,num-queues={QUEUES},chardev=disk",
+    ]
     with started([disk]):
-        guest = QemuGuest.boot(lab_kernel, folder, words, cpus=QUEUES, memory=MEMORY, programs=["fio"])
+        guest = QemuGuest.boot(
+            lab_kernel, folder, words, cpus=QUEUES, memory=MEMORY, programs=["fio"], qemu=either_qemu
+        )
         try:
             yield guest
         finally:

@@ -9,8 +9,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -23,15 +21,14 @@ from acrn_dm.testing.guest.kernels.debian import Kernel
 from lab.qemu.guest import QemuGuest, at
 from tests.backends.user.user_rig import Daemon
 from tests.docs.page_runner import ROOT, lines_for
-from tests.lab.peers.exports import export, started
+from tests.lab.peers.exports import connected, export, started
+from tests.lab.peers.keyboard import MODULES as KEYBOARD_MODULES
+from tests.lab.peers.keyboard import keyboard_works
 
 pytestmark = pytest.mark.lab
 
-MODULES = ("9p", "9pnet_virtio", "virtio_input", "evdev")
+MODULES = ("9p", "9pnet_virtio", *KEYBOARD_MODULES)
 PATIENCE_S = 20.0
-KEY, LED, NUM_LOCK, A = 1, 0x11, 0, 30
-REPEATED = 2  # a key that is held for a quarter of a second, as the guest's clock goes
-EVENT = struct.Struct("<16xHHi")
 GPIO, I2C = 41, 34
 CONFIG_PLACE = 0x2000  # of a device's own configuration space in QEMU's BAR 4; the common one is at its start
 PAGE = ROOT / "docs" / "how-to" / "exporting" / "qemu.md"
@@ -89,14 +86,6 @@ class Scene:
         return int(self.run(f"devmem {address:#x} {bits}"), 16)
 
 
-@contextlib.contextmanager
-def connected(path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as peer:
-        peer.settimeout(PATIENCE_S)
-        peer.connect(str(path))
-        yield peer
-
-
 def console_works(scene: Scene) -> None:
     port = scene.run("port_named peer")
     with connected(scene.folder / "peer") as peer:
@@ -121,35 +110,8 @@ def files_work(scene: Scene) -> None:
     scene.run("umount /mnt")
 
 
-def keyboard_works(scene: Scene) -> None:
-    named = scene.run("grep -l 'acrn-dm keyboard' /sys/class/input/event*/device/name")
-    device = named.split("/")[4]
-    with connected(scene.folder / "keyboard") as control:
-        listening = "until ls -l /proc/$!/fd | grep -q input/event; do usleep 10000; done"
-        scene.run(f"cat /dev/input/{device} > /tmp/events & {listening}")
-        control.sendall(b"type a\n")
-        released = EVENT.pack(KEY, A, 0)[16:].hex()
-        come = scene.run(
-            f"until xxd -p -c {EVENT.size} /tmp/events | grep -q {released}; do usleep 10000; done; "
-            "kill $!; xxd -p /tmp/events | tr -d '\\n'"
-        )
-        events = [event for event in EVENT.iter_unpack(bytes.fromhex(come)) if event[0] == KEY and event[2] != REPEATED]
-        assert events == [(KEY, A, 1), (KEY, A, 0)]
-        for on in (1, 0):
-            octets = "".join(f"\\{octet:03o}" for octet in EVENT.pack(LED, NUM_LOCK, on))
-            scene.run(f"printf '{octets}' > /dev/input/{device}")
-            assert said(control, b"leds\n", f"numlock={on} ".encode())
-
-
-def said(control: socket.socket, asked: bytes, wanted: bytes) -> bool:
-    """Whether the answer is that soon: the guest's event takes its way through the queue."""
-    answers = b""
-    for _ in range(1000):
-        control.sendall(asked)
-        answers = control.recv(1000)
-        if wanted in answers:
-            return True
-    raise AssertionError(answers)
+def keys_work(scene: Scene) -> None:
+    keyboard_works(scene.run, scene.folder / "keyboard")
 
 
 def lines_are_there(scene: Scene) -> None:
@@ -173,7 +135,7 @@ KINDS = {
     "peer": console_works,
     "rng": entropy_works,
     "files": files_work,
-    "keys": keyboard_works,
+    "keys": keys_work,
     "lines": lines_are_there,
     "bus": bus_is_there,
 }
