@@ -10,6 +10,7 @@ import attrs
 from acrn_dm.backends.helper import Wish
 from acrn_dm.backends.helper import take as take_wish
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.process.users import User
 from acrn_dm.base.records import frozen
 from acrn_dm.contract import options
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
@@ -94,7 +95,15 @@ def _resolve(spec: DeviceSpec, config: MachineConfig, plugins: PluginManager) ->
         provider="" if owner is None or owner.built_in else str(owner),
     )
     with blame(f"{owner}: {spec.kind}"):  # a plugin's grammar may raise anything
-        return resolve_one(spec, kind, context, plugins)
+        return _for_user(resolve_one(spec, kind, context, plugins), config.user)
+
+
+def _for_user(resolved: ResolvedDevice, user: User | None) -> ResolvedDevice:
+    """*resolved*, whose process, if it has one of its own, is *user* unless it is to be another."""
+    wish = resolved.wish
+    if wish is None or wish.user is not None or user is None:
+        return resolved
+    return attrs.evolve(resolved, wish=attrs.evolve(wish, user=user))
 
 
 def wanted(spec: DeviceSpec, plugins: PluginManager, listed_by: str = "-s help") -> DeviceType:

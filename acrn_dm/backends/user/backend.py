@@ -58,7 +58,7 @@ class VhostUser(Proxy):
 
     def __init__(self, device: VirtioDevice, door: Door | None = None, terms: Terms | None = None) -> None:
         super().__init__(device)
-        self._door = door or door_of(device)
+        self.door = door or door_of(device)
         self._terms = terms or terms_of(device)
         self.packed_by_default = self._terms.keeps_packed
         self._peer = Peer(features=0)
@@ -77,7 +77,7 @@ class VhostUser(Proxy):
 
     def check(self) -> list[str]:
         """Whether there is a socket; whether somebody serves it only connecting would show."""
-        why = self._door.problem()
+        why = self.door.problem()
         return [] if why is None else [why]
 
     def realize(self, resources: Resources) -> None:
@@ -89,14 +89,14 @@ class VhostUser(Proxy):
         self._closed = False
         with self._conversations.hold():
             try:
-                wait_at(self._door, self._meet, resources.off_wanted, self.device.name)
+                wait_at(self.door, self._meet, resources.off_wanted, self.device.name)
             except HostError as e:
-                raise self._described(self._door.lost(e)) from e
+                raise self._described(self.door.lost(e)) from e
 
     def _meet(self) -> None:
         """Connect and get acquainted. Main thread. Raises HostError; then nothing is left of the connection."""
         try:
-            self._link.connect(self._door.connect())
+            self._link.connect(self.door.connect())
             self._link.run(self._greet())
         except HostError:
             self._link.close()
@@ -226,7 +226,7 @@ class VhostUser(Proxy):
             self._link.close()
             self._way.close()
             self._unwatch_errors()
-            self._door.close()
+            self.door.close()
 
     # Conversations: under the lock.
 
@@ -287,7 +287,7 @@ class VhostUser(Proxy):
 
     def _lost(self, error: HostError) -> None:
         """The connection ended, or there is nobody to connect to."""
-        error = self._door.lost(error)
+        error = self.door.lost(error)
         self._running = False
         hopeless = self._way.lost(error)
         self._switches.forget()
@@ -320,14 +320,14 @@ class VhostUser(Proxy):
     def _connect_anew(self) -> None:
         """An earlier back-end was given up; the driver has reset the device, which is a new chance for both."""
         try:
-            self._link.connect(self._door.connect())
+            self._link.connect(self.door.connect())
             self._link.run(self._greet())
         except HostError as e:
             self._lost(e)
 
     def _reconnect(self) -> None:
         try:
-            self._link.connect(self._door.connect())
+            self._link.connect(self.door.connect())
         except PeerError as e:  # nor will there be one
             self._lost(e)
         except HostError:  # was told when the last one went
@@ -390,7 +390,7 @@ class VhostUser(Proxy):
 
     @property
     def _where(self) -> str:
-        return f"{self.device.name}: {self._door.place}"
+        return f"{self.device.name}: {self.door.place}"
 
     def _described(self, error: HostError) -> HostError:
         return HostError(f"{self._where}: {error}")

@@ -40,7 +40,7 @@ class ForeignFunction(PciFunction):
         super().__init__(context, vendor=UNKNOWN, device=UNKNOWN, class_code=UNKNOWN_CLASS)
         self.options = config
         self.use_intx()  # a line is kept for it: lines are given out before the process is asked
-        self._door = door_at(config.socket, context, NAME)
+        self.door = door_at(config.socket, context, NAME)
         self._server: Server | None = None
         self._vectors: list[VectorCalls] = []
         self._pin: PinCall | None = None
@@ -58,20 +58,20 @@ class ForeignFunction(PciFunction):
 
     def check(self) -> list[str]:
         """Whether there is a socket; whether somebody serves it only connecting would show."""
-        why = self._door.problem()
+        why = self.door.problem()
         return [] if why is None else [f"{self.name}: {why}"]
 
     def complete_layout(self, resources: Resources) -> bool:
         """Ask the process what it is. Raises HostError."""
         loop = resources.io_loop(self.name)  # its own: a process that does not read holds up nobody else
         memory = resources.memory
-        server = Server(self._door, self.name, loop, memory, may_master=lambda: self.bus_master, lost=self._lost)
+        server = Server(self.door, self.name, loop, memory, may_master=lambda: self.bus_master, lost=self._lost)
         self._server = server
         server.meet(resources.off_wanted)
         try:
             self._lay_out(server)
         except PeerError as e:
-            raise HostError(f"{self.name}: {self._door.place}: {e}") from e
+            raise HostError(f"{self.name}: {self.door.place}: {e}") from e
         return True
 
     def realize(self, resources: Resources) -> None:
@@ -194,7 +194,7 @@ class ForeignFunction(PciFunction):
         self._forget_events()
         if self._pin is not None:
             self._pin.close()
-        self._door.close()
+        self.door.close()
 
     def _lay_out(self, server: Server) -> None:
         said, found, shape = server.description, server.capabilities, server.shape
