@@ -14,6 +14,7 @@ from acrn_dm.backends.user import backend as user
 from acrn_dm.backends.user.backend import VhostUser
 from acrn_dm.backends.user.plan import USER_BASE
 from acrn_dm.backends.user.ways import way as user_way
+from acrn_dm.backends.user.ways.relay import Relay
 from acrn_dm.backends.user.ways.watch import Watch
 from acrn_dm.backends.wire.message import ProtocolFeature, Request
 from acrn_dm.base.errors import ConfigError, HostError
@@ -297,6 +298,19 @@ def test_next_backend_for_which_the_host_lacks_something_is_tried_again(
     if order != "in order":
         assert Shadow.of(scene.peer).heads() == [heads[0], heads[2]]
     assert scene.driver.machine.failures == []
+
+
+def test_what_was_left_is_owed_though_no_loop_has_looked_yet(scene: Scene) -> None:
+    heads = scene.send(3)
+    scene.answer(heads[1])
+    watch, session = scene.backend._way._watch, scene.backend._session
+    assert watch is not None
+    assert session is not None
+    watch.stop()
+    relay = Relay(scene.backend.device, lambda relay, error: None)
+    relay.begin(session, watch.left())
+    relay.end(-1, 0.0)
+    assert relay.owing
 
 
 def test_all_queues_have_to_be_in_order_for_the_next_backend_to_have_them(peer: Peer) -> None:

@@ -169,6 +169,20 @@ def test_entries_that_are_written_over_before_they_are_shown_are_not_believed() 
     assert not rig.tally.sure
 
 
+def test_elements_that_are_written_over_before_they_are_shown_are_not_believed() -> None:
+    """By a device that enters a batch before it moves its index."""
+    rig = Rig()
+    rig.send(10)
+    rig.tally.sample()
+    rig.send(6)
+    rig.give_back(*[4] * 10)
+    rig.send(4)
+    for number, head in enumerate(rig.out):
+        rig.memory.write(rig.layout.used_element_at(rig.used + number), USED_ELEMENT.pack(head, 0))
+    rig.tally.sample()
+    assert not rig.tally.sure
+
+
 def test_entries_that_are_not_returned_are_good_however_many_there_are() -> None:
     rig = Rig()
     rig.send(SIZE)
