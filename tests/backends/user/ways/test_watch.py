@@ -198,10 +198,12 @@ def test_loss_while_nobody_knows_what_is_in_flight_asks_for_a_reset(scene: Scene
     scene.send(2)
     ring.memory.write(ring.layout.used_element_at(0), USED_ELEMENT.pack(99, 1))  # which was never sent
     ring._set_u16(ring.layout.used_idx_at, 1)
+    away = scene.peer.path.rename(scene.peer.path.with_suffix(".away"))
     scene.peer.hang_up()
     eventually(scene.driver.machine, lambda: bool(scene.driver.status & NEEDS_RESET))
     assert user_way.UNSEEN in str(scene.driver.machine.failures[0][1])
     scene.peer.seen.clear()
+    away.rename(scene.peer.path)
     scene.driver.start(scene.driver.registers.offered() & ~PACKED)
     eventually(scene.driver.machine, lambda: Request.SET_VRING_ENABLE in scene.peer.codes())
     assert scene.is_direct
@@ -258,6 +260,7 @@ def test_backend_that_takes_notes_after_one_that_did_not_begins_with_what_stands
     assert scene.base == 1
     assert Request.SET_INFLIGHT_FD in scene.peer.codes()
     assert watchers() == 0
+    scene.answer(heads[2])  # out of order, as its notes say
     scene.next_backend()
     assert scene.is_direct
     assert scene.driver.machine.failures == []

@@ -235,13 +235,14 @@ def test_ring_that_does_not_begin_where_it_was_used_last_is_not_known() -> None:
         lambda rig: rig.element(SIZE - 1 - 9),
         lambda rig: (rig.element(rig.out[0]), rig.element(rig.out[0])),
         lambda rig: (rig.driver.make_available(rig.out[1]), rig.driver.publish()),
+        lambda rig: (rig.driver.make_available(rig.out[1]), rig.driver.publish(), rig.element(SIZE - 1 - 9)),
         lambda rig: (rig.driver.make_available(SIZE), rig.driver.publish()),
         lambda rig: (rig.driver.make_available(0xFFFF), rig.driver.publish()),
     ],
     ids=[
         "available jump", "available backwards", "used jump", "used backwards", "no head is used",
-        "highest head is used", "idle head is used", "used twice", "available twice", "no head is available",
-        "highest head is available",
+        "highest head is used", "idle head is used", "used twice", "available twice", "one of each",
+        "no head is available", "highest head is available",
     ],
 )  # fmt: skip
 def test_nonsense_of_either_side_makes_it_unsure_and_nothing_else(nonsense: object) -> None:
