@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from acrn_dm.virtio.optional import QueueSwitch as QueueSwitch
     from acrn_dm.virtio.optional import Sandboxed as Sandboxed
     from acrn_dm.base.sandbox.needs import Needs as Needs
+    from acrn_dm.base.process.users import User as User
     from acrn_dm.virtio.optional import SlowToClose as SlowToClose
     from acrn_dm.virtio.optional import TerminalUser as TerminalUser
     from acrn_dm.virtio.optional import Threads as Threads
@@ -167,6 +168,7 @@ _NAMES = {  # by the module that has them
     "acrn_dm.base.files.file_locks": ("Access",),
     "acrn_dm.base.sockets.command_lines": ("CommandLines",),
     "acrn_dm.base.sandbox.needs": ("Needs",),
+    "acrn_dm.base.process.users": ("User",),
     "acrn_dm.virtio.device": ("Transport", "VirtioDevice"),
     "acrn_dm.virtio.queue": ("Queue",),
     "acrn_dm._fastring": ("Chain",),

@@ -4,11 +4,13 @@ started that one (``nohup``, a script's ``&``) does not decide which signals its
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from acrn_dm.base.process import privileges
 from acrn_dm.testing.driver import rings
+from tests.open_python import opened
 
 for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
     signal.signal(_number, signal.SIG_DFL)
@@ -20,6 +22,13 @@ def process_keeps_its_privileges() -> Iterator[None]:
     """Of the session, for a fixture of a module may call ``main``, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(privileges, "no_new_privileges", lambda: None)
+        yield
+
+
+@pytest.fixture
+def open_python(tmp_path: Path) -> Iterator[None]:
+    """Other users can read this Python's modules, wherever they are."""
+    with opened(tmp_path / "modules"):
         yield
 
 

@@ -8,10 +8,11 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 
+from acrn_dm.backends.broker import present
 from acrn_dm.backends.wire.channel import VHOST_USER, connect, problem
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import ConfigError, HostError
@@ -54,6 +55,15 @@ class Door(Protocol):
         """No other back-end is wanted. Idempotent."""
 
 
+@runtime_checkable
+class Beyond(Protocol):
+    """A backend or function whose work a process behind a door does."""
+
+    @property
+    def door(self) -> Door:
+        """The way there."""
+
+
 @frozen(kw_only=True)
 class SocketDoor:
     """The socket at *path*, at which some process listens, or will."""
@@ -73,8 +83,9 @@ class SocketDoor:
         return None if late else problem(self.path, self.protocol)
 
     def connect(self) -> socket.socket:
-        """Connect to it. Raises HostError."""
-        return connect(self.path, self.protocol)
+        """Connect to it, or have the broker do that. Raises HostError."""
+        broker = present()
+        return connect(self.path, self.protocol) if broker is None else broker.connect(self.path)
 
     def lost(self, error: HostError) -> HostError:
         """Nothing more is known."""

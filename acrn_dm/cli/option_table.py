@@ -62,6 +62,12 @@ RUN = (
     Option(name="dump-guest-core", metavar="on|off", group=Group.RUN, original=False,
            parse=values.on_off, field="dump_guest_core",
            help="guest memory in core dumps of this process [off]"),
+    Option(name="user", metavar="USER[:GROUP]", group=Group.RUN, original=False, parse=values.user, field="user",
+           help="once all is open, be this user instead of root, in no other group; processes of devices, too"),
+    Option(name="sandbox", metavar="on|off|strict", group=Group.RUN, original=False,
+           parse=values.sandbox, field="sandbox",
+           help="once all is open, take all rights from this process that it does not need; strict: or don't start "
+                "[off]"),
     Option(name="shutdown-timeout", metavar="S", group=Group.RUN, original=False,
            parse=values.seconds, field="shutdown_timeout_s", toml=(int, float),
            help="seconds that the guest has after its power button was pressed, before it is forced off [30]"),

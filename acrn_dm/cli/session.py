@@ -157,6 +157,9 @@ def _carry_out(
     *,
     last: bool,
 ) -> bool:
+    if config.gives_up_rights and command.logging.disk is not None:
+        text = "its files are rotated, which a process without the rights for it could not do; take kmsg"
+        raise ConfigError(text, option="--logger_setting", value="disk")
     name = None if command.dry_run else config.name
     with logging_to(command.logging, name), contextlib.ExitStack() as stack:
         machine = build(config, plugins)

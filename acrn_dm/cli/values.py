@@ -13,7 +13,9 @@ import attrs
 
 from acrn_dm.base.address_map import MIB
 from acrn_dm.base.decimal_text import decimal
+from acrn_dm.base.process.users import User, find
 from acrn_dm.base.records import frozen
+from acrn_dm.base.sandbox import MODES
 from acrn_dm.base.sockets.paths import path_problem
 from acrn_dm.contract.config import DeviceSpec, UartSpec
 from acrn_dm.contract.option_text import split_options, split_raw
@@ -101,6 +103,18 @@ def on_off(text: str) -> bool:
     if text not in ("on", "off"):
         raise ValueError("expected on or off")
     return text == "on"
+
+
+def user(text: str) -> User:
+    """Read ``--user``: NAME|UID[:GROUP]."""
+    return find(text)
+
+
+def sandbox(text: str) -> str:
+    """Read ``--sandbox``."""
+    if text not in MODES:
+        raise ValueError(f"expected {', '.join(MODES[:-1])} or {MODES[-1]}")
+    return text
 
 
 def word(text: str) -> str:

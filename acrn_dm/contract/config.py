@@ -11,7 +11,9 @@ from uuid import UUID
 import attrs
 
 from acrn_dm.base.address_map import MIB
+from acrn_dm.base.process.users import User
 from acrn_dm.base.records import frozen
+from acrn_dm.base.sandbox import MODES, OFF
 from acrn_dm.contract.interrupt_monitor import InterruptMonitor
 from acrn_dm.contract.types import Bdf
 
@@ -110,6 +112,8 @@ class MachineConfig:
     allow_slow: bool = False  # --allow-slow-kvm
     hugepages: str = attrs.field(default="auto", validator=attrs.validators.in_(("auto", "on", "off")))
     dump_guest_core: bool = False  # core dumps of this process have the guest's memory, too
+    user: User | None = None  # --user: who this process is, and those of its devices, when all is open
+    sandbox: str = attrs.field(default=OFF, validator=attrs.validators.in_(MODES))  # --sandbox, of this process
     rtvm: bool = False
     lapic_pt: bool = False  # implied by rtvm, and nothing without it
     enable_trusty: bool = False
@@ -122,3 +126,8 @@ class MachineConfig:
     debugexit: bool = False
     shutdown_timeout_s: float = 30.0  # after the power button was pressed, before the guest is forced off
     plugin_options: Mapping[str, object] = attrs.field(factory=dict)  # values by the names that plugins gave them
+
+    @property
+    def gives_up_rights(self) -> bool:
+        """Whether the machine's process does so when all is open: see ``machine.rights``."""
+        return self.user is not None or self.sandbox != OFF

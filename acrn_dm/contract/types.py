@@ -10,6 +10,7 @@ from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.events.io_threads import NS_PER_US, DeviceLoops, IoThreads
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.records import frozen
+from acrn_dm.base.sandbox.needs import Needs
 from acrn_dm.contract.drivers.block import BlockDriver
 from acrn_dm.contract.drivers.packet import PacketDriver
 from acrn_dm.contract.hypervisor import Hypervisor
@@ -71,6 +72,7 @@ class DeviceContext:
     io_poll_us: int = 0  # poll_us=N: its loops look at its queues for that long before they sleep
     strict: bool = False  # strict=on: its driver is checked, and what it breaks of the specification is logged
     vhost_server: bool = False  # server=on: the process at the device's socket connects to us
+    vhost_relay: bool = False  # relay=on: what a vhost-user process gets that takes no notes passes through this one
     vhost_wait: float | None = None  # wait=: seconds that the start waits for that process; None: by the role
     plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
     provider: str = ""  # the installed plugin that offers the kind, with distribution and version; empty: built in
@@ -227,6 +229,7 @@ class HypervisorType:
     needs_pit: bool = False  # the timer (8254) and port 0x61 are left to the device model
     resumes: bool = True  # vCPUs that were paused can go on
     runs_guests: bool = True  # False: it has no processors; nothing but a test gets further than ``--dry-run``
+    needs: Needs | None = None  # of an open VM, at a reset, too; without it ``--user`` and ``--sandbox`` are refused
     rank: int = 0  # ``--hypervisor auto`` takes the usable one of highest rank; below 0: never automatically
     api: int = API
 

@@ -3,7 +3,8 @@
 Started by ``backends.helper.child``, which says what is where; its order comes by standard input. It serves that one
 connection, and ends with it. Nobody types this command.
 
-What has to be opened is opened before the sandbox is put on; what comes by the connection is read in it.
+What has to be opened is opened before the sandbox is put on and another user taken; what comes by the connection is
+read in it.
 """
 
 import os
@@ -16,6 +17,7 @@ from acrn_dm.base.errors import AcrnDmError, ConfigError
 from acrn_dm.base.log_text import escaped
 from acrn_dm.base.process import privileges
 from acrn_dm.base.process.stderr import say
+from acrn_dm.base.sandbox import OFF, namespaces
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.export.confined import confine_devices
 from acrn_dm.export.making import Made, make_resolved
@@ -37,11 +39,13 @@ def main(argv: Sequence[str]) -> int:
     log_to_stderr(PROGRAM, verbose=False)
     reporter = Reporter(int(report))
     try:
+        if told.sandbox != OFF:
+            namespaces.prepare()
         made = _made(told)
         place = Place(fd=int(connection))
 
         def opened() -> None:
-            confine_devices(told.sandbox, [made.device], listens=False)
+            confine_devices(told.sandbox, [made.device], listens=False, user=told.user)
             reporter.report(READY)
 
         serve([made], [place], dumped=False, last=True, opened=opened)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from acrn_dm.base.errors import AcrnDmError, ConfigError
 from acrn_dm.base.log_text import escaped
-from acrn_dm.base.process import privileges
+from acrn_dm.base.process import privileges, users
 from acrn_dm.base.process.stderr import say
 from acrn_dm.base.sandbox import MODES, OFF
 
@@ -53,7 +53,28 @@ def add_socket_options(parser: argparse.ArgumentParser, *, several: bool) -> Non
         default=OFF,
         help="once the device is open, take all rights that it does not need (default: off); strict: or don't start",
     )
+    parser.add_argument(
+        "--user",
+        type=_user,
+        metavar="NAME|UID[:GROUP]",
+        help="once the device is open, be this user instead of root, in no other group",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+
+
+def check_user(user: users.User | None) -> None:
+    """Raises ConfigError where this process can't become *user*."""
+    why = None if user is None else users.problem(user)
+    if user is not None and why is not None:
+        raise ConfigError(why, option="--user", value=user.text)
+
+
+def _user(text: str) -> users.User:
+    """Raises ArgumentTypeError."""
+    try:
+        return users.find(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
 
 
 def _descriptor(text: str) -> int:

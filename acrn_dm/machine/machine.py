@@ -29,7 +29,7 @@ from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.resources import Resources
 from acrn_dm.machine.boot_source import BootSource
 from acrn_dm.machine.check import check_machine
-from acrn_dm.machine.device_memory import add_memory
+from acrn_dm.machine.device_memory import add_memory, set_window
 from acrn_dm.machine.devices import Devices
 from acrn_dm.machine.dispatch import MachineDispatch
 from acrn_dm.machine.firmware import FirmwareSupport
@@ -43,6 +43,7 @@ from acrn_dm.pci.function import PciFunction
 from acrn_dm.pci.quiesce import left_behind
 
 if TYPE_CHECKING:
+    from acrn_dm.backends.broker.client import Broker
     from acrn_dm.machine.report import MachineReport
 
 __all__ = ("Machine", "StopReason")
@@ -81,6 +82,7 @@ class Machine:
     standstill: Standstill = attrs.field(repr=False)
     dispatch: MachineDispatch = attrs.field(repr=False)
     opened: Opened | None = attrs.field(default=None, init=False)
+    broker: "Broker | None" = attrs.field(default=None, init=False, repr=False)  # of a process without its rights
 
     @property
     def functions(self) -> tuple[PciFunction, ...]:
@@ -104,7 +106,7 @@ class Machine:
 
     def check(self) -> list[str]:
         """What is missing on this host, one line each; opens and changes nothing."""
-        return check_machine(self.config, self.devices, self.boot_source, self.firmware, self.hypervisor.problem)
+        return check_machine(self.config, self.devices, self.boot_source, self.firmware, self.hypervisor)
 
     def describe(self) -> "MachineReport":
         """The machine as a record for ``--dry-run``, which alone imports what makes it."""
@@ -113,11 +115,21 @@ class Machine:
         return describe(self.config, self.devices, self.hypervisor.type, self.plugins)
 
     def realize(self) -> None:
-        """Open hypervisor, memory and devices. On an error everything opened so far is closed by ``close``."""
+        """Open hypervisor, memory and devices, then give up rights, as the user wishes. On an error everything opened
+        so far is closed by ``close``.
+        """
         for line in self.devices.unchosen_backends(self.plugins):  # of which --dry-run has notes
             log.info("%s", line)
+        if not self.config.gives_up_rights:
+            self.open()
+            self.connect()
+            return
+        from acrn_dm.machine.rights import giving_up  # noqa: PLC0415  # few do
+
+        self.broker = giving_up.keep(self.functions)
         self.open()
         self.connect()
+        giving_up.release(self.config, self.functions, self.hypervisor.type)
 
     def open(self) -> None:
         """Open the hypervisor and give it the guest's memory. Raises ConfigError or HostError."""
@@ -154,6 +166,7 @@ class Machine:
                 lambda: self.plugins.observe("acrn_dm_device_failed", device=device, error=error)
             ),
             add_memory=functools.partial(add_memory, vm, self.opened.memory, dumped=self.config.dump_guest_core),
+            window=functools.partial(set_window, vm),
             quit=self.press_power_button,
             off_wanted=lambda: self.button.wanted,
             pause_guest=self.standstill.pause_guest,
@@ -224,10 +237,11 @@ class Machine:
             memory = opened.memory
             steps.append(opened.vm.close)
             steps.append(lambda: memory.abandon() if left_behind(self.functions) else memory.close())
+        steps += [] if self.broker is None else [self.broker.close]
         try:
             do_all(steps)
         finally:
-            self.opened = None
+            self.opened = self.broker = None
 
     def _start(self, registers: BootRegisters) -> None:
         assert self.opened is not None

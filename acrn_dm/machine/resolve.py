@@ -10,13 +10,21 @@ import attrs
 from acrn_dm.backends.helper import Wish
 from acrn_dm.backends.helper import take as take_wish
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.process.users import User
 from acrn_dm.base.records import frozen
 from acrn_dm.contract import options
 from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.drivers import choice
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.types import Device, DeviceContext, DeviceType
-from acrn_dm.virtio.choice import take_io_threads, take_option, take_poll_us, take_role, take_strict, take_switches
+from acrn_dm.virtio.choice import (
+    take_io_threads,
+    take_option,
+    take_poll_us,
+    take_role,
+    take_strict,
+    take_switches,
+)
 
 # Emulations of the original device model that are not built in. No distribution is named that would bring them: whoever
 # registers such a name first would be installed.
@@ -87,7 +95,15 @@ def _resolve(spec: DeviceSpec, config: MachineConfig, plugins: PluginManager) ->
         provider="" if owner is None or owner.built_in else str(owner),
     )
     with blame(f"{owner}: {spec.kind}"):  # a plugin's grammar may raise anything
-        return resolve_one(spec, kind, context, plugins)
+        return _for_user(resolve_one(spec, kind, context, plugins), config.user)
+
+
+def _for_user(resolved: ResolvedDevice, user: User | None) -> ResolvedDevice:
+    """*resolved*, whose process, if it has one of its own, is *user* unless it is to be another."""
+    wish = resolved.wish
+    if wish is None or wish.user is not None or user is None:
+        return resolved
+    return attrs.evolve(resolved, wish=attrs.evolve(wish, user=user))
 
 
 def wanted(spec: DeviceSpec, plugins: PluginManager, listed_by: str = "-s help") -> DeviceType:
@@ -116,7 +132,7 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext, plug
     spec, switches = take_switches(spec, kind.config)
     spec, iothread = take_io_threads(spec, kind.config)
     spec, io_poll_us = take_poll_us(spec, kind.config)
-    spec, server, wait = take_role(spec, kind.config)
+    spec, role = take_role(spec, kind.config)
     context = attrs.evolve(
         context,
         text=_text(spec),
@@ -125,8 +141,7 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext, plug
         switches=switches,
         iothread=iothread,
         io_poll_us=io_poll_us,
-        vhost_server=server,
-        vhost_wait=wait,
+        **role,
     )
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
     spec, wanted_driver = choice.take(spec, kind, plugins, where)

@@ -4,7 +4,8 @@ A device has one by having its method; nothing is inherited and nothing register
 others are, on a control thread under the function's lock, unless it says "any thread".
 """
 
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Iterable
 from typing import Protocol, runtime_checkable
 
 from acrn_dm.base.sandbox.needs import Needs
@@ -151,6 +152,11 @@ class Sandboxed(Protocol):
 
     def sandbox_needs(self) -> Needs:
         """What it does besides. Asked when the device is open, and before its first client is served."""
+
+
+def needs_of(parts: Iterable[object], own: Needs) -> Needs:
+    """*own*, and what those of *parts* say that say something: open devices, and backends."""
+    return functools.reduce(Needs.joined, (part.sandbox_needs() for part in parts if isinstance(part, Sandboxed)), own)
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Protocol
 
 import attrs
 
@@ -26,11 +27,22 @@ FORBIDDEN = ": it called what its sandbox forbids"
 LAST_WORDS_S = 0.2  # a process's socket is closed some microseconds before the process is gone
 
 
+class Process(Protocol):
+    """A ``subprocess.Popen``, as far as it is used here."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def kill(self) -> None: ...
+
+
 @define(eq=False)
 class Child:
     """The process; who made it calls ``close`` in the end. *connection* is our end of the socket until it is taken."""
 
-    process: "subprocess.Popen[bytes]" = attrs.field(repr=False)
+    process: Process = attrs.field(repr=False)
     connection: socket.socket
     report: int
     taken: bool = attrs.field(default=False, init=False)
@@ -74,8 +86,9 @@ class Child:
         return f"ended with exit code {code}"
 
     def kill(self) -> None:
-        """End it whatever it does; who waits for it sees that."""
-        self.process.kill()
+        """End it whatever it does, if it is not another user's by now; who waits for it sees that."""
+        with contextlib.suppress(PermissionError):
+            self.process.kill()
 
     def take(self) -> socket.socket:
         """Our end of its socket, which is the caller's from now on."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from acrn_dm.backends.helper import PROCESS
+from acrn_dm.backends.helper import PROCESS, USER, Wish
 from acrn_dm.backends.opaque import OpaqueDevice
 from acrn_dm.backends.user.terms import WRITABLE, AfterLoss, Terms
+from acrn_dm.base.process import users
 from acrn_dm.base.sandbox import STRICT
 from acrn_dm.base.sandbox.confine import lacking
 from acrn_dm.contract.types import DeviceContext
@@ -17,13 +18,13 @@ from acrn_dm.virtio.placement import Placement
 class AwayDevice(OpaqueDevice):
     """The stand-in for a device like *model*, which was made of the same options and is never opened.
 
-    Identity and layout are the model's; features and configuration space come from the process, which is in *sandbox*.
+    Identity and layout are the model's; features and configuration space come from the process, for which *wish* is.
     """
 
-    def __init__(self, model: VirtioDevice, context: DeviceContext, sandbox: str) -> None:
+    def __init__(self, model: VirtioDevice, context: DeviceContext, wish: Wish) -> None:
         super().__init__(context)
         self.model = model
-        self.sandbox = sandbox
+        self.wish = wish
         self.on_negotiated: Callable[[int], None] = lambda _: None
         # Of the class in others; here each instance stands for another class.
         self.device_id = model.device_id  # type: ignore[misc]
@@ -60,9 +61,12 @@ class AwayDevice(OpaqueDevice):
         return Placement(backend=PROCESS, text=f"{self.model.placement.text}, {PROCESS}")
 
     def check(self) -> list[str]:
-        """What the model would miss, and what a strict sandbox does: the process is on this host."""
-        lacks = lacking() if self.sandbox == STRICT else []
-        return [*self.model.check(), *(f"{self.name}: sandbox={STRICT}: {line}" for line in lacks)]
+        """What the model would miss, and what a strict sandbox and its user do: the process is on this host."""
+        lines = [f"sandbox={STRICT}: {line}" for line in (lacking() if self.wish.sandbox == STRICT else [])]
+        user = self.wish.user
+        if user is not None and (why := users.problem(user)):
+            lines.append(f"{USER}={user.text}: {why}")
+        return [*self.model.check(), *(f"{self.name}: {line}" for line in lines)]
 
     def refusal(self, accepted: int) -> str | None:
         """As the model says, if it has an opinion."""

@@ -28,7 +28,7 @@ def away_function(
     problem = _problem(model, context)
     if problem is not None:
         raise ConfigError(problem, option=model.name, value=f"{PROCESS}=on")
-    order = Order(spec=spec, context=context, sandbox=wish.sandbox, plugins=plugins)
+    order = Order(spec=spec, context=context, sandbox=wish.sandbox, plugins=plugins, user=wish.user)
     supervisor = Supervisor(context.name, wish, order.encode())
     kind = BackendType(
         name=PROCESS,
@@ -36,7 +36,7 @@ def away_function(
         kinds={"*"},
         create=functools.partial(_backend, door=supervisor),
     )
-    return VirtioPci(AwayDevice(model, context, wish.sandbox), context, [kind])
+    return VirtioPci(AwayDevice(model, context, wish), context, [kind])
 
 
 def _backend(device: AwayDevice, *, door: Supervisor) -> HelperBackend:

@@ -1,7 +1,7 @@
 """The supervisor of one device's process: starts it, tells how it ended, starts the next one as the user wishes.
 
-The next one is not started before the last one is gone: it may still hold its image, and write there. One that has lost
-its connection and does not go within ``LINGERS_S`` is killed.
+Where this process has a broker, that one starts them. The next one is not started before the last one is gone: it may
+still hold its image, and write there. One that has lost its connection and does not go within ``LINGERS_S`` is killed.
 """
 
 import logging
@@ -10,6 +10,7 @@ import time
 
 import attrs
 
+from acrn_dm.backends import broker
 from acrn_dm.backends.helper import Wish, child
 from acrn_dm.backends.helper.child import Child
 from acrn_dm.backends.wire.message import PeerError
@@ -65,7 +66,8 @@ class Supervisor:
         if self._child is None:
             if self._given_up:
                 raise PeerError(f"it is not started again ({self.wish.policy})")
-            self._child = child.start(self.name, self.order)
+            starter = broker.present()
+            self._child = child.start(self.name, self.order) if starter is None else starter.start(self.name)
         present = self._child
         try:
             ready = present.is_ready(START_S if first else 0.0)

@@ -16,6 +16,7 @@ from acrn_dm.backends.kernel._vhost import LOG_ALL, NET_HEADER, NodeFile
 from acrn_dm.backends.kernel.node import KernelNode, VhostNode, VhostQueue
 from acrn_dm.backends.proxy import Proxy
 from acrn_dm.base.errors import GuestError, HostError
+from acrn_dm.base.sandbox.needs import VHOST, Needs
 from acrn_dm.contract.resources import Resources
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.virtio import features
@@ -50,6 +51,10 @@ class KernelVhost(Proxy):
         if not Path(cls.path).exists():
             return f"{cls.path} does not exist; load {Path(cls.path).name.replace('-', '_')}"
         return None if os.access(cls.path, os.R_OK | os.W_OK) else f"{cls.path} is not accessible"
+
+    def sandbox_needs(self) -> Needs:
+        """Its ioctls, and the node, where that is opened again for each driver."""
+        return Needs(groups=[VHOST], writes=() if self.resets_owner else [Path(self.path)])
 
     @property
     def node_count(self) -> int:

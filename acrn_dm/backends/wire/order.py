@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.process.users import User
 from acrn_dm.base.records import frozen
 from acrn_dm.contract.config import DeviceSpec
 from acrn_dm.contract.plugins.selection import Selection
@@ -19,7 +20,8 @@ MEMBERS = ("machine", "vcpus", "windows", "virtio_msi")  # of the context, besid
 @frozen(kw_only=True)
 class Order:
     """One device: *spec* as the user wrote it but for what concerns its process, and the *context* that the machine
-    made, as far as it is not read from *spec* again. *sandbox* is one of ``base.sandbox.MODES``.
+    made, as far as it is not read from *spec* again. *sandbox* is one of ``base.sandbox.MODES``. *user* is who the
+    process is to be when the device is open.
     *plugins* are the installed ones that the machine loads, and so its processes do; None: none of them.
     """
 
@@ -27,6 +29,7 @@ class Order:
     context: DeviceContext
     sandbox: str
     plugins: Selection | None
+    user: User | None = None
 
     def encode(self) -> bytes:
         """For the process. Raises ConfigError for an option of a plugin that can't be told."""
@@ -35,6 +38,7 @@ class Order:
         told |= {"bdf": [spec.bdf.bus, spec.bdf.slot, spec.bdf.func], "kind": spec.kind, "origin": spec.origin}
         told |= {"text": spec.text, "table": spec.table, "plugin_options": dict(context.plugin_options)}
         told["sandbox"] = self.sandbox
+        told["user"] = None if self.user is None else [self.user.text, self.user.uid, self.user.gid]
         chosen = self.plugins
         told["plugins"] = None if chosen is None else [_names(chosen.only), _names(chosen.without)]
         try:
@@ -58,7 +62,12 @@ def decode(data: bytes) -> Order:
         ),
         sandbox=told["sandbox"],
         plugins=None if told["plugins"] is None else _selection(*told["plugins"]),
+        user=None if told["user"] is None else _user(*told["user"]),
     )
+
+
+def _user(text: str, uid: int, gid: int) -> User:
+    return User(text=text, uid=uid, gid=gid)
 
 
 def _names(names: frozenset[str] | None) -> list[str] | None:

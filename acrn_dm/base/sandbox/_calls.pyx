@@ -8,12 +8,16 @@ from libc.string cimport strerror
 cdef extern from "base/sandbox/threads.h" nogil:
     int SANDBOX_LANDLOCK_CREATE
     int SANDBOX_LANDLOCK_ADD
+    enum: SANDBOX_NAMESPACES
+    int sandbox_namespaces[]
+    int sandbox_moves
     int sandbox_ruleset
     int sandbox_this_thread()
     int sandbox_other_thread(int tid, int milliseconds)
 
 cdef extern from "<sys/syscall.h>" nogil:
     int SYS_seccomp
+    int SYS_unshare
 
 cdef extern from "<unistd.h>" nogil:
     long syscall(long number, ...)
@@ -93,16 +97,30 @@ def landlock_port(int rules, uint64_t port, uint64_t allowed):
 
 def restrict_this_thread(int rules):
     """Hold this thread to *rules* (-1: none) and take all its capabilities from it."""
-    global sandbox_ruleset
+    global sandbox_moves, sandbox_ruleset
+    sandbox_moves = 0
     sandbox_ruleset = rules
     cdef int err = sandbox_this_thread()
     if err:
         raise _error(err)
 
 
-def restrict_thread(int tid, int milliseconds):
-    """Have another thread of this process do what ``restrict_this_thread`` did last. Raises OSError: ESRCH if there is
-    none, ETIMEDOUT where it takes no signal.
+def move_this_thread(fds):
+    """Have this thread go into the namespaces that *fds* are, descriptors in /proc/PID/ns, three at most."""
+    global sandbox_moves
+    cdef int i
+    given = [*fds, *[-1] * SANDBOX_NAMESPACES]
+    for i in range(SANDBOX_NAMESPACES):
+        sandbox_namespaces[i] = given[i]
+    sandbox_moves = 1
+    cdef int err = sandbox_this_thread()
+    if err:
+        raise _error(err)
+
+
+def change_thread(int tid, int milliseconds):
+    """Have another thread of this process do what ``restrict_this_thread`` or ``move_this_thread``, whichever was
+    called last, did here. Raises OSError: ESRCH if there is none, ETIMEDOUT where it takes no signal.
     """
     cdef int err
     with nogil:
@@ -111,9 +129,15 @@ def restrict_thread(int tid, int milliseconds):
         raise _error(err)
 
 
-def set_undumpable():
-    """PR_SET_DUMPABLE: nobody attaches to this process but who has CAP_SYS_PTRACE, and it leaves no core."""
-    if prctl(PR_SET_DUMPABLE, <unsigned long>0, <unsigned long>0, <unsigned long>0, <unsigned long>0) != 0:
+def unshare(int flags):
+    """unshare(2): new namespaces for this thread."""
+    if syscall(SYS_unshare, flags) != 0:
+        raise _error(errno)
+
+
+def set_dumpable(bint on):
+    """PR_SET_DUMPABLE. Off: nobody attaches to this process but who has CAP_SYS_PTRACE, and it leaves no core."""
+    if prctl(PR_SET_DUMPABLE, <unsigned long>on, <unsigned long>0, <unsigned long>0, <unsigned long>0) != 0:
         raise _error(errno)
 
 

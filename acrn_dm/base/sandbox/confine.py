@@ -1,6 +1,5 @@
 """The way into the sandbox of this process, at the moment when its devices are open and nobody is served yet."""
 
-import errno
 import logging
 import os
 import platform
@@ -8,14 +7,13 @@ import resource
 import sys
 
 from acrn_dm.base.errors import HostError
+from acrn_dm.base.process import users
 from acrn_dm.base.process.privileges import no_new_privileges
-from acrn_dm.base.sandbox import ON, STRICT, _calls, bpf, landlock, seccomp
+from acrn_dm.base.process.users import User
+from acrn_dm.base.sandbox import OFF, ON, STRICT, _calls, bpf, landlock, namespaces, seccomp, threads
 from acrn_dm.base.sandbox.needs import Needs
 
 log = logging.getLogger(__name__)
-
-ANSWER_MS = 5000  # for a thread to restrict itself; it does so at its next instruction
-KERNEL_THREADS = b"iou-"  # names of io_uring's own, which execute nothing of ours
 
 
 def lacking() -> list[str]:
@@ -30,9 +28,10 @@ def lacking() -> list[str]:
     return lines
 
 
-def confine(mode: str, wanted: Needs, name: str) -> None:
-    """Put the sandbox of *mode* on this process, for good; *name* is whose it is. With ``on`` the log says what the
-    kernel lacks. Raises HostError: with ``strict`` for what it lacks, and where a step fails.
+def confine(mode: str, wanted: Needs, name: str, user: User | None = None, *, alone: bool = True) -> None:
+    """Put the sandbox of *mode* on this process, for good, and be *user* in it if one is given; *name* is whose it is.
+    *alone*: in namespaces of its own, as far as the kernel lets it have some. With ``on`` the log says what the kernel
+    lacks. Raises HostError: with ``strict`` for what it lacks, and where a step fails.
     """
     lacks = lacking()
     if lacks and mode == STRICT:
@@ -42,8 +41,13 @@ def confine(mode: str, wanted: Needs, name: str) -> None:
     sys.dont_write_bytecode = True  # of modules that are imported from now on
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        _calls.set_undumpable()
+        _calls.set_dumpable(False)
         no_new_privileges()
+        # In this order: the first takes capabilities, which go with the second, if not with the third.
+        if alone:
+            namespaces.leave_the_hosts(wanted, name)
+        if user is not None:
+            users.become(user)
         _restrict(wanted)
         if platform.machine() == "x86_64":
             seccomp.put_on(wanted, os.getpid(), strict=mode == STRICT)
@@ -57,32 +61,24 @@ def _restrict(wanted: Needs) -> None:
     abi = landlock.version()
     rules = landlock.ruleset(wanted, abi) if abi else -1
     try:
-        done = {os.getpid()}
         _calls.restrict_this_thread(rules)
-        while others := _threads() - done:  # one that is not restricted yet may start another
-            for tid in others:
-                _restrict_other(tid)
-            done |= others
+        threads.change_others()
     finally:
         if rules >= 0:
             os.close(rules)
 
 
-def _restrict_other(tid: int) -> None:
-    try:
-        _calls.restrict_thread(tid, ANSWER_MS)
-    except OSError as e:
-        if e.errno != errno.ESRCH:
-            raise
-
-
-def _threads() -> set[int]:
-    return {int(tid) for tid in os.listdir("/proc/self/task") if not _is_kernels(tid)}
-
-
-def _is_kernels(tid: str) -> bool:
-    try:
-        with open(f"/proc/self/task/{tid}/comm", "rb") as file:
-            return file.read().startswith(KERNEL_THREADS)
-    except OSError:  # it has ended
-        return True
+def give_up(mode: str, wanted: Needs, name: str, user: User | None, *, alone: bool = True) -> None:
+    """``confine`` this process, unless *mode* is off, and be *user* from now on, if one is given. Raises HostError,
+    also for a file that *user* will not be able to open.
+    """
+    if mode != OFF:
+        confine(mode, wanted, name, user, alone=alone)
+    elif user is not None:
+        users.become(user)
+    if user is None:
+        return
+    for paths, way, word in ((wanted.reads, os.R_OK, "read"), (wanted.writes, os.W_OK, "write")):
+        for path in paths:
+            if not os.access(path, way):
+                raise HostError(f"the user {user.text} can't {word} {path}, which is opened later")

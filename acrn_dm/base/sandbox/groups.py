@@ -74,6 +74,9 @@ GROUP_IOCTLS = {
         *(termios.TIOCOUTQ, termios.TIOCSWINSZ, termios.TIOCMGET, termios.TIOCGPGRP),
     ),
 }
+# The type of request numbers, all of whose requests are one kernel module's (asm-generic/ioctl.h)
+GROUP_TYPES = {needs.KVM: 0xAE, needs.VHOST: 0xAF}
+TYPE_MASK = 0xFF00
 STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)  # a datagram could be sent to any address
 
 
@@ -89,10 +92,15 @@ def rules(wanted: needs.Needs, pid: int, *, strict: bool) -> Rules:
         "tgkill": _if(Check(arg=0, values=(pid,))),
         "prctl": _if(Check(arg=0, values=PRCTL)),
         "prlimit64": _if(Check(arg=2, values=(0,), wide=True)),
-        "ioctl": _if(Check(arg=1, values=tuple(dict.fromkeys(requests)))),
+        "ioctl": (*_if(Check(arg=1, values=tuple(dict.fromkeys(requests)))), *_types(wanted)),
         "socketpair": _if(Check(arg=0, values=(socket.AF_UNIX,)), Check(arg=1, values=STREAMS, mask=SOCKET_TYPE)),
     }
     return found | _files(wanted) | _sockets(wanted) | _io_uring(wanted, strict=strict)
+
+
+def _types(wanted: needs.Needs) -> tuple[Checks, ...]:
+    kinds = tuple(GROUP_TYPES[group] << 8 for group in sorted(set(wanted.groups) & GROUP_TYPES.keys()))
+    return _if(Check(arg=1, values=kinds, mask=TYPE_MASK)) if kinds else ()
 
 
 def _if(*checks: Check) -> tuple[Checks, ...]:
@@ -117,6 +125,8 @@ def _sockets(wanted: needs.Needs) -> Rules:
     if any(allowed for _, allowed in families):
         chosen = tuple(int(family) for family, allowed in families if allowed)
         found = {"socket": _if(Check(arg=0, values=chosen), kind), "connect": ALWAYS}
+    if needs.CHILDREN in wanted.groups:
+        found["wait4"] = ALWAYS
     if needs.ACCEPT in wanted.groups:
         found |= dict.fromkeys(("accept", "accept4"), ALWAYS)
     return found

@@ -8,13 +8,17 @@ import attrs
 from acrn_dm.base.records import frozen
 
 BLOCK, CONNECT, ACCEPT, IO_URING, TAP, TERMINAL = "block", "connect", "accept", "io_uring", "tap", "terminal"
+CHILDREN, KVM, VHOST = "children", "kvm", "vhost"
 GROUPS = {
     ACCEPT: "take connections at a UNIX socket that is listening already",
     BLOCK: "ask and discard on an open block device",
+    CHILDREN: "hear of the end of processes that it has started",
     CONNECT: "connect to UNIX sockets",
     IO_URING: "set up io_uring; strict refuses it, as what is done there passes by the filter",
+    KVM: "run an open virtual machine of KVM's, and make another",
     TAP: "set offloads, headers and queues of an open tap",
     TERMINAL: "set the modes of an open terminal",
+    VHOST: "start and stop an open vhost device",
 }
 MAX_IOCTL, MAX_PORT, MOST = (1 << 32) - 1, (1 << 16) - 1, 100
 

@@ -49,6 +49,7 @@ NUMBERS = {
     "clone": 56,
     "execve": 59,
     "exit": 60,
+    "wait4": 61,
     "kill": 62,
     "uname": 63,
     "fcntl": 72,

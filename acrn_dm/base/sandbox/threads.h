@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -16,16 +17,32 @@
 #define SANDBOX_LANDLOCK_ADD 445
 #define SANDBOX_LANDLOCK_RESTRICT 446
 
+/* What a thread is to do: go into these namespaces, if there are any, or be restricted. */
+#define SANDBOX_NAMESPACES 3
+static int sandbox_namespaces[SANDBOX_NAMESPACES] = {-1, -1, -1};
+static int sandbox_moves;
 static int sandbox_ruleset = -1;
 static volatile sig_atomic_t sandbox_answer; /* -1: none yet, 0: done, else an errno */
 
-/* Returns 0 or an errno. Async-signal-safe. */
+/* Both return 0 or an errno. Async-signal-safe. */
+static inline int sandbox_move(void)
+{
+    int i;
+
+    for (i = 0; i < SANDBOX_NAMESPACES; i++)
+        if (sandbox_namespaces[i] >= 0 && syscall(SYS_setns, sandbox_namespaces[i], 0))
+            return errno;
+    return 0;
+}
+
 static inline int sandbox_this_thread(void)
 {
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
     struct __user_cap_data_struct none[2];
     unsigned long cap;
 
+    if (sandbox_moves)
+        return sandbox_move();
     if (sandbox_ruleset >= 0 && syscall(SANDBOX_LANDLOCK_RESTRICT, sandbox_ruleset, 0))
         return errno;
     for (cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)

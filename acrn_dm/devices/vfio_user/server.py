@@ -42,7 +42,7 @@ class Server:
         may_master: Callable[[], bool],
         lost: Callable[[HostError], None],
     ) -> None:
-        self._door = door
+        self.door = door
         self._name = name
         self._may_master = may_master
         self._tell = lost
@@ -58,7 +58,7 @@ class Server:
 
     def meet(self, off_wanted: Callable[[], bool]) -> None:
         """Connect and ask what it is, for as long as the user lets us wait. Raises HostError."""
-        wait_at(self._door, self._get_acquainted, off_wanted, self._name)
+        wait_at(self.door, self._get_acquainted, off_wanted, self._name)
         self._met = True
 
     def begin(self) -> None:
@@ -129,17 +129,17 @@ class Server:
 
     def described(self, error: HostError) -> HostError:
         """*error*, with the device's name and where its process is."""
-        return _of_kind(error, f"{self._name}: {self._door.place}: {self._door.lost(error)}")
+        return _of_kind(error, f"{self._name}: {self.door.place}: {self.door.lost(error)}")
 
     def close(self) -> None:
         """Leave it alone. Idempotent."""
         self._met = False
         self.link.close()
-        self._door.close()
+        self.door.close()
 
     def _get_acquainted(self) -> None:
         try:
-            peer = self._door.connect()
+            peer = self.door.connect()
         except HostError as e:  # says itself where
             raise _of_kind(e, f"{self._name}: {e}") from e
         self.link.connect(peer)

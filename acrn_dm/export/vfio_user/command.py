@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, las
     if arguments.print_capabilities:
         print(json.dumps({"type": "pci"}))
         return 0
+    program.check_user(arguments.user)
     at = places(arguments.socket_path, arguments.fd, len(arguments.devices), os.environ)
     log_to_stderr(prog, verbose=arguments.verbose)
     plugins.load_devices(text.partition(",")[0] for text in arguments.devices)
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, las
         dumped=arguments.dump_guest_core == "on",
         tells_writes=arguments.tell_writes,
         last=last,
-        opened=functools.partial(confine_devices, arguments.sandbox, devices, listens=True),
+        opened=functools.partial(confine_devices, arguments.sandbox, devices, listens=True, user=arguments.user),
     )
     return 0
 

@@ -44,11 +44,13 @@ def _main(arguments: argparse.Namespace, *, last: bool) -> int:
     if arguments.print_capabilities:
         print(json.dumps({"type": arguments.kind}))
         return 0
+    program.check_user(arguments.user)
     at = places(arguments.socket_path[-1:], arguments.fd[-1:], 1, os.environ)
     log_to_stderr(PROGRAM, verbose=arguments.verbose)
     plugins = make_plugin_manager(entry_points=False)
     made = make_device(f"virtio-console,{arguments.options}", plugins, program=PROGRAM)
-    confined = functools.partial(confine_devices, arguments.sandbox, [made.device], listens=True)
+    given = arguments.sandbox, [made.device]
+    confined = functools.partial(confine_devices, *given, listens=True, user=arguments.user)
     serve([made], at, dumped=arguments.dump_guest_core == "on", last=last, opened=confined)
     return 0
 

@@ -78,11 +78,13 @@ def run(arguments: argparse.Namespace, plugins: PluginManager, *, prog: str, las
         for text in arguments.devices:
             print(json.dumps({"type": type_name(text, plugins)}))
         return 0
+    program.check_user(arguments.user)
     at = places(arguments.socket_path, arguments.fd, len(texts), os.environ)
     log_to_stderr(prog, verbose=arguments.verbose)
     plugins.load_devices(text.partition(",")[0] for text in texts)
     devices = [make_device(text, plugins, program=prog, slot=slot) for slot, text in enumerate(texts)]
-    confined = functools.partial(confine_devices, arguments.sandbox, [made.device for made in devices], listens=True)
+    opened = [made.device for made in devices]
+    confined = functools.partial(confine_devices, arguments.sandbox, opened, listens=True, user=arguments.user)
     serve(devices, at, dumped=arguments.dump_guest_core == "on", last=last, opened=confined)
     return 0
 

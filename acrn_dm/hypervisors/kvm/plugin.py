@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from acrn_dm.base.errors import ConfigError
 from acrn_dm.base.irq import IoEventFd, IrqFd
+from acrn_dm.base.sandbox.needs import KVM, Needs
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
@@ -49,7 +50,8 @@ def _of_kvm(vm: Hypervisor) -> "TypeGuard[KvmVm]":
 @hookimpl
 def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
     """Offer ``kvm``."""
-    return [HypervisorType(name="kvm", summary="Linux KVM (/dev/kvm)", probe=probe, open=open_vm, check=check, rank=10)]
+    summary, needs = "Linux KVM (/dev/kvm)", Needs(groups=[KVM])
+    return [HypervisorType(name="kvm", summary=summary, probe=probe, open=open_vm, check=check, needs=needs, rank=10)]
 
 
 @hookimpl

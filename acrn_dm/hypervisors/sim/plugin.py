@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeGuard
 
 from acrn_dm.base.irq import IoEventFd, IrqFd
+from acrn_dm.base.sandbox.needs import Needs
 from acrn_dm.contract.hookspecs import hookimpl
 from acrn_dm.contract.hypervisor import Hypervisor
 from acrn_dm.contract.types import HypervisorOptions, HypervisorType
@@ -30,8 +31,17 @@ def _simulated(vm: Hypervisor) -> "TypeGuard[SimVm]":
 def acrn_dm_hypervisor_types() -> Iterable[HypervisorType]:
     """Offer ``sim``, never chosen automatically: no guest runs in it."""
     summary = "no vCPUs: a test in this process is the guest"
-    sim = HypervisorType(name="sim", summary=summary, probe=lambda: None, open=open_vm, runs_guests=False, rank=-1)
-    return [sim]
+    return [
+        HypervisorType(
+            name="sim",
+            summary=summary,
+            probe=lambda: None,
+            open=open_vm,
+            runs_guests=False,
+            needs=Needs(),
+            rank=-1,
+        )
+    ]
 
 
 @hookimpl

@@ -11,18 +11,27 @@ from acrn_dm.machine.check.claims import check_claims
 from acrn_dm.machine.check.descriptors import check_descriptors
 from acrn_dm.machine.devices import Devices
 from acrn_dm.machine.firmware import FirmwareSupport
+from acrn_dm.machine.hypervisor import ChosenHypervisor
 from acrn_dm.management.service import check as check_sockets
 from acrn_dm.memory.allocate import shortage
 
 
 def check_machine(
-    config: MachineConfig, devices: Devices, source: BootSource, firmware: FirmwareSupport, problem: str | None
+    config: MachineConfig,
+    devices: Devices,
+    source: BootSource,
+    firmware: FirmwareSupport,
+    hypervisor: ChosenHypervisor,
 ) -> list[str]:
-    """What is missing on this host, one line each; opens and changes nothing. *problem* is the hypervisor's."""
-    checks: list[Callable[[], list[str]]] = [lambda: [] if problem is None else [problem]]
+    """What is missing on this host, one line each; opens and changes nothing."""
+    checks: list[Callable[[], list[str]]] = [lambda: [] if hypervisor.problem is None else [hypervisor.problem]]
     checks += [lambda: loader.check(source.plan()), firmware.check, devices.platform.check]
     checks += [functools.partial(devices.check, function) for function in devices.functions]
     checks.append(lambda: _check_together(config, devices, firmware))
+    if config.gives_up_rights:
+        from acrn_dm.machine.rights import checks as rights  # noqa: PLC0415  # few do
+
+        checks.append(lambda: rights.check(config, hypervisor.type))
     return all_problems(checks)
 
 

@@ -31,7 +31,7 @@ def backend(function: PciFunction) -> HelperBackend:
 
 
 def supervisor(function: PciFunction) -> Supervisor:
-    door = backend(function)._door
+    door = backend(function).door
     assert isinstance(door, Supervisor)
     return door
 

@@ -40,16 +40,19 @@ class Naughty(VirtioDevice):
 
     def handle_queue(self, queue: Queue) -> None:
         for chain in queue.pop_batch(1):
-            order, _, path = chain.read().decode().partition(" ")
-            try:
-                getattr(self, order)(path)
-                said = "ok"
-            except HostError as e:
-                said = str(e)
-            except OSError as e:
-                said = errno.errorcode[e.errno or 0]
-            chain.write(said.encode())
+            chain.write(self.obey(chain.read().decode()).encode())
             queue.push(chain)
+
+    def obey(self, text: str) -> str:
+        """What became of an order."""
+        order, _, path = text.partition(" ")
+        try:
+            getattr(self, order)(path)
+        except HostError as e:
+            return str(e)
+        except OSError as e:
+            return errno.errorcode[e.errno or 0]
+        return "ok"
 
     def read(self, path: str) -> None:
         Path(path).read_bytes()

@@ -7,6 +7,7 @@ import pytest
 
 from acrn_dm.backends.helper import Wish, take
 from acrn_dm.base.errors import ConfigError
+from acrn_dm.base.process.users import User
 from acrn_dm.contract.config import DeviceSpec
 from acrn_dm.contract.types import Bdf
 
@@ -37,6 +38,7 @@ def spec(text: str = "", **more: Any) -> DeviceSpec:
         ("a,sandbox=strict,process=on", "a", Wish(sandbox="strict")),
         ("process=on,sandbox=off", "", Wish(sandbox="off")),
         ("process=on,sandbox=on", "", Wish(sandbox="on")),
+        ("a,user=65534:1,process=on", "a", Wish(user=User(text="65534:1", uid=65534, gid=1))),
     ],
 )
 def test_wish_is_taken_out_of_the_text(text: str, rest: str, wish: Wish | None) -> None:
@@ -66,6 +68,9 @@ def test_kind_with_an_option_of_that_name_keeps_it() -> None:
         ("process=off,sandbox=off", "-s 0:3.0,toy sandbox: 'off': goes with process=on only"),
         ("process=on,sandbox=loose", "-s 0:3.0,toy sandbox: 'loose': expected on, off or strict"),
         ("process=on,sandbox=", "-s 0:3.0,toy sandbox: '': expected on, off or strict"),
+        ("user=65534", "-s 0:3.0,toy user: '65534': goes with process=on only"),
+        ("process=on,user=no-such-user", "-s 0:3.0,toy user: 'no-such-user': no such user; expected NAME or UID"),
+        ("process=on,user=root", "-s 0:3.0,toy user: 'root': expected a user without the rights of root"),
         ("process=on,restart=always", "'always': expected never, on-failure or on-failure:N"),
         ("process=on,restart=on-failure:0", "expected never, on-failure or on-failure:N"),
         ("process=on,restart=on-failure:", "expected never, on-failure or on-failure:N"),

@@ -158,10 +158,10 @@ def test_wait_ends_when_its_seconds_are_over(
     machine = SimMachine()
     function = machine.add("virtio-blk", f"vhost-user={socket_path},{role.replace('wait=on', 'wait=1')}", slot=3)
     assert isinstance(function, VirtioPci)
-    door = function.data_plane.backend._door  # type: ignore[attr-defined]
+    door = function.data_plane.backend.door  # type: ignore[attr-defined]
     assert door.patience == (1.0 if role == "wait=on" else float("inf"))
     in_time = door if role == "wait=on" else type(door)(path=door.path, name=door.name, patience=0.05)
-    monkeypatch.setattr(function.data_plane.backend, "_door", in_time)
+    monkeypatch.setattr(function.data_plane.backend, "door", in_time)
     with pytest.raises(HostError, match=words):
         machine.driver(3)
     machine.close()
@@ -203,7 +203,7 @@ def test_keys_of_a_configuration_file_mean_the_same(table: dict[str, object], pa
     machine = SimMachine()
     function = machine.add("virtio-fs", {"socket": "/s", "tag": "t", **table}, slot=3)
     assert isinstance(function, VirtioPci)
-    assert function.data_plane.backend._door.patience == patience  # type: ignore[attr-defined]
+    assert function.data_plane.backend.door.patience == patience  # type: ignore[attr-defined]
     assert function.placement.text == "vhost-user /s" + ", server" * ("server" in table)
     machine.close()
 

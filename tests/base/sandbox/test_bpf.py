@@ -122,7 +122,7 @@ def test_program_is_short_enough_for_the_kernel() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"groups": ["everything"]}, "groups: 'everything' is none; there are accept, block, connect"),
+        ({"groups": ["everything"]}, "groups: 'everything' is none; there are accept, block, children, connect"),
         ({"ioctls": [1 << 32]}, "ioctls: 4294967296 is not from 0 to 4294967295"),
         ({"ioctls": [-1]}, "ioctls: -1 is not"),
         ({"ioctls": range(101)}, "ioctls: at most 100 can be named"),

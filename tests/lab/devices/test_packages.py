@@ -5,113 +5,30 @@ that the bus finds them. acrn-dm runs in the outer VM, and so do those who send 
 that are PCI functions by vfio-user: a second card, and a disk.
 """
 
-import signal
 import struct
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from acrn_dm.testing.guest import CommandFailed, Guest, Guests
+from acrn_dm.testing.guest import CommandFailed
 from acrn_dm.testing.guest.kernels.debian import Kernel
-from acrn_dm.testing.guest.outer.vm import OuterVm
-from lab.paths import ROOT
-from tests.lab.stemmed import Stemmed
+from tests.lab.devices.packages_scene import (
+    BALLOON,
+    CARD,
+    DISK,
+    FILE,
+    IMAGE,
+    KEYBOARD,
+    MIB,
+    PATIENCE_S,
+    SOURCE,
+    Scene,
+    eventually,
+)
 
 pytestmark = pytest.mark.lab
 
-MIB = 1 << 20
-MODULES = ("virtio_input", "evdev", "virtio_balloon", "uio_pci_generic", "nd_pmem", "virtio_pmem", "virtio_blk")
-KEYBOARD, BALLOON, FILE = "/tmp/packages-keyboard", "/tmp/packages-balloon", "/tmp/packages-pmem"
-CARD, DISK, IMAGE = "/tmp/packages-card", "/tmp/packages-disk", "/tmp/packages-image"  # of the other processes
-SERVED = {CARD: "edu", DISK: f"virtio-blk,{IMAGE}"}
-DEVICES = (
-    f"virtio-input,kind=keyboard,control={KEYBOARD}",
-    f"virtio-balloon,control={BALLOON}",
-    "edu",
-    f"virtio-pmem,file={FILE},size=32M",
-    "virtio-gpio,line=button,line=led",
-    "virtio-i2c,device=24c02@0x50,device=lm75@0x48",
-    f"vfio-user,socket={CARD}",
-    f"vfio-user,socket={DISK}",
-)
-FIRST_SLOT = 3
-SAY = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as control:
-    control.connect(sys.argv[1])
-    for line in sys.argv[2:]:
-        control.sendall(line.encode() + b"\\n")
-        print(control.makefile().readline(), end="")
-"""
 EVENT = struct.Struct("<qqHHi")  # struct input_event on 64-bit machines
 KEY, LED, A, CAPSLOCK = 1, 0x11, 30, 1
-PATIENCE_S = 60.0
-SOURCE = b"what the host has in this file. "
-
-
-class Scene:
-    """The guest, and the outer VM around acrn-dm."""
-
-    def __init__(self, vm: OuterVm, guest: Guest) -> None:
-        self.vm, self.guest, self.run = vm, guest, guest.run
-
-    def say(self, control: str, *lines: str) -> list[str]:
-        """What a device answers to *lines*."""
-        done = self.vm.run([sys.executable, "-c", SAY, control, *lines])
-        assert done.rc == 0, done.stderr
-        return done.stdout.splitlines()
-
-    def outside(self, *command: str) -> str:
-        """The output of a command beside acrn-dm."""
-        done = self.vm.run(command)
-        assert done.rc == 0, done.stderr
-        return done.stdout
-
-    def resident(self) -> int:
-        """Bytes of guest memory that acrn-dm has: nobody else there shares so much."""
-        lines = self.outside("sh", "-c", "cat /proc/[0-9]*/status 2> /dev/null; true").splitlines()
-        return max(int(line.split()[1]) for line in lines if line.startswith("RssShmem:")) << 10
-
-    def slot(self, name: str) -> int:
-        """Where the device called *name* is."""
-        return FIRST_SLOT + next(at for at, text in enumerate(DEVICES) if text.startswith(name))
-
-
-@contextmanager
-def served(vm: OuterVm) -> Iterator[None]:
-    """The two processes."""
-    vm.run(f"dd if=/dev/zero of={IMAGE} bs=1M count=4; printf 'of another process' | dd of={IMAGE} conv=notrunc")
-    program = [sys.executable, "-m", "acrn_dm.export.cli", "vfio-user"]
-    running = [vm.spawn([*program, device, f"--socket-path={at}"], cwd=ROOT) for at, device in SERVED.items()]
-    found = vm.run(f"until [ -S {CARD} ] && [ -S {DISK} ]; do sleep 0.2; done", timeout=PATIENCE_S)
-    assert found.rc == 0, [process.stderr for process in running]
-    yield
-    for process in running:
-        process.signal(signal.SIGTERM)
-        assert process.wait(20).rc == 0, process.stderr
-
-
-@pytest.fixture(scope="module")
-def scene(lab: OuterVm) -> Iterator[Scene]:
-    if not lab.alive():
-        lab.restart()
-    with served(lab), Guests(place=Stemmed(lab)) as guests:
-        source = guests.scratch / "source"
-        source.write_bytes(SOURCE * 100_000)
-        devices = [*DEVICES, f"virtio-rng,source={source}"]
-        with guests("-m", "512M", devices=devices, modules=MODULES, append="quiet loglevel=4") as guest:
-            yield Scene(lab, guest)
-
-
-def eventually(what: Callable[[], bool], told: Callable[[], object]) -> None:
-    """Wait for what comes true in a guest that is emulated."""
-    until = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < until, told()
-        time.sleep(0.2)
 
 
 def test_keys_are_read_from_the_guest_s_event_device(scene: Scene) -> None:

@@ -23,7 +23,7 @@ class Witness:
     __name__ = "witness"
 
     def __init__(self, report: Path) -> None:
-        self._report = report
+        self._report = report.open("a", buffering=1)  # at once: a machine may give up the right to it
 
     @hookimpl
     def acrn_dm_machine_started(self, machine: Any) -> None:
@@ -44,8 +44,7 @@ class Witness:
             "all_mappings": len(maps),
             "config_accesses": machine.devices.bus.config_accesses,
         }
-        with self._report.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self._report.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

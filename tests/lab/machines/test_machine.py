@@ -1,14 +1,18 @@
 """Whole machines in the lab: a stock kernel under acrn-dm, in the shapes that people use."""
 
+import pwd
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from tests.lab.machines.conftest import Shape
 from tests.lab.machines.small_machine import LIMIT, Rig, Run, assert_clean, assert_quiet, wait_until
 from tests.lab.machines.windows import POLLING, assert_sees_windows
+from tests.lab.processes import BROKER, HELPER, of, processes
+from tests.open_python import closed_folder
 
 pytestmark = pytest.mark.lab
 
@@ -113,6 +117,11 @@ def assert_driven(run: Run, append: str) -> None:
     assert (messages > 0) is (LINES not in append)
 
 
+def has_begun(witness: Path) -> bool:
+    """Whether the machine of that witness runs."""
+    return witness.exists() and witness.stat().st_size > 0
+
+
 def test_sigterm_presses_the_power_button_and_the_guest_powers_off(rig: Rig) -> None:
     process = rig.start(action="button", append=LEGACY, disk=f"{rig.make_disk()},strict=on")
     report = rig.scratch / "report"
@@ -126,7 +135,7 @@ def test_sigterm_presses_the_power_button_and_the_guest_powers_off(rig: Rig) -> 
 def test_second_sigterm_forces_the_guest_off_with_status_1(rig: Rig) -> None:
     process = rig.start(action="button", append="acpi=off")
     witness = rig.scratch / "witness"
-    wait_until(witness.exists, LIMIT)
+    wait_until(lambda: has_begun(witness), LIMIT)
     process.signal(signal.SIGTERM)
     process.signal(signal.SIGINT)
     run = rig.finish(process, 60)
@@ -134,10 +143,24 @@ def test_second_sigterm_forces_the_guest_off_with_status_1(rig: Rig) -> None:
     assert "forced off: asked a second time" in run.output
 
 
-def test_power_button_wakes_a_guest_that_suspended_to_ram(rig: Rig) -> None:
-    process = rig.start("--cpus", "2", action="suspend")
+def test_power_button_wakes_a_guest_that_suspended_to_ram_of_a_process_without_rights(rig: Rig) -> None:
+    """Its vCPUs, the virtual machine that it wakes in, and the next process of its disk are made without root's."""
+    if (closed := closed_folder()) is not None:  # there is an overlay on it
+        rig.vm.run(["chmod", "o+x", str(closed)])
+    given_up = ("--user", "nobody", "--sandbox", "strict")
+    disk = f"{rig.make_disk()},process=on,sandbox=strict"
+    process = rig.start("--cpus", "2", *given_up, action="suspend", disk=disk)
     witness = rig.scratch / "witness"
     wait_until(lambda: witness.exists() and '"event": "suspend"' in witness.read_text(), LIMIT)
+    found = processes(rig.vm)
+    (helper,) = of(HELPER, found)
+    (broker,) = of(BROKER, found)
+    machine = found[int(broker.status["PPid"])]
+    assert int(helper.status["PPid"]) == broker.pid
+    for seen in (helper, machine):
+        assert seen.confined
+        assert seen.users == {str(pwd.getpwnam("nobody").pw_uid)}
+    rig.vm.run(["kill", "-9", str(helper.pid)])
     process.signal(signal.SIGTERM)
     run = rig.finish(process)
     assert_clean(run, rig.digest)
@@ -172,7 +195,7 @@ def test_full_host_disk_is_a_pause_for_the_guest_and_no_error(rig: Rig) -> None:
         monitor, disk = ("--cmd_monitor", "/run/full/monitor"), "/run/full/disk,strict=on"
         process = rig.start(*monitor, action="fill", disk=disk, append=LINES)
         witness = rig.scratch / "witness"
-        wait_until(witness.exists, LIMIT)
+        wait_until(lambda: has_begun(witness), LIMIT)
         told = rig.vm.run([sys.executable, "-c", MAKE_ROOM, str(STANDSTILL_S)], timeout=LIMIT)
         assert told.stdout == "256 virtio-blk-3:0 write ENOSPC 0\n", told.stderr
         run = rig.finish(process)

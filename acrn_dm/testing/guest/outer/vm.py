@@ -37,7 +37,8 @@ _NO_XSAVE = "-xsave,-xsaveopt,-xsavec,-xsaves,-xgetbv1,-avx,-avx2,-fma,-f16c"
 CPU = f"EPYC,+svm,-npt,-smap,-smep,+invtsc,{_NO_XSAVE}"
 # Python in there reads the byte code that this one keeps: to compile a device model takes it ten seconds.
 BYTE_CODE = {"PYTHONPYCACHEPREFIX": sys.pycache_prefix} if sys.pycache_prefix else {}
-KERNEL_COMMAND_LINE = f"{COMMAND_LINE} random.trust_cpu=on"
+# Of the kernel's security modules the one that device models confine themselves with, and no other.
+KERNEL_COMMAND_LINE = f"{COMMAND_LINE} random.trust_cpu=on lsm=landlock"
 
 
 class OuterVm:

@@ -1,0 +1,130 @@
+"""The machine's end of the broker."""
+
+import contextlib
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from acrn_dm.backends.broker import CONNECT, DESCRIPTORS, KILL, MAX_PACKET, POLL, START, set_present
+from acrn_dm.backends.helper.child import Child
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.records import define
+
+PROGRAM = "acrn_dm.backends.broker.process"
+PATIENCE_S = 60.0  # for an answer; the first one waits for its start
+LOOK_S = 0.005
+END_S = 10.0
+
+
+@define(eq=False)
+class Broker:
+    """The connection. Its methods are any thread's, one at a time."""
+
+    _process: "subprocess.Popen[bytes]" = attrs.field(repr=False)
+    _socket: socket.socket
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+
+    def connect(self, path: Path) -> socket.socket:
+        """A connection to the socket at *path*. Raises HostError."""
+        _, (fd,) = self._ask(CONNECT, os.fspath(path))
+        return socket.socket(fileno=fd)
+
+    def start(self, name: str) -> Child:
+        """A process for the device *name*. Raises HostError."""
+        told, (connection, report) = self._ask(START, name)
+        return Child(Brokered(self, told["pid"]), socket.socket(fileno=connection), report)
+
+    def poll(self, pid: int) -> int | None:
+        """How process *pid* has ended, as subprocess has it; None: it has not. Raises HostError."""
+        code: int | None = self._ask(POLL, pid)[0]["code"]
+        return code
+
+    def kill(self, pid: int) -> None:
+        """End process *pid*. Raises HostError."""
+        self._ask(KILL, pid)
+
+    def close(self) -> None:
+        """Its end, which is waited for; devices have none any more. Idempotent."""
+        set_present(None)
+        self._socket.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)
+
+    def _ask(self, do: str, what: object) -> tuple[dict[str, Any], list[int]]:
+        with self._lock:
+            try:
+                self._socket.send(json.dumps({"do": do, "what": what}).encode())
+                answer, fds, _, _ = socket.recv_fds(self._socket, MAX_PACKET, DESCRIPTORS[do], socket.MSG_CMSG_CLOEXEC)
+            except OSError as e:
+                raise HostError.from_os("asking the broker", e) from e
+        if not answer:
+            raise HostError("the broker has ended")
+        told: dict[str, Any] = json.loads(answer)
+        if "error" in told:
+            raise HostError(told["error"])
+        return told, fds
+
+
+@define(eq=False)
+class Brokered:
+    """A process that the broker has started, as far as it is a ``subprocess.Popen``."""
+
+    _broker: Broker
+    pid: int
+    returncode: int | None = attrs.field(default=None, init=False)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """How it ended. Raises TimeoutExpired, HostError."""
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while self.returncode is None:
+            self.returncode = self._broker.poll(self.pid)
+            if self.returncode is None:
+                if time.monotonic() >= until:
+                    raise subprocess.TimeoutExpired(str(self.pid), until)
+                time.sleep(LOOK_S)
+        return self.returncode
+
+    def kill(self) -> None:
+        """End it. Raises HostError."""
+        if self.returncode is None:
+            self._broker.kill(self.pid)
+
+
+def employ(sockets: Mapping[str, str], devices: Mapping[str, bytes]) -> Broker:
+    """A broker from now on, for all of this process, with these rules: see ``process``. Raises HostError."""
+    rules = {"sockets": dict(sockets), "devices": {name: order.decode() for name, order in devices.items()}}
+    with contextlib.ExitStack() as stack:
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+            stack.callback(theirs.close)
+            failed = stack.enter_context(contextlib.ExitStack())
+            failed.callback(ours.close)
+            ours.settimeout(PATIENCE_S)
+            told = os.memfd_create("rules")
+            stack.callback(os.close, told)
+            os.write(told, json.dumps(rules).encode())
+            os.lseek(told, 0, os.SEEK_SET)
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", PROGRAM, str(theirs.fileno())],
+                stdin=told,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path)},
+            )
+        except OSError as e:
+            raise HostError.from_os("starting the broker", e) from e
+        failed.pop_all()
+    broker = Broker(process, ours)
+    set_present(broker)
+    return broker

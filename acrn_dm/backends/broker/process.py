@@ -1,0 +1,97 @@
+"""``python -m acrn_dm.backends.broker.process SOCKET``: the broker's program.
+
+Its rules come by standard input, one JSON object: ``sockets``, the paths that it connects to, each with its protocol,
+and ``devices``, the orders of those that it starts processes of, by their names. It ends when its socket does. Nobody
+types this command.
+"""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from acrn_dm.backends.broker import CONNECT, KILL, MAX_PACKET, POLL, START
+from acrn_dm.backends.helper import child
+from acrn_dm.backends.helper.child import Child
+from acrn_dm.backends.wire.channel import connect
+from acrn_dm.base.errors import HostError
+from acrn_dm.base.process.privileges import no_new_privileges
+from acrn_dm.base.records import define
+
+Answer = tuple[dict[str, object], Sequence[int]]
+
+
+@define(eq=False)
+class Broker:
+    """The rules, and the processes that were started."""
+
+    sockets: Mapping[str, str]  # protocols by paths
+    devices: Mapping[str, str]
+    _children: dict[int, Child] = attrs.field(factory=dict, init=False)
+
+    def answer(self, packet: bytes) -> Answer:
+        """Do what *packet* asks for, if the rules have it. The descriptors are the receiver's. Raises HostError."""
+        try:
+            asked: Any = json.loads(packet)
+            do, what = asked["do"], asked["what"]
+        except (ValueError, TypeError, KeyError):
+            raise HostError("no request") from None
+        if do == CONNECT and isinstance(what, str) and what in self.sockets:
+            return {}, [connect(Path(what), self.sockets[what]).detach()]
+        if do == START and isinstance(what, str) and what in self.devices:
+            return self._start(what)
+        if do in (POLL, KILL) and isinstance(what, int) and what in self._children:
+            return self._ended(what) if do == POLL else self._kill(what)
+        raise HostError(f"{do!r} of {what!r} is none of what this broker does")
+
+    def _start(self, name: str) -> Answer:
+        started = child.start(name, self.devices[name].encode())
+        self._children[started.pid] = started
+        report, started.report = started.report, -1
+        return {"pid": started.pid}, [started.take().detach(), report]
+
+    def _ended(self, pid: int) -> Answer:
+        started = self._children[pid]
+        if started.ended() is None:
+            return {"code": None}, []
+        del self._children[pid]
+        return {"code": started.process.returncode}, []
+
+    def _kill(self, pid: int) -> Answer:
+        self._children[pid].kill()
+        return {}, []
+
+
+def serve(broker: Broker, peer: socket.socket) -> None:
+    """Answer one request after another until the machine has gone."""
+    while packet := peer.recv(MAX_PACKET):
+        fds: Sequence[int] = ()
+        try:
+            told, fds = broker.answer(packet)
+        except HostError as e:
+            told = {"error": str(e)}
+        try:
+            socket.send_fds(peer, [json.dumps(told).encode()], fds)
+        except OSError:
+            return
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve the machine at the socket whose number is *argv*; returns the exit code."""
+    no_new_privileges()
+    rules = json.loads(sys.stdin.buffer.read())
+    with socket.socket(fileno=int(argv[0])) as peer:
+        serve(Broker(rules["sockets"], rules["devices"]), peer)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

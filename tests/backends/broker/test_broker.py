@@ -1,0 +1,110 @@
+"""The broker of a process without rights: it does what its rules name and nothing else."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from acrn_dm.backends.broker import present
+from acrn_dm.backends.broker.client import Broker, employ
+from acrn_dm.base.errors import HostError
+from tests.backends.helper.helper_rig import PATIENCE_S
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(os.fspath(tmp_path / "s"))
+        one.listen()
+        one.settimeout(PATIENCE_S)
+        yield one
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    made = employ({os.fspath(tmp_path / "s"): "vhost-user", os.fspath(tmp_path / "none"): "vfio-user"}, {"d": b"{"})
+    yield made
+    made.close()
+
+
+def test_socket_of_the_rules_is_connected_to(broker: Broker, listener: socket.socket, tmp_path: Path) -> None:
+    with broker.connect(tmp_path / "s") as ours, listener.accept()[0] as theirs:
+        theirs.send(b"x")
+        assert ours.recv(1) == b"x"
+
+
+def test_what_fails_is_told_and_the_next_request_works(broker: Broker, listener: socket.socket, tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"connecting to .*none: No such file .*; is the vfio-user process running\?"):
+        broker.connect(tmp_path / "none")
+    broker.connect(tmp_path / "s").close()
+
+
+def test_other_sockets_and_devices_are_refused(broker: Broker, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(os.fspath(tmp_path / "other"))
+        other.listen()
+        with pytest.raises(HostError, match=r"'connect' of '.*other' is none of what this broker does"):
+            broker.connect(tmp_path / "other")
+    with pytest.raises(HostError, match="'start' of 'e' is none of what this broker does"):
+        broker.start("e")
+
+
+def test_no_process_but_those_that_it_has_started_is_looked_at_or_ended(broker: Broker) -> None:
+    with subprocess.Popen(["sleep", "600"]) as other:
+        for pid in (other.pid, os.getpid(), -1):
+            with pytest.raises(HostError, match=f"'kill' of {pid} is none of"):
+                broker.kill(pid)
+            with pytest.raises(HostError, match=f"'poll' of {pid} is none of"):
+                broker.poll(pid)
+        assert other.poll() is None
+        other.kill()
+
+
+@pytest.mark.parametrize(
+    "asked", [b"x", b"[]", b"{}", b'{"do": "execute", "what": "/bin/true"}', b'{"do": [], "what": {}}']
+)
+def test_request_that_is_none_is_refused(broker: Broker, asked: bytes) -> None:
+    broker._socket.send(asked)
+    assert b'"error"' in broker._socket.recv(1000)
+    assert broker._process.poll() is None
+
+
+def test_process_is_started_and_its_end_is_heard_of(broker: Broker) -> None:
+    """Its order is none, so it ends by itself."""
+    started = broker.start("d")
+    assert started.ended(PATIENCE_S) == "ended with exit code 1"
+    assert started.ended() == "ended with exit code 1"
+    started.kill()
+    started.close()
+    with pytest.raises(HostError, match="'poll' of"):
+        broker.poll(started.pid)
+
+
+def test_process_is_killed(broker: Broker) -> None:
+    started = broker.start("d")
+    os.kill(started.pid, signal.SIGSTOP)
+    assert started.ended() is None
+    started.kill()
+    assert started.ended(PATIENCE_S) in ("was ended by SIGKILL", "ended with exit code 1")
+    started.close()
+
+
+def test_broker_ends_with_the_machine_and_devices_have_none_then() -> None:
+    made = employ({}, {})
+    assert present() is made
+    made.close()
+    assert made._process.returncode == 0
+    assert present() is None
+    with pytest.raises(HostError, match="asking the broker"):
+        made.poll(1)
+
+
+def test_broker_that_has_ended_is_told_of(broker: Broker, tmp_path: Path) -> None:
+    os.kill(broker._process.pid, signal.SIGKILL)
+    broker._process.wait(PATIENCE_S)
+    with pytest.raises(HostError, match="the broker"):
+        broker.connect(tmp_path / "s")

@@ -1,0 +1,120 @@
+"""Devices in processes of their own under the drivers of a stock kernel, each in a strict sandbox in which it does all
+of its work; and a process that ends.
+"""
+
+import sys
+
+import pytest
+
+from tests.lab.devices.confined_scene import DEVICES, GUEST, HOST, IMAGE, IMAGE_MIB, LINE, STARTED, TABLET
+from tests.lab.devices.packages_scene import PATIENCE_S, Scene
+from tests.lab.processes import Seen, processes
+
+pytestmark = pytest.mark.lab
+
+PART_MIB = 2
+HALVES = (0, IMAGE_MIB // 2)
+TALK = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as line:
+    line.settimeout(60)
+    line.connect(sys.argv[1])
+    line.sendall(b"from the host\\n")
+    print(line.makefile().readline(), end="")
+"""
+
+
+def place(scene: Scene, name: str) -> str:
+    return f"/sys/bus/pci/devices/0000:00:{scene.slot(DEVICES[name]):02x}.0"
+
+
+def process(scene: Scene, name: str) -> Seen:
+    """The device's."""
+    kind = DEVICES[name].partition(",")[0]
+    started = dict(line.split() for line in STARTED.read_text().splitlines())  # the last one of each
+    return processes(scene.vm)[int(started[f"{kind}-{scene.slot(DEVICES[name])}:0"])]
+
+
+def node(scene: Scene, name: str, pattern: str) -> str:
+    """The name of what the guest's driver has made of a device."""
+    return (
+        scene.run(f"until ls -d {place(scene, name)}/virtio*/{pattern}; do usleep 10000; done").split("/")[-1].strip()
+    )
+
+
+def written(scene: Scene, at: int) -> None:
+    """The guest writes noise to the disk, *at* MiB; it is there, for the guest and in the file."""
+    disk = node(scene, "disk", "block/*")
+    noise = f"dd if=/dev/urandom of=/tmp/noise bs=1M count={PART_MIB} 2> /dev/null"
+    copied = f"dd if=/tmp/noise of=/dev/{disk} bs=1M seek={at} oflag=direct conv=fsync 2> /dev/null"
+    digest = scene.run(f"{noise} && {copied} && sha256sum < /tmp/noise; rm /tmp/noise", timeout=PATIENCE_S).split()[0]
+    read = f"dd if=/dev/{disk} bs=1M skip={at} count={PART_MIB} iflag=direct 2> /dev/null | sha256sum"
+    assert scene.run(read).split()[0] == digest
+    kept = f"dd if={IMAGE} bs=1M skip={at} count={PART_MIB} 2> /dev/null | sha256sum"
+    assert scene.outside("sh", "-c", kept).split()[0] == digest
+
+
+def choose(scene: Scene, name: str) -> None:
+    """Have the guest's entropy come from that device; virtio_rng numbers them as it finds them."""
+    sources = [text for text in scene.devices if text.startswith(("virtio-rng", "virtio-rnd", "greedy"))]
+    number = sources.index(DEVICES[name]) if name in DEVICES else 0
+    scene.run(f"echo virtio_rng.{number} > /sys/class/misc/hw_random/rng_current")
+
+
+def test_each_of_them_has_a_process_with_a_filter_without_capabilities_and_in_namespaces_of_its_own(
+    scene: Scene,
+) -> None:
+    found = {name: process(scene, name) for name in DEVICES}
+    assert [name for name, seen in found.items() if not seen.confined] == []
+    hosts = processes(scene.vm)[1].namespaces
+    every = [namespace for seen in found.values() for namespace in (*seen.namespaces, str(seen.pid))]
+    assert len({*hosts, *every}) == len(hosts) + len(every)
+
+
+def test_disk_is_written_and_read(scene: Scene) -> None:
+    written(scene, HALVES[0])
+
+
+def test_frames_come_and_go(scene: Scene) -> None:
+    card = node(scene, "card", "net/*")
+    scene.run(f"ip link set {card} up && ip address add {GUEST}/30 dev {card}")
+    assert "3 packets received" in scene.run(f"ping -c 3 -W 5 {HOST}")
+
+
+def test_console_s_bytes_go_both_ways(scene: Scene) -> None:
+    port = node(scene, "console", "virtio-ports/*")
+    assert scene.run(f"cat /sys/class/virtio-ports/{port}/name") == "line"
+    # Open all the while: what comes to a port that is closed the driver throws away.
+    heard = f"exec 3<> /dev/{port}; until read line <&3; do usleep 10000; done; echo $line > /tmp/line"
+    scene.run(f"({heard}; echo from the guest >&3) & true")
+    assert scene.outside(sys.executable, "-I", "-S", "-c", TALK, LINE) == "from the guest\n"
+    assert scene.run("cat /tmp/line") == "from the host"
+
+
+def test_entropy_arrives(scene: Scene) -> None:
+    choose(scene, "entropy")
+    try:
+        scene.run("dd if=/dev/hwrng of=/dev/null bs=64 count=4 2> /dev/null")  # what another device gave before
+        read = "dd if=/dev/hwrng bs=64 count=4 2> /dev/null | sha256sum"
+        assert scene.run(read) != scene.run(read)
+    finally:
+        choose(scene, "first")
+
+
+def test_pointer_moves(scene: Scene) -> None:
+    found = node(scene, "tablet", "input/input*/event*")
+    scene.run(
+        f"head -c 72 /dev/input/{found} > /tmp/moves & reader=$!; "
+        f"until ls -l /proc/$reader/fd | grep -q {found}; do usleep 10000; done"
+    )
+    assert scene.say(TABLET, "abs 100 200") == ["ok"]
+    assert scene.run("until [ -s /tmp/moves ]; do usleep 10000; done; wc -c < /tmp/moves") == "72"
+
+
+def test_guest_goes_on_with_the_next_process_of_its_disk(scene: Scene) -> None:
+    before = process(scene, "disk").pid
+    scene.outside("kill", "-9", str(before))
+    written(scene, HALVES[1])
+    present = process(scene, "disk")
+    assert present.pid != before
+    assert present.confined
