@@ -7,7 +7,7 @@ are idempotent.
 """
 
 import enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from acrn_dm.base.irq import IoEventFd, IrqFd, MsiMessage
 from acrn_dm.contract.processors import ProcessorPower
@@ -122,3 +122,16 @@ class Hypervisor(Protocol):
 
     def irqfd(self, binding: IrqFd, assign: bool) -> None:
         """Register / unregister a call. A signal pending on the fd at assignment is delivered. Raises HostError."""
+
+
+@runtime_checkable
+class ReplacesMemory(Protocol):
+    """A hypervisor that takes memory, and gives it back, while the guest runs: a file can stand in a BAR then."""
+
+    def map_memory(self, region: MemoryRegion) -> None:
+        """As ``Hypervisor.map_memory``, at any time."""
+
+    def unmap_memory(self, region: MemoryRegion) -> None:
+        """*region* is no memory of the guest's any more: accesses there come to ``Dispatch``. Nothing happens for what
+        is not mapped. Raises HostError.
+        """

@@ -10,7 +10,7 @@ from acrn_dm.base.events.clock import REAL, Clock
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.irq import EventFdRegistry, InterruptSink
 from acrn_dm.base.records import frozen
-from acrn_dm.memory.guest_memory import GuestMemory
+from acrn_dm.memory.guest_memory import GuestMemory, MemoryRegion
 
 
 @frozen(kw_only=True, eq=False)
@@ -31,6 +31,10 @@ def _no_place_for_memory(fd: int, size: int) -> int:
     raise HostError("memory can't be added to this guest")
 
 
+def _no_windows(region: MemoryRegion, there: bool) -> None:
+    raise HostError("registers can't be memory in this guest")
+
+
 @frozen(kw_only=True, eq=False)
 class Resources:
     """The machine as a device sees it: handed to ``realize``, lives as long as the machine."""
@@ -47,6 +51,10 @@ class Resources:
     # machine lives, and returns their gpa. For ``realize`` only; raises HostError. The descriptor may be closed then;
     # the file must not become shorter. Devices and back-ends reach it as they do RAM; a reboot leaves it as it is.
     add_memory: Callable[[int, int], int] = _no_place_for_memory
+    # Whether the guest finds a file, a region at some gpa, in the place of the registers that answer there, from now on
+    # until that is taken back: then it reaches it by itself, and nobody hears of it. Raises HostError; registers answer
+    # then. Any thread.
+    window: Callable[[MemoryRegion, bool], None] = _no_windows
     # Whether the guest is to be off before it has begun: whoever waits in ``realize`` ends then.
     off_wanted: Callable[[], bool] = lambda: False
     quit: Callable[[], None] = lambda: None  # whoever sits at this process's terminal wants the guest off; any thread

@@ -1,4 +1,5 @@
-"""Memory that devices bring: files in the guest's address space, beside its RAM and below the PCI windows.
+"""Memory that devices bring: files in the guest's address space, beside its RAM and below the PCI windows, and windows,
+which stand where a device's registers are.
 
 No firmware table tells of it; the device that brings it tells its driver where it is.
 """
@@ -9,7 +10,7 @@ import os
 from acrn_dm.base import address_map as layout
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.process.core_dumps import leave_out
-from acrn_dm.contract.hypervisor import Hypervisor
+from acrn_dm.contract.hypervisor import Hypervisor, ReplacesMemory
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRegion
 
 UNIT = 2 << 20  # guests map what is large in pages of this size
@@ -32,6 +33,16 @@ def add_memory(vm: Hypervisor, memory: GuestMemory, fd: int, size: int, *, dumpe
         leave_out(region.mapping)
     vm.map_memory(region)
     return region.gpa
+
+
+def set_window(vm: Hypervisor, region: MemoryRegion, there: bool) -> None:
+    """Let the guest have *region* in the place of registers, or no more, as ``Resources.window``."""
+    if not isinstance(vm, ReplacesMemory):
+        raise HostError("the hypervisor takes no memory while the guest runs")
+    if there:
+        vm.map_memory(region)
+    else:
+        vm.unmap_memory(region)
 
 
 def _place(memory: GuestMemory, size: int) -> int:

@@ -29,7 +29,7 @@ from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.contract.resources import Resources
 from acrn_dm.machine.boot_source import BootSource
 from acrn_dm.machine.check import check_machine
-from acrn_dm.machine.device_memory import add_memory
+from acrn_dm.machine.device_memory import add_memory, set_window
 from acrn_dm.machine.devices import Devices
 from acrn_dm.machine.dispatch import MachineDispatch
 from acrn_dm.machine.firmware import FirmwareSupport
@@ -166,6 +166,7 @@ class Machine:
                 lambda: self.plugins.observe("acrn_dm_device_failed", device=device, error=error)
             ),
             add_memory=functools.partial(add_memory, vm, self.opened.memory, dumped=self.config.dump_guest_core),
+            window=functools.partial(set_window, vm),
             quit=self.press_power_button,
             off_wanted=lambda: self.button.wanted,
             pause_guest=self.standstill.pause_guest,

@@ -47,13 +47,20 @@ def guest_ranges(size_bytes: int) -> tuple[MemoryRange, ...]:
 
 @frozen(kw_only=True, eq=False)
 class MemoryRegion:
-    """A range with its backing: the memfd (offset 0 is the range's first byte) and our mapping of it."""
+    """A range with its backing: the memfd (at *offset* is the range's first byte) and our mapping of it."""
 
     gpa: int = attrs.field(repr=hex)
     size: int = attrs.field(repr=hex)
     fd: int
     mapping: mmap.mmap = attrs.field(repr=False)
     owned: bool = False  # a device's: no RAM, and its content is the device's to keep
+    offset: int = attrs.field(default=0, repr=hex)
+    watched: bool = False  # where the file has ended there are zeros, by ``base.process._shortened``
+
+    @property
+    def cut(self) -> bool:
+        """Whether somebody has made the file shorter than the range."""
+        return os.fstat(self.fd).st_size < self.offset + self.size
 
     @property
     def hva(self) -> int:

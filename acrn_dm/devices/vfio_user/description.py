@@ -18,7 +18,7 @@ from acrn_dm.pci import config_space as cs
 PAGE = 4096
 MOST_MAPS = 65535
 MOST_VECTORS = {numbers.INTX: 1, numbers.MSI: 32, numbers.MSIX: 2048}  # PCI 3.0, 6.8
-ROOM = 4096  # for the capabilities of a region, which are not looked at
+ROOM = 4096  # for the capabilities of a region
 
 
 @frozen(kw_only=True)
@@ -37,6 +37,11 @@ class Region:
     def writable(self) -> bool:
         """Whether it may be written."""
         return bool(self.flags & numbers.WRITE)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether its server has some of it in a file for us."""
+        return bool(self.flags & numbers.MAPPED)
 
 
 @frozen(kw_only=True)
@@ -75,7 +80,7 @@ def greet(link: Link) -> int:
 
 def describe(link: Link) -> Description:
     """Ask for all of it. Raises HostError."""
-    _, flags, regions, kinds = _ask(link, Command.DEVICE_GET_INFO, wire.DEVICE_INFO, 0)
+    _, flags, regions, kinds = wire.DEVICE_INFO.unpack_from(_ask(link, Command.DEVICE_GET_INFO, wire.DEVICE_INFO, 0))
     if not flags & numbers.DEVICE_IS_PCI:
         raise PeerError("it is no PCI device")
     if regions <= numbers.CONFIG:
@@ -105,15 +110,25 @@ def read(link: Link, region: int, offset: int, count: int) -> bytes:
     return b"".join(parts)
 
 
-def _region(link: Link, index: int) -> Region:
-    _, flags, got, _, size, _ = _ask(link, Command.DEVICE_GET_REGION_INFO, wire.REGION_INFO, index, room=ROOM)
+def ask_region(link: Link, index: int, brought: list[int] | None = None) -> bytes:
+    """The description of region *index*, capabilities and all; descriptors that come along are added to *brought*.
+    Raises HostError.
+    """
+    answer = _ask(link, Command.DEVICE_GET_REGION_INFO, wire.REGION_INFO, index, room=ROOM, brought=brought)
+    got = wire.REGION_INFO.unpack_from(answer)[2]
     if got != index:
         raise PeerError(f"DEVICE_GET_REGION_INFO of region {index} told of region {got}")
+    return answer
+
+
+def _region(link: Link, index: int) -> Region:
+    _, flags, _, _, size, _ = wire.REGION_INFO.unpack_from(ask_region(link, index))
     return Region(size=size, flags=flags)
 
 
 def _count(link: Link, index: int) -> int:
-    _, _, got, count = _ask(link, Command.DEVICE_GET_IRQ_INFO, wire.IRQ_INFO, index)
+    answer = _ask(link, Command.DEVICE_GET_IRQ_INFO, wire.IRQ_INFO, index)
+    got, count = (int(number) for number in wire.IRQ_INFO.unpack_from(answer)[2:])
     if got != index:
         raise PeerError(f"DEVICE_GET_IRQ_INFO of kind {index} told of kind {got}")
     if count > MOST_VECTORS[index]:
@@ -121,11 +136,13 @@ def _count(link: Link, index: int) -> int:
     return count
 
 
-def _ask(link: Link, command: Command, form: struct.Struct, index: int, room: int = 0) -> tuple[int, ...]:
-    """The numbers of an answer to what has the size of its answer first, and *index* third."""
+def _ask(
+    link: Link, command: Command, form: struct.Struct, index: int, *, room: int = 0, brought: list[int] | None = None
+) -> bytes:
+    """The answer to what has the size of its answer first, and *index* third: as long as *form* at least."""
     numbers_of = len(form.unpack(bytes(form.size)))
     question = form.pack(form.size + room, 0, index, *(0,) * (numbers_of - 3))
-    answer = link.ask(command, question)
+    answer = link.ask(command, question, brought=brought)
     if not form.size <= len(answer) <= form.size + room:
         raise PeerError(f"{command.name} was answered with {len(answer)} bytes, expected {form.size}")
-    return form.unpack_from(answer)
+    return answer

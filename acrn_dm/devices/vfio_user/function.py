@@ -1,8 +1,9 @@
 """A PCI function that another process is: what the machine has in its place.
 
 What it looks like the process says when it is asked, before the bus gives its BARs their places. Registers are
-messages, writes to BARs are posted, as PCI's own; the guest's memory is shared by files. A process that dies, keeps
-silent or breaks the protocol leaves a function that reads as ones, as one that was pulled out of its slot.
+messages, but for those that the process has in a file, which the guest reaches by itself (``windows``); writes to BARs
+are posted, as PCI's own; the guest's memory is shared by files. A process that dies, keeps silent or breaks the
+protocol leaves a function that reads as ones, as one that was pulled out of its slot.
 """
 
 import logging
@@ -21,6 +22,7 @@ from acrn_dm.devices.vfio_user.config import VfioUserConfig
 from acrn_dm.devices.vfio_user.registers import Registers
 from acrn_dm.devices.vfio_user.server import Server
 from acrn_dm.devices.vfio_user.space import bar_kinds, has_pin, sizes
+from acrn_dm.devices.vfio_user.windows import Windows
 from acrn_dm.devices.vfio_user.write_events import WriteEvents
 from acrn_dm.pci import config_space as cs
 from acrn_dm.pci.function import ALL_ONES, PciFunction
@@ -45,6 +47,7 @@ class ForeignFunction(PciFunction):
         self._vectors: list[VectorCalls] = []
         self._pin: PinCall | None = None
         self._events: WriteEvents | None = None
+        self._windows: Windows | None = None
         self._started = False  # and not closed
 
     @property
@@ -96,6 +99,7 @@ class ForeignFunction(PciFunction):
                 self._vectors.append(made)
         if self.options.ioeventfd:
             self._events = WriteEvents(server.link, resources.eventfds, self.bars)
+        self._windows = Windows(server.link, self.bars, resources.window, resources.main_loop, self._cut)
         server.begin()
         resources.memory.generations.join(server.memory)
         self._resources = resources
@@ -139,16 +143,19 @@ class ForeignFunction(PciFunction):
                 self._pin.take()
             else:
                 self._give_pin(self._pin)
+        self._follow()
 
     def bar_mapped(self, index: int, base: int) -> None:
-        """Eventfds for writes follow it."""
+        """Eventfds for writes follow it, and windows."""
         if self._events is not None:
             self._events.follow()
+        self._follow()
 
     def bar_unmapped(self, index: int) -> None:
-        """They are for nothing meanwhile."""
+        """They are for nothing meanwhile, and nowhere."""
         if self._events is not None:
             self._events.follow()
+        self._follow()
 
     def config_read(self, offset: int, size: int) -> int:
         """Ours and the process's bits."""
@@ -192,6 +199,8 @@ class ForeignFunction(PciFunction):
         if self._server is not None:
             self._server.close()
         self._forget_events()
+        if self._windows is not None:
+            self._windows.close()
         if self._pin is not None:
             self._pin.close()
         self.door.close()
@@ -224,7 +233,32 @@ class ForeignFunction(PciFunction):
             self._pin.give()
         if self._events is not None and not self._events.any:
             self._events.ask(sizes(server.description))
-            server.posts = not self._events.any  # else an eventfd may come before what was written first
+        if self._windows is not None and not self._windows.taken:
+            msix = server.capabilities.msix
+            kept = [msix.table, msix.pba] if msix is not None else []
+            said = server.description.regions
+            mapped = {index: size for index, size in sizes(server.description).items() if said[index].mapped}
+            self._windows.take(mapped, kept + (self._events.stretches if self._events is not None else []))
+        self._follow()
+
+    def _follow(self) -> None:
+        """Windows are where BARs are, while the pin is not in use: which asks for interrupts until the guest has looked
+        at the device, and that has to be seen.
+        """
+        server, windows = self._server, self._windows
+        if server is None or windows is None:
+            return
+        messages = any(vectors.enabled for vectors in self._vectors)
+        disabled = bool(self.config.read(cs.COMMAND, 2) & cs.COMMAND_INTX_DISABLE)
+        windows.follow(server.there and (self._pin is None or messages or disabled))
+        # Else what was posted may be seen behind an eventfd, or a store in a window, that came later.
+        server.posts = not (windows.any or (self._events is not None and self._events.any))
+
+    def _cut(self) -> None:
+        """The server has made a file shorter in which a window is. Main loop."""
+        server = self._server
+        if server is not None and server.there:
+            server.link.broken("it has shortened a file that the guest has in its registers' place")
 
     def _give_pin(self, pin: PinCall) -> None:
         try:
@@ -262,3 +296,5 @@ class ForeignFunction(PciFunction):
             vectors.forget()
         if self._events is not None:
             self._events.close()
+        if self._windows is not None:
+            self._windows.forget()

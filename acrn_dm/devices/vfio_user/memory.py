@@ -1,6 +1,10 @@
-"""The guest's memory as the server has it: files that it maps, and messages for what it has not mapped."""
+"""The guest's memory as the server has it: files that it maps, and messages for what it has not mapped.
+
+What is memory no more the server gives back before it can be anything else (``memory.generations``).
+"""
 
 import errno
+import logging
 
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.backends.wire.vfio_user import message as wire
@@ -9,11 +13,13 @@ from acrn_dm.base.errors import GuestError, HostError
 from acrn_dm.devices.vfio_user.link import Link
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRegion
 
+log = logging.getLogger(__name__)
+
 ALL = wire.MAP_READ | wire.MAP_WRITE
 
 
 class SharedMemory:
-    """The part of *memory* that the server knows; a ``MapUser``, for devices bring memory. *page* is the server's."""
+    """The part of *memory* that the server knows; a ``MapUser``, for memory comes and goes. *page* is the server's."""
 
     def __init__(self, memory: GuestMemory, link: Link) -> None:
         self.page = 1
@@ -23,19 +29,21 @@ class SharedMemory:
 
     @property
     def busy(self) -> bool:
-        """It keeps no map."""
-        return False
+        """The server has what is no memory any more."""
+        return self._link.connected and bool(self._gone)
 
     def leave_map(self) -> None:
-        """Regions only come."""
+        """What goes is not known yet."""
 
     def enter_map(self) -> None:
-        """The server hears of what came."""
+        """The server gives back what has gone, and hears of what came."""
         if self._link.connected:
             try:
+                self._take_back()
                 self.share()
             except HostError:
-                return  # the connection's end is told by who ends it
+                log.debug("the connection ended: %d regions of memory are nobody's", len(self._shared))
+        self._memory.generations.sweep()
 
     def share(self) -> None:
         """Tell the server of all regions that it does not know. Raises HostError."""
@@ -46,6 +54,19 @@ class SharedMemory:
                 place = wire.DMA_MAP.pack(wire.DMA_MAP.size, ALL, 0, region.gpa, region.size)
                 self._link.ask(Command.DMA_MAP, place, (region.fd,))
                 self._shared.add(region)
+
+    @property
+    def _gone(self) -> list[MemoryRegion]:
+        return [region for region in self._shared if region not in self._memory.regions]
+
+    def _take_back(self) -> None:
+        """Have the server unmap what is no memory any more. Raises HostError; its connection is over then."""
+        for region in self._gone:
+            try:
+                self._link.ask(Command.DMA_UNMAP, wire.DMA_UNMAP.pack(wire.DMA_UNMAP.size, 0, region.gpa, region.size))
+            except Refused as e:
+                raise self._link.broken(f"it keeps memory that the guest has no more: {e}") from e
+            self._shared.remove(region)
 
     def forget(self) -> None:
         """The server is another one."""

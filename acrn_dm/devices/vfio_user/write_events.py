@@ -16,6 +16,7 @@ from acrn_dm.backends.wire.vfio_user.message import Command, Refused
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.irq import EventFdRegistry, Space
 from acrn_dm.base.records import frozen
+from acrn_dm.devices.vfio_user.capabilities import TablePlace
 from acrn_dm.devices.vfio_user.link import Link
 from acrn_dm.pci.bar import Bar
 from acrn_dm.pci.eventfds import KickAddress, KickEvent
@@ -53,6 +54,11 @@ class WriteEvents:
     def any(self) -> bool:
         """Whether there are any."""
         return bool(self._events)
+
+    @property
+    def stretches(self) -> list[TablePlace]:
+        """Where they are."""
+        return [TablePlace(bar=index, offset=place.offset, size=max(place.size, 1)) for index, place, _ in self._events]
 
     def ask(self, sizes: Mapping[int, int]) -> None:
         """Have those that the server offers for its BARs, of *sizes*. Raises HostError."""

@@ -6,6 +6,7 @@ A vCPU's thread lives from ``start`` to the next ``join``: a vCPU at rest is a t
 import logging
 import os
 import threading
+from collections.abc import Callable
 
 import attrs
 
@@ -82,14 +83,17 @@ class Vcpus:
         for vcpu in self._vcpus:
             vcpu.was_paused()
 
-    def start(self, dispatch: Dispatch) -> None:
-        """Start a thread for each vCPU that has not ended. Raises HostError; then none runs."""
+    def start(self, dispatch: Dispatch, mend: Callable[[], bool]) -> None:
+        """Start a thread for each vCPU that has not ended. Raises HostError; then none runs.
+
+        *mend* is asked on these threads when the host has failed an access to guest memory: whether it can be repeated.
+        """
         for i, vcpu in enumerate(self._vcpus):
             if vcpu in self._ended:
                 continue
             vcpu.arm()
             pin = self.pins[i] if self.pins else None
-            thread = threading.Thread(target=self._run, args=(vcpu, pin, dispatch), name=f"vcpu {i}", daemon=True)
+            thread = threading.Thread(target=self._run, args=(vcpu, pin, dispatch, mend), name=f"vcpu {i}", daemon=True)
             self._threads.append(thread)  # first: the thread may ask at once whether it is one of them
             try:
                 thread.start()
@@ -106,11 +110,11 @@ class Vcpus:
             thread.join()
         self._threads.clear()
 
-    def _run(self, vcpu: Vcpu, pin: int | None, dispatch: Dispatch) -> None:
+    def _run(self, vcpu: Vcpu, pin: int | None, dispatch: Dispatch, mend: Callable[[], bool]) -> None:
         if pin is not None:
             _pin_this_thread(pin)
         try:
-            ended = vcpu.run(dispatch)
+            ended = vcpu.run(dispatch, mend)
         except Exception as e:
             log.exception("an access of the guest failed")
             ended = ("INTERNAL_ERROR", f"an access of the guest failed: {e!r}")

@@ -112,6 +112,23 @@ class KvmVm:
             self._vm.set_memory(slot, region.gpa, region.size, region.hva)
             self._slots[region] = slot
 
+    def unmap_memory(self, region: MemoryRegion) -> None:
+        """*region* is no memory any more, if it was. Raises HostError."""
+        with self._lock:
+            slot = self._slots.pop(region, None)
+            if slot is not None:
+                self._vm.set_memory(slot, region.gpa, 0, region.hva)
+
+    def _mend(self) -> bool:
+        """After a fault of the host's in guest memory: whether a part of a device's file was gone, and zeros stand
+        there now (``base.process._shortened``).
+        """
+        with self._lock:
+            cut = [region for region in self._slots if region.watched and region.cut]
+            for region in cut:
+                region.mapping[region.size - 1]  # the bus error that brings the zeros
+        return bool(cut)
+
     def processor_power(self) -> tuple[ProcessorPower, ...]:
         """None: idle states are the host's."""
         return ()
@@ -187,7 +204,7 @@ class KvmVm:
     def _start_vcpus(self) -> None:
         self._life.state = State.RUNNING
         try:
-            self._vcpus.start(self._dispatch)
+            self._vcpus.start(self._dispatch, self._mend)
         except HostError:
             self._life.state = State.STOPPED
             raise

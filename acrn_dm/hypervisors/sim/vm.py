@@ -154,6 +154,13 @@ class SimVm:
                 raise HostError("map_memory", err=errno.EEXIST, hint="the range overlaps memory that is mapped already")
             self.regions.append(region)
 
+    def unmap_memory(self, region: MemoryRegion) -> None:
+        """*region* is no memory any more, if it was. Raises HostError."""
+        with self._lock:
+            self._record("unmap_memory", region)
+            if region in self.regions:
+                self.regions.remove(region)
+
     @property
     def apic_ids(self) -> tuple[int, ...]:
         """0, 1, 2 and so on."""

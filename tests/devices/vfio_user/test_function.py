@@ -3,19 +3,22 @@
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
 import pytest
 
+from acrn_dm._fastring import MemoryMap
 from acrn_dm.machine.device_memory import add_memory
+from acrn_dm.memory.guest_memory import GuestMemory, MemoryRegion
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.guest_pci import GuestFunction
 from tests.backends.user.user_rig import eventually
 from tests.devices.vfio_user.fake_server import (
     CONFIG,
     DMA_MAP,
+    DMA_UNMAP,
     NO_REPLY,
     READ,
     REGION,
@@ -246,3 +249,47 @@ def test_memory_that_a_device_brings_is_shared_too(world: World) -> None:
     os.close(fd)
     told = [struct.unpack("<IIQQQ", payload) for payload in world.server.payloads(DMA_MAP)]
     assert told == [(32, 3, 0, 0, 16 << 20), (32, 3, 0, gpa, 2 << 20)]
+
+
+def bring(machine: SimMachine) -> MemoryRegion:
+    """Memory of a device's."""
+    fd = os.memfd_create("device")
+    os.ftruncate(fd, 2 << 20)
+    add_memory(machine.vm, machine.memory, fd, 2 << 20)
+    os.close(fd)
+    return machine.memory.regions[-1]
+
+
+def take_away(memory: GuestMemory, region: MemoryRegion, released: Callable[[], None]) -> None:
+    """A generation without *region*; *released* is called when nobody has it any more."""
+    left = tuple(one for one in memory.regions if one is not region)
+    with memory.generations.change():
+        before, memory._map, memory.regions = memory._map, MemoryMap([(r.gpa, r.mapping) for r in left]), left
+        memory.generations.release(before.close)
+        memory.generations.release(region.mapping.close)
+        memory.generations.release(released)
+
+
+def test_memory_that_goes_is_given_back_before_it_is_anything_else(world: World) -> None:
+    region = bring(world.machine)
+    told: list[list[bytes]] = []
+    take_away(world.machine.memory, region, lambda: told.append(world.server.payloads(DMA_UNMAP)))
+    assert told == [[struct.pack("<IIQQ", 24, 0, region.gpa, region.size)]]
+    world.machine.vm.unmap_memory(region)
+    again = bring(world.machine)
+    assert again.gpa == region.gpa
+    assert len(world.server.payloads(DMA_MAP)) == 3
+    os.close(region.fd)
+
+
+def test_server_that_keeps_memory_which_is_gone_is_left(world: World) -> None:
+    region = bring(world.machine)
+    world.server.answers[DMA_UNMAP] = lambda server, request: server.reply(request, error=16)
+    told: list[int] = []
+    take_away(world.machine.memory, region, lambda: told.append(1))
+    assert told == [1]
+    world.machine.settle()
+    ((_, error),) = world.machine.failures
+    assert "keeps memory" in str(error)
+    world.machine.failures.clear()
+    os.close(region.fd)

@@ -8,13 +8,17 @@ from acrn_dm.base._ioctl cimport DeviceFile, control
 from acrn_dm.hypervisors.kvm cimport _linux_kvm as kvm_h
 from acrn_dm.hypervisors.kvm.vcpu._exits cimport ending, memory_access, port_access
 from acrn_dm.hypervisors.kvm.vcpu._state cimport VcpuState
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, EFAULT, EINTR, errno
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.signal cimport SIG_SETMASK, sigaction, sigaction_t, sigdelset, sigemptyset, sigfillset, sigset_t
 from posix.types cimport pid_t
 from posix.unistd cimport getpid
+
+
+cdef enum:
+    MAX_FAULTS = 8            # in a row, at one place
 
 
 cdef extern from *:
@@ -120,14 +124,16 @@ cdef class Vcpu(VcpuState):
         if self._tid:
             acrn_dm_tgkill(getpid(), self._tid, EXIT_SIGNAL)
 
-    def run(self, dispatch):
+    def run(self, dispatch, mend=lambda: False):
         """Run guest code on this thread and pass its accesses to *dispatch*, until ``request_exit``: returns None.
 
-        Returns (name of a ``VmEvent``, detail) when the vCPU can't go on. What *dispatch* raises passes through.
+        Returns (name of a ``VmEvent``, detail) when the vCPU can't go on. What *dispatch* raises passes through. *mend*
+        is asked whether an access to memory that the host has failed can be repeated.
         """
         cdef sigset_t blocked
         cdef sigset_t before
         cdef int err
+        cdef int faults = 0
         if self._run == NULL or self._tid:
             raise RuntimeError("this vCPU is closed, or runs on another thread")
         _install_exit_handler()
@@ -142,6 +148,9 @@ cdef class Vcpu(VcpuState):
                     err = _enter(self.fd, self._run)
                 if err == EINTR:
                     return None
+                faults = faults + 1 if err == EFAULT else 0
+                if 0 < faults <= MAX_FAULTS and mend():
+                    continue
                 if err:
                     return "INTERNAL_ERROR", f"{failed('KVM_RUN', err)}, {_place(self)}"
                 if self._run.exit_reason == kvm_h.KVM_EXIT_MMIO:
