@@ -65,8 +65,9 @@ class Scene:
         try:
             self.guest.run(f"{tries}; {back}", 60 + 4 * TRIES)  # a second each, where the machine is not busy
         except CommandFailed as error:
+            files = "carrier statistics/?x_packets statistics/tx_dropped"
             seen = self.guest.run(
-                "cd /sys/class/net/eth0; grep . carrier statistics/?x_packets statistics/tx_dropped; grep virtio /proc/interrupts; dmesg | tail -5"
+                f"cd /sys/class/net/eth0; grep . {files}; grep virtio /proc/interrupts; dmesg | tail -5"
             )
             log = self.card.log.read_text(errors="replace")[-1000:]
             error.add_note(f"{seen}\nthe card's process said: {log}\nQEMU said: {self.guest.process.stderr[-2000:]}")
