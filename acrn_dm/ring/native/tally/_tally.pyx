@@ -2,7 +2,7 @@
 """The tally of a split ring that others serve (virtio 1.4, 2.7): which chains are in flight, and in which order they
 came, found out by looks at the ring.
 
-The used index is read before the available one, so what it counts has been made available by then. A head's entries
+Both indices are read as they were at one moment, so what the used one counts has been made available. A head's entries
 take turns, available and used, so how often each was seen says whether it is in flight now. An entry is good if it
 can't have been written over before it was read: either it is not returned yet, or the index has come half a ring
 further at most, as nobody enters more than that at once before he shows it. Where entries passed unseen the tally is
@@ -31,6 +31,9 @@ cdef enum:                    # of the notes of a split ring (notes/_split.pxd)
     FR_NOTES_STATE = 16
     FR_NOTES_VERSION = 1
 
+cdef enum:
+    SNAPSHOTS = 16            # tries to have both indices as they were at one moment
+
 
 cdef inline uint32_t between(uint16_t first, uint16_t last) noexcept nogil:
     """How far an index has gone, modulo 2^16."""
@@ -43,6 +46,19 @@ cdef inline uint16_t load_used(const FrTally *tally) noexcept nogil:
 
 cdef inline uint16_t load_avail(const FrTally *tally) noexcept nogil:
     return fr_load_acquire_u16(avail_idx(tally.avail))
+
+
+cdef bint load_indices(const FrTally *tally, uint16_t *used, uint16_t *avail) noexcept nogil:
+    """Both as they were at one moment: a head that comes back behind the used index that was read may be available
+    again before the other one is. False where the ring does not stand still for so long.
+    """
+    cdef int _try
+    for _try in range(SNAPSHOTS):
+        used[0] = load_used(tally)
+        avail[0] = load_avail(tally)
+        if load_used(tally) == used[0]:
+            return True
+    return False
 
 
 cdef void lose_sight(FrTally *tally, uint32_t out) noexcept nogil:
@@ -123,12 +139,14 @@ cdef bint count_entries(FrTally *tally, uint32_t n_avail, uint32_t n_used, uint3
 
 
 cdef uint32_t ft_sample(FrTally *tally, bint late) noexcept nogil:
-    cdef uint16_t used = load_used(tally)
-    cdef uint16_t avail = load_avail(tally)
+    cdef uint16_t used, avail
+    cdef bint still = load_indices(tally, &used, &avail)
     cdef uint32_t n_used = between(tally.next_used, used)
     cdef uint32_t n_avail = between(tally.next_avail, avail)
     cdef uint32_t out = between(used, avail)
     cdef bint good
+    if not still:
+        return max(n_used, n_avail)
     if n_used == 0 and n_avail == 0:
         return 0
     # Nothing goes round without both: what is in flight may come back at any time.
