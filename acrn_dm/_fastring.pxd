@@ -44,3 +44,4 @@ from acrn_dm.ring.native.split._pop cimport fr_pop, fr_pop_batch
 from acrn_dm.ring.native.split._split cimport (
     fr_disable_kicks, fr_enable_kicks, fr_load_avail, fr_publish, fr_push, fr_raise, fr_unpop,
 )
+from acrn_dm.ring.native.tally._tally cimport FrTally, RingTally, ft_sample, ft_wants_kick

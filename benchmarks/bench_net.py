@@ -15,12 +15,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from acrn_dm.backends import user
 from acrn_dm.contract.types import DeviceContext
@@ -30,7 +31,7 @@ from acrn_dm.devices.virtio_net.config import NetConfig
 from acrn_dm.devices.virtio_net.device import NetDevice
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import PACKED, VERSION_1
-from benchmarks.native import native
+from benchmarks.native import ROOT, native
 from benchmarks.rows import QUICK_ROUNDS, ROUNDS, Entry, PeerMissing, Skipped, alternate, table
 
 MIB = 1 << 20
@@ -45,6 +46,9 @@ NR_HUGEPAGES = Path("/proc/sys/vm/nr_hugepages")
 TAP_LIMIT, TESTPMD_LIMIT = 0.9, 0.5
 MRG_RXBUF = 1 << 15
 START_S = 20.0
+
+
+Process: TypeAlias = "subprocess.Popen[bytes]"
 
 
 def pin(name: str | None = None) -> None:
@@ -238,45 +242,64 @@ def huge_pages() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def on_testpmd(*, packed: bool) -> Iterator[tuple[Card, "subprocess.Popen[bytes]"]]:
+def on_testpmd(*, packed: bool) -> Iterator[tuple[Card, Process]]:
     """A card in front of testpmd, which sends every frame back, on the other core; and its process."""
     with tempfile.TemporaryDirectory() as folder, huge_pages():
         path = Path(folder) / "net.sock"
         vdev = f"net_vhost0,iface={path},queues=1"
         eal = ["-l", "0,1", "--no-pci", "--no-telemetry", "--in-memory", "-m", "256", "--vdev", vdev]
         forward = ["--auto-start", "--forward-mode=io", "--port-topology=loop", "--no-mlockall", "--stats-period=60"]
-        with (Path(folder) / "log").open("wb") as log:
-            process = subprocess.Popen(
-                ["dpdk-testpmd", *eal, "--", *forward], stdin=subprocess.PIPE, stdout=log, stderr=log
-            )
-        try:
-            deadline = time.monotonic() + START_S
-            while not path.exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
-            with SimMachine(memory=64 * MIB, plugins=[virtio_net, user]) as machine:
-                machine.add("virtio-net", f"vhost-user={path}{',packed=on' if packed else ''}", slot=3)
-                driver = machine.driver(3)
-                driver.start(VERSION_1 | MRG_RXBUF | (PACKED if packed else 0))
-                machine.settle()
-                card = Card(machine, driver, 64, packed=packed)
-                try:
-                    begin(card)
-                    yield card, process
-                finally:
-                    card.close()
-        finally:
-            process.kill()
-            process.wait()
+        with in_front_of(["dpdk-testpmd", *eal, "--", *forward], path, packed=packed) as found:
+            yield found
+
+
+@contextlib.contextmanager
+def on_an_export(*, packed: bool) -> Iterator[tuple[Card, Process]]:
+    """A card in front of a process of ours that does the same, on that core."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, core = Path(folder) / "net.sock", max(range(os.cpu_count() or 1))
+        command = [sys.executable, "-m", "benchmarks.net_daemon", f"--socket-path={path}"]
+        with in_front_of(["taskset", "-c", str(core), *command], path, packed=packed) as found:
+            yield found
+
+
+@contextlib.contextmanager
+def in_front_of(command: list[str], path: Path, *, packed: bool) -> Iterator[tuple[Card, Process]]:
+    """A card in front of the vhost-user back-end that *command* starts and that listens at *path*; and its process.
+    Raises PeerMissing.
+    """
+    with (path.parent / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START_S
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with SimMachine(memory=64 * MIB, plugins=[virtio_net, user]) as machine:
+            machine.add("virtio-net", f"vhost-user={path}{',packed=on' if packed else ''}", slot=3)
+            driver = machine.driver(3)
+            driver.start(VERSION_1 | MRG_RXBUF | (PACKED if packed else 0))
+            machine.settle()
+            card = Card(machine, driver, 64, packed=packed)
+            try:
+                begin(card)
+                yield card, process
+            finally:
+                card.close()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def begin(card: Card) -> None:
-    """Single frames until they come back: testpmd takes frames before it may send any, and drops them."""
+    """Single frames until they come back: testpmd takes frames before it may send any, and drops them. Raises
+    PeerMissing.
+    """
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         with contextlib.suppress(TimeoutError):
             native("_bench_net").there_and_back(card.tx, card.rx, 1, 1, 0.2)
             return
-    raise PeerMissing("dpdk-testpmd sends no frame back")
+    raise PeerMissing("no frame comes back")
 
 
 def looped(card: Card, frames: int) -> float:
@@ -290,24 +313,37 @@ def dpdk_version() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
+@contextlib.contextmanager
+def at_rest(process: Process) -> Iterator[None]:
+    """*process*, which spins on the core that another is measured on, does not while the block runs."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
 def testpmd_rows(rounds: int, frames: int, *, packed: bool) -> Iterator[Entry]:
-    """Memory to memory. Raises PeerMissing."""
+    """Memory to memory: a card in this process, and one that is exported by another. Raises PeerMissing."""
     name = f"memory to memory 64 B, {'packed' if packed else 'split'}"
     if shutil.which("dpdk-testpmd") is None or os.geteuid() != 0 or (os.cpu_count() or 1) < 2:
         yield Skipped(name, "dpdk-testpmd (Debian package dpdk-dev) needs root and two cores")
         return
-    with on_testpmd(packed=packed) as (theirs, process):
+    with on_an_export(packed=packed) as (exported, ours), on_testpmd(packed=packed) as (theirs, process):
 
         def measure_ours() -> float:
-            process.send_signal(signal.SIGSTOP)  # it spins, on the core that ours runs on
-            try:
-                with on_a_wire(packed=packed) as card:
-                    return looped(card, frames)
-            finally:
-                process.send_signal(signal.SIGCONT)
+            with at_rest(process), on_a_wire(packed=packed) as card:
+                return looped(card, frames)
 
         result = alternate(measure_ours, lambda: looped(theirs, frames), rounds)
-    yield result.row(name, "Mframes/s", "dpdk-testpmd", dpdk_version(), at_least=TESTPMD_LIMIT)
+        yield result.row(name, "Mframes/s", "dpdk-testpmd", dpdk_version(), at_least=TESTPMD_LIMIT)
+
+        def measure(card: Card, other: Process) -> float:
+            with at_rest(other):
+                return looped(card, frames)
+
+        result = alternate(lambda: measure(exported, process), lambda: measure(theirs, ours), rounds)
+        yield result.row(f"{name}, exported", "Mframes/s", "dpdk-testpmd", dpdk_version(), at_least=TESTPMD_LIMIT)
 
 
 def rows(quick: bool) -> Iterator[Entry]:

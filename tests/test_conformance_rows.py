@@ -11,7 +11,7 @@ IDS = (
     *("feat.accept_valid_subset", "legacy.init.use_before_driver_ok", "pci.common.config_generation"),
     *("d.cfg.generation", "net.mq.limit", "net.rx.gso.needs_csum", "net.rx.gso.size", "d.net.cfg.ro"),
     *("d.net.offloads.mask", "d.blk.status.values", "blk.wce.init0", "blk.legacy.wce_status"),
-    *("blk.stable.before_complete.wt", "d.con.open_both", "vsock.feat.no_implied"),
+    *("blk.stable.before_complete.wt", "d.con.open_both", "vsock.feat.no_implied", "net.ctrl.mac.drop"),
 )
 
 

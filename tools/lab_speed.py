@@ -4,6 +4,9 @@
 root file system and with the same command line, and has them measure by turns: fio on a disk whose image is in memory,
 iperf3 over a tap both ways. The other tree is to be built (``make ext``). It prints medians, and the median of the
 rounds' ratios; the exit status says whether what is wanted is kept. All of it is emulated: ratios count, not figures.
+
+A guest's kernel and fio have a limit of their own, which no device passes: what they reach where the guest's kernel
+itself answers each request at once (null_blk) is measured beside ours, too.
 """
 
 import argparse
@@ -27,6 +30,8 @@ DISK_MIB = 128
 SETTLE_S = 1
 WARM_UP_S = 3
 PROGRAMS = ("fio", "iperf3")
+MODULES = ("null_blk",)
+OURS, AT_ONCE = "/dev/vda", "/dev/nullb0"
 KINDS = ("disk", "net")
 BEGAN = time.monotonic()
 
@@ -60,10 +65,10 @@ class Side:
     shell: GuestShell
     host: str
 
-    def fio(self, options: str, seconds: int) -> float:
+    def fio(self, options: str, seconds: int, disk: str = OURS) -> float:
         """Requests a second."""
         command = (
-            f"fio --name=cell --filename=/dev/vda --direct=1 --ioengine=libaio --size=100% --time_based --thread "
+            f"fio --name=cell --filename={disk} --direct=1 --ioengine=libaio --size=100% --time_based --thread "
             f"--runtime={seconds} --ramp_time={SETTLE_S} --norandommap --randrepeat=0 --output-format=json {options}"
         )
         text = self.shell.run(command, seconds + 60)
@@ -111,6 +116,7 @@ def side(vm: OuterVm, tree: Path, number: int, options: argparse.Namespace) -> I
             scratch,
             argv,
             programs=PROGRAMS,
+            modules=MODULES,
             program=[str(tree / ".venv" / "bin" / "acrn-dm")],
             port=SERIAL_PORT + number,
         )
@@ -137,6 +143,9 @@ def rows(ours: Side, other: Side, options: argparse.Namespace) -> Iterator[Row]:
             one, two = (partial(measure, cell.options, options.seconds) for measure in measures)
             found = alternate(one, two, options.rounds)
             yield found.row(cell.name, unit, str(options.other), "", at_least=cell.at_least)
+            if kind == "disk":
+                limit = partial(ours.fio, cell.options, options.seconds, AT_ONCE)
+                yield alternate(one, limit, options.rounds).row(f"... {cell.name}", unit, "the guest alone", "")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -72,6 +72,7 @@ class DeviceContext:
     io_poll_us: int = 0  # poll_us=N: its loops look at its queues for that long before they sleep
     strict: bool = False  # strict=on: its driver is checked, and what it breaks of the specification is logged
     vhost_server: bool = False  # server=on: the process at the device's socket connects to us
+    vhost_relay: bool = False  # relay=on: what a vhost-user process gets that takes no notes passes through this one
     vhost_wait: float | None = None  # wait=: seconds that the start waits for that process; None: by the role
     plugin_options: Mapping[str, object] = attrs.field(factory=dict, repr=False)  # as ``MachineConfig`` has them
     provider: str = ""  # the installed plugin that offers the kind, with distribution and version; empty: built in

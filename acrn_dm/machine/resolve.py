@@ -17,7 +17,14 @@ from acrn_dm.contract.config import DeviceSpec, MachineConfig
 from acrn_dm.contract.drivers import choice
 from acrn_dm.contract.plugins import PluginManager, blame
 from acrn_dm.contract.types import Device, DeviceContext, DeviceType
-from acrn_dm.virtio.choice import take_io_threads, take_option, take_poll_us, take_role, take_strict, take_switches
+from acrn_dm.virtio.choice import (
+    take_io_threads,
+    take_option,
+    take_poll_us,
+    take_role,
+    take_strict,
+    take_switches,
+)
 
 # Emulations of the original device model that are not built in. No distribution is named that would bring them: whoever
 # registers such a name first would be installed.
@@ -125,7 +132,7 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext, plug
     spec, switches = take_switches(spec, kind.config)
     spec, iothread = take_io_threads(spec, kind.config)
     spec, io_poll_us = take_poll_us(spec, kind.config)
-    spec, server, wait = take_role(spec, kind.config)
+    spec, role = take_role(spec, kind.config)
     context = attrs.evolve(
         context,
         text=_text(spec),
@@ -134,8 +141,7 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext, plug
         switches=switches,
         iothread=iothread,
         io_poll_us=io_poll_us,
-        vhost_server=server,
-        vhost_wait=wait,
+        **role,
     )
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
     spec, wanted_driver = choice.take(spec, kind, plugins, where)

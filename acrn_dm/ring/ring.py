@@ -161,6 +161,29 @@ class NotesFormat(Protocol):
         """
 
 
+class Tally(Protocol):
+    """The tally of what is in flight in a ring that somebody else serves. One thread at a time looks."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether it is known which chains are in flight."""
+
+    def sample(self, late: bool = False) -> int:
+        """Look at the ring; returns by how many entries it has moved at most. *late*: it may have gone round since."""
+
+    def in_flight(self) -> list[int]:
+        """The heads in flight at the last look, in the order in which they came. Raises ValueError if not ``sure``."""
+
+    def in_order(self) -> bool:
+        """Whether these are all that are available behind what was returned last. Raises ValueError if not ``sure``."""
+
+    def notes(self) -> memoryview:
+        """The notes of them, in memory of ours, as for ``NotesFormat.take_over``. Raises ValueError if not ``sure``."""
+
+    def close(self) -> None:
+        """Let go of the memory. Idempotent."""
+
+
 class RingFormat(Protocol):
     """A ring format, as ``factory.ring_format`` chooses it by what was negotiated."""
 
@@ -181,6 +204,11 @@ class RingFormat(Protocol):
 
     def notes(self) -> NotesFormat:
         """The notes of what is in flight."""
+
+    def tally(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Tally | None:
+        """The tally of a ring whose device side begins at *position*; None where rings of the format do not tell enough
+        to who looks on. Raises GuestError for a ring outside RAM.
+        """
 
     def watch(
         self,

@@ -8,7 +8,7 @@ from acrn_dm.ring import layout as split_layout
 from acrn_dm.ring.features import EVENT_IDX, IN_ORDER, INDIRECT_DESC
 from acrn_dm.ring.layout import RingLayout, RingMemory, RingPart
 from acrn_dm.ring.position import RingPosition
-from acrn_dm.ring.ring import NotesFormat, Ring, Tell
+from acrn_dm.ring.ring import NotesFormat, Ring, Tally, Tell
 
 if TYPE_CHECKING:
     import mmap
@@ -56,6 +56,14 @@ class SplitFormat:
         from acrn_dm.ring.native.notes import split  # noqa: PLC0415
 
         return split
+
+    def tally(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> Tally:
+        """By both indices."""
+        from acrn_dm.ring.native.tally._tally import RingTally  # noqa: PLC0415
+
+        event_idx = bool(features & EVENT_IDX)
+        places = {"size": layout.size, "avail": layout.avail, "used": layout.used}
+        return RingTally(memory, **places, event_idx=event_idx, position=position.base)
 
     def watch(
         self,

@@ -9,7 +9,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import attrs
 
@@ -22,7 +22,7 @@ from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import BackendType, DeviceContext
 from acrn_dm.virtio.backend import Backend
 from acrn_dm.virtio.device import VirtioDevice
-from acrn_dm.virtio.placement import Placement
+from acrn_dm.virtio.placement import VHOST_USER, Placement
 from acrn_dm.virtio.switches import SWITCHES
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ STRICT_KEY = "strict"
 IOTHREAD_KEY = "iothread"
 POLL_KEY = "poll_us"
 SERVER_KEY, WAIT_KEY = "server", "wait"
+RELAY_KEY = "relay"
 MAX_WAIT_S = 86_400
 
 T = TypeVar("T")
@@ -90,10 +91,11 @@ def take_poll_us(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, int]:
     return (spec, 0) if rest is spec else (rest, _read(poll_us, value, f"{_where(spec)} {POLL_KEY}"))
 
 
-def take_role(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, bool, float | None]:
-    """Return *spec* without ``server=on|off`` and ``wait=on|off|SECONDS``, and what they say: whether the process at
-    the device's socket connects to us, and how long the start waits for it, None where nothing is said. Raises
-    ConfigError.
+def take_role(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, dict[str, Any]]:
+    """Return *spec* without ``server=on|off``, ``wait=on|off|SECONDS`` and ``relay=on|off``, and what they say, as
+    fields of ``DeviceContext``: whether the process at the device's socket connects to us, how long the start waits for
+    it, None where nothing is said, and whether its requests pass through this process where it takes no notes of them.
+    Raises ConfigError.
     """
     where = _where(spec)
     spec, server = take_value(spec, config, SERVER_KEY)
@@ -103,7 +105,9 @@ def take_role(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, bool, float |
     if serves_it and seconds == 0:
         text = "with server=on it has to be waited for: what the guest is offered is the process's to say"
         raise ConfigError(text, option=f"{where} {WAIT_KEY}", value=wait)
-    return spec, serves_it, seconds
+    spec, relay = take_value(spec, config, RELAY_KEY)
+    relayed = relay is not None and _on(relay, f"{where} {RELAY_KEY}")
+    return spec, {"vhost_server": serves_it, "vhost_wait": seconds, "vhost_relay": relayed}
 
 
 def _seconds(value: object, option: str) -> float:
@@ -115,7 +119,9 @@ def _seconds(value: object, option: str) -> float:
 
 
 def role_problem(placement: Placement | None, context: DeviceContext) -> str | None:
-    """Why ``server=`` and ``wait=`` mean nothing for a device of that placement, where one is given."""
+    """Why ``server=``, ``wait=`` and ``relay=on`` mean nothing for a device of that placement, where one is given."""
+    if context.vhost_relay and (placement is None or placement.path is None or placement.backend != VHOST_USER):
+        return f"{RELAY_KEY}= is for devices at the socket of a vhost-user process"
     given = SERVER_KEY if context.vhost_server else WAIT_KEY if context.vhost_wait is not None else None
     if given is None or (placement is not None and placement.path is not None):
         return None

@@ -10,7 +10,7 @@ import attrs
 
 from acrn_dm.base.records import frozen
 
-USERSPACE = "vbs-u"
+USERSPACE, VHOST_USER = "vbs-u", "vhost-user"
 
 
 @frozen(kw_only=True)
@@ -29,7 +29,7 @@ class Placement:
 
 def at_socket(path: Path) -> Placement:
     """The placement of a device whose data another process moves, which listens at *path* (``vhost-user=SOCKET``)."""
-    return Placement(backend="vhost-user", path=path, text=f"vhost-user {path}")
+    return Placement(backend=VHOST_USER, path=path, text=f"vhost-user {path}")
 
 
 @runtime_checkable

@@ -1,5 +1,5 @@
 """Queues of each kind that there is, in a driver's hands: served in Python, in C, and by another process, which notes
-what is in flight or is behind a relay.
+what is in flight, is watched, or is behind a relay.
 """
 
 import contextlib
@@ -98,13 +98,13 @@ def served(device: VirtioDevice, path: Path) -> Iterator[ExportedDevice]:
 
 
 @contextlib.contextmanager
-def elsewhere(folder: Path, *, native: bool = True) -> Iterator[QueueKind]:
+def elsewhere(folder: Path, *, native: bool = True, options: str = "") -> Iterator[QueueKind]:
     """By a disk that is served over vhost-user, and notes what is in flight."""
     image, path = folder / "image", folder / "s"
     image.write_bytes(bytes(1 << 16))
     disk = made(f"virtio-blk,{image}")
     with served(disk, path), SimMachine(plugins=[virtio_blk, vhost_user], native=native) as machine:
-        machine.add("virtio-blk", f"vhost-user={path}", slot=SLOT)
+        machine.add("virtio-blk", f"vhost-user={path}{options}", slot=SLOT)
         yield QueueKind(machine, 21, elsewhere=True)
 
 
@@ -113,14 +113,16 @@ def without_notes(exported: ExportedDevice, offered: Callable[[ExportedDevice], 
     return offered(exported) & ~ProtocolFeature.INFLIGHT_SHMFD
 
 
-def relayed(native: bool) -> Callable[[Path], "contextlib.AbstractContextManager[QueueKind]"]:
-    """By a relay, in C or in Python, in front of a disk that takes no notes."""
+def known_here(
+    options: str, *, native: bool = True
+) -> Callable[[Path], "contextlib.AbstractContextManager[QueueKind]"]:
+    """By a disk that takes no notes, and whose rings are watched, or relayed, in C or in Python."""
 
     @contextlib.contextmanager
     def make(folder: Path) -> Iterator[QueueKind]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(client, "_offered", functools.partial(without_notes, offered=client._offered))
-            with elsewhere(folder, native=native) as kind:
+            with elsewhere(folder, native=native, options=options) as kind:
                 yield kind
 
     return make
@@ -130,6 +132,7 @@ KINDS = {
     "python": in_python,
     "plane": in_c,
     "noted": elsewhere,
-    "relay": relayed(True),
-    "relay_in_python": relayed(False),
+    "watched": known_here(""),
+    "relay": known_here(",relay=on"),
+    "relay_in_python": known_here(",relay=on", native=False),
 }

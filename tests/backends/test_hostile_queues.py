@@ -16,7 +16,7 @@ from tests.named_tests import all_tests
 from tests.virtio.parts import SLOT, Echo, Holding
 from tests.virtio.pause import pause, resume
 
-FAST, SLOW = ("python", "plane", "noted", "relay"), ("relay_in_python",)
+FAST, SLOW = ("python", "plane", "noted", "watched", "relay"), ("relay_in_python",)
 FORMATS = pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
 EVENTS = pytest.mark.parametrize("event_idx", [False, True], ids=["flags", "event_idx"])
 ALL = [(row, packed) for packed in (False, True) for row in ROWS if packed in row.formats]

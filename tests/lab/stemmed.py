@@ -20,6 +20,9 @@ from lab.demo import places, vmm
 from lab.demo.log import Log
 from lab.paths import ROOT
 
+# Python for a program of a few lines that needs the standard library alone: what ``site`` does is half of its start.
+PLAIN = (sys.executable, "-S", "-c")
+STEM_S = 240.0  # for what may be the first to need a stem: its imports keep the agent for half a minute of CPU
 # What branches import that most of the lab's machines take: a module costs as much as thousands of a guest's exits.
 ON_THE_WAY = (
     "acrn_dm.base.files.rotated",

@@ -3,7 +3,7 @@
 One connection lasts as long as the process behind it, over any number of drivers. When it ends by itself, the device
 pauses: its driver's requests wait in the rings, and a new process is looked for, at first soon, then less often. What
 the old one had in flight the new one does again: for disks and in packed rings from the region of INFLIGHT_SHMFD, in
-which the old one took notes, or through a relay if it takes none (``relay``); elsewhere from the used index on. A
+which the old one took notes, or as it is known here if it takes none (``ways``); elsewhere from the used index on. A
 back-end that breaks the protocol, refuses something or keeps silent is not tried again before the driver has reset the
 device, which it is asked to.
 
@@ -26,12 +26,11 @@ from acrn_dm.backends.user.backoff import Backoff
 from acrn_dm.backends.user.conversation_lock import ConversationLock
 from acrn_dm.backends.user.enable import RingSwitches, wanted_queues
 from acrn_dm.backends.user.exchange import Talk
-from acrn_dm.backends.user.inflight import InflightSlot
 from acrn_dm.backends.user.link import ONCE, TIME_LIMIT_S, Link
-from acrn_dm.backends.user.relay import Relay
-from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.user.talk import NO_FEATURES, Peer, Wishes
-from acrn_dm.backends.user.terms import AfterLoss, Terms, terms_of
+from acrn_dm.backends.user.terms import Terms, terms_of
+from acrn_dm.backends.user.ways.relay import Relay
+from acrn_dm.backends.user.ways.way import Way
 from acrn_dm.backends.wire.message import BackendRequest, Message, PeerError, ProtocolFeature
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.ioloop import Timer
@@ -64,12 +63,9 @@ class VhostUser(Proxy):
         self.packed_by_default = self._terms.keeps_packed
         self._peer = Peer(features=0)
         self._session: Session | None = None
-        self._handed_over = False  # some back-end has used the session's rings
-        self._running = False  # the connected one uses them
-        self._inflight = InflightSlot(len(device.queue_sizes), max(device.queue_sizes))
+        self._running = False  # the connected back-end uses its rings
+        self._way = Way(device, self._terms, self._bad_answer)
         self._owing = False  # the last session ended with requests that nobody finished
-        self._relay: Relay | None = None
-        self._area: ShadowArea | None = None  # the connection's
         self._config = b""
         self._written: dict[int, bytes] = {}  # offset -> what the driver wrote there and a new back-end has to know
         self._doomed = False  # the session's rings are of no use any more: its driver is asked for a reset
@@ -152,12 +148,8 @@ class VhostUser(Proxy):
             raise HostError("requests were in flight when the machine paused, and no back-end was there to finish them")
         with self._conversations.hold():
             self._link.settle()
-            self._session, self._handed_over = session, False
-            if not session.resumed:  # of an earlier driver's rings, which these are not
-                self._inflight.forget()
-            if self._needs_relay:
-                self._relay = Relay(self.device, self._bad_answer, finishes=self._terms.tracked)
-                self._relay.begin(session)
+            self._session = session
+            self._way.begin(session, self._peer if self._link.connected else None)
             if not self._link.connected and not self._backoff.pending:
                 self._connect_anew()
             if self._link.connected:
@@ -171,7 +163,7 @@ class VhostUser(Proxy):
 
     def reset_remote(self, index: int) -> bool:
         """Alone, but for disks: notes of what is in flight are for all of their rings."""
-        if self._terms.tracked or self._relay is not None or self._session is None:
+        if self._terms.tracked or self._way.relayed or self._session is None:
             return False
         with self._conversations.hold():
             self._link.settle()
@@ -182,7 +174,7 @@ class VhostUser(Proxy):
 
     def enable_remote(self, session: Session, queue: SessionQueue) -> bool:
         """If there is no back-end now, the next one gets the ring with the others."""
-        if self._terms.tracked or self._relay is not None or self._session is None:
+        if self._terms.tracked or self._way.relayed or self._session is None:
             return False
         with self._conversations.hold():
             self._link.settle()
@@ -202,29 +194,25 @@ class VhostUser(Proxy):
             self._link.settle()
             running, self._running, self._session, self._doomed = self._running, False, None, False
             self._switches.forget()
-            relay = self._relay
+            relayed = self._way.relayed
             if self._terms.tracked:
-                positions |= self._end_relay(running)
+                positions |= self._end_way(running)
             if running and self._link.connected:
                 told = self._converse(user_talk.stop(self._peer, tuple(positions), said, reset=self.stop_resets))
-                positions |= told if told is not None and relay is None else {}
-            positions |= self._end_relay(running)  # others may keep what they have for ever: buffers for what arrives
-            if not running or not self._link.connected:  # nobody finished what its region says is in flight
-                self._inflight.forget()
-                owes = user_plan.owes(session, self._terms, handed_over=self._handed_over)
-                self._owing = relay.owing if relay is not None else owes
+                positions |= told if told is not None and not relayed else {}
+            positions |= self._end_way(running)  # others may keep what they have for ever: buffers for what arrives
+            if not running or not self._link.connected:  # nobody finished what is in flight
+                self._owing = self._way.owes(session)
             self._written.clear()
         return positions
 
-    def _end_relay(self, running: bool) -> Mapping[int, RingPosition]:
-        """Where its rings are; nothing where there is none, or none any more."""
+    def _end_way(self, running: bool) -> Mapping[int, RingPosition]:
+        """Where relayed rings are; nothing where there are none, or none any more."""
         try:
-            return {} if self._relay is None else self._relay.end(self._link.fd if running else -1, TIME_LIMIT_S)
+            return self._way.end(self._link.fd if running else -1, TIME_LIMIT_S)
         except HostError as e:
             self._give_up(e)
-            return {}
-        finally:
-            self._relay = None
+        return {}
 
     def close(self) -> None:
         """Close the connection and stop looking for another."""
@@ -235,9 +223,8 @@ class VhostUser(Proxy):
             self._backoff.cancel()
             if self._config_timer is not None:
                 self._config_timer.cancel()
-            self._inflight.forget()
             self._link.close()
-            self._forget_area()
+            self._way.close()
             self._unwatch_errors()
             self.door.close()
 
@@ -260,35 +247,16 @@ class VhostUser(Proxy):
         """Running rings. Raises PeerError where those of an earlier back-end can't be taken on."""
         user_plan.check_peer(session, self._terms, self._peer)
         self._watch_errors()
-        if self._handed_over and self._relay is None:
-            notes = self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD and self._inflight.region is not None
-            user_plan.check_resumable(session, self._terms, takes_notes=bool(notes))
+        plan = self._way.plan(session, self._peer)
         for offset, data in self._written.items():
             yield from user_talk.set_config(self._peer, offset, data)
-        if self._relay is not None and not self._handed_over and not self._needs_relay:
-            self._relay.end(-1, 0.0)  # it has only waited: the driver's rings are where they were
-            self._relay = None
-        if self._area is None and (self._relay is not None or self._needs_relay):
-            self._area = ShadowArea(self.device.queue_sizes)
-        if self._relay is not None and self._area is not None:
-            self._relay.connect(self._area)
-            plan = user_plan.make_relay_plan(session, self._area)
-        else:
-            plan = user_plan.make_plan(session, self._area, used_before=self._handed_over)
-        slot = self._inflight if self._resumable(session) and self._relay is None else None
-        yield from user_talk.prepare(self._peer, plan, slot)
-        self._handed_over = True
+        yield from user_talk.prepare(self._peer, plan, self._way.slot(session))
+        self._way.hand_over()
         yield from user_talk.set_up(self._peer, plan, self._err_fd)
         yield from self._switches.switch_on(self._peer, session.queues)
         yield from user_talk.run(self._peer)
         self._running = True
-        # Work may wait for which nobody kicks any more, and answers of which nobody told the driver.
-        if self._relay is not None:
-            self._relay.notify()
-        else:
-            for queue in session.queues:
-                queue.kick.signal()
-                queue.call.signal()
+        self._way.notify(session)
 
     def _return_to_work(self) -> Talk[None]:
         yield from self._greet()
@@ -307,18 +275,6 @@ class VhostUser(Proxy):
         if shortage is not None:
             raise PeerError(shortage)
 
-    @property
-    def _needs_relay(self) -> bool:
-        """Whether requests have to go through this process: the back-end takes no notes, or is not known yet."""
-        if self._session is None or self._terms.after_loss is AfterLoss.RESET:
-            return False
-        takes_notes = self._link.connected and self._peer.protocol & ProtocolFeature.INFLIGHT_SHMFD
-        return self._resumable(self._session) and not takes_notes
-
-    def _resumable(self, session: Session) -> bool:
-        """Whether notes or a relay are needed to go on after the end of a back-end, and are of use."""
-        return self._terms.tracked or (self._terms.keeps_packed and not user_plan.tells_used(session))
-
     def _converse(self, talk: Talk[T]) -> T | None:
         """Have *talk*; None when it failed, of which ``_lost`` took care."""
         try:
@@ -333,43 +289,33 @@ class VhostUser(Proxy):
         """The connection ended, or there is nobody to connect to."""
         error = self.door.lost(error)
         self._running = False
-        self._forget_area()
+        hopeless = self._way.lost(error)
         self._switches.forget()
-        if self._session is None:
-            self._inflight.forget()
         if not isinstance(error, PeerError):
             log.warning("%s; the device waits for another", self._described(error))
             self._backoff.schedule()
-            self._doom(error)
+            self._doom(hopeless)
         elif self._session is None:
             log.error("%s", self._described(error))
         else:
             self.device.fail(self._described(error))
 
-    def _doom(self, error: HostError) -> None:
+    def _doom(self, error: HostError | None) -> None:
         """Ask the driver for a reset where no other back-end could go on; the next one is kept for what follows."""
-        used = self._session is not None and self._handed_over and self._inflight.region is None
-        if used and self._terms.after_loss is AfterLoss.RESET and not self._doomed:
+        if error is not None and not self._doomed:
             self._doomed = True
             self.device.fail(self._described(error))
 
     def _bad_answer(self, relay: Relay, error: HostError) -> None:
         """*relay* got nonsense. An I/O loop's thread; the driver may be another by the time the main loop hears it."""
         self._conversations.loop.call_soon(
-            lambda: self._conversations.run_on_loop(lambda: self._give_up(error) if relay is self._relay else None)
+            lambda: self._conversations.run_on_loop(lambda: self._give_up(error) if self._way.is_of(relay) else None)
         )
 
     def _give_up(self, error: HostError) -> None:
         if self._link.connected:
             self._link.drop()
             self._lost(error)
-
-    def _forget_area(self) -> None:
-        area, self._area = self._area, None
-        if self._relay is not None:
-            self._relay.disconnect()
-        if area is not None:
-            area.close()
 
     def _connect_anew(self) -> None:
         """An earlier back-end was given up; the driver has reset the device, which is a new chance for both."""

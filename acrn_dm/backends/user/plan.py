@@ -4,9 +4,9 @@ The addresses given out are no addresses of this process. Ring addresses are tol
 which only has to be the same in both places; a constant offset to guest addresses tells a back-end nothing about us.
 """
 
-from acrn_dm.backends.user.shadow import ShadowArea
 from acrn_dm.backends.user.talk import Peer, Plan, Region, Vring
 from acrn_dm.backends.user.terms import AfterLoss, Terms
+from acrn_dm.backends.user.ways.shadow import ShadowArea
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.backends.wire.payload import MAX_QUEUES
 from acrn_dm.base.errors import HostError

@@ -74,7 +74,7 @@ class AfterLoss(enum.Enum):
     """The way on when a back-end has ended that used the rings, and another one comes."""
 
     GO_ON = "go on"  # from the used index: chains return in order, or may be done twice
-    KEEP = "keep"  # all that is in flight is done again: by the back-end's notes (INFLIGHT_SHMFD), else by a relay
+    KEEP = "keep"  # all that is in flight is done again: by the back-end's notes (INFLIGHT_SHMFD), else as we know
     # By the back-end's notes alone; without them the driver is asked for a reset. Requests of a kind that is not known
     # may not be repeated, and what the process knew of its driver (a mounted file system, open files) went with it.
     RESET = "reset"

@@ -131,7 +131,8 @@ def _backends(plugins: PluginManager) -> list[str]:
     switches = f"'NAME=on|off' there switches a feature of its queues: {', '.join(sorted(SWITCHES))}"
     threads = "'iothread[=N[@CPUS]]' there gives it a thread of its own, disks and cards N; "
     threads += "'poll_us=N' has that look before it sleeps"
-    role = "'server=on' beside a vhost-user socket has the process connect to us; 'wait=on|off|SECONDS': who is late"
+    role = "'server=on' beside a vhost-user socket has the process connect to us; 'wait=on|off|SECONDS': who is late; "
+    role += "'relay=on' beside a disk's: the requests of a process that takes no notes of them pass through this one"
     apart = "'process=on' there runs it in a process of its own; 'restart=never|on-failure[:N]': what follows its end"
     lines = ["", strict, switches, threads, role, apart]
     return ["", heading, *(_entry(name, text) for name, text in rows), *lines] if rows else []

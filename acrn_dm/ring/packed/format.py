@@ -62,6 +62,9 @@ class PackedFormat:
 
         return packed
 
+    def tally(self, features: int, memory: MemoryMap, layout: RingLayout, position: RingPosition) -> None:
+        """Nobody: what is used is written over what was available."""
+
     def watch(
         self,
         ring: Ring,

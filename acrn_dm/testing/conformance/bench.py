@@ -20,7 +20,7 @@ from acrn_dm.testing.conformance.watch import Watch
 from acrn_dm.testing.driver import NEEDS_RESET, VERSION_1, Completion, DriverQueue, VirtioDriver
 from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.testing.machine import SimMachine
-from acrn_dm.testing.register_access import ModernRegisters
+from acrn_dm.testing.register_access import LegacyRegisters, ModernRegisters
 from acrn_dm.virtio import features
 from acrn_dm.virtio.device import VirtioDevice
 from acrn_dm.virtio.pci.transport import VirtioPci
@@ -96,7 +96,9 @@ class Bench:
     @functools.cached_property
     def offered(self) -> int:
         """Feature bits offered to the setup's driver."""
-        return self.driver().registers.offered()
+        if self.kind == PCI:
+            raise NotApplicable("no virtio device")
+        return LegacyRegisters(self.function).offered() if self.setup.legacy else self.modern.offered()
 
     @property
     def legacy(self) -> bool:

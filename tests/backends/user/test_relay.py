@@ -9,7 +9,7 @@ import pytest
 
 from acrn_dm.backends import user as vhost_user
 from acrn_dm.backends.user import backend as user
-from acrn_dm.backends.user import relay as user_relay
+from acrn_dm.backends.user.ways import relay as user_relay
 from acrn_dm.backends.wire.message import ProtocolFeature, Request
 from acrn_dm.base.events import eventfd
 from acrn_dm.devices import virtio_blk
@@ -53,7 +53,7 @@ def wanted(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def driver(peer: Peer, machine: SimMachine, wanted: int) -> VirtioDriver:
-    machine.add("virtio-blk", f"vhost-user={peer.path}", slot=3)
+    machine.add("virtio-blk", f"vhost-user={peer.path},relay=on", slot=3)
     driver = machine.driver(3)
     restart(driver, wanted)
     return driver
@@ -232,7 +232,7 @@ def test_nonsense_of_an_earlier_backend_does_not_fail_the_next_driver(
 @pytest.mark.parametrize("bad", [0, 1], ids=["the first", "the last"])
 def test_reset_that_meets_nonsense_in_one_queue_lets_go_of_all(peer: Peer, bad: int, wanted: int) -> None:
     with SimMachine(plugins=[virtio_blk, vhost_user], vcpus=2) as machine:
-        machine.add("virtio-blk", f"mq=2,vhost-user={peer.path}", slot=3)
+        machine.add("virtio-blk", f"mq=2,vhost-user={peer.path},relay=on", slot=3)
         driver = machine.driver(3)
         restart(driver, wanted)
         for queue in (0, 1):

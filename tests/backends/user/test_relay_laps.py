@@ -76,7 +76,7 @@ def test_each_request_is_answered_once_by_its_own_data_whoever_is_there(
     rng = random.Random(seed)
     peer = Peer(tmp_path / "s", protocol=ALL & ~ProtocolFeature.INFLIGHT_SHMFD, features=BLK_FEATURES | PACKED)
     with peer, SimMachine(plugins=[virtio_blk, vhost_user], native=native) as machine:
-        machine.add("virtio-blk", f"vhost-user={peer.path}", slot=3)
+        machine.add("virtio-blk", f"vhost-user={peer.path},relay=on", slot=3)
         driver = machine.driver(3)
         driver.negotiate(VERSION_1 | PACKED | INDIRECT_DESC)
         queue = driver.setup_queue(0, size=SIZE)

@@ -32,7 +32,7 @@ def machine(peer: Peer) -> Iterator[SimMachine]:
 
 @pytest.fixture
 def driver(peer: Peer, machine: SimMachine) -> VirtioDriver:
-    machine.add("virtio-blk", f"vhost-user={peer.path}", slot=3)
+    machine.add("virtio-blk", f"vhost-user={peer.path},relay=on", slot=3)
     driver = machine.driver(3)
     driver.start(driver.registers.offered() & ~PACKED)
     return driver

@@ -40,6 +40,18 @@ def test_frames_for_others_are_dropped_once_the_driver_says_so_and_until_the_res
         assert arrives(c, to(OTHER))
 
 
+def test_net_ctrl_mac_drop() -> None:
+    """net.ctrl.mac.drop: a frame for nobody's address, neither the card's nor one in the table, of both kinds."""
+    station, group, other_group = (bytes.fromhex(text) for text in ("0200000000bb", "01005e000001", "01005e000002"))
+    with card() as c:
+        c.post(*[2048] * 8)
+        own = c.driver.read_config(0, 6)
+        assert say(c, PROMISC, b"\0") == 0
+        assert say(c, MAC_TABLE, b"\1\0\0\0" + station + b"\1\0\0\0" + group) == 0
+        heard = [one for one in (own, station, group, OTHER, other_group) if arrives(c, to(one))]
+        assert heard == [own, station, group]
+
+
 def test_frame_that_waits_for_room_is_held_to_a_new_filter() -> None:
     with card() as c:
         c.post(64)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from acrn_dm.testing.guest import Guest
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import ROOT
+from tests.lab.stemmed import PLAIN, STEM_S, Stemmed
 
 MIB = 1 << 20
 MODULES = ("virtio_input", "evdev", "virtio_balloon", "uio_pci_generic", "nd_pmem", "virtio_pmem", "virtio_blk")
@@ -46,7 +47,7 @@ class Scene:
 
     def say(self, control: str, *lines: str) -> list[str]:
         """What a device answers to *lines*."""
-        return self.outside(sys.executable, "-c", SAY, control, *lines).splitlines()
+        return self.outside(*PLAIN, SAY, control, *lines).splitlines()
 
     def outside(self, *command: str) -> str:
         """The output of a command beside acrn-dm."""
@@ -69,8 +70,9 @@ def served(vm: OuterVm) -> Iterator[None]:
     """The two processes."""
     vm.run(f"dd if=/dev/zero of={IMAGE} bs=1M count=4; printf 'of another process' | dd of={IMAGE} conv=notrunc")
     program = [sys.executable, "-m", "acrn_dm.export.cli", "vfio-user"]
-    running = [vm.spawn([*program, device, f"--socket-path={at}"], cwd=ROOT) for at, device in SERVED.items()]
-    found = vm.run(f"until [ -S {CARD} ] && [ -S {DISK} ]; do sleep 0.2; done", timeout=PATIENCE_S)
+    stemmed = Stemmed(vm)
+    running = [stemmed.spawn([*program, device, f"--socket-path={at}"], cwd=ROOT) for at, device in SERVED.items()]
+    found = vm.run(f"until [ -S {CARD} ] && [ -S {DISK} ]; do sleep 0.2; done", timeout=STEM_S)
     assert found.rc == 0, [process.stderr for process in running]
     yield
     for process in running:

@@ -3,7 +3,6 @@
 The disk of each of the small ones is that of launch lines I.
 """
 
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +12,7 @@ from tests.lab.hsm.block_device import NO_BST, NO_CACHE, ON_CPUS, THREADS, URING
 from tests.lab.hsm.hsm_scene import Hsm, demonstrate
 from tests.lab.machines.small_machine import LIMIT, Run, wait_until
 from tests.lab.machines.windows import POLLING, assert_sees_windows
+from tests.lab.stemmed import PLAIN
 
 pytestmark = pytest.mark.lab
 
@@ -100,7 +100,7 @@ def test_guest_suspends_and_the_manager_resumes_it(hsm: Hsm, nvme: BlockDevice, 
     process = hsm.start(cpus=2, action="suspend", disk=URING)
     trace = hsm.scratch / "rig-trace"
     wait_until(lambda: trace.exists() and "PAUSE_VM" in trace.read_text(), LIMIT)
-    assert lab.run([sys.executable, "-c", RESUME]).stdout == "0\n"
+    assert lab.run([*PLAIN, RESUME]).stdout == "0\n"
     run = hsm.rig.finish(process)
     nvme.assert_clean(URING, run)
     assert run.report["resumed"] == ["2 cpus, disk as before"]

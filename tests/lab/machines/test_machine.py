@@ -2,7 +2,6 @@
 
 import pwd
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tests.lab.machines.conftest import Shape
 from tests.lab.machines.small_machine import LIMIT, Rig, Run, assert_clean, assert_quiet, wait_until
 from tests.lab.machines.windows import POLLING, assert_sees_windows
 from tests.lab.processes import BROKER, HELPER, of, processes
+from tests.lab.stemmed import PLAIN
 from tests.open_python import closed_folder
 
 pytestmark = pytest.mark.lab
@@ -196,7 +196,7 @@ def test_full_host_disk_is_a_pause_for_the_guest_and_no_error(rig: Rig) -> None:
         process = rig.start(*monitor, action="fill", disk=disk, append=LINES)
         witness = rig.scratch / "witness"
         wait_until(lambda: has_begun(witness), LIMIT)
-        told = rig.vm.run([sys.executable, "-c", MAKE_ROOM, str(STANDSTILL_S)], timeout=LIMIT)
+        told = rig.vm.run([*PLAIN, MAKE_ROOM, str(STANDSTILL_S)], timeout=LIMIT)
         assert told.stdout == "256 virtio-blk-3:0 write ENOSPC 0\n", told.stderr
         run = rig.finish(process)
     finally:

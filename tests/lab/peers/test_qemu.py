@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from acrn_dm.base.sandbox.confine import lacking
+from acrn_dm.testing.guest.errors import CommandFailed
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from lab.qemu.guest import QemuGuest, at
 from tests.backends.user.user_rig import Daemon
@@ -23,6 +24,7 @@ MIB = 1 << 20
 DISK_MIB, PART_MIB = 16, 4
 MAC = "52:54:00:12:34:56"
 FRAMES = 4
+TRIES = 30  # frames that are sent for them, the first of them before there is a link
 
 
 @attrs.frozen(kw_only=True)
@@ -58,8 +60,18 @@ class Scene:
         """Have the guest send frames until as many have come back: what is behind the card returns each."""
         count = "cat /sys/class/net/eth0/statistics/rx_packets"
         before = int(self.guest.run(count))
-        send = "arping -c 1 -w 1 -I eth0 10.0.0.2 > /dev/null 2>&1"
-        self.guest.run(f"until [ $({count}) -ge {before + FRAMES} ]; do {send} || true; done", 40)
+        back, send = f"[ $({count}) -ge {before + FRAMES} ]", "arping -c 1 -w 1 -I eth0 10.0.0.2 > /dev/null 2>&1"
+        tries = f"for n in $(seq {TRIES}); do {back} && break; {send} || true; done"
+        try:
+            self.guest.run(f"{tries}; {back}", 60 + 4 * TRIES)  # a second each, where the machine is not busy
+        except CommandFailed as error:
+            files = "carrier statistics/?x_packets statistics/tx_dropped"
+            seen = self.guest.run(
+                f"cd /sys/class/net/eth0; grep . {files}; grep virtio /proc/interrupts; dmesg | tail -5"
+            )
+            log = self.card.log.read_text(errors="replace")[-1000:]
+            error.add_note(f"{seen}\nthe card's process said: {log}\nQEMU said: {self.guest.process.stderr[-2000:]}")
+            raise
 
 
 def words_of(folder: Path, *, newer: bool) -> list[str]:

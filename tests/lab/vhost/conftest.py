@@ -44,7 +44,7 @@ def scene(lab: OuterVm, lab_kernel: Kernel, backends: Backends, others: None) ->
     set_up_probes(lab)
     devices = (
         *("-s", f"5,vhost-vsock,cid={CID}"),
-        *("-s", f"6,virtio-blk,vhost-user={DISK}"),
+        *("-s", f"6,virtio-blk,vhost-user={DISK},relay=on"),
         *("-s", f"7,virtio-console,vhost-user={CONSOLE}"),
         *("-s", f"8,virtio-console,socket:second={SECOND}"),
         *("-s", f"9,virtio-net,tap={OWN.tap},mq=2,iothread=2,mtu=9000,speed=25000,duplex=full"),

@@ -1,8 +1,8 @@
 """Fights over the eventfds that acrn-dm shares with other processes, and measures how its guest answers meanwhile.
 
-``python -m tests.lab.vhost.fighting_peer PORT SECONDS PID WORD...``: PORT is the socket of a port whose guest repeats
-each line; PID is acrn-dm's, the other processes are those whose command lines have a WORD. Prints one JSON object: see
-Result. Runs in the outer VM.
+``python -m tests.lab.vhost.fighting_peer PORT SECONDS PID SOCKET...``: PORT is the socket of a port whose guest repeats
+each line; PID is acrn-dm's, the other processes are those that listen at a SOCKET. Prints one JSON object: see Result.
+Runs in the outer VM.
 
 Fought over are the kicks: a peer may fail its device by the error eventfd and interrupt its guest as often as it
 likes, which is another matter. They are filled, emptied and made blocking and not all the time while the processes
@@ -34,6 +34,7 @@ FLIP_S = 0.0005  # each wakes a process
 PING_S = 0.02
 ANSWER_LIMIT = 30.0
 PIDFD_GETFD = 438  # its number on every architecture
+LISTENS = 1 << 16  # in the flags of /proc/net/unix
 
 
 @attrs.frozen(kw_only=True)
@@ -46,12 +47,21 @@ class Result:
     rounds: int  # for all of them together
 
 
-def processes(word: str) -> Iterator[int]:
-    """Those with *word* in their command line, but for ours."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if word.encode() in (folder / "cmdline").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
-                yield int(folder.name)
+def processes(path: str) -> Iterator[int]:
+    """Those that listen at the socket *path*."""
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[6]}]" for row in rows if row[7:] == [path] and int(row[3], 16) & LISTENS}
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        if not sockets.isdisjoint(links(folder)):
+            yield int(folder.parent.name)
+
+
+def links(folder: Path) -> Iterator[str]:
+    """What the descriptors of a process are; some may close meanwhile, or it may end."""
+    with contextlib.suppress(OSError):
+        for fd in folder.iterdir():
+            with contextlib.suppress(OSError):
+                yield os.readlink(fd)
 
 
 def take(pid: int, fd: int) -> int:
@@ -158,8 +168,8 @@ def measure(path: str, seconds: float) -> list[float]:
 
 
 def main() -> int:
-    path, seconds, ours, *words = sys.argv[1:]
-    others = [*itertools.chain.from_iterable(map(processes, words))]
+    path, seconds, ours, *sockets = sys.argv[1:]
+    others = [*itertools.chain.from_iterable(map(processes, sockets))]
     fds = kicks(int(ours), others)
     measure(path, 1.0)  # the guest is up
     fighter = Fighter(fds, others)

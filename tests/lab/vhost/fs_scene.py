@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from acrn_dm.testing.guest.outer.channel import GuestProcess
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import ROOT
+from tests.lab.stemmed import STEM_S, Stemmed
 
 VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
 SHARED, FS, TAG = "/run/lab-shared", "/run/lab-fs.sock", "shared"
@@ -33,8 +34,8 @@ def serving(vm: OuterVm) -> Iterator[None]:
     """Both of them."""
     vm.run(f"mkdir -p {SHARED}")
     program = [sys.executable, "-m", "acrn_dm.export.cli", "vhost-user", "virtio-rnd", f"--socket-path={ENTROPY}"]
-    daemon, entropy = virtiofsd(vm), vm.spawn(program, cwd=ROOT)
-    result = vm.run(f"until [ -S {FS} ] && [ -S {ENTROPY} ]; do sleep 0.2; done", timeout=60)
+    daemon, entropy = virtiofsd(vm), Stemmed(vm).spawn(program, cwd=ROOT)
+    result = vm.run(f"until [ -S {FS} ] && [ -S {ENTROPY} ]; do sleep 0.2; done", timeout=STEM_S)
     assert result.rc == 0, daemon.stderr + entropy.stderr
     yield
     entropy.signal(signal.SIGTERM)

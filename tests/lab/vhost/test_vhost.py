@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.stemmed import PLAIN
 from tests.lab.vhost.vhost_scene import CARD_SLOT, CARRIED, ONE_PAIR, TWO_PAIRS, VSOCK_MODULES, Scene
 
 pytestmark = pytest.mark.lab
@@ -87,7 +88,7 @@ def test_device_model_rests_during_ten_seconds_of_traffic_in_both_directions(sce
 
 def transfer(scene: Scene, port: int, mib: int = TRANSFER_MIB) -> None:
     """Guest to host and back; equal at each stop."""
-    server = scene.vm.spawn([sys.executable, "-c", VSOCK_SERVER, str(port)])
+    server = scene.vm.spawn([*PLAIN, VSOCK_SERVER, str(port)])
     server.wait_for("listening")
     scene.shell.run(f"yes {port} | head -c {mib << 20} > /tmp/data")
     digest = scene.shell.run("sha256sum < /tmp/data").split()[0]

@@ -15,9 +15,9 @@ from lab.demo import places, vmm
 from lab.demo.log import Log
 from lab.demo.run import demonstrate
 from lab.paths import ROOT, empty_scratch
-from tests.lab.stemmed import Stemmed, in_stem, unpacked
+from tests.lab.stemmed import PLAIN, Stemmed, in_stem, unpacked
 from tests.lab.vhost.conftest import SECOND
-from tests.lab.vhost.user_scene import DAEMON, DISK_MIB, EXPORTER, PORT, Backends, storage_daemon
+from tests.lab.vhost.user_scene import CONSOLE, DISK, DISK_MIB, PORT, Backends, storage_daemon
 from tests.lab.vhost.vhost_scene import Scene
 
 pytestmark = pytest.mark.lab
@@ -88,7 +88,7 @@ def test_what_the_guest_flushed_is_in_the_image_though_the_daemon_was_killed_mea
 
 def test_10_mb_each_way_over_our_console_backend(scene: Scene) -> None:
     size = CONSOLE_MIB << 20
-    mirror = scene.vm.spawn([sys.executable, "-c", MIRROR, PORT, str(size)])
+    mirror = scene.vm.spawn([*PLAIN, MIRROR, PORT, str(size)])
     mirror.wait_for("connected")
     scene.shell.run("until bulk=$(port_named bulk); do usleep 50000; done")
     digest = scene.shell.run(f"head -c {size} /dev/urandom > /tmp/data; sha256sum < /tmp/data", 120).split()[0]
@@ -106,14 +106,14 @@ def test_second_port_answers_within_a_second_while_a_peer_fights_over_its_kicks(
     scene.shell.run("until second=$(port_named second) && bulk=$(port_named bulk); do usleep 50000; done")
     repeat = "while :; do if read -r line <&5; then echo $line >&5; else usleep 20000; fi; done"
     scene.shell.run(f"(exec 5<> $second; {repeat}) > /dev/null 2>&1 &")
-    reader = scene.vm.spawn([sys.executable, "-c", MIRROR, PORT, str(1 << 40)])
+    reader = scene.vm.spawn([*PLAIN, MIRROR, PORT, str(1 << 40)])
     reader.wait_for("connected")
     on = "while [ ! -e /tmp/stop ]; do"
     for _ in range(4):
         scene.shell.run(f"({on} dd if=/dev/vda of=/dev/null bs=4k count=1000 iflag=direct; done) > /dev/null 2>&1 &")
     # Opened once: the driver spins until the device has taken each control message.
     scene.shell.run(f"(exec 6> $bulk; {on} echo text >&6; usleep 10000; done) > /dev/null 2>&1 &")
-    words = [str(scene.sample().pid), DAEMON, EXPORTER]
+    words = [str(scene.sample().pid), DISK, CONSOLE]
     program = [sys.executable, "-m", "tests.lab.vhost.fighting_peer", SECOND, str(FIGHT_S), *words]
     done = Stemmed(scene.vm).spawn(program, cwd=ROOT).wait(120)
     assert done.rc == 0, done.stderr

@@ -10,10 +10,11 @@ import attrs
 from acrn_dm.testing.guest.outer.channel import GuestProcess
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import ROOT
+from tests.lab.stemmed import STEM_S, Stemmed
 
 DISK, CONSOLE, PORT, IMAGE = "/run/lab-disk.sock", "/run/lab-console.sock", "/run/lab-port.sock", "/run/lab-disk.img"
 DISK_MIB = 32
-DAEMON, EXPORTER = "qemu-storage-daemon", "acrn_dm.export.vhost_user.cli"  # a word of each command line
+DAEMON, EXPORTER = "qemu-storage-daemon", "acrn_dm.export.vhost_user.cli"
 
 
 @attrs.define(eq=False)
@@ -49,8 +50,9 @@ def serving(vm: OuterVm) -> Iterator[Backends]:
     """Both of them, and the disk's image, of noise."""
     vm.run(f"dd if=/dev/urandom of={IMAGE} bs=1M count={DISK_MIB}")
     program = [sys.executable, "-m", EXPORTER, "console", f"--socket-path={CONSOLE}"]
-    backends = Backends(vm, storage_daemon(vm), vm.spawn([*program, f"socket:bulk={PORT}:server"], cwd=ROOT))
-    result = vm.run(f"until [ -S {DISK} ] && [ -S {CONSOLE} ] && [ -S {PORT} ]; do sleep 0.2; done", timeout=30)
+    console = Stemmed(vm).spawn([*program, f"socket:bulk={PORT}:server"], cwd=ROOT)
+    backends = Backends(vm, storage_daemon(vm), console)
+    result = vm.run(f"until [ -S {DISK} ] && [ -S {CONSOLE} ] && [ -S {PORT} ]; do sleep 0.2; done", timeout=STEM_S)
     assert result.rc == 0, backends.disk.stderr + backends.console.stderr
     yield backends
     backends.console.signal(signal.SIGTERM)

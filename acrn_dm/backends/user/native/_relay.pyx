@@ -6,7 +6,7 @@ chains while it looks by itself. That holds for split rings.
 """
 
 from acrn_dm._fastring cimport (
-    FR_SHADOW_JUMPED, FR_SHADOW_TAKEN, FrBatch, fs_add, fs_close, fs_free, fs_make, fs_note, fs_open, fs_publish,
+    FR_SHADOW_JUMPED, FR_SHADOW_TAKEN, Chain, FrBatch, fs_add, fs_close, fs_free, fs_make, fs_note, fs_open, fs_publish,
     fs_take, fs_want_calls, fs_wants_kick,
 )
 from acrn_dm.base.events._poll cimport POLL_NOTHING, POLL_OWED, POLL_WORK
@@ -44,6 +44,12 @@ cdef class RelayPlane(Plane):
     def in_flight(self):
         """Chains that the back-end owes."""
         return self._shadow.n_in_flight
+
+    def adopt(self, chains):
+        """Note *chains*, of a split ring, which were taken before this began."""
+        cdef Chain chain
+        for chain in chains:
+            fs_note(&self._shadow, NULL, &chain.chain)
 
     def connect(self, memory, *, uint32_t desc, uint32_t avail, uint32_t used, int kick_fd, int call_fd):
         """A back-end is going to use the shadow ring at these offsets of *memory*, which is empty: everything in flight

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import attrs
 
 from acrn_dm.backends.user.native._relay import RelayPlane
-from acrn_dm.backends.user.shadow import ShadowArea
+from acrn_dm.backends.user.ways.shadow import ShadowArea
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import drain

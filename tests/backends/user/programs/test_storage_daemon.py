@@ -102,7 +102,7 @@ def test_driver_that_resets_while_the_daemon_is_away_starts_again_with_the_next(
 
 def test_relay_looks_for_answers_of_a_daemon_that_has_the_same_cpu(daemon: Daemon, machine: SimMachine) -> None:
     """Without ``poll_us``: it gives the CPU to the daemon between two looks, and goes on when that has slept."""
-    machine.add("virtio-blk", f"vhost-user={daemon.socket}", slot=3)
+    machine.add("virtio-blk", f"vhost-user={daemon.socket},relay=on", slot=3)
     driver, loop = machine.driver(3), machine.io_loop("io")
     driver.start()
     cpu = {min(os.sched_getaffinity(0))}

@@ -1,14 +1,14 @@
 """The list of mutants and its score.
 
-The faults of the product come first, each in a process that has not imported the package yet and imports it with the
-fault; then the wrong devices, in copies of a process that has it all.
+The faults of the product come first, each in a process that has imported nothing yet that needs the faulty module, and
+imports it with the fault; then the wrong devices, in copies of a process that has it all.
 """
 
 import functools
 import importlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,6 +16,7 @@ import attrs
 from tests.testing.conformance.mutants import jobs
 from tests.testing.conformance.mutants.faults import core, kinds, notification_data, packed, queue_reset, transport
 from tests.testing.conformance.mutants.faults.fault import ProductFault
+from tests.testing.conformance.mutants.faults.order import TRIAL, orders
 from tests.testing.conformance.mutants.plant import plant
 
 WRONG = (
@@ -63,7 +64,7 @@ def try_fault(fault: ProductFault) -> Any:
     """In a process of its own."""
     planted = plant(fault.edit)
     settle_down()
-    trial = importlib.import_module("tests.testing.conformance.mutants.trial")
+    trial = importlib.import_module(TRIAL)
     found = trial.trial(fault.how, fault.options, None, fault.rows)
     planted.assert_used()
     return found
@@ -72,7 +73,7 @@ def try_fault(fault: ProductFault) -> Any:
 def try_device(wrong: Any) -> Any:
     """In a process of its own."""
     settle_down()
-    trial = importlib.import_module("tests.testing.conformance.mutants.trial")
+    trial = importlib.import_module(TRIAL)
     return trial.trial(wrong.how, wrong.options, wrong.device, wrong.rows)
 
 
@@ -96,11 +97,22 @@ def wrong_devices() -> list[Any]:
 def score(names: Sequence[str]) -> Iterable[Score]:
     """Try those mutants whose name contains one of *names*, or all."""
     chosen = {f.name: f for f in FAULTS if _wanted(f.name, names)}
-    for name, found in jobs.run((n, functools.partial(try_fault, f)) for n, f in chosen.items()):
+    for name, found in jobs.run(_trials(chosen)):
         yield _scored(name, chosen[name].rows, found)
     devices = {w.name: w for w in wrong_devices() if _wanted(w.name, names)}
     for name, found in jobs.run((n, functools.partial(try_device, w)) for n, w in devices.items()):
         yield _scored(f"{name}: {devices[name].fault}", devices[name].rows, found)
+
+
+def _trials(faults: Mapping[str, ProductFault]) -> Iterator[tuple[str, jobs.Job]]:
+    """Those of modules that are imported early first: before each, this process imports what was complete by then. To
+    import the package takes longer than a trial does.
+    """
+    ((_, before),) = jobs.run([("order", functools.partial(orders, {fault.edit.module for fault in faults.values()}))])
+    for name, fault in sorted(faults.items(), key=lambda item: len(before[item[1].edit.module])):
+        for module in before[fault.edit.module]:
+            importlib.import_module(module)
+        yield name, functools.partial(try_fault, fault)
 
 
 def _wanted(name: str, names: Sequence[str]) -> bool:

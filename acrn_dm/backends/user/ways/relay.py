@@ -1,4 +1,5 @@
-"""Requests relayed to a back-end that takes no notes: for those without INFLIGHT_SHMFD.
+"""Requests relayed to a back-end that takes no notes: for those without INFLIGHT_SHMFD whose rings are not watched, or
+were until the last one ended.
 
 Requests complete in any order, so the rings of a back-end that died do not tell which ones it owes; packed rings do not
 even tell how many came back. Here they are taken from the driver's ring as in any other device, noted, and passed on by
@@ -14,19 +15,19 @@ import functools
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
 from acrn_dm._fastring import Chain
 from acrn_dm.backends.user.native._relay import RelayPlane
 from acrn_dm.backends.user.native.relay_queue import NativeRelayQueue
-from acrn_dm.backends.user.shadow import ShadowArea
+from acrn_dm.backends.user.ways.shadow import ShadowArea
 from acrn_dm.backends.vbs_u import VbsU
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.events.eventfd import SIGNALLED, drain, signal
-from acrn_dm.base.records import define
+from acrn_dm.base.records import define, frozen
 from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import RingFormat, ShadowSide
@@ -37,6 +38,16 @@ from acrn_dm.virtio.native._plane import Plane
 from acrn_dm.virtio.queue import Queue
 
 BATCH, BATCHES = 64, 4  # chains at once, batches per turn of the loop
+
+
+@frozen(kw_only=True)
+class Left:
+    """The *count* chains that an earlier back-end has left in flight in a ring that it had itself, and notes of
+    them.
+    """
+
+    count: int
+    notes: memoryview
 
 
 @define(eq=False)
@@ -163,14 +174,22 @@ class Relay(VirtioDevice):
         self._finishes = finishes
         self._failed = functools.partial(failed, self)
         self._queues: dict[int, RelayQueue | NativeRelayQueue] = {}
+        self._left: Mapping[int, Left] = {}
         self.owing = False  # it ended with requests that nobody finished
         self._server = VbsU(self)
         self._alive_fd = -1
         self._deadline = 0.0
 
-    def begin(self, session: Session) -> None:
-        """Serve the driver's rings. Raises GuestError."""
-        self._server.start(attrs.evolve(session, poll_ns=None))  # kicks are bound, as for every proxy
+    def begin(self, session: Session, left: Mapping[int, Left]) -> None:
+        """Serve the driver's rings; where an earlier back-end had them itself, with what it has *left*, by queue.
+        Raises GuestError.
+        """
+        self._left = left
+        queues = tuple(
+            attrs.evolve(queue, notes=left[queue.index].notes) if queue.index in left else queue
+            for queue in session.queues
+        )
+        self._server.start(attrs.evolve(session, queues=queues, poll_ns=None))  # kicks are bound, as for every proxy
 
     def end(self, alive_fd: int, seconds: float) -> dict[int, RingPosition]:
         """Let go of them, when the back-end has finished what it has to; returns where they are.
@@ -185,6 +204,18 @@ class Relay(VirtioDevice):
         """A driver came."""
         form = ring_format(features)
         self._queues = {queue.index: RelayQueue(queue, self._failed, form) for queue in queues}
+        for queue in queues:
+            self._take_left(queue)
+
+    def _take_left(self, queue: Queue) -> None:
+        """At once: only here it is known that these are owed. Raises GuestError."""
+        relayed = self._queues[queue.index]
+        assert isinstance(relayed, RelayQueue)
+        left = self._left[queue.index].count if queue.index in self._left else 0
+        while left > 0:
+            chains = queue.pop_batch(left)
+            relayed.forward(chains)
+            left -= len(chains)
 
     def plane(self, features: int, queue: Queue) -> Plane | None:
         """A plane that does what ``RelayQueue`` does; None on a host without asynchronous I/O, by which it signals."""
@@ -195,6 +226,9 @@ class Relay(VirtioDevice):
             plane = RelayPlane(queue.size, packed=form.shadows_descriptors)
         except OSError:
             return None
+        before = self._queues[queue.index]
+        assert isinstance(before, RelayQueue)
+        plane.adopt(list(before.in_flight.values()))
         self._queues[queue.index] = NativeRelayQueue(queue, self._failed, form, plane)
         return plane
 

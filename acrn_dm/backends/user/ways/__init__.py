@@ -1,0 +1,1 @@
+"""The ways from a driver's rings to a back-end."""
