@@ -18,6 +18,7 @@ cdef class Sampler:
     cdef int _stop
     cdef readonly uint64_t samples
     cdef readonly uint64_t dozes          # times that a kick was waited for
+    cdef readonly uint64_t kicks          # ... and came
     cdef int add(self, int fd, uint32_t events, uint64_t what) except -1
     cdef uint32_t look(self, bint late) noexcept nogil
     cdef bint sure(self) noexcept nogil

@@ -140,6 +140,7 @@ cdef class Sampler:
                 by = self.doze(doze_ms)
                 doze_ms = min(2 * doze_ms, <int>LAST_DOZE_MS)
                 self.dozes += 1
+                self.kicks += by == BY_KICK
             now = now_ns()
             shares = self.look(by != BY_KICK and now - last > LATE_NS)
             cost = now_ns() - now

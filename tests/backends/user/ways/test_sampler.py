@@ -73,6 +73,7 @@ def test_ring_that_does_not_move_is_looked_at_when_it_is_kicked(scene: Scene) ->
     assert scene.dozes()
     head = scene.send()
     assert comes_true(lambda: scene.tally.in_flight() == [head])
+    assert comes_true(lambda: scene.sampler.kicks == 1)
 
 
 def test_kick_stays_for_whom_it_is_meant(scene: Scene) -> None:
@@ -83,9 +84,12 @@ def test_kick_stays_for_whom_it_is_meant(scene: Scene) -> None:
 
 
 def test_kick_that_nobody_reads_wakes_it_once(scene: Scene) -> None:
+    assert scene.dozes()
     scene.send()
+    assert comes_true(lambda: scene.sampler.kicks == 1)
     assert scene.dozes()
     assert scene.dozes()
+    assert scene.sampler.kicks == 1
 
 
 def test_chain_in_flight_lets_it_sleep(scene: Scene) -> None:

@@ -14,6 +14,7 @@ from acrn_dm.backends.user import backend as user
 from acrn_dm.backends.user.backend import VhostUser
 from acrn_dm.backends.user.plan import USER_BASE
 from acrn_dm.backends.user.ways import way as user_way
+from acrn_dm.backends.user.ways.relay import Relay
 from acrn_dm.backends.user.ways.watch import Watch
 from acrn_dm.backends.wire.message import ProtocolFeature, Request
 from acrn_dm.base.errors import ConfigError, HostError
@@ -197,10 +198,12 @@ def test_loss_while_nobody_knows_what_is_in_flight_asks_for_a_reset(scene: Scene
     scene.send(2)
     ring.memory.write(ring.layout.used_element_at(0), USED_ELEMENT.pack(99, 1))  # which was never sent
     ring._set_u16(ring.layout.used_idx_at, 1)
+    away = scene.peer.path.rename(scene.peer.path.with_suffix(".away"))
     scene.peer.hang_up()
     eventually(scene.driver.machine, lambda: bool(scene.driver.status & NEEDS_RESET))
     assert user_way.UNSEEN in str(scene.driver.machine.failures[0][1])
     scene.peer.seen.clear()
+    away.rename(scene.peer.path)
     scene.driver.start(scene.driver.registers.offered() & ~PACKED)
     eventually(scene.driver.machine, lambda: Request.SET_VRING_ENABLE in scene.peer.codes())
     assert scene.is_direct
@@ -257,6 +260,7 @@ def test_backend_that_takes_notes_after_one_that_did_not_begins_with_what_stands
     assert scene.base == 1
     assert Request.SET_INFLIGHT_FD in scene.peer.codes()
     assert watchers() == 0
+    scene.answer(heads[2])  # out of order, as its notes say
     scene.next_backend()
     assert scene.is_direct
     assert scene.driver.machine.failures == []
@@ -297,6 +301,19 @@ def test_next_backend_for_which_the_host_lacks_something_is_tried_again(
     if order != "in order":
         assert Shadow.of(scene.peer).heads() == [heads[0], heads[2]]
     assert scene.driver.machine.failures == []
+
+
+def test_what_was_left_is_owed_though_no_loop_has_looked_yet(scene: Scene) -> None:
+    heads = scene.send(3)
+    scene.answer(heads[1])
+    watch, session = scene.backend._way._watch, scene.backend._session
+    assert watch is not None
+    assert session is not None
+    watch.stop()
+    relay = Relay(scene.backend.device, lambda relay, error: None)
+    relay.begin(session, watch.left())
+    relay.end(-1, 0.0)
+    assert relay.owing
 
 
 def test_all_queues_have_to_be_in_order_for_the_next_backend_to_have_them(peer: Peer) -> None:

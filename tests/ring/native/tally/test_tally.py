@@ -169,6 +169,20 @@ def test_entries_that_are_written_over_before_they_are_shown_are_not_believed() 
     assert not rig.tally.sure
 
 
+def test_elements_that_are_written_over_before_they_are_shown_are_not_believed() -> None:
+    """By a device that enters a batch before it moves its index."""
+    rig = Rig()
+    rig.send(10)
+    rig.tally.sample()
+    rig.send(6)
+    rig.give_back(*[4] * 10)
+    rig.send(4)
+    for number, head in enumerate(rig.out):
+        rig.memory.write(rig.layout.used_element_at(rig.used + number), USED_ELEMENT.pack(head, 0))
+    rig.tally.sample()
+    assert not rig.tally.sure
+
+
 def test_entries_that_are_not_returned_are_good_however_many_there_are() -> None:
     rig = Rig()
     rig.send(SIZE)
@@ -221,13 +235,14 @@ def test_ring_that_does_not_begin_where_it_was_used_last_is_not_known() -> None:
         lambda rig: rig.element(SIZE - 1 - 9),
         lambda rig: (rig.element(rig.out[0]), rig.element(rig.out[0])),
         lambda rig: (rig.driver.make_available(rig.out[1]), rig.driver.publish()),
+        lambda rig: (rig.driver.make_available(rig.out[1]), rig.driver.publish(), rig.element(SIZE - 1 - 9)),
         lambda rig: (rig.driver.make_available(SIZE), rig.driver.publish()),
         lambda rig: (rig.driver.make_available(0xFFFF), rig.driver.publish()),
     ],
     ids=[
         "available jump", "available backwards", "used jump", "used backwards", "no head is used",
-        "highest head is used", "idle head is used", "used twice", "available twice", "no head is available",
-        "highest head is available",
+        "highest head is used", "idle head is used", "used twice", "available twice", "one of each",
+        "no head is available", "highest head is available",
     ],
 )  # fmt: skip
 def test_nonsense_of_either_side_makes_it_unsure_and_nothing_else(nonsense: object) -> None:
