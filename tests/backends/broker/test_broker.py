@@ -54,14 +54,17 @@ def test_other_sockets_and_devices_are_refused(broker: Broker, tmp_path: Path) -
 
 
 def test_no_process_but_those_that_it_has_started_is_looked_at_or_ended(broker: Broker) -> None:
-    with subprocess.Popen(["sleep", "600"]) as other:
+    other = subprocess.Popen(["sleep", "600"])
+    try:
         for pid in (other.pid, os.getpid(), -1):
             with pytest.raises(HostError, match=f"'kill' of {pid} is none of"):
                 broker.kill(pid)
             with pytest.raises(HostError, match=f"'poll' of {pid} is none of"):
                 broker.poll(pid)
         assert other.poll() is None
+    finally:
         other.kill()
+        other.wait()
 
 
 @pytest.mark.parametrize(

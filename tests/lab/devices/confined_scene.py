@@ -11,10 +11,11 @@ from acrn_dm.testing.guest.outer.channel import GuestProcess
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from acrn_dm.testing.guest.process import Command
 from lab.paths import LAB
+from tests.contract.plugins.installed import install
 from tests.lab.stemmed import Stemmed
 
 FOLDER = LAB / "confined"  # this host and the outer VM share it
-SITE, STARTED = FOLDER / "site", FOLDER / "site.log"
+SITE, STARTED, ORDERS = FOLDER / "site", FOLDER / "site.log", FOLDER / "orders"
 IMAGE, TAP, LINE, TABLET = "/tmp/confined-image", "confined0", "/tmp/confined-line", "/tmp/confined-tablet"
 IMAGE_MIB = 8
 HOST, GUEST = "198.51.100.25", "198.51.100.26"
@@ -25,14 +26,16 @@ DEVICES = {
     "console": f"virtio-console,socket:line={LINE}:server,{STRICT}",
     "entropy": f"virtio-rnd,{STRICT}",
     "tablet": f"virtio-input,kind=tablet,control={TABLET},{STRICT}",
+    "greedy": f"greedy,orders={ORDERS},{STRICT}",
 }
 
 
 @contextmanager
 def prepared(vm: OuterVm) -> Iterator[None]:
-    """What stands behind them: an image and a tap."""
+    """What stands behind them: an image, a tap, a plugin that is installed for this machine alone."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    SITE.mkdir(parents=True)
+    install(SITE, "greedy", "", target="tests.lab.devices.greedy", devices=["greedy"])
+    ORDERS.write_text("")
     tap = f"ip tuntap add dev {TAP} mode tap && ip address add {HOST}/30 dev {TAP} && ip link set {TAP} up"
     made = vm.run(f"truncate -s {IMAGE_MIB}M {IMAGE} && {tap}")
     assert made.rc == 0, made.stderr

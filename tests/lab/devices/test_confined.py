@@ -1,13 +1,14 @@
 """Devices in processes of their own under the drivers of a stock kernel, each in a strict sandbox in which it does all
-of its work; and a process that ends.
+of its work; what one of them tries besides; and a process that ends.
 """
 
 import sys
 
 import pytest
 
-from tests.lab.devices.confined_scene import DEVICES, GUEST, HOST, IMAGE, IMAGE_MIB, LINE, STARTED, TABLET
-from tests.lab.devices.packages_scene import PATIENCE_S, Scene
+from tests.lab.devices.confined_scene import DEVICES, GUEST, HOST, IMAGE, IMAGE_MIB, LINE, ORDERS, STARTED, TABLET
+from tests.lab.devices.packages_scene import IMAGE as ANOTHERS
+from tests.lab.devices.packages_scene import PATIENCE_S, Scene, eventually
 from tests.lab.processes import Seen, processes
 
 pytestmark = pytest.mark.lab
@@ -22,6 +23,15 @@ with socket.socket(socket.AF_UNIX) as line:
     line.sendall(b"from the host\\n")
     print(line.makefile().readline(), end="")
 """
+# What becomes of each order in a strict sandbox; of the last one nobody is told.
+STOPPED = {
+    f"read {ANOTHERS}": "EACCES",
+    f"write {ANOTHERS}": "EPERM",
+    "connect /run/none": "EPERM",
+    "fork": "EPERM",
+    "kill": "EPERM",
+}
+FLAGRANT = "execute /bin/sleep"
 
 
 def place(scene: Scene, name: str) -> str:
@@ -109,6 +119,25 @@ def test_pointer_moves(scene: Scene) -> None:
     )
     assert scene.say(TABLET, "abs 100 200") == ["ok"]
     assert scene.run("until [ -s /tmp/moves ]; do usleep 10000; done; wc -c < /tmp/moves") == "72"
+
+
+def test_what_a_device_tries_besides_is_refused_and_what_is_flagrant_ends_it(scene: Scene) -> None:
+    """The guest reads from the device what came of it. The next process answers what the last one was asked."""
+    before = process(scene, "greedy").pid
+    choose(scene, "greedy")
+    try:
+        ORDERS.write_text("\n".join(STOPPED))
+        read = "dd if=/dev/hwrng bs=64 count=2 2> /dev/null"  # what one answer says may begin in the middle of one
+        scene.run(f"until {read} | grep -q '{' '.join(STOPPED.values())} '; do usleep 10000; done")
+        ORDERS.write_text(FLAGRANT)
+        scene.run(f"({read}) > /dev/null & true")
+        ended = f"process {before} was ended by SIGSYS: it called what its sandbox forbids"
+        eventually(lambda: ended in scene.guest.log(), scene.guest.log)
+        ORDERS.write_text(f"read {ANOTHERS}")
+        scene.run(f"until {read} | grep -q 'EACCES  '; do usleep 10000; done", timeout=2 * PATIENCE_S)
+    finally:
+        choose(scene, "first")
+    assert process(scene, "greedy").pid != before
 
 
 def test_guest_goes_on_with_the_next_process_of_its_disk(scene: Scene) -> None:

@@ -112,6 +112,7 @@ def scene(
     with started(list(made.values())):
         guest = QemuGuest.boot(lab_kernel, folder, words_of(folder, newer=newer), qemu=qemu, modules=KEYBOARD_MODULES)
         try:
+            guest.run("ip link set eth0 up && ip addr add 10.0.0.1/24 dev eth0")
             yield Scene(guest=guest, disk=made["disk"], card=made["card"], folder=folder, keyboard=newer)
         finally:
             guest.end()
@@ -137,7 +138,6 @@ def test_keys_arrive(scene: Scene) -> None:
 
 def test_frames_come_back_from_the_card(scene: Scene) -> None:
     assert scene.guest.run("cat /sys/class/net/eth0/address") == MAC
-    scene.guest.run("ip link set eth0 up && ip addr add 10.0.0.1/24 dev eth0")
     scene.frames()
 
 
