@@ -1,7 +1,7 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
 """The sampler of a watch: it looks at rings that a back-end has, again and again, without the GIL.
 
-While there is traffic it sleeps for as long as a fifth of a ring takes, within limits. When nothing has moved for some
+While there is traffic it sleeps for as long as a third of a ring takes, within limits. When nothing has moved for some
 looks it waits for a kick, whose eventfd it watches by edge and never reads; where a back-end wants none, a slow timer
 goes on.
 """
@@ -47,7 +47,7 @@ cdef enum:
     SLOW_NS = 8000000         # ... where nothing does, and no kick would tell
     LATE_NS = 40000000        # an index goes round in this time at 1.6 million requests a second
     SHARES = 64               # of a ring; so many are to pass between two looks:
-    WANTED_SHARES = 12
+    WANTED_SHARES = 20
     CALM = 8                  # looks that find nothing, in a row, before a kick is waited for
     LONG_CALM = 64
     FIRST_DOZE_MS = 4         # without a kick it looks all the same: a back-end may have begun to look by itself

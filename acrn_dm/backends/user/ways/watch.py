@@ -17,7 +17,7 @@ from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Tally
 from acrn_dm.virtio.backend import Session
 
-LEAST_SIZE = 32  # of a ring: half of it is not to pass between two looks, which are at least 0.1 ms apart
+LEAST_SIZE = 32  # of a ring: three quarters of it are not to pass between two looks, which are at least 0.1 ms apart
 
 
 class Watch:

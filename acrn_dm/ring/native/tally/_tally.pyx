@@ -4,10 +4,10 @@ came, found out by looks at the ring.
 
 Both indices are read as they were at one moment, so what the used one counts has been made available. A head's entries
 take turns, available and used, so how often each was seen says whether it is in flight now. An entry is good if it
-can't have been written over before it was read: either it is not returned yet, or the index has come half a ring
-further at most, as nobody enters more than that at once before he shows it. Where entries passed unseen the tally is
-*unsure*, and learns of each head anew: it is sure again when it knows of as many in flight as the indices say there
-are. Both rings may hold anything; what contradicts itself is as what passed unseen.
+can't have been written over before it was read: either it is not returned yet, or the index has come three quarters of
+a ring further at most, as no driver enters more than a fourth before it shows that (Linux's shows each chain). Where
+entries passed unseen the tally is *unsure*, and learns of each head anew: it is sure again when it knows of as many in
+flight as the indices say there are. Both rings may hold anything; what contradicts itself is as what passed unseen.
 """
 
 cimport cython
@@ -92,7 +92,7 @@ cdef bint read_entries(FrTally *tally, uint32_t n_avail, uint32_t n_used) noexce
     avail = load_avail(tally)
     out = between(used, avail)
     moved = between(tally.next_avail, avail)
-    if n_avail > 0 and moved > tally.size // 2 and (out > tally.size or moved > out):
+    if n_avail > 0 and moved > tally.size - tally.size // 4 and (out > tally.size or moved > out):
         return False
     # A device writes no more elements ahead of its index than there are chains in flight.
     moved = between(tally.next_used, used)

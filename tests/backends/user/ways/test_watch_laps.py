@@ -76,7 +76,7 @@ def place(regions: list[Region], address: int) -> int:
 
 
 def looks_on(machine: SimMachine) -> None:
-    """Let the watch, if there is one, see what has passed: more than half a ring at once, and nobody knows."""
+    """Let the watch, if there is one, see what has passed: of much of a ring at once nobody knows."""
     function = machine.bus.functions[0]
     assert isinstance(function, VirtioPci)
     assert isinstance(function.data_plane.backend, VhostUser)

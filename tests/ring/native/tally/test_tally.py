@@ -159,11 +159,11 @@ def test_head_that_goes_round_between_two_looks_stays_as_unknown_as_it_was() -> 
 
 
 def test_entries_that_are_written_over_before_they_are_shown_are_not_believed() -> None:
-    """A driver may enter a batch, of half a ring at most, before it moves the index."""
+    """A driver may enter a batch, of a fourth of the ring at most, before it moves the index."""
     rig = Rig()
-    rig.send(10)
-    rig.give_back(*[1] * 9)
-    rig.send(8, show=False)  # over the first two entries
+    rig.send(13)
+    rig.give_back(*[1] * 12)
+    rig.send(4, show=False)  # over the first entry
     rig.tally.sample()
     assert not rig.tally.sure or rig.tally.in_flight() == rig.out
     assert not rig.tally.sure
@@ -181,6 +181,15 @@ def test_elements_that_are_written_over_before_they_are_shown_are_not_believed()
         rig.memory.write(rig.layout.used_element_at(rig.used + number), USED_ELEMENT.pack(head, 0))
     rig.tally.sample()
     assert not rig.tally.sure
+
+
+def test_entries_of_three_quarters_of_a_ring_are_good() -> None:
+    rig = Rig()
+    rig.send(12)
+    rig.give_back(*[1] * 11)
+    rig.send(4, show=False)
+    rig.tally.sample()
+    assert rig.tally.in_flight() == rig.out[:1]
 
 
 def test_entries_that_are_not_returned_are_good_however_many_there_are() -> None:
@@ -294,7 +303,7 @@ def test_what_it_is_sure_of_is_true_in_any_traffic(seed: int) -> None:
     sure = looks = empty = 0
     for _ in range(3000):
         free = rig.driver.free_descriptors
-        rig.send(rng.randint(0, min(free, SIZE // 2)), show=False)
+        rig.send(rng.randint(0, min(free, SIZE // 4)), show=False)
         if rng.random() < often:  # some entries are there and not shown
             rig.tally.sample()
             looks += 1
