@@ -1,5 +1,7 @@
 from typing import Any, final
 
+__pyx_capi__: dict[str, object]  # the C functions, for Cython's cimport
+
 @final
 class RingTally:
     def __new__(  # memory: a MemoryMap, whose module imports this one
