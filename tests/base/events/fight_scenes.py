@@ -148,7 +148,7 @@ def relay_kick() -> Iterator[Scene]:
         (folder / "image").write_bytes(bytes(1 << 20))
         peer = stack.enter_context(Peer(folder / "s", protocol=NO_NOTES, patience=None))
         machine = stack.enter_context(SimMachine(plugins=[virtio_blk, vhost_user]))
-        machine.add("virtio-blk", f"vhost-user={peer.path}", slot=3)
+        machine.add("virtio-blk", f"vhost-user={peer.path},relay=on", slot=3)
         machine.add("virtio-blk", str(folder / "image"), slot=4)
         relayed, healthy = Disk(machine.driver(3)), Disk(machine.driver(4))
         relayed.driver.start()

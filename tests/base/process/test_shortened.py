@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from acrn_dm.base.process import _shortened
 
+ROOT = Path(__file__).resolve().parents[3]
 SIZE = 16 * mmap.PAGESIZE
 HUGE = 2 << 20
 BEGIN = (
@@ -43,7 +45,7 @@ def watched(fd: int, size: int) -> Iterator[tuple[mmap.mmap, int]]:
 def ends_with(program: str) -> int:
     """The status of a Python that runs *program*, which leaves no core file."""
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_CORE, {(0, resource.RLIM_INFINITY)})\n"
-    return subprocess.run([sys.executable, "-c", limit + program], timeout=60, check=False).returncode
+    return subprocess.run([sys.executable, "-c", limit + program], cwd=ROOT, timeout=60, check=False).returncode
 
 
 @pytest.mark.parametrize("left", [0, mmap.PAGESIZE, 3 * mmap.PAGESIZE + 5])

@@ -140,7 +140,7 @@ def test_what_waits_for_this_hosts_clock_begins_by_itself(tmp_path: Path) -> Non
                 return len(answered) == 4
 
             comes_true(all_answered)
-            assert answered == tokens
+            assert sorted(answered) == sorted(tokens)  # threads have no order
             assert function(d).queue_counts(0).throttled > 0
 
 

@@ -87,7 +87,7 @@ class Scene:
 
 
 def console_works(scene: Scene) -> None:
-    port = scene.run("port_named peer")
+    port = scene.run("until port_named peer; do usleep 10000; done")  # its name comes behind its driver
     with connected(scene.folder / "peer") as peer:
         scene.run(f"echo from the guest > {port}")
         assert peer.recv(100) == b"from the guest\n"
