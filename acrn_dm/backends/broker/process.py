@@ -28,11 +28,12 @@ Answer = tuple[dict[str, object], Sequence[int]]
 
 @define(eq=False)
 class Broker:
-    """The rules, and the processes that were started."""
+    """The rules, and the processes that were started: one at a time for each device, however many are asked for."""
 
     sockets: Mapping[str, str]  # protocols by paths
     devices: Mapping[str, str]
     _children: dict[int, Child] = attrs.field(factory=dict, init=False)
+    _pids: dict[str, int] = attrs.field(factory=dict, init=False)  # of the last process of each device
 
     def answer(self, packet: bytes) -> Answer:
         """Do what *packet* asks for, if the rules have it. The descriptors are the receiver's. Raises HostError."""
@@ -50,8 +51,13 @@ class Broker:
         raise HostError(f"{do!r} of {what!r} is none of what this broker does")
 
     def _start(self, name: str) -> Answer:
+        last = self._children.get(self._pids.get(name, -1))
+        if last is not None:
+            if last.ended() is None:
+                raise HostError(f"{name} has a process already, {last.pid}")
+            self._forget(last.pid)
         started = child.start(name, self.devices[name].encode())
-        self._children[started.pid] = started
+        self._children[started.pid], self._pids[name] = started, started.pid
         report, started.report = started.report, -1
         return {"pid": started.pid}, [started.take().detach(), report]
 
@@ -59,8 +65,13 @@ class Broker:
         started = self._children[pid]
         if started.ended() is None:
             return {"code": None}, []
-        del self._children[pid]
+        self._forget(pid)
         return {"code": started.process.returncode}, []
+
+    def _forget(self, pid: int) -> None:
+        """It is gone, and its number may be another's."""
+        del self._children[pid]
+        self._pids = {name: number for name, number in self._pids.items() if number != pid}
 
     def _kill(self, pid: int) -> Answer:
         self._children[pid].kill()

@@ -87,6 +87,20 @@ def test_process_is_started_and_its_end_is_heard_of(broker: Broker) -> None:
         broker.poll(started.pid)
 
 
+def test_device_has_one_process_at_a_time_whoever_asks_for_more(broker: Broker) -> None:
+    first = broker.start("d")
+    os.kill(first.pid, signal.SIGSTOP)
+    with pytest.raises(HostError, match=f"d has a process already, {first.pid}"):
+        broker.start("d")
+    first.kill()
+    assert first.ended(PATIENCE_S) is not None
+    first.close()
+    second = broker.start("d")
+    second.kill()
+    assert second.ended(PATIENCE_S) is not None
+    second.close()
+
+
 def test_process_is_killed(broker: Broker) -> None:
     started = broker.start("d")
     os.kill(started.pid, signal.SIGSTOP)
