@@ -40,7 +40,7 @@ def opened(kept: Path) -> Iterator[None]:
     inner = closed / MODULE.relative_to(closed).parts[0]
     kept.mkdir()
     steps = f"mount --bind {inner} {kept} && mount -t tmpfs -o mode=755 none {closed} && mkdir {inner}"
-    before = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    before, where = os.open("/proc/self/ns/mnt", os.O_RDONLY), os.getcwd()
     try:
         _call("unshare", NEWNS)
     except OSError:
@@ -51,4 +51,5 @@ def opened(kept: Path) -> Iterator[None]:
         yield
     finally:
         _call("setns", before, NEWNS)
+        os.chdir(where)  # which setns(2) makes the root
         os.close(before)
