@@ -3,8 +3,8 @@ things with them, by rules that were fixed when it was started.
 
 ``client`` is the machine's end, ``process`` the program, and here is what both say to one another: a JSON object a
 packet. A request has ``do`` and ``what``: connect to a socket's path, start a process of a device by its name, poll or
-kill a process that was started, have a thread of the machine's come before others. An answer has ``error``, where it was not done; else ``pid`` of a start, ``code`` of a
-poll, null while the process lives; and the descriptors.
+kill a process that was started, have a thread of the machine's come before others. An answer has ``error``, where it
+was not done; else ``pid`` of a start, ``code`` of a poll, null while the process lives; and the descriptors.
 """
 
 from pathlib import Path

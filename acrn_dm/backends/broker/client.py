@@ -80,7 +80,9 @@ class Broker:
             raise HostError(told["error"])
         if len(fds) != DESCRIPTORS[do]:
             close_all(fds)
-            raise HostError("taking descriptors of the broker", err=errno.EMFILE)  # recvmsg leaves them out, and says so
+            raise HostError(
+                "taking descriptors of the broker", err=errno.EMFILE
+            )  # recvmsg leaves them out, and says so
         return told, fds
 
     def _exchange(self, packet: bytes, most: int) -> tuple[bytes, list[int]]:

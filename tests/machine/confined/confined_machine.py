@@ -1,4 +1,4 @@
-"""A simulated machine in its sandbox: ``python -m tests.machine.confined.confined_machine MODE DEVICE...``.
+"""A simulated machine in its sandbox: ``python -m tests.machine.confined.confined_machine MODE MONITOR DEVICE...``.
 
 Its devices are in slots from ``FIRST_SLOT`` on. Each line at its standard input is an expression, in JSON; so is the
 answer: what it comes to, or why it comes to nothing.
@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,14 +18,15 @@ import attrs
 from acrn_dm.backends.helper.supervisor import Supervisor
 from acrn_dm.machine.rights import giving_up
 from acrn_dm.pci.function import PciFunction
-from acrn_dm.testing import SimMachine, VirtioDriver
+from acrn_dm.testing import SimMachine
 from acrn_dm.testing.driver import Completion
-from acrn_dm.testing.guest_pci import GuestFunction
 from acrn_dm.virtio.pci.transport import VirtioPci
 from tests.backends.user.user_rig import eventually
 from tests.machine.confined.confined_rig import FIRST_SLOT, SECTOR
 
 IN, OUT = 0, 1
+LIVENESS, RAISE, COMMAND, BUFFER = 0x04, 0x60, 0x98, 0x4_0000  # of the card "edu"
+RAM = 0x30_0000
 HEADER = struct.Struct("<IIQ")
 
 
@@ -65,6 +67,34 @@ class Disk:
         eventually(self._machine, lambda: set(tokens) <= set(self.answers()))
 
 
+def edu(machine: SimMachine, slot: int) -> bool:
+    """Whether the card there lives, interrupts by a message, and moves memory."""
+    function = machine.function(slot)
+    function.bar_write(0, LIVENESS, 4, 5)
+    assert function.bar_read(0, LIVENESS, 4) == ~5 & 0xFFFF_FFFF
+    function.enable_msi()
+    before = machine.interrupts[function.msi_data]
+    function.bar_write(0, RAISE, 4, 2)
+    eventually(machine, lambda: machine.interrupts[function.msi_data] == before + 1)
+    machine.memory.write(RAM, b"memory")
+    for source, destination, command in ((RAM, BUFFER, 1), (BUFFER, RAM + 100, 3)):
+        for offset, value in ((0x80, source), (0x88, destination), (0x90, 6), (COMMAND, command)):
+            function.bar_write(0, offset, 8, value)
+        eventually(machine, lambda: not function.bar_read(0, COMMAND, 4) & 1)
+    eventually(machine, lambda: machine.memory.read(RAM + 100, 6) == b"memory")
+    return True
+
+
+def boots_with(machine: SimMachine, slot: int) -> bool:
+    """Whether a guest that boots now finds a function there."""
+    machine.reset()
+    try:
+        machine.function(slot)
+    except LookupError:
+        return False
+    return True
+
+
 def present(function: PciFunction) -> int:
     """Which process serves the device, if it is in one of its own; else 0."""
     assert isinstance(function, VirtioPci)
@@ -82,11 +112,12 @@ def obey(names: Mapping[str, Any], line: str) -> dict[str, object]:
 
 
 def main(argv: Sequence[str]) -> None:
-    mode, *devices = argv
+    mode, monitor, *devices = argv
     with SimMachine() as made:
         for slot, text in enumerate(devices, FIRST_SLOT):
             made.add(*text.split(",", 1), slot=slot)  # type: ignore[call-overload]
         machine = made.machine
+        machine.config = attrs.evolve(machine.config, command_monitor=Path(monitor))
         machine.broker = giving_up.keep(machine.functions)
         made.start()
         assert machine.hypervisor is not None
@@ -95,6 +126,8 @@ def main(argv: Sequence[str]) -> None:
             "made": made,
             "threading": threading,
             "disks": Disks(made),
+            "boots_with": lambda slot: boots_with(made, slot),
+            "edu": lambda slot: edu(made, slot),
             "present": lambda slot: present(made.bus.functions[slot - FIRST_SLOT]),
             "until": lambda done: eventually(made, done),
         }

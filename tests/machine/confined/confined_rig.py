@@ -10,11 +10,22 @@ from typing import Any
 
 import attrs
 
+from acrn_dm.base.sandbox import OFF
 from tests.backends.user.user_rig import Daemon
 
 FIRST_SLOT, SECTOR = 3, 512
+MONITOR = "monitor"  # the command monitor's socket
 ROOT = Path(__file__).resolve().parents[3]
 EXPORT = (sys.executable, "-m", "acrn_dm.export.cli")
+CALL = """
+import os, socket, sys, time
+peer = socket.socket(socket.AF_UNIX)
+while peer.connect_ex(sys.argv[1]):
+    time.sleep(0.01)
+os.set_inheritable(peer.fileno(), True)
+program = [sys.executable, "-m", "acrn_dm.export.cli", *sys.argv[2:], f"--fd={peer.fileno()}"]
+os.execv(program[0], program)
+"""
 
 
 @attrs.define(eq=False)
@@ -49,7 +60,7 @@ class Confined:
 def confined(folder: Path, *devices: str, mode: str = "strict") -> Iterator[Confined]:
     """A machine with *devices* in a sandbox of *mode*, which ends well."""
     log = folder / "machine.log"
-    argv = [sys.executable, "-m", "tests.machine.confined.confined_machine", mode, *devices]
+    argv = [sys.executable, "-m", "tests.machine.confined.confined_machine", mode, str(folder / MONITOR), *devices]
     with (
         log.open("w") as errors,
         subprocess.Popen(
@@ -59,13 +70,18 @@ def confined(folder: Path, *devices: str, mode: str = "strict") -> Iterator[Conf
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n", log.read_text()
-            assert is_confined(process.pid)
+            assert is_confined(process.pid) == (mode != OFF)
             yield Confined(process, log)
             assert process.stdin is not None
             process.stdin.close()
             assert process.wait(60) == 0, log.read_text()
         finally:
             process.kill()
+
+
+def calling(folder: Path, way: str, text: str) -> Daemon:
+    """``acrn-dm-export`` with the device *text*, which connects to the socket ``s`` in *folder* when that is there."""
+    return Daemon([sys.executable, "-c", CALL, str(folder / "s"), way, text], folder / "none", folder / "export.log")
 
 
 def is_confined(pid: int) -> bool:

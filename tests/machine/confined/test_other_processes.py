@@ -11,11 +11,12 @@ import pytest
 from tests.backends.user.user_rig import Daemon, storage_daemon
 from tests.base.sandbox.sandbox_rig import needs_all
 from tests.machine.confined.confined_rig import FIRST_SLOT as SLOT
-from tests.machine.confined.confined_rig import SECTOR, confined, export, is_confined
+from tests.machine.confined.confined_rig import SECTOR, calling, confined, export, is_confined
 
 pytestmark = needs_all
 
 MIB = 1 << 20
+RELAYED = "type(made.bus.functions[0].data_plane.backend._way._relay._queues[0]).__name__"  # what passes requests on
 
 
 @pytest.fixture
@@ -46,6 +47,8 @@ def test_disk_s_back_end_comes_back_and_finishes_what_the_last_one_owed(
         with confined(tmp_path, f"virtio-blk,vhost-user={daemon.socket}{options}") as machine:
             for round_ in range(1, 4):
                 assert machine.ask(f"disks[{SLOT}].do({round_}, {round_})") == round_
+                if options:
+                    assert machine.ask(RELAYED) == "NativeRelayQueue"
                 assert daemon.process is not None
                 daemon.process.send_signal(signal.SIGSTOP)
                 owed = [machine.ask(f"disks[{SLOT}].send({sector}, {sector})") for sector in (10 + round_, 20 + round_)]
@@ -59,6 +62,61 @@ def test_disk_s_back_end_comes_back_and_finishes_what_the_last_one_owed(
         daemon.kill()
     written = image.read_bytes()
     assert [written[n * SECTOR] for n in range(24)] == [n if n % 10 in (1, 2, 3) else 0 for n in range(24)]
+
+
+def test_disk_s_back_end_that_connects_to_us_is_followed_by_the_next(tmp_path: Path, image: Path) -> None:
+    daemon = calling(tmp_path, "vhost-user", f"virtio-blk,{image}")
+    daemon.start(wait=False)
+    try:
+        with confined(tmp_path, f"virtio-blk,vhost-user={tmp_path / 's'},server=on") as machine:
+            for round_ in range(1, 4):
+                assert machine.ask(f"disks[{SLOT}].do({round_}, {round_})") == round_
+                daemon.kill()
+                owed = machine.ask(f"disks[{SLOT}].send(10, {round_})")
+                daemon.start(wait=False)
+                machine.ask(f"disks[{SLOT}].have({owed})")
+            assert machine.ask("made.failures") == []
+    finally:
+        daemon.kill()
+    assert image.read_bytes()[10 * SECTOR] == 3
+
+
+@pytest.mark.parametrize("role", ["", ",server=on"])
+def test_function_s_next_process_is_there_for_the_next_boot(tmp_path: Path, role: str) -> None:
+    daemon = (calling if role else export)(tmp_path, "vfio-user", "edu")
+    daemon.start(wait=not role)
+    try:
+        with confined(tmp_path, f"vfio-user,socket={tmp_path / 's'}{role}") as machine:
+            assert machine.ask(f"edu({SLOT})")
+            for _ in range(2):
+                daemon.kill()
+                machine.ask("until(lambda: made.failures)")
+                assert "the connection was closed" in machine.ask("str(made.failures.pop()[1])")
+                machine.ask("made.reset()")  # nobody is there: the guest has no function
+                daemon.start(wait=not role)
+                machine.ask(f"until(lambda: boots_with({SLOT}))")
+                assert machine.ask(f"edu({SLOT})")
+            assert machine.ask("made.failures") == []
+    finally:
+        daemon.kill()
+
+
+def test_disk_by_vfio_user_is_there_again_for_the_next_boot(tmp_path: Path, image: Path) -> None:
+    daemon = export(tmp_path, "vfio-user", f"virtio-blk,{image}")
+    daemon.start()
+    try:
+        with confined(tmp_path, f"vfio-user,socket={tmp_path / 's'}") as machine:
+            assert machine.ask(f"disks[{SLOT}].do(1, 1)") == 1
+            daemon.kill()
+            daemon.start()
+            machine.ask("until(lambda: made.failures)")
+            machine.ask("made.failures.clear()")
+            machine.ask(f"disks.pop({SLOT}) and made.reset()")
+            assert machine.ask(f"disks[{SLOT}].do(1)") == 1
+            assert machine.ask(f"disks[{SLOT}].do(2, 2)") == 2
+            assert machine.ask("made.failures") == []
+    finally:
+        daemon.kill()
 
 
 def test_process_of_a_device_is_killed_and_the_next_in_a_sandbox_of_its_own_does_what_it_owed(
