@@ -41,12 +41,11 @@ main(sys.argv[1:], make_manager=make, build=build)
 """
 FOUR = ["2,virtio-net,tap=tap0", "3,virtio-blk,disk.img", "4,virtio-console,@file:out=console.log", "5,virtio-rnd"]
 
-# What a start does without: each once took a millisecond or more.
+# What a start does without: each once took more than a millisecond.
 HEAVY = {
     *(
         "argparse",
         "asyncio",
-        "concurrent",
         "csv",
         "ctypes",
         "dataclasses",

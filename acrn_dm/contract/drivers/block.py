@@ -6,15 +6,13 @@ A driver knows neither descriptors nor guests. It gets byte offsets, and stretch
 import errno
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from concurrent.futures import Future
+from typing import TypeAlias
 
 from acrn_dm.base.files.claims import Claim
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
 Buffers: TypeAlias = Sequence[memoryview]
-Later: TypeAlias = "Future[None] | None"
+Later: TypeAlias = Future[None] | None
 
 ZEROES = memoryview(bytes(1 << 20))
 
