@@ -2,7 +2,7 @@
 # it without the GIL. First come, first served: a mutex alone would be had again by a loop that always has work before
 # whoever waits for it has woken up. Its owner may take it again.
 
-from acrn_dm.base._pthread cimport (
+from acrn_dm.base.process._pthread cimport (
     pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_t, pthread_cond_wait,
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
     pthread_self, pthread_t,

@@ -4,7 +4,7 @@
 The client's eventfd is shared, so that the kernel signals it (``base.events.eventfd`` says why).
 """
 
-from acrn_dm.base._pthread cimport (
+from acrn_dm.base.process._pthread cimport (
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
 )
 from acrn_dm.base.events._aio cimport KernelSignal

@@ -1,6 +1,6 @@
 # What is known of an image's contents, for Python and for code without the GIL. Threads: any.
 
-from acrn_dm.base._pthread cimport pthread_cond_t, pthread_mutex_t
+from acrn_dm.base.process._pthread cimport pthread_cond_t, pthread_mutex_t
 from libc.stdint cimport uint64_t
 
 cdef struct BlkStanding:

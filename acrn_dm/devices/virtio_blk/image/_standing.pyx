@@ -4,7 +4,7 @@
 ``trust`` says what follows from it. It is here in C because requests are also executed without the GIL.
 """
 
-from acrn_dm.base._pthread cimport (
+from acrn_dm.base.process._pthread cimport (
     pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_wait, pthread_mutex_destroy,
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )

@@ -1,4 +1,4 @@
-from acrn_dm.base._pthread cimport pthread_cond_t, pthread_mutex_t, pthread_t
+from acrn_dm.base.process._pthread cimport pthread_cond_t, pthread_mutex_t, pthread_t
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport BlkEngine, BlkIo
 
 cdef enum:

@@ -6,7 +6,7 @@ kernel can't be called back: ``cancel`` lets go of what none has begun.
 """
 
 from acrn_dm._fastring cimport FrSegment
-from acrn_dm.base._pthread cimport (
+from acrn_dm.base.process._pthread cimport (
     pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_wait,
     pthread_create, pthread_join, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock,

@@ -1,6 +1,6 @@
 # The limits of one disk in operations and bytes a second: leaky buckets, which all of its queues pour into.
 
-from acrn_dm.base._pthread cimport pthread_mutex_t
+from acrn_dm.base.process._pthread cimport pthread_mutex_t
 from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
