@@ -1,5 +1,5 @@
-"""``python -m benchmarks.filtered_call``: nanoseconds that a system call takes in a process, before it has the filter of
-a disk's sandbox and with it.
+"""``python -m benchmarks.filtered_call``: nanoseconds of a system call, before the process has the filter of a disk's
+sandbox and with it.
 
 The least of many short loops: what else the machine does only adds. Python's own part of a loop is in both figures, so
 their difference is the filter's.
