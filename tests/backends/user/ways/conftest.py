@@ -11,9 +11,8 @@ from acrn_dm.base.events import eventfd
 from acrn_dm.devices import virtio_blk
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.driver import PACKED
-from tests.backends.user.peers.peer import BLK_FEATURES, Peer
+from tests.backends.user.peers.peer import BLK_FEATURES, NO_NOTES, Peer
 from tests.backends.user.user_rig import open_descriptors
-from tests.backends.user.ways.ways_rig import NO_NOTES
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """What the tests with disks whose back-ends take no notes share: requests, and one back-end after another."""
 
 from acrn_dm.backends.user.backend import VhostUser
-from acrn_dm.backends.wire.message import ProtocolFeature, Request
+from acrn_dm.backends.wire.message import Request
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.virtio.pci.transport import VirtioPci
-from tests.backends.user.peers.peer import ALL, Peer
+from tests.backends.user.peers.peer import Peer
 from tests.backends.user.user_rig import eventually
-
-NO_NOTES = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
 
 
 def backend(machine: SimMachine) -> VhostUser:
