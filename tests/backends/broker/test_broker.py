@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.backends.broker import present
+from acrn_dm.backends.broker import MAX_PACKET, present
 from acrn_dm.backends.broker.client import Broker, employ
 from acrn_dm.base.errors import HostError
 from tests.backends.helper.helper_rig import PATIENCE_S
@@ -68,7 +68,8 @@ def test_no_process_but_those_that_it_has_started_is_looked_at_or_ended(broker: 
 
 
 @pytest.mark.parametrize(
-    "asked", [b"x", b"[]", b"{}", b'{"do": "execute", "what": "/bin/true"}', b'{"do": [], "what": {}}']
+    "asked",
+    [b"x", b"[]", b"{}", b'{"do": "execute", "what": "/bin/true"}', b'{"do": [], "what": {}}', b"[" * MAX_PACKET],
 )
 def test_request_that_is_none_is_refused(broker: Broker, asked: bytes) -> None:
     broker._socket.send(asked)
