@@ -126,3 +126,16 @@ def test_broker_that_has_ended_is_told_of(broker: Broker, tmp_path: Path) -> Non
     broker._process.wait(PATIENCE_S)
     with pytest.raises(HostError, match="the broker"):
         broker.connect(tmp_path / "s")
+
+
+def test_answer_that_comes_too_late_is_nobody_elses(broker: Broker, listener: socket.socket, tmp_path: Path) -> None:
+    broker.connect(tmp_path / "s").close()
+    broker._socket.settimeout(0.05)
+    os.kill(broker._process.pid, signal.SIGSTOP)
+    with pytest.raises(HostError, match="asking the broker: timed out"):
+        broker.connect(tmp_path / "s")
+    os.kill(broker._process.pid, signal.SIGCONT)
+    listener.accept()[0].close()
+    listener.accept()[0].close()  # it has answered, or is about to
+    with pytest.raises(HostError, match="asking the broker"):
+        broker.poll(1)
