@@ -1,15 +1,17 @@
 /* A driver of one virtio-blk queue that polls, behind a vhost-user front-end of its own: what measures a disk's daemon.
  *
- * blk_driver SOCKET DEPTH BYTES read|write SECONDS IMAGE_BYTES CPU
+ * blk_driver SOCKET DEPTH BYTES read|write SECONDS IMAGE_BYTES CPU [sleep]
  *
  * Keeps DEPTH requests of BYTES at random offsets in flight for SECONDS and prints requests a second, how many failed,
- * and how many kicks the device wanted. Interrupts are off; the split ring has an event index where the device does.
+ * and how many kicks the device wanted. Interrupts are off, or, as guests do it, what is slept for when nothing is
+ * done; the split ring has an event index where the device does.
  *
  * SOCKET "ring:MEMORY,KICK,EVENT_IDX" is a device that somebody has set up already: two descriptors, of the memory and of
  * an eventfd, and whether there is an event index. Then rings lie where they lie here, and are empty.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -36,8 +38,8 @@ struct desc { uint64_t addr; uint32_t len; uint16_t flags, next; };
 struct request { uint32_t type, reserved; uint64_t sector; uint8_t status, padding[47]; };
 
 static uint8_t *ram;
-static int peer, kick_fd;
-static int event_idx;
+static int peer, kick_fd, call_fd = -1;
+static int event_idx, sleeps;
 static unsigned long done, failed, kicks;
 
 static void fail(const char *what)
@@ -122,8 +124,8 @@ static int is_set_up(const char *how)
 
 static void set_up(void)
 {
-    int fd = memfd_create("ram", 0), call = eventfd(0, EFD_NONBLOCK);
-    kick_fd = eventfd(0, EFD_NONBLOCK);
+    int fd = memfd_create("ram", 0);
+    kick_fd = eventfd(0, EFD_NONBLOCK), call_fd = eventfd(0, EFD_NONBLOCK);
     if (ftruncate(fd, MEMORY) != 0)
         fail("memory");
     map(fd);
@@ -140,7 +142,7 @@ static void set_up(void)
     struct { uint32_t index, flags; uint64_t desc, used, avail, log; } at = {
         0, 0, USER + DESC, USER + USED, USER + AVAIL, 0};
     say(SET_VRING_ADDR, &at, sizeof(at), -1);
-    say_u64(SET_VRING_CALL, 0, call);
+    say_u64(SET_VRING_CALL, 0, call_fd);
     say_u64(SET_VRING_KICK, 0, kick_fd);
     if (features & PROTOCOL)
         say_ring(SET_VRING_ENABLE, 1);
@@ -162,7 +164,7 @@ static void prepare(int depth, uint32_t bytes, int write)
         table[3 * i + 2] = (struct desc){at + 16, 1, WRITE, 0};
         request(i)->type = write;
     }
-    *(uint16_t *)(ram + AVAIL) = NO_INTERRUPT;
+    *(uint16_t *)(ram + AVAIL) = sleeps ? 0 : NO_INTERRUPT;
 }
 
 /* Random sectors of *blocks* places of *bytes*. */
@@ -200,6 +202,16 @@ static void wait_past(uint16_t seen)
     }
 }
 
+static void sleep_past(uint16_t seen)
+{
+    uint16_t *idx = (uint16_t *)(ram + USED + 2);
+    struct pollfd called = {.fd = call_fd, .events = POLLIN};
+    uint64_t n;
+    while (__atomic_load_n(idx, __ATOMIC_ACQUIRE) == seen)
+        if (poll(&called, 1, PATIENCE_S * 1000) != 1 || read(call_fd, &n, sizeof(n)) < 0)
+            fprintf(stderr, "stuck after %lu requests\n", done), exit(1);
+}
+
 static double drive(int depth, uint32_t bytes, double seconds, uint64_t blocks)
 {
     uint16_t *avail = (uint16_t *)(ram + AVAIL), *used_event = avail + 2 + QUEUE, *used = (uint16_t *)(ram + USED + 2);
@@ -217,10 +229,10 @@ static double drive(int depth, uint32_t bytes, double seconds, uint64_t blocks)
             request(i)->status = 0xff;
             avail[2 + next++ % QUEUE] = 3 * i;
         }
-        *used_event = seen - 1;
+        *used_event = sleeps ? seen : seen - 1;
         __atomic_store_n(avail + 1, next, __ATOMIC_RELEASE);
         kick_if_wanted(from, next);
-        wait_past(seen);
+        sleeps ? sleep_past(seen) : wait_past(seen);
         for (uint16_t end = __atomic_load_n(used, __ATOMIC_ACQUIRE); seen != end; seen++, done++) {
             int i = elements[2 * (seen % QUEUE)] / 3;
             failed += request(i)->status != 0;
@@ -234,8 +246,9 @@ static double drive(int depth, uint32_t bytes, double seconds, uint64_t blocks)
 
 int main(int argc, char **argv)
 {
-    if (argc != 8)
-        return fprintf(stderr, "usage: blk_driver SOCKET DEPTH BYTES read|write SECONDS IMAGE_BYTES CPU\n"), 64;
+    sleeps = argc == 9 && strcmp(argv[8], "sleep") == 0;
+    if (argc != 8 + sleeps)
+        return fprintf(stderr, "usage: blk_driver SOCKET DEPTH BYTES read|write SECONDS IMAGE_BYTES CPU [sleep]\n"), 64;
     int depth = atoi(argv[2]), to_disk = strcmp(argv[4], "write") == 0;
     uint32_t bytes = atoi(argv[3]);
     cpu_set_t cpus;
@@ -247,6 +260,8 @@ int main(int argc, char **argv)
         fail("affinity");
     if (!is_set_up(argv[1]))
         connect_to(argv[1]), set_up();
+    if (sleeps && call_fd < 0)
+        return fprintf(stderr, "who has set up the device has the interrupts\n"), 64;
     prepare(depth, bytes, to_disk);
     double rate = drive(depth, bytes, atof(argv[5]), strtoull(argv[6], NULL, 0) / bytes);
     printf("%.0f %lu %lu\n", rate, failed, kicks);

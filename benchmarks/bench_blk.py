@@ -36,6 +36,7 @@ class Load:
     at_least: float | None
     polls: bool = True  # the daemons poll
     writes: bool = False
+    sleeps: bool = False  # the driver does, until it is interrupted
 
 
 IN_MEMORY = (
@@ -107,11 +108,11 @@ def theirs(socket: Path, image: Path, *, polls: bool, direct: bool) -> list[str]
 
 
 @contextlib.contextmanager
-def served(command: list[str], cpu: int) -> Iterator[None]:
-    """A daemon while it runs, on *cpu*."""
+def served(command: list[str], cpu: int) -> Iterator[int]:
+    """A daemon while it runs, on *cpu*: its number."""
     daemon = subprocess.Popen(["taskset", "-c", str(cpu), *command], cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
-        yield
+        yield daemon.pid
     finally:
         daemon.kill()
         daemon.wait()
@@ -127,11 +128,17 @@ class Disk:
     image_bytes: int
     cpu: int  # of the driver
 
-    def rate(self) -> float:
-        """Requests a second. RuntimeError if any failed."""
+    @property
+    def command(self) -> list[str]:
+        """The driver's command line."""
         load = self.load
         arguments = [load.depth, load.kib << 10, "write" if load.writes else "read", self.seconds]
-        command = [str(part) for part in (driver(), self.socket, *arguments, self.image_bytes, self.cpu)]
+        parts = [driver(), self.socket, *arguments, self.image_bytes, self.cpu, *(["sleep"] if load.sleeps else [])]
+        return [str(part) for part in parts]
+
+    def rate(self) -> float:
+        """Requests a second. RuntimeError if any failed."""
+        command = self.command
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if answer.returncode != 0 or answer.stdout.split()[1] != "0":
             raise RuntimeError(f"{' '.join(command)}: {answer.stdout}{answer.stderr}")

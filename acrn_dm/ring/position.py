@@ -1,11 +1,11 @@
 """The position of a ring, for whoever serves it next."""
 
-import attrs
+from acrn_dm.base.records import frozen
 
 MAX_BASE = 0xFFFF_FFFF  # the field that vhost and vhost-user have for it
 
 
-@attrs.frozen
+@frozen
 class RingPosition:
     """The place at which a ring is to be gone on with. Outside ``ring`` it is handed on and compared, nothing else.
 

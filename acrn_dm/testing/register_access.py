@@ -89,6 +89,15 @@ class Registers(Protocol):
         """Device configuration."""
 
 
+def _map_vector(registers: Registers, index: int | None, vector: int) -> int:
+    if index is None:
+        registers.write("config_msix_vector", vector)
+        return registers.read("config_msix_vector")
+    registers.write("queue_select", index)
+    registers.write("queue_msix_vector", vector)
+    return registers.read("queue_msix_vector")
+
+
 @attrs.frozen(kw_only=True)
 class Structure:
     """A vendor capability: where one of the modern structures is. *at* is its offset in the configuration space."""
@@ -185,12 +194,7 @@ class ModernRegisters:
 
     def map_vector(self, index: int | None, vector: int) -> int:
         """Map a queue, or configuration changes (None), to a vector."""
-        if index is None:
-            self.write("config_msix_vector", vector)
-            return self.read("config_msix_vector")
-        self.write("queue_select", index)
-        self.write("queue_msix_vector", vector)
-        return self.read("queue_msix_vector")
+        return _map_vector(self, index, vector)
 
     def notify_address(self, index: int) -> int:
         """Offset in its BAR of a queue's notify register."""
@@ -268,14 +272,7 @@ class LegacyRegisters:
 
     def map_vector(self, index: int | None, vector: int) -> int:
         """Map a queue, or configuration changes (None), to a vector; NO_VECTOR while MSI-X is off."""
-        if not self._msix:
-            return NO_VECTOR
-        if index is None:
-            self.write("config_msix_vector", vector)
-            return self.read("config_msix_vector")
-        self.write("queue_select", index)
-        self.write("queue_msix_vector", vector)
-        return self.read("queue_msix_vector")
+        return _map_vector(self, index, vector) if self._msix else NO_VECTOR
 
     def notify(self, index: int) -> None:
         """Kick with a 16-bit write."""

@@ -11,7 +11,6 @@ import math
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from acrn_dm.backends.broker import CONNECT, DESCRIPTORS, FIRST, KILL, MAX_PACKE
 from acrn_dm.backends.helper.child import Child
 from acrn_dm.backends.wire.message import PeerError, close_all
 from acrn_dm.base.errors import HostError
+from acrn_dm.base.process.python_program import start_program
 from acrn_dm.base.records import define
 
 PROGRAM = "acrn_dm.backends.broker.process"
@@ -141,18 +141,8 @@ def employ(sockets: Mapping[str, str], devices: Mapping[str, bytes], firsts: int
             failed = stack.enter_context(contextlib.ExitStack())
             failed.callback(ours.close)
             ours.settimeout(PATIENCE_S)
-            told = os.memfd_create("rules")
-            stack.callback(os.close, told)
-            os.write(told, json.dumps(rules).encode())
-            os.lseek(told, 0, os.SEEK_SET)
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", PROGRAM, str(theirs.fileno())],
-                stdin=told,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path)},
-            )
+            fd = theirs.fileno()
+            process = start_program(PROGRAM, [str(fd)], json.dumps(rules).encode(), [fd])
         except OSError as e:
             raise HostError.from_os("starting the broker", e) from e
         failed.pop_all()

@@ -15,7 +15,7 @@ from acrn_dm.contract.config import DeviceSpec
 from acrn_dm.virtio.choice import take_value
 
 PROCESS, RESTART, SANDBOX, USER = "process", "restart", "sandbox", "user"
-POLICY = re.compile(r"never|on-failure(?::([1-9][0-9]{0,3}))?")
+POLICY = r"never|on-failure(?::([1-9][0-9]{0,3}))?"
 
 
 @frozen(kw_only=True)
@@ -59,7 +59,7 @@ def take(spec: DeviceSpec, config: type) -> tuple[DeviceSpec, Wish | None]:
 
 
 def _restarts(policy: object, where: str) -> int | None:
-    found = POLICY.fullmatch(policy) if isinstance(policy, str) else None
+    found = re.fullmatch(POLICY, policy) if isinstance(policy, str) else None
     if found is None:
         raise ConfigError("expected never, on-failure or on-failure:N", option=where, value=policy)
     if policy == "never":

@@ -11,13 +11,13 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 from typing import Protocol
 
 import attrs
 
 from acrn_dm.backends.wire.order import READY
 from acrn_dm.base.errors import AcrnDmError, ConfigError, HostError
+from acrn_dm.base.process.python_program import start_program
 from acrn_dm.base.records import define
 
 EXIT_CONFIG = 78  # what its line says is the user's
@@ -121,18 +121,8 @@ def start(name: str, order: bytes) -> Child:
             report, end = os.pipe2(os.O_CLOEXEC)
             stack.callback(os.close, end)
             failed.callback(os.close, report)
-            told = os.memfd_create("order")
-            stack.callback(os.close, told)
-            os.write(told, order)
-            os.lseek(told, 0, os.SEEK_SET)
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", PROGRAM, name, str(theirs.fileno()), str(end)],
-                stdin=told,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), end),
-                start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path)},
-            )
+            fds = (theirs.fileno(), end)
+            process = start_program(PROGRAM, [name, *map(str, fds)], order, fds)
         except OSError as e:
             raise HostError.from_os("starting a process for a device", e) from e
         failed.pop_all()

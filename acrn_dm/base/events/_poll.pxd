@@ -4,7 +4,8 @@
 # queue (``IoLoop.held``, ``remove``) waits for the one that runs: so it does a bounded piece of work, sleeps nowhere,
 # and asks for another turn with ``again``. It takes no GIL; what needs Python it hands over with ``ask``.
 
-from acrn_dm.base.events._run_lock cimport RunLock, pthread_t
+from acrn_dm.base.process._pthread cimport pthread_t
+from acrn_dm.base.events._run_lock cimport RunLock
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from posix.time cimport timespec
 

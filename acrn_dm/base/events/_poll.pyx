@@ -7,8 +7,9 @@ wants no handler to run takes the run lock (``take``), first come, first served:
 """
 
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from acrn_dm.base.process._pthread cimport pthread_self
 from acrn_dm.base.events._run_lock cimport (
-    pthread_self, run_lock_destroy, run_lock_init, run_lock_leave, run_lock_take, run_lock_try, run_lock_yield,
+    run_lock_destroy, run_lock_init, run_lock_leave, run_lock_take, run_lock_try, run_lock_yield,
 )
 from libc.errno cimport EBADF, EEXIST, EINTR, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t

@@ -2,21 +2,11 @@
 # it without the GIL. First come, first served: a mutex alone would be had again by a loop that always has work before
 # whoever waits for it has woken up. Its owner may take it again.
 
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
-    ctypedef unsigned long pthread_t
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-    int pthread_cond_init(pthread_cond_t *, void *)
-    int pthread_cond_destroy(pthread_cond_t *)
-    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
-    int pthread_cond_broadcast(pthread_cond_t *)
-    pthread_t pthread_self()
+from acrn_dm.base.process._pthread cimport (
+    pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_t, pthread_cond_wait,
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+    pthread_self, pthread_t,
+)
 
 cdef extern from *:
     """

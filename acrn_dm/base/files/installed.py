@@ -5,6 +5,7 @@ modules more. It is asked where something is on the path that is no plain folder
 "Recording installed projects", "Core metadata" and "Entry points".
 """
 
+import functools
 import importlib
 import os
 import re
@@ -26,12 +27,12 @@ class Distribution:
     @property
     def name(self) -> str | None:
         """Its name as its author writes it."""
-        return self._header("Name")
+        return self._header.get("name")
 
     @property
     def version(self) -> str | None:
         """Its version."""
-        return self._header("Version")
+        return self._header.get("version")
 
     def text(self, file: str) -> str:
         """One of its files; empty where there is none."""
@@ -41,14 +42,16 @@ class Distribution:
         except (OSError, UnicodeDecodeError):
             return ""
 
-    def _header(self, key: str) -> str | None:
+    @functools.cached_property  # each entry point asks for the name, some for each other one
+    def _header(self) -> dict[str, str]:
+        """The fields of its record by their names in small letters; of more than one the first."""
+        fields: dict[str, str] = {}
         for line in self.text(RECORDS[self._suffix.lower()]).splitlines():
             name, colon, value = line.partition(":")
             if not colon:  # the end of the header, or the description
-                return None
-            if name.strip().lower() == key.lower():
-                return value.strip()
-        return None
+                break
+            fields.setdefault(name.strip().lower(), value.strip())
+        return fields
 
 
 class EntryPoint:

@@ -8,7 +8,7 @@ from acrn_dm.base.errors import HostError
 from acrn_dm.base.records import frozen
 
 MAX_ID = (1 << 32) - 2  # the last one means none
-NUMBER = re.compile("[0-9]{1,10}")
+NUMBER = r"[0-9]{1,10}"
 
 
 @frozen(kw_only=True)
@@ -29,9 +29,9 @@ def find(text: str) -> User:
     name, colon, group = text.partition(":")
     entry: pwd.struct_passwd | None = None
     try:
-        entry = pwd.getpwuid(_number(name)) if NUMBER.fullmatch(name) else pwd.getpwnam(name)
+        entry = pwd.getpwuid(_number(name)) if re.fullmatch(NUMBER, name) else pwd.getpwnam(name)
     except KeyError:
-        if not NUMBER.fullmatch(name):
+        if not re.fullmatch(NUMBER, name):
             raise ValueError("no such user; expected NAME or UID, perhaps with :GROUP behind it") from None
     uid = _number(name) if entry is None else entry.pw_uid
     if uid == 0:
@@ -80,7 +80,7 @@ def become(user: User) -> None:
 def _group(text: str) -> int:
     import grp  # noqa: PLC0415  # for those who name one
 
-    if NUMBER.fullmatch(text):
+    if re.fullmatch(NUMBER, text):
         return _number(text)
     try:
         return grp.getgrnam(text).gr_gid

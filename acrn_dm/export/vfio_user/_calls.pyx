@@ -4,11 +4,11 @@
 The client's eventfd is shared, so that the kernel signals it (``base.events.eventfd`` says why).
 """
 
-from acrn_dm.base.events._aio cimport KernelSignal
-from acrn_dm.base.events._poll cimport EPOLLIN, EventPoll
-from acrn_dm.base.events._run_lock cimport (
+from acrn_dm.base.process._pthread cimport (
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
 )
+from acrn_dm.base.events._aio cimport KernelSignal
+from acrn_dm.base.events._poll cimport EPOLLIN, EventPoll
 from libc.stdint cimport uint32_t, uint64_t
 from posix.unistd cimport close as c_close, dup, read as c_read
 

@@ -45,6 +45,15 @@ def test_description_is_no_header(tmp_path: Path) -> None:
     assert entry.dist.name is None  # type: ignore[attr-defined]
 
 
+def test_record_is_read_once(tmp_path: Path) -> None:
+    install(tmp_path, "odd", "", version="3")
+    (entry,) = entry_points("acrn_dm", [str(tmp_path)])
+    assert entry.dist.name == "acrn-dm-odd"  # type: ignore[attr-defined]
+    (metadata,) = tmp_path.glob("*.dist-info/METADATA")
+    metadata.unlink()
+    assert entry.dist.version == "3"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("value", "what"),
     [("os.path", "posixpath"), ("os:path.join", "join"), ("os : path.join [extra]", "join")],

@@ -15,7 +15,13 @@ MIB = 1 << 20
 MODULES = ("virtio_input", "evdev", "virtio_balloon", "uio_pci_generic", "nd_pmem", "virtio_pmem", "virtio_blk")
 KEYBOARD, BALLOON, FILE = "/tmp/packages-keyboard", "/tmp/packages-balloon", "/tmp/packages-pmem"
 CARD, DISK, IMAGE = "/tmp/packages-card", "/tmp/packages-disk", "/tmp/packages-image"  # of the other processes
-SERVED = {CARD: "edu", DISK: f"virtio-blk,{IMAGE}"}
+FILED, PAGES, ACCESSES = "/run/packages-filed", "/run/packages-pages", "/run/packages-accesses"  # of a third one
+_EXPORT = ("-m", "acrn_dm.export.cli", "vfio-user")
+SERVED = {
+    CARD: (*_EXPORT, "edu", f"--socket-path={CARD}"),
+    DISK: (*_EXPORT, f"virtio-blk,{IMAGE}", f"--socket-path={DISK}"),
+    FILED: ("-m", "tests.lab.devices.filed_card", FILED, PAGES, ACCESSES),
+}
 DEVICES = (
     f"virtio-input,kind=keyboard,control={KEYBOARD}",
     f"virtio-balloon,control={BALLOON}",
@@ -25,6 +31,7 @@ DEVICES = (
     "virtio-i2c,device=24c02@0x50,device=lm75@0x48",
     f"vfio-user,socket={CARD}",
     f"vfio-user,socket={DISK}",
+    f"vfio-user,socket={FILED}",
 )
 FIRST_SLOT = 3
 SAY = """
@@ -67,12 +74,12 @@ class Scene:
 
 @contextmanager
 def served(vm: OuterVm) -> Iterator[None]:
-    """The two processes."""
+    """The other processes."""
     vm.run(f"dd if=/dev/zero of={IMAGE} bs=1M count=4; printf 'of another process' | dd of={IMAGE} conv=notrunc")
-    program = [sys.executable, "-m", "acrn_dm.export.cli", "vfio-user"]
     stemmed = Stemmed(vm)
-    running = [stemmed.spawn([*program, device, f"--socket-path={at}"], cwd=ROOT) for at, device in SERVED.items()]
-    found = vm.run(f"until [ -S {CARD} ] && [ -S {DISK} ]; do sleep 0.2; done", timeout=STEM_S)
+    running = [stemmed.spawn([sys.executable, *program], cwd=ROOT) for program in SERVED.values()]
+    there = " && ".join(f"[ -S {path} ]" for path in SERVED)
+    found = vm.run(f"until {there}; do sleep 0.2; done", timeout=STEM_S)
     assert found.rc == 0, [process.stderr for process in running]
     yield
     for process in running:

@@ -1,12 +1,7 @@
 # What is known of an image's contents, for Python and for code without the GIL. Threads: any.
 
+from acrn_dm.base.process._pthread cimport pthread_cond_t, pthread_mutex_t
 from libc.stdint cimport uint64_t
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
 
 cdef struct BlkStanding:
     int fd

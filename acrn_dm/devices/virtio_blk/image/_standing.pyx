@@ -4,18 +4,12 @@
 ``trust`` says what follows from it. It is here in C because requests are also executed without the GIL.
 """
 
+from acrn_dm.base.process._pthread cimport (
+    pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_wait, pthread_mutex_destroy,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+)
 from libc.errno cimport EDQUOT, ENOSPC
 from libc.stdint cimport int64_t, uint64_t
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
-    int pthread_mutex_destroy(pthread_mutex_t *mutex)
-    int pthread_mutex_lock(pthread_mutex_t *mutex)
-    int pthread_mutex_unlock(pthread_mutex_t *mutex)
-    int pthread_cond_init(pthread_cond_t *cond, const void *attributes)
-    int pthread_cond_destroy(pthread_cond_t *cond)
-    int pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
-    int pthread_cond_signal(pthread_cond_t *cond)
 
 cdef extern from "<errno.h>" nogil:
     enum:

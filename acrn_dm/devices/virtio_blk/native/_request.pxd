@@ -53,12 +53,6 @@ cdef struct BlkRequest:
 cdef int blk_parse(
     const FrChain *chain, const BlkLimits *limits, BlkRequest *request, BlkExtent *extents
 ) noexcept nogil
-# Copy *length* bytes at *offset* of *n* segments to *host*; returns how many were there.
-cdef uint32_t blk_gather(
-    const FrSegment *segments, uint32_t n, uint32_t offset, uint8_t *host, uint32_t length
-) noexcept nogil
-# The other way.
-cdef uint32_t blk_scatter(const FrSegment *segments, uint32_t n, const uint8_t *host, uint32_t length) noexcept nogil
 # The last byte of the device-writable part, which there is.
 cdef uint8_t *blk_status_byte(const FrChain *chain) noexcept nogil
 # Fill *iov* (room for *n* entries) with *length* bytes of the segments from *offset* on; returns the number of entries.

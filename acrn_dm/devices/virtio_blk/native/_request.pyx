@@ -3,8 +3,8 @@
 
 from acrn_dm._fastring cimport Chain, FrChain, FrSegment
 from acrn_dm.devices.virtio_blk import request as reference
+from acrn_dm.virtio.native._segments cimport gather
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 
 cdef extern from "<endian.h>" nogil:
     uint32_t le32toh(uint32_t value)
@@ -24,36 +24,6 @@ cdef struct Range:            # struct virtio_blk_discard_write_zeroes
     uint64_t sector
     uint32_t sectors
     uint32_t flags
-
-
-cdef uint32_t blk_gather(
-    const FrSegment *segments, uint32_t n, uint32_t offset, uint8_t *host, uint32_t length
-) noexcept nogil:
-    cdef uint32_t done = 0, i
-    cdef size_t step
-    for i in range(n):
-        if done == length:
-            break
-        if offset >= segments[i].len:
-            offset -= <uint32_t>segments[i].len
-            continue
-        step = min(<size_t>(length - done), segments[i].len - offset)
-        memcpy(host + done, <const uint8_t *>segments[i].hva + offset, step)
-        done += <uint32_t>step
-        offset = 0
-    return done
-
-
-cdef uint32_t blk_scatter(const FrSegment *segments, uint32_t n, const uint8_t *host, uint32_t length) noexcept nogil:
-    cdef uint32_t done = 0, i
-    cdef size_t step
-    for i in range(n):
-        if done == length:
-            break
-        step = min(<size_t>(length - done), segments[i].len)
-        memcpy(segments[i].hva, host + done, step)
-        done += <uint32_t>step
-    return done
 
 
 cdef uint8_t *blk_status_byte(const FrChain *chain) noexcept nogil:
@@ -149,7 +119,7 @@ cdef int ranges(
     if size == 0 or size % BLK_EXTENT or size // BLK_EXTENT > min(most, <uint32_t>BLK_MAX_EXTENTS):
         return BLK_S_IOERR
     for i in range(size // BLK_EXTENT):
-        blk_gather(chain.segments, chain.n_out, BLK_HEADER + i * BLK_EXTENT, <uint8_t *>&given, BLK_EXTENT)
+        gather(chain.segments, chain.n_out, BLK_HEADER + i * BLK_EXTENT, <uint8_t *>&given, BLK_EXTENT)
         status = extent(&given, zeroes, sectors, limits.capacity, &extents[i])
         if status != BLK_S_OK:
             return status
@@ -165,7 +135,7 @@ cdef int blk_parse(
     request.op, request.n_extents, request.offset, request.length = 0, 0, 0, 0
     if chain.in_bytes < 1:
         return BLK_S_NO_ROOM
-    if blk_gather(chain.segments, chain.n_out, 0, <uint8_t *>&header, BLK_HEADER) < BLK_HEADER:
+    if gather(chain.segments, chain.n_out, 0, <uint8_t *>&header, BLK_HEADER) < BLK_HEADER:
         return BLK_S_IOERR
     kind = le32toh(header.kind)
     request.op = op_of(kind & ~<uint32_t>BARRIER if limits.legacy else kind)

@@ -15,7 +15,7 @@ from acrn_dm.devices.virtio_blk.image._standing cimport (
 )
 from acrn_dm.devices.virtio_blk.native._request cimport (
     BLK_DISCARD, BLK_FLUSH, BLK_GET_ID, BLK_HEADER, BLK_MAX_EXTENTS, BLK_READ, BLK_S_IOERR, BLK_S_NO_ROOM, BLK_S_OK,
-    BLK_WRITE, BLK_WRITE_ZEROES, BlkExtent, BlkRequest, blk_parse, blk_scatter, blk_window, limits_from,
+    BLK_WRITE, BLK_WRITE_ZEROES, BlkExtent, BlkRequest, blk_parse, blk_window, limits_from,
 )
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport (
     BLK_IO_FALLOCATE, BLK_IO_READ, BLK_IO_SYNC, BLK_IO_WRITE, BlkEngine, BlkIo, engine_wait,
@@ -27,6 +27,7 @@ from acrn_dm.devices.virtio_blk.native.tasks._task cimport (
 )
 from acrn_dm.devices.virtio_blk.native.throttle._gate cimport BlkGate
 from acrn_dm.virtio.native._counters cimport monotonic_ns
+from acrn_dm.virtio.native._segments cimport scatter
 from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOSYS, ENOTTY, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
@@ -150,8 +151,8 @@ cdef class BlkService(BlkAnswers):
     cdef void start_task(self, BlkTask *task) noexcept nogil:
         cdef int op = task.request.op
         if op == BLK_GET_ID:
-            self.reply(task, BLK_S_OK, blk_scatter(
-                task.chain.segments + task.chain.n_out, task.chain.n_in, self.serial,
+            self.reply(task, BLK_S_OK, scatter(
+                task.chain.segments + task.chain.n_out, task.chain.n_in, 0, self.serial,
                 min(<uint32_t>BLK_SERIAL, task.chain.in_bytes - 1),
             ))
         elif self.known.cut or (self.known.lost and (op == BLK_FLUSH or self.durable)):

@@ -10,7 +10,7 @@ from acrn_dm.devices.virtio_net.native.frames._headers cimport (
     NET_GSO_ECN, NET_GSO_NONE, NET_GUEST_OFFLOADS, NET_LONG_HEADER, NET_MIN_FRAME, NET_MRG_RXBUF, NET_NUM_BUFFERS,
     net_receive_flags,
 )
-from acrn_dm.devices.virtio_net.native.frames._segments cimport gather, scatter
+from acrn_dm.virtio.native._segments cimport gather, scatter
 from acrn_dm.devices.virtio_net.steering._hash cimport NET_HASH_LOOKED_AT
 from acrn_dm.virtio.native._counters cimport monotonic_ns
 from cpython.mem cimport PyMem_Calloc, PyMem_Free

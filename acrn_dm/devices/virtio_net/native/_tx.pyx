@@ -3,7 +3,7 @@
 
 from acrn_dm.devices.virtio_net.native.frames._headers cimport NET_MAX_FRAME, NET_MIN_FRAME, net_clean_header
 from acrn_dm.devices.virtio_net.native._link cimport net_gone
-from acrn_dm.devices.virtio_net.native.frames._segments cimport gather, name_rest
+from acrn_dm.virtio.native._segments cimport gather, name_rest
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy

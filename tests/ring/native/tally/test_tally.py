@@ -7,57 +7,11 @@ import pytest
 
 from acrn_dm._fastring import MemoryMap
 from acrn_dm.base.errors import GuestError
-from acrn_dm.ring.driver import DriverRing
-from acrn_dm.ring.layout import USED_ELEMENT, RingLayout
+from acrn_dm.ring.layout import USED_ELEMENT
 from acrn_dm.ring.native.notes.split import take_over
 from acrn_dm.ring.native.tally._tally import RingTally
 from acrn_dm.ring.position import RingPosition
-
-SIZE = 16
-RING, RAM = 0x1000, 0x1_0000
-
-
-class Rig:
-    """A driver and a device that returns what it is told; *out* are the chains in flight, oldest first."""
-
-    def __init__(self, start: int = 0, size: int = SIZE) -> None:
-        self.memory = MemoryMap([(0, mmap.mmap(-1, RAM))])
-        self.layout = RingLayout.at(RING, size, 4)
-        self.driver = DriverRing(self.memory, self.layout, start=start)
-        self.used = start
-        self.out: list[int] = []
-        self.tally = self.look_on(start)
-
-    def look_on(self, position: int) -> RingTally:
-        layout = self.layout
-        return RingTally(self.memory, size=layout.size, avail=layout.avail, used=layout.used, position=position)
-
-    def send(self, count: int, *, show: bool = True) -> None:
-        heads = [self.driver.add_chain([(0x8000, 16)]) for _ in range(count)]
-        if show:
-            self.driver.publish()
-            self.out += heads
-
-    def give_back(self, *places: int) -> None:
-        """Return the chains at these places of ``out``, which move up."""
-        for place in places:
-            self.element(self.out.pop(place))
-        self.driver.used()
-
-    def element(self, head: int) -> None:
-        """One used element, whatever it names."""
-        self.memory.write(self.layout.used_element_at(self.used), USED_ELEMENT.pack(head, 0))
-        self.move_used(self.used + 1)
-
-    def move_used(self, index: int) -> None:
-        self.used = index & 0xFFFF
-        self.memory.write(self.layout.used_idx_at, self.used.to_bytes(2, "little"))
-
-    def lap(self) -> None:
-        """A whole ring passes that nobody looks at."""
-        for _ in range(SIZE):
-            self.send(1)
-            self.give_back(-1)
+from tests.ring.native.tally.tally_rig import RAM, SIZE, Rig
 
 
 def test_chains_in_flight_are_known_in_their_order_whatever_came_back_first() -> None:

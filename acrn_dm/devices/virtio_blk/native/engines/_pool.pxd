@@ -1,12 +1,5 @@
+from acrn_dm.base.process._pthread cimport pthread_cond_t, pthread_mutex_t, pthread_t
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport BlkEngine, BlkIo
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_t:
-        pass
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
 
 cdef enum:
     BLK_THREADS = 8           # of one queue at most

@@ -6,25 +6,17 @@ kernel can't be called back: ``cancel`` lets go of what none has begun.
 """
 
 from acrn_dm._fastring cimport FrSegment
+from acrn_dm.base.process._pthread cimport (
+    pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_wait,
+    pthread_create, pthread_join, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
+    pthread_mutex_unlock,
+)
 from acrn_dm.devices.virtio_blk.native.engines._engine cimport (
     BLK_IO_FALLOCATE, BLK_IO_READ, BLK_IO_WRITE, BlkEngine, BlkIo,
 )
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint64_t
 from posix.unistd cimport close as c_close, write as c_write
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_create(pthread_t *thread, const void *attributes, void *(*start)(void *), void *argument)
-    int pthread_join(pthread_t thread, void **result)
-    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
-    int pthread_mutex_destroy(pthread_mutex_t *mutex)
-    int pthread_mutex_lock(pthread_mutex_t *mutex)
-    int pthread_mutex_unlock(pthread_mutex_t *mutex)
-    int pthread_cond_init(pthread_cond_t *cond, const void *attributes)
-    int pthread_cond_destroy(pthread_cond_t *cond)
-    int pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
-    int pthread_cond_signal(pthread_cond_t *cond)
-    int pthread_cond_broadcast(pthread_cond_t *cond)
 
 cdef extern from "<errno.h>" nogil:
     enum:

@@ -3,8 +3,9 @@
 
 from acrn_dm._fastring cimport FrChain, FrSegment
 from acrn_dm.devices.virtio_blk.native._request cimport (
-    BLK_DISCARD, BLK_HEADER, BLK_READ, BLK_WRITE, BlkExtent, BlkRequest, blk_gather, blk_scatter, blk_window,
+    BLK_DISCARD, BLK_HEADER, BLK_READ, BLK_WRITE, BlkExtent, BlkRequest, blk_window,
 )
+from acrn_dm.virtio.native._segments cimport gather, scatter
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -61,7 +62,7 @@ cdef void task_piece(BlkTask *task) noexcept nogil:
     if task.bounce.hva != NULL:
         task.bounce.len = min(task.left, <uint32_t>BLK_BOUNCE)
         if task.request.op == BLK_WRITE:
-            blk_gather(task.iov, task.n_iov, 0, <uint8_t *>task.bounce.hva, <uint32_t>task.bounce.len)
+            gather(task.iov, task.n_iov, 0, <uint8_t *>task.bounce.hva, <uint32_t>task.bounce.len)
         task.io.iov, task.io.n_iov = &task.bounce, 1
         return
     while n < task.n_iov and n < BLK_IOV_MAX and size < BLK_PIECE:
@@ -75,7 +76,7 @@ cdef void task_piece(BlkTask *task) noexcept nogil:
 cdef void task_moved(BlkTask *task, uint32_t moved) noexcept nogil:
     if task.bounce.hva != NULL:
         if task.request.op == BLK_READ:
-            blk_scatter(task.iov, task.n_iov, <uint8_t *>task.bounce.hva, moved)
+            scatter(task.iov, task.n_iov, 0, <uint8_t *>task.bounce.hva, moved)
     else:
         task.iov[task.io.n_iov - 1].len += task.trimmed
         task.trimmed = 0

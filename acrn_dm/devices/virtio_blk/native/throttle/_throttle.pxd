@@ -1,10 +1,7 @@
 # The limits of one disk in operations and bytes a second: leaky buckets, which all of its queues pour into.
 
+from acrn_dm.base.process._pthread cimport pthread_mutex_t
 from libc.stdint cimport int64_t, uint64_t
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
 
 cdef enum:
     BLK_BUCKETS = 6           # operations, bytes; of each: both directions together, reads, writes

@@ -6,14 +6,11 @@ and has the next ones wait. Without a burst a bucket is as large as a tenth of a
 burst may move, and a second bucket keeps the burst at its rate if that may last longer than a second.
 """
 
+from acrn_dm.base.process._pthread cimport (
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+)
 from libc.math cimport ceil
 from libc.stdint cimport int64_t, uint64_t
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
-    int pthread_mutex_destroy(pthread_mutex_t *mutex)
-    int pthread_mutex_lock(pthread_mutex_t *mutex)
-    int pthread_mutex_unlock(pthread_mutex_t *mutex)
 
 cdef double NS = 1e9
 cdef double FOR_EVER = 1e9    # seconds that the clock's nanoseconds have room for
