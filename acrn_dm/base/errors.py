@@ -56,6 +56,8 @@ class HostError(AcrnDmError):
         """Describe *error*, raised while doing *what*."""
         if hint is None and cls.confined_by and error.errno in (errno.EPERM, errno.EACCES):
             hint = f"{cls.confined_by} may be why"
+        if error.errno is None and str(error):  # Python's own, such as the end of a time limit
+            what += f": {error}"
         return cls(what, err=error.errno, hint=hint)
 
     def __str__(self) -> str:

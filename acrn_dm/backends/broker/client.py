@@ -66,6 +66,7 @@ class Broker:
                 self._socket.send(json.dumps({"do": do, "what": what}).encode())
                 answer, fds, _, _ = socket.recv_fds(self._socket, MAX_PACKET, DESCRIPTORS[do], socket.MSG_CMSG_CLOEXEC)
             except OSError as e:
+                self._socket.close()  # an answer that comes later would be taken for another's
                 raise HostError.from_os("asking the broker", e) from e
         if not answer:
             raise HostError("the broker has ended")

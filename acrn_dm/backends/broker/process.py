@@ -40,7 +40,7 @@ class Broker:
         try:
             asked: Any = json.loads(packet)
             do, what = asked["do"], asked["what"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, RecursionError, TypeError, KeyError):
             raise HostError("no request") from None
         if do == CONNECT and isinstance(what, str) and what in self.sockets:
             return {}, [connect(Path(what), self.sockets[what]).detach()]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.backends.broker import present
+from acrn_dm.backends.broker import MAX_PACKET, present
 from acrn_dm.backends.broker.client import Broker, employ
 from acrn_dm.base.errors import HostError
 from tests.backends.helper.helper_rig import PATIENCE_S
@@ -68,7 +68,8 @@ def test_no_process_but_those_that_it_has_started_is_looked_at_or_ended(broker: 
 
 
 @pytest.mark.parametrize(
-    "asked", [b"x", b"[]", b"{}", b'{"do": "execute", "what": "/bin/true"}', b'{"do": [], "what": {}}']
+    "asked",
+    [b"x", b"[]", b"{}", b'{"do": "execute", "what": "/bin/true"}', b'{"do": [], "what": {}}', b"[" * MAX_PACKET],
 )
 def test_request_that_is_none_is_refused(broker: Broker, asked: bytes) -> None:
     broker._socket.send(asked)
@@ -125,3 +126,16 @@ def test_broker_that_has_ended_is_told_of(broker: Broker, tmp_path: Path) -> Non
     broker._process.wait(PATIENCE_S)
     with pytest.raises(HostError, match="the broker"):
         broker.connect(tmp_path / "s")
+
+
+def test_answer_that_comes_too_late_is_nobody_elses(broker: Broker, listener: socket.socket, tmp_path: Path) -> None:
+    broker.connect(tmp_path / "s").close()
+    broker._socket.settimeout(0.05)
+    os.kill(broker._process.pid, signal.SIGSTOP)
+    with pytest.raises(HostError, match="asking the broker: timed out"):
+        broker.connect(tmp_path / "s")
+    os.kill(broker._process.pid, signal.SIGCONT)
+    listener.accept()[0].close()
+    listener.accept()[0].close()  # it has answered, or is about to
+    with pytest.raises(HostError, match="asking the broker"):
+        broker.poll(1)

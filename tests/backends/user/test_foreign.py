@@ -16,13 +16,12 @@ from acrn_dm.testing.driver import EVENT_IDX, INDIRECT_DESC, NEEDS_RESET, VERSIO
 from acrn_dm.virtio.features import IN_ORDER, OFFERED_BY_PCI, PACKED
 from acrn_dm.virtio.pci.transport import VirtioPci
 from tests.backends.user.machines import impatient
-from tests.backends.user.peers.peer import ALL, Connection, Peer, Received
+from tests.backends.user.peers.peer import ALL, NO_NOTES, Connection, Peer, Received
 from tests.backends.user.user_rig import eventually
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
 
 FEATURES = VERSION_1 | EVENT_IDX | INDIRECT_DESC | PROTOCOL_FEATURES
-WITHOUT_NOTES = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
 FS, RNG = "id=26,queues=2", "id=4,queues=1"
 CONFIG = bytes(range(1, 61))
 
@@ -178,7 +177,7 @@ def test_kind_that_can_not_be_without_a_feature_is_refused_without_it(socket_pat
 
 def test_driver_of_a_kind_that_is_not_known_is_asked_for_a_reset_at_once(socket_path: Path) -> None:
     """What the process had in flight may not be repeated, and what it knew of its driver is gone."""
-    peer = Peer(socket_path, features=FEATURES, protocol=WITHOUT_NOTES)
+    peer = Peer(socket_path, features=FEATURES, protocol=NO_NOTES)
     with device(peer, FS) as (machine, driver):
         driver.start()
         peer.hang_up()
@@ -188,7 +187,7 @@ def test_driver_of_a_kind_that_is_not_known_is_asked_for_a_reset_at_once(socket_
 
 def test_rings_are_the_drivers_own_though_nobody_takes_notes(socket_path: Path) -> None:
     """A relay would be of no use: what it had in flight could not be done again."""
-    peer = Peer(socket_path, features=FEATURES, protocol=WITHOUT_NOTES)
+    peer = Peer(socket_path, features=FEATURES, protocol=NO_NOTES)
     with device(peer, FS) as (_, driver):
         driver.start()
         assert peer.codes().count(Request.ADD_MEM_REG) == 1
@@ -196,7 +195,7 @@ def test_rings_are_the_drivers_own_though_nobody_takes_notes(socket_path: Path) 
 
 def test_next_process_is_kept_for_what_follows_the_reset_and_gets_no_ring_before(socket_path: Path) -> None:
     """Some serve one connection and end with it."""
-    peer = Peer(socket_path, features=FEATURES, protocol=WITHOUT_NOTES)
+    peer = Peer(socket_path, features=FEATURES, protocol=NO_NOTES)
     with device(peer, FS) as (machine, driver):
         driver.start()
         peer.seen.clear()
@@ -211,7 +210,7 @@ def test_next_process_is_kept_for_what_follows_the_reset_and_gets_no_ring_before
 
 
 def test_driver_that_resets_before_there_is_another_process_waits_for_it(socket_path: Path) -> None:
-    peer = Peer(socket_path, features=FEATURES, protocol=WITHOUT_NOTES)
+    peer = Peer(socket_path, features=FEATURES, protocol=NO_NOTES)
     with device(peer, FS) as (machine, driver):
         driver.start()
         away = socket_path.rename(socket_path.with_suffix(".away"))
@@ -242,7 +241,7 @@ def test_process_without_notes_does_not_go_on_with_what_another_noted(socket_pat
     peer = Peer(socket_path, features=FEATURES)
     with device(peer, FS) as (machine, driver):
         driver.start()
-        peer.protocol = WITHOUT_NOTES
+        peer.protocol = NO_NOTES
         peer.seen.clear()
         peer.hang_up()
         eventually(machine, lambda: bool(machine.failures))
@@ -252,7 +251,7 @@ def test_process_without_notes_does_not_go_on_with_what_another_noted(socket_pat
 
 def test_entropy_goes_on_from_what_was_returned_last(socket_path: Path) -> None:
     """What is done twice is as good as once."""
-    peer = Peer(socket_path, features=FEATURES, protocol=WITHOUT_NOTES)
+    peer = Peer(socket_path, features=FEATURES, protocol=NO_NOTES)
     with device(peer, RNG) as (machine, driver):
         driver.start()
         queue = driver.queue(0)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, ProtocolFeature, Request
+from acrn_dm.backends.wire.message import PROTOCOL_FEATURES, Request
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NEEDS_RESET, PACKED
 from tests.backends.user.machines import sim
-from tests.backends.user.peers.peer import ALL, BLK_FEATURES, Connection, Peer, Received
+from tests.backends.user.peers.peer import BLK_FEATURES, NO_NOTES, Connection, Peer, Received
 from tests.backends.user.user_rig import eventually
 from tests.virtio.pause import pause, resume
 
@@ -93,7 +93,7 @@ def test_next_backend_gets_the_notes_of_the_last_one_by_which_it_knows_where_it_
 def test_next_backend_without_notes_can_not_know_where_the_last_one_was(tmp_path: Path) -> None:
     with peer_with_packed(tmp_path / "s") as peer, sim() as machine:
         driver = drive(machine, peer)
-        peer.protocol = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
+        peer.protocol = NO_NOTES
         peer.hang_up()
         eventually(machine, lambda: bool(driver.status & NEEDS_RESET))
         driver.reset()

@@ -12,13 +12,13 @@ import pytest
 
 from acrn_dm.backends import user as vhost_user
 from acrn_dm.backends.user import backend as user
-from acrn_dm.backends.wire.message import ProtocolFeature, Request
+from acrn_dm.backends.wire.message import Request
 from acrn_dm.base.errors import HostError
 from acrn_dm.devices import virtio_blk, virtio_console, virtio_net
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.driver import NEEDS_RESET
 from tests.backends.user.machines import disk, sim
-from tests.backends.user.peers.peer import ALL, Connection, Peer, Received
+from tests.backends.user.peers.peer import NO_NOTES, Connection, Peer, Received
 from tests.backends.user.user_rig import eventually, jammed, returns
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left")
@@ -247,8 +247,7 @@ def test_reconnection_that_finds_no_free_descriptor_is_tried_again(
     socket_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """socketpair: the back-end's own channel; eventfd: what the relay's rings are made of."""
-    protocol = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
-    with Peer(socket_path, protocol=protocol) as peer, sim() as machine:
+    with Peer(socket_path, protocol=NO_NOTES) as peer, sim() as machine:
         driver = disk(machine, socket_path)
         driver.start()
         peer.seen.clear()

@@ -22,8 +22,8 @@ from acrn_dm.pci.eventfds import CallEvent, KickAddress, KickEvent
 from acrn_dm.pci.msix import Msix
 from acrn_dm.testing import SimMachine, VirtioDriver
 from tests.backends.test_interrupt_accounting import running
-from tests.backends.user.peers.peer import Peer
-from tests.backends.user.test_relay import NO_NOTES, Shadow
+from tests.backends.user.peers.peer import NO_NOTES, Peer
+from tests.backends.user.peers.shadow import Shadow
 from tests.backends.user.user_rig import Daemon
 from tests.export.vhost_user.export_rig import Client
 

@@ -12,44 +12,29 @@ import pytest
 
 from acrn_dm.base.process import users
 from acrn_dm.base.process.users import User, find
+from tests.base import two_threads
 
 NOBODY = pwd.getpwuid(65534)
 GROUP = grp.getgrgid(1)
 FREE = 54_321_000  # nobody's number
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
 
-# A thread that is asleep, one that is busy, and the main one.
 BECOMING = f"""
-import json, os, threading
+import json
 from acrn_dm.base.process import users
-waiting, stop = os.eventfd(0), threading.Event()
 found = {{}}
 
-def asleep():
-    os.eventfd_read(waiting)
-    look("asleep")
-
-def busy():
-    while not stop.is_set():
-        pass
-    look("busy")
-
 def look(name):
-    status = dict(line.split(":", 1) for line in open("/proc/thread-self/status"))
-    found[name] = [status[key].split() for key in ("Uid", "Gid", "Groups", "CapEff", "CapPrm")]
+    found[name] = status("Uid", "Gid", "Groups", "CapEff", "CapPrm")
 
+{two_threads.BEGIN}
 os.setgroups([1, 2, 3])
-threads = [threading.Thread(target=work) for work in (asleep, busy)]
-[thread.start() for thread in threads]
 try:
     users.become(users.User(text="x", uid={FREE}, gid={FREE + 1}))
 except BaseException:
     __import__("traceback").print_exc()
     os._exit(1)
-stop.set()
-os.eventfd_write(waiting, 1)
-[thread.join() for thread in threads]
-look("main")
+{two_threads.END}
 import xml.sax.handler
 try:
     os.setuid(0)

@@ -4,12 +4,14 @@ import json
 import os
 import signal
 import socket
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.sandbox import confine, landlock
+from tests.base import two_threads
 from tests.base.sandbox.sandbox_rig import needs_all, needs_landlock, outcome, outcomes, run
 
 KILLED = f"signal {int(signal.SIGSYS)}"
@@ -52,29 +54,6 @@ ALLOWED = {
     "limit": "__import__('resource').getrlimit(7)",
     "name": "Path('/etc/passwd').exists()",
 }
-
-
-TWO_THREADS = """
-waiting, stop = os.eventfd(0), threading.Event()
-found = {}
-
-def asleep():
-    os.eventfd_read(waiting)
-    look("asleep")
-
-def busy():
-    while not stop.is_set():
-        pass
-    look("busy")
-
-def look(name):
-    status = dict(line.split(":", 1) for line in open("/proc/thread-self/status"))
-    found[name] = [status[key].strip() for key in ("CapEff", "CapPrm", "CapBnd", "NoNewPrivs", "Seccomp")]
-    found[name].append(said(lambda: open("/etc/passwd")))
-
-threads = [threading.Thread(target=work) for work in (asleep, busy)]
-[thread.start() for thread in threads]
-"""
 
 
 @needs_all
@@ -200,14 +179,15 @@ def test_tcp_port_is_the_named_one_only() -> None:
 @needs_all
 def test_threads_that_run_already_are_in_it_too() -> None:
     """Asleep in the kernel, busy, or waiting for Python's lock."""
-    body = """
-    stop.set()
-    os.eventfd_write(waiting, 1)
-    [thread.join() for thread in threads]
-    look("main")
-    print(json.dumps(found))
+    prepared = f"""
+    found = {{}}
+
+    def look(name):
+        words = status("CapEff", "CapPrm", "CapBnd", "NoNewPrivs", "Seccomp")
+        found[name] = [word for line in words for word in line] + [said(lambda: open("/etc/passwd"))]
+    {textwrap.indent(two_threads.BEGIN, "    ")}
     """
-    done = run("on", body, "", TWO_THREADS)
+    done = run("on", two_threads.END + "print(json.dumps(found))", "", prepared)
     assert done.returncode == 0, done.stderr
     none = "0" * 16
     bound = (

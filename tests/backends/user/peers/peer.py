@@ -16,6 +16,7 @@ HEADER = struct.Struct("<III")
 REPLY, NEED_REPLY = 4, 8
 BLK_FEATURES = 1 << 32 | 1 << 29 | 1 << 28 | 1 << 9 | 1 << 11 | PROTOCOL_FEATURES  # FLUSH, CONFIG_WCE
 ALL = ProtocolFeature(sum(ProtocolFeature))
+NO_NOTES = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
 TIMEOUT_S = 10.0
 
 

@@ -4,52 +4,30 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
 
 import attrs
 import pytest
 
 from acrn_dm.backends import user as vhost_user
-from acrn_dm.backends.user import backend as user
 from acrn_dm.backends.user.backend import VhostUser
 from acrn_dm.backends.user.plan import USER_BASE
 from acrn_dm.backends.user.ways import way as user_way
 from acrn_dm.backends.user.ways.relay import Relay
 from acrn_dm.backends.user.ways.watch import Watch
-from acrn_dm.backends.wire.message import ProtocolFeature, Request
+from acrn_dm.backends.wire.message import Request
 from acrn_dm.base.errors import ConfigError, HostError
-from acrn_dm.base.events import eventfd
 from acrn_dm.devices import virtio_blk
 from acrn_dm.ring.layout import USED_ELEMENT
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import NEEDS_RESET, PACKED
-from acrn_dm.virtio.pci.transport import VirtioPci
-from tests.backends.user.peers.peer import ALL, BLK_FEATURES, Peer
+from tests.backends.user.peers.peer import ALL, Peer
 from tests.backends.user.peers.shadow import Shadow
 from tests.backends.user.user_rig import eventually, open_descriptors
+from tests.backends.user.ways.ways_rig import backend, comes, next_backend, send
 from tests.virtio.pause import pause, resume
 
-NO_NOTES = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
-
-
-@pytest.fixture(autouse=True)
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user, "TIME_LIMIT_S", 0.2)  # most tests leave requests behind
-
-
-@pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Peer]:
-    eventfd._choose()  # what is opened once for the process
-    before = open_descriptors()
-    with Peer(tmp_path / "s", protocol=NO_NOTES, features=BLK_FEATURES | PACKED) as peer:
-        yield peer
-    assert open_descriptors() == before
-
-
-@pytest.fixture
-def machine(peer: Peer) -> Iterator[SimMachine]:
-    with SimMachine(plugins=[virtio_blk, vhost_user]) as machine:
-        yield machine
+pytestmark = pytest.mark.usefixtures("short_patience")
 
 
 @attrs.define(eq=False)
@@ -68,10 +46,7 @@ class Scene:
 
     @property
     def backend(self) -> VhostUser:
-        function = self.driver.machine.bus.functions[0]
-        assert isinstance(function, VirtioPci)
-        assert isinstance(function.data_plane.backend, VhostUser)
-        return function.data_plane.backend
+        return backend(self.driver.machine)
 
     @property
     def is_direct(self) -> bool:
@@ -86,14 +61,7 @@ class Scene:
         return int(struct.unpack("<II", self.peer.last(Request.SET_VRING_BASE).payload)[1])
 
     def send(self, count: int) -> list[int]:
-        """Make *count* requests; their heads."""
-        queue = self.driver.queue(0)
-        before = set(queue._sent)
-        for _ in range(count):
-            queue.send([bytes(16)], [512, 1])
-        queue.kick()
-        self.driver.machine.settle()
-        return [head for head in queue._sent if head not in before]
+        return send(self.driver, count)
 
     def answer(self, *heads: int) -> None:
         ring = self.driver.queue(0).ring
@@ -103,10 +71,17 @@ class Scene:
             ring._set_u16(ring.layout.used_idx_at, used + 1)
 
     def next_backend(self) -> None:
-        """The one that is there ends, and the next one gets the rings."""
-        self.peer.seen.clear()
+        next_backend(self.peer, self.driver.machine)
+
+    @contextmanager
+    def nobody(self) -> Iterator[None]:
+        """The back-end ends, and meanwhile there is no other."""
+        away = self.peer.path.rename(self.peer.path.with_suffix(".away"))
         self.peer.hang_up()
-        eventually(self.driver.machine, lambda: Request.SET_VRING_ENABLE in self.peer.codes())
+        eventually(self.driver.machine, lambda: not self.backend._link.connected)
+        yield
+        self.peer.seen.clear()
+        away.rename(self.peer.path)
 
     def completed(self) -> int:
         self.driver.machine.settle()
@@ -160,14 +135,10 @@ def test_what_is_in_flight_behind_the_used_index_needs_no_relay(scene: Scene) ->
 def test_requests_that_are_made_while_nobody_is_there_come_last(scene: Scene) -> None:
     heads = scene.send(3)
     scene.answer(heads[1])
-    away = scene.peer.path.rename(scene.peer.path.with_suffix(".away"))
-    scene.peer.hang_up()
-    eventually(scene.driver.machine, lambda: not scene.backend._link.connected)
-    assert scene.completed() == 1
-    heads += scene.send(2)
-    scene.peer.seen.clear()
-    away.rename(scene.peer.path)
-    eventually(scene.driver.machine, lambda: Request.SET_VRING_ENABLE in scene.peer.codes())
+    with scene.nobody():
+        assert scene.completed() == 1
+        heads += scene.send(2)
+    comes(scene.peer, scene.driver.machine)
     assert Shadow.of(scene.peer).heads() == [heads[0], *heads[2:]]
 
 
@@ -198,14 +169,11 @@ def test_loss_while_nobody_knows_what_is_in_flight_asks_for_a_reset(scene: Scene
     scene.send(2)
     ring.memory.write(ring.layout.used_element_at(0), USED_ELEMENT.pack(99, 1))  # which was never sent
     ring._set_u16(ring.layout.used_idx_at, 1)
-    away = scene.peer.path.rename(scene.peer.path.with_suffix(".away"))
-    scene.peer.hang_up()
-    eventually(scene.driver.machine, lambda: bool(scene.driver.status & NEEDS_RESET))
-    assert user_way.UNSEEN in str(scene.driver.machine.failures[0][1])
-    scene.peer.seen.clear()
-    away.rename(scene.peer.path)
+    with scene.nobody():
+        eventually(scene.driver.machine, lambda: bool(scene.driver.status & NEEDS_RESET))
+        assert user_way.UNSEEN in str(scene.driver.machine.failures[0][1])
     scene.driver.start(scene.driver.registers.offered() & ~PACKED)
-    eventually(scene.driver.machine, lambda: Request.SET_VRING_ENABLE in scene.peer.codes())
+    comes(scene.peer, scene.driver.machine)
     assert scene.is_direct
     assert not scene.driver.status & NEEDS_RESET
 
@@ -213,13 +181,10 @@ def test_loss_while_nobody_knows_what_is_in_flight_asks_for_a_reset(scene: Scene
 def test_driver_that_scribbles_while_nobody_is_there_is_asked_for_a_reset(scene: Scene) -> None:
     heads = scene.send(3)
     scene.answer(heads[1])
-    away = scene.peer.path.rename(scene.peer.path.with_suffix(".away"))
-    scene.peer.hang_up()
-    eventually(scene.driver.machine, lambda: not scene.backend._link.connected)
-    assert scene.driver.machine.failures == []
-    scene.driver.queue(0).ring.make_available(heads[0])
-    scene.driver.queue(0).ring.publish()
-    away.rename(scene.peer.path)
+    with scene.nobody():
+        assert scene.driver.machine.failures == []
+        scene.driver.queue(0).ring.make_available(heads[0])
+        scene.driver.queue(0).ring.publish()
     eventually(scene.driver.machine, lambda: bool(scene.driver.status & NEEDS_RESET))
 
 

@@ -2,47 +2,25 @@
 
 import os
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from acrn_dm.backends import user as vhost_user
-from acrn_dm.backends.user import backend as user
 from acrn_dm.backends.user.ways import relay as user_relay
-from acrn_dm.backends.wire.message import ProtocolFeature, Request
-from acrn_dm.base.events import eventfd
+from acrn_dm.backends.wire.message import Request
 from acrn_dm.devices import virtio_blk
 from acrn_dm.ring.packed.shadow import _linked
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import EVENT_IDX, NEEDS_RESET, PACKED
-from tests.backends.user.peers.peer import ALL, BLK_FEATURES, Peer
+from tests.backends.user.peers.peer import Peer
 from tests.backends.user.peers.shadow import PackedShadow, Shadow
-from tests.backends.user.user_rig import eventually, jammed, open_descriptors, returns
+from tests.backends.user.user_rig import jammed, open_descriptors, returns
+from tests.backends.user.ways.ways_rig import next_backend, send
 from tests.virtio.pause import pause, resume
 
 BOTH_WAYS = pytest.mark.parametrize("machine", [True, False], indirect=True, ids=["c", "python"])
-NO_NOTES = ALL & ~ProtocolFeature.INFLIGHT_SHMFD
 
-
-@pytest.fixture(autouse=True)
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user, "TIME_LIMIT_S", 0.2)  # most tests leave requests behind
-
-
-@pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Peer]:
-    eventfd._choose()  # what is opened once for the process
-    before = open_descriptors()
-    with Peer(tmp_path / "s", protocol=NO_NOTES, features=BLK_FEATURES | PACKED) as peer:
-        yield peer
-    assert open_descriptors() == before
-
-
-@pytest.fixture
-def machine(peer: Peer, request: pytest.FixtureRequest) -> Iterator[SimMachine]:
-    with SimMachine(plugins=[virtio_blk, vhost_user], native=getattr(request, "param", True)) as machine:
-        yield machine
+pytestmark = pytest.mark.usefixtures("short_patience")
 
 
 @pytest.fixture(params=[0, PACKED], ids=["split", "packed"])
@@ -63,17 +41,6 @@ def restart(driver: VirtioDriver, wanted: int) -> None:
     driver.start(driver.registers.offered() & ~PACKED | wanted)
 
 
-def send(driver: VirtioDriver, count: int) -> list[int]:
-    """Make *count* requests; their heads."""
-    queue = driver.queue(0)
-    before = set(queue._sent)
-    for _ in range(count):
-        queue.send([bytes(16)], [512, 1])
-    queue.kick()
-    driver.machine.settle()
-    return [head for head in queue._sent if head not in before]
-
-
 @BOTH_WAYS
 def test_requests_go_out_by_their_heads_and_answers_come_back(peer: Peer, driver: VirtioDriver) -> None:
     heads = send(driver, 3)
@@ -90,9 +57,7 @@ def test_next_backend_gets_exactly_what_the_last_one_owed(peer: Peer, driver: Vi
     first = Shadow.of(peer)
     first.answer(0, heads[3], 1)
     driver.machine.settle()
-    peer.seen.clear()
-    peer.hang_up()
-    eventually(driver.machine, lambda: Request.SET_VRING_ENABLE in peer.codes())
+    next_backend(peer, driver.machine)
     second = Shadow.of(peer)
     assert second.heads() == [heads[0], heads[1], heads[2], heads[4]]
     assert struct.unpack("<II", peer.last(Request.SET_VRING_BASE).payload) == (0, 0x8000_8000 if wanted else 0)
@@ -117,9 +82,7 @@ def test_requests_pass_without_python(peer: Peer, driver: VirtioDriver, monkeypa
 def test_old_backend_that_lives_on_can_not_answer_any_more(peer: Peer, driver: VirtioDriver) -> None:
     heads = send(driver, 2)
     first = Shadow.of(peer)
-    peer.seen.clear()
-    peer.hang_up()
-    eventually(driver.machine, lambda: Request.SET_VRING_ENABLE in peer.codes())
+    next_backend(peer, driver.machine)
     first.answer(0, heads[0], 1)
     driver.machine.settle()
     assert driver.queue(0).completed() == []
@@ -296,9 +259,7 @@ def test_descriptors_that_used_ones_were_written_over_go_to_the_next_backend_as_
     assert len(driver.queue(0).completed()) == 1
     while ring.free_descriptors >= 3:  # into what was used
         heads += send(driver, 1)
-    peer.hang_up()
-    peer.seen.clear()
-    eventually(driver.machine, lambda: Request.SET_VRING_ENABLE in peer.codes())
+    next_backend(peer, driver.machine)
     second = Shadow.of(peer)
     assert isinstance(second, PackedShadow)
     assert second.heads() == [heads[0], *heads[2:]]

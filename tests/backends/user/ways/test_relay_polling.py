@@ -3,31 +3,16 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from acrn_dm.backends import user as vhost_user
-from acrn_dm.backends.wire.message import ProtocolFeature, Request
-from acrn_dm.devices import virtio_blk
+from acrn_dm.backends.wire.message import Request
 from acrn_dm.testing import SimMachine, VirtioDriver
 from acrn_dm.testing.driver import PACKED
-from tests.backends.user.peers.peer import ALL, BLK_FEATURES, Peer
+from tests.backends.user.peers.peer import Peer
 from tests.backends.user.peers.shadow import Shadow
+from tests.backends.user.ways.ways_rig import request
 from tests.patience import comes_true
-
-
-@pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Peer]:
-    with Peer(tmp_path / "s", protocol=ALL & ~ProtocolFeature.INFLIGHT_SHMFD, features=BLK_FEATURES | PACKED) as peer:
-        yield peer
-
-
-@pytest.fixture
-def machine(peer: Peer) -> Iterator[SimMachine]:
-    with SimMachine(plugins=[virtio_blk, vhost_user]) as machine:
-        yield machine
 
 
 @pytest.fixture
@@ -36,15 +21,6 @@ def driver(peer: Peer, machine: SimMachine) -> VirtioDriver:
     driver = machine.driver(3)
     driver.start(driver.registers.offered() & ~PACKED)
     return driver
-
-
-def send(driver: VirtioDriver) -> int:
-    """Make a request; its head."""
-    queue = driver.queue(0)
-    before = set(queue._sent)
-    queue.send([bytes(16)], [512, 1])
-    queue.kick()
-    return next(head for head in queue._sent if head not in before)
 
 
 def kicks(peer: Peer) -> int:
@@ -62,7 +38,7 @@ def test_backend_that_looks_by_itself_is_not_kicked(peer: Peer, machine: SimMach
     for wanted in (False, True):
         shadow.want_kicks(wanted)
         before = shadow.available()
-        send(driver)
+        request(driver)
         machine.settle()
         assert (shadow.available(), kicks(peer)) == (before + 1, int(wanted))
     for number, head in enumerate(shadow.heads()):
@@ -79,7 +55,7 @@ def test_answers_are_found_without_calls_while_the_loop_polls(
 
     def found() -> bool:
         nonlocal number
-        head = send(driver)
+        (head,) = request(driver)
         assert comes_true(lambda: shadow.available() == number + 1)
         looks = shadow.wants_no_calls
         shadow.answer(number, head, 1, tell=not looks)
@@ -93,7 +69,7 @@ def test_answers_are_found_without_calls_while_the_loop_polls(
 
 
 def test_end_of_a_driver_wants_to_be_told_again(peer: Peer, machine: SimMachine, driver: VirtioDriver) -> None:
-    head = send(driver)
+    (head,) = request(driver)
     machine.settle()
     shadow = Shadow.of(peer)
     shadow.memory[shadow.avail] = 1  # as while the loop polls
@@ -114,7 +90,7 @@ def test_loop_sleeps_while_an_answer_does_not_come(peer: Peer, machine: SimMachi
     loop.start()
     number, deadline = 0, time.monotonic() + 10
     while True:
-        head = send(driver)
+        (head,) = request(driver)
         assert comes_true(lambda n=number: shadow.available() == n + 1)
         if shadow.wants_no_calls:
             break
