@@ -95,6 +95,27 @@ def test_call_without_a_vm_is_einval_and_reported(rig: Rig) -> None:
     rig.expect("PAUSE_VM without a VM")
 
 
+@pytest.mark.usefixtures("no_guest")
+@pytest.mark.parametrize("stays", [False, True], ids=["ended", "could not be ended"])
+def test_late_attach_is_einval_and_reported_where_the_client_had_ended(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
+    """No client waits for ever for a thread that it can't tell of its end."""
+    client = rig.open()
+    client.create()
+    client.call(hsm.CREATE_IOREQ_CLIENT)
+    client.call(hsm.PAUSE_VM)
+    if stays:
+        monkeypatch.setenv("RIG_FAIL", f"DESTROY_IOREQ_CLIENT={errno.EIO}")
+        fails(errno.EIO, lambda: client.call(hsm.DESTROY_IOREQ_CLIENT))
+    else:
+        client.call(hsm.DESTROY_IOREQ_CLIENT)
+    client.call(hsm.DESTROY_VM)
+    fails(errno.EINVAL, client.attach)
+    client.close()
+    rig.expect(*([] if stays else ["ATTACH_IOREQ_CLIENT without a VM"]))
+
+
 def test_second_creation_is_einval_and_reported(rig: Rig, vm: Client) -> None:
     fails(errno.EINVAL, vm.create)
     rig.expect("CREATE_VM twice")

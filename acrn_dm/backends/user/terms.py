@@ -228,7 +228,9 @@ KNOWN: dict[int, Terms] = {
         theirs=sum(feature.mask for feature in features.CONSOLE),
         writable=WRITABLE[defs.CONSOLE],
     ),
-    defs.SCSI: Terms(device_id=defs.SCSI, after_loss=AfterLoss.KEEP, chosen_queues=True),
+    # Commands of a target that is not known may not be repeated. Nor does anybody finish the buffers for its events,
+    # for which a relay would wait.
+    defs.SCSI: Terms(device_id=defs.SCSI, after_loss=AfterLoss.RESET, chosen_queues=True),
 }
 
 

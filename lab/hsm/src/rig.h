@@ -135,6 +135,7 @@ struct vm {
     pthread_mutex_t ioreq_lock;
     struct acrn_io_request_buffer *page;
     bool client, aborted, storming;
+    bool client_stayed; /* DESTROY_IOREQ_CLIENT was made to fail */
     uint32_t client_generation;
     uint32_t wake; /* futex */
     uint32_t pending; /* bitmap of slots with the default client */

@@ -18,7 +18,7 @@ from acrn_dm.devices import virtio_blk
 from acrn_dm.machine.devices import Devices
 from acrn_dm.testing import SimMachine
 from acrn_dm.testing.driver import INDIRECT_DESC, NEEDS_RESET, PACKED, VERSION_1
-from tests.backends.helper.helper_rig import answer, answers, backend, child, gone, kill, serving, sim
+from tests.backends.helper.helper_rig import answer, answers, backend, child, gone, kill, serving, sim, supervisor
 from tests.backends.user.user_rig import IN, OUT, DiskLoad, block_content, eventually
 
 BLOCK, BLOCKS = 4096, 600
@@ -79,8 +79,10 @@ def test_nothing_is_lost_when_the_process_is_killed_again_and_again(image: Path,
 
 @pytest.mark.parametrize("wanted", FORMATS)
 def test_request_that_was_overtaken_is_done_by_the_next_process(image: Path, wanted: int) -> None:
-    """The ring alone would say that the first of them is done, and not the last."""
-    slow = f"driver=faults,over={image},rule=delay=400:on=write:sectors=0-0"
+    """The ring alone would say that the first of them is done, and not the last. In the first process that takes for
+    ever.
+    """
+    slow = f"driver=faults,over={image},rule=delay=forever:on=write:sectors=0-0"
     with SimMachine(plugins=[virtio_blk, faults]) as machine:
         function = machine.add("virtio-blk", f"{slow},process=on", slot=3)
         driver = machine.driver(3)
@@ -95,6 +97,7 @@ def test_request_that_was_overtaken_is_done_by_the_next_process(image: Path, wan
         while len(done) < len(others):
             done += [completion.token for completion in answers(machine, driver)]
         assert sorted(done) == others
+        supervisor(function).order = supervisor(function).order.replace(b"delay=forever", b"delay=0")
         kill(function)
         assert answer(machine, driver) == (overtaken, 1, b"\0")
     assert image.read_bytes()[: 4 * 512] == b"w" * 4 * 512
