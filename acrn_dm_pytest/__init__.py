@@ -120,8 +120,10 @@ def dm_guest(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
                 assert "virtio" in guest.run("ls /sys/bus/virtio/devices")
 
     On KVM where that is fit for guests, else in software emulation, where a boot takes half a minute: tests share a
-    guest by a fixture of scope "module" that has such a ``with`` and yields. Files below ``tmp_path`` are the same for
-    the device. Skips with the line that names what is missing. See ``acrn_dm.testing.guest.Guests`` and ``Guest``.
+    guest by a fixture of scope "module" that has such a ``with`` and yields. With ``served=True`` QEMU emulates the
+    machine, and acrn-dm serves the devices to it: a boot of some seconds wherever it is. Files below
+    ``tmp_path`` are the same for the device. Skips with the line that names what is missing. See
+    ``acrn_dm.testing.guest.Guests`` and ``Guest``.
     """
     from acrn_dm.testing.guest import fixture  # noqa: PLC0415
 

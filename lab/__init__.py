@@ -7,7 +7,7 @@ What boots it, the outer VM in software emulation, is acrn_dm.testing.guest, whi
     guest/     the kernel log of a guest, and the same guest under plain QEMU
     demo/      the demonstration: `python -m lab.demo`
     hsm/       the emulated kernel module: a preloaded C library that answers /dev/acrn_hsm
-    qemu/      a newer QEMU whose devices are ours, and boots from one: `python -m lab.qemu.boots`
+    qemu/      guests of QEMU's whose devices are ours, and boots from one: `python -m lab.qemu.boots`
 
 Each imports those above it and never tests.
 """

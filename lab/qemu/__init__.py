@@ -1,1 +1,1 @@
-"""QEMU of this host or of a newer suite (unpacked, never installed), and guests of it whose devices are ours."""
+"""Guests of QEMU's, of this host's or of a newer one, whose devices are ours."""

@@ -18,9 +18,9 @@ import attrs
 
 from acrn_dm.testing.guest.errors import HarnessError
 from acrn_dm.testing.guest.kernels.debian import debian_kernel
+from acrn_dm.testing.guest.served.newer import newer_qemu, version
 from lab.guest.dmesg import additional_lines
 from lab.paths import LAB
-from lab.qemu.newer import newer_qemu, version
 from lab.qemu.root import Boot, Root, boot, our_disk, qemu_disk
 
 REFERENCE_EACH = 10  # boots of ours behind one that is compared with

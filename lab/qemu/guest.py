@@ -1,6 +1,5 @@
 """A stock guest of QEMU's own, in software emulation on this host, whose devices are served by processes of ours."""
 
-import json
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,16 +7,13 @@ from typing import Any
 
 import attrs
 
-from acrn_dm.testing.guest.command_line import COMMAND_LINE
 from acrn_dm.testing.guest.host import Host
 from acrn_dm.testing.guest.inner.dialogue import Dialogue
 from acrn_dm.testing.guest.inner.initramfs import GUEST_MODULES, SHELL, guest_init, guest_initramfs
+from acrn_dm.testing.guest.inner.shell import BOOT_LIMIT
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.process import Process
-from acrn_dm.testing.guest.qemu import program
-
-BOOT_S = 120.0
-MEMORY = "256M"
+from acrn_dm.testing.guest.served.machine import command
 
 
 @attrs.define(eq=False)
@@ -62,9 +58,9 @@ class QemuGuest:
             said = serial.read_text(errors="replace")[-2000:] if serial.exists() else ""
             return f"\nits kernel said last: {said}\nQEMU said last: {process.stderr[-2000:]}"
 
-        guest = cls(process, Dialogue(process, last_words))
+        guest = cls(process, Dialogue(process, last_words, "QEMU"))
         try:
-            guest.dialogue.wait_up(BOOT_S)
+            guest.dialogue.wait_up(BOOT_LIMIT)
         except BaseException:
             guest.end()
             raise
@@ -72,7 +68,7 @@ class QemuGuest:
 
     def reboot(self) -> None:
         """Reset the machine and wait until the guest is there again. Raises HarnessError."""
-        self.dialogue.reboot(BOOT_S)
+        self.dialogue.reboot(BOOT_LIMIT)
 
     def run(self, command: str, timeout: float = 60.0) -> str:
         """What a shell command line prints in the guest. Raises CommandFailed, HarnessError."""
@@ -84,33 +80,6 @@ class QemuGuest:
         self.process.wait(20)
 
 
-def command(
-    image: Path,
-    initramfs: Path,
-    serial: Path,
-    *,
-    cpus: int = 2,
-    memory: str = MEMORY,
-    append: str = "",
-    qemu: Sequence[str] = (),
-    board: str = "pc",
-) -> list[str]:
-    """QEMU's words for a guest without devices but its shell's; *append* goes behind the usual command line of the
-    kernel, and *qemu* starts another QEMU than this host's.
-    """
-    return [
-        *(qemu or [program()]),
-        *("-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi"),
-        *("-cpu", "qemu64", "-smp", str(cpus), "-m", memory),
-        *("-object", f"memory-backend-memfd,id=ram,size={memory},share=on"),
-        *("-machine", f"{board},usb=off,memory-backend=ram"),
-        *("-kernel", str(image), "-initrd", str(initramfs), "-append", f"{COMMAND_LINE} {append}"),
-        *("-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"),
-        *("-chardev", "stdio,id=shell,signal=off", "-device", "virtio-serial-pci"),
-        *("-device", "virtserialport,chardev=shell,name=shell"),
-    ]
-
-
 def at(name: str, folder: Path, *, again: bool, newer: bool = False) -> list[str]:
     """QEMU's words for the socket of the export *name*; with *again* it is looked for once a second when it has gone,
     which QEMU 7.2 can with some of its devices only: that of its entropy device is not awaited and ends it. A *newer*
@@ -118,9 +87,3 @@ def at(name: str, folder: Path, *, again: bool, newer: bool = False) -> list[str
     """
     words = ",reconnect-ms=1000" if newer else ",reconnect=1"
     return ["-chardev", f"socket,id={name},path={folder / name}.sock" + words * again]
-
-
-def vfio_user(name: str, folder: Path, **properties: object) -> list[str]:
-    """A newer QEMU's words for the function that is served at the export *name*."""
-    socket = {"type": "unix", "path": str(folder / f"{name}.sock")}
-    return ["-device", json.dumps({"driver": "vfio-user-pci", "socket": socket, "x-msg-timeout": 60000, **properties})]

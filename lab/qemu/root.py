@@ -13,8 +13,9 @@ import attrs
 from acrn_dm.testing.guest.errors import HarnessError
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.kernels.packages import system_tool
+from acrn_dm.testing.guest.served.machine import vfio_user
 from lab.images.rootdisk import NOISE, SUMS, root_disk, root_initramfs
-from lab.qemu.guest import QemuGuest, vfio_user
+from lab.qemu.guest import QemuGuest
 
 CPUS = 2
 START_S = 60.0

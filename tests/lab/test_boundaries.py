@@ -15,7 +15,7 @@ PARTS = ("paths", "images", "guest", "demo", "hsm", "qemu")
 HARNESS = ROOT / "acrn_dm" / "testing" / "guest"
 HARNESS_PARTS = (
     *("places", "errors", "process", "progress", "command_line", "consoles", "qemu", "kernels", "images", "outer"),
-    *("inner", "needs", "host", "guest", "guests", "fixture"),
+    *("inner", "needs", "host", "served", "guest", "guests", "fixture"),
 )
 HARNESS_FILES = sorted(set(HARNESS.rglob("*.py")) - {HARNESS / "__init__.py"})
 # What `make demo`, `make bench` and `make docs` run, and the package itself.

@@ -15,6 +15,7 @@ kernel (the *inner* guest).
     images/    what goes into an initramfs
     outer/     the outer VM: OuterVm runs commands in it through agent.py
     inner/     the inner guest: its initramfs with a Python, and a shell in it
+    served/    a guest of QEMU's, without acrn-dm's machine: a process of acrn-dm serves it its devices
 
 Packages, kernels and images are kept in $ACRN_DM_CACHE, by default acrn-dm in the user's cache.
 """

@@ -4,14 +4,36 @@ import itertools
 import shlex
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from acrn_dm.testing.guest.errors import HarnessError
 from acrn_dm.testing.guest.inner import python
-from acrn_dm.testing.guest.inner.shell import BOOT_LIMIT, CONSOLE_SLOT, GuestShell
+from acrn_dm.testing.guest.inner.shell import BOOT_LIMIT, CONSOLE_SLOT
 
 FIRST_SLOT = CONSOLE_SLOT + 1
 SLOTS = 32
+
+
+class Shell(Protocol):
+    """A guest that is up, and what it runs on. What fails is a HarnessError."""
+
+    def run(self, command: str, timeout: float, shown: str) -> str:
+        """The output of a command line that is called *shown* in messages."""
+
+    def reboot(self, timeout: float) -> None:
+        """Reset the machine, until the guest is there again."""
+
+    def power_off(self) -> int:
+        """End it; acrn-dm's exit status."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def console(self) -> str:
+        """What the guest's kernel has printed."""
+
+    def log(self) -> str:
+        """What acrn-dm has logged."""
 
 
 class Guest:
@@ -20,9 +42,9 @@ class Guest:
     A block that ends well and an acrn-dm that then does not end with status 0 are a HarnessError.
     """
 
-    def __init__(self, boot: Callable[[], GuestShell]) -> None:
+    def __init__(self, boot: Callable[[], Shell]) -> None:
         self._boot = boot
-        self._shell: GuestShell | None = None
+        self._shell: Shell | None = None
 
     def __enter__(self) -> Self:
         self._shell = self._boot()
@@ -39,11 +61,9 @@ class Guest:
             status = shell.power_off()
         except HarnessError as late:
             self._kill(shell)
-            raise HarnessError(f"acrn-dm did not end when the guest powered off: {late}") from late
+            raise HarnessError(f"no good end when the guest powered off: {late}") from late
         if status:
-            raise HarnessError(
-                f"acrn-dm ended with {status} when the guest powered off: {shell.process.stderr[-2000:]}"
-            )
+            raise HarnessError(f"acrn-dm ended with {status} when the guest powered off: {shell.log()[-2000:]}")
 
     def run(self, command: str, *, timeout: float = 60.0) -> str:
         """What a shell command line, or several lines, print in the guest, both outputs as they come, stripped.
@@ -72,16 +92,16 @@ class Guest:
 
     def log(self) -> str:
         """What acrn-dm has logged, warnings and worse."""
-        return self._up.process.stderr
+        return self._up.log()
 
     @property
-    def _up(self) -> GuestShell:
+    def _up(self) -> Shell:
         if self._shell is None:
             raise HarnessError("the guest is not up: use it as a context (with ... as guest)")
         return self._shell
 
     @staticmethod
-    def _kill(shell: GuestShell | None) -> None:
+    def _kill(shell: Shell | None) -> None:
         if shell is not None:
             shell.kill()
 

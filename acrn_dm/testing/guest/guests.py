@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import cache_from_source
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from acrn_dm.hypervisors.kvm import probe
 from acrn_dm.testing.guest import needs, progress
 from acrn_dm.testing.guest.consoles import remove_logs
 from acrn_dm.testing.guest.errors import HarnessTimeout, HarnessUnavailable
-from acrn_dm.testing.guest.guest import Guest, slots_for
+from acrn_dm.testing.guest.guest import Guest, Shell, slots_for
 from acrn_dm.testing.guest.host import Host
 from acrn_dm.testing.guest.inner import python
 from acrn_dm.testing.guest.inner.initramfs import GUEST_MODULES, SHELL, guest_init, guest_initramfs
@@ -28,6 +28,8 @@ from acrn_dm.testing.guest.kernels.debian import Kernel, debian_kernel
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from acrn_dm.testing.guest.places import home
 from acrn_dm.testing.guest.process import Place
+from acrn_dm.testing.guest.served import newer
+from acrn_dm.testing.guest.served.shell import ServedShell
 
 FORGOTTEN_S = 7 * 86400.0
 # What acrn-dm and its plugins may ask the environment for, and what Python does.
@@ -56,7 +58,7 @@ class Guests:
         self._place = place
         self._say = say
         self._skip = skip
-        self._absent: str | None = None
+        self._absent: dict[bool, str | None] = {}  # by whether devices are served
         self._numbers = itertools.count(1)
         self._resources = contextlib.ExitStack()
         self._scratch: Path | None = None
@@ -86,11 +88,11 @@ class Guests:
             self._resources.callback(shutil.rmtree, self._scratch, ignore_errors=True)
         return self._scratch
 
-    def unavailable(self) -> str | None:
+    def unavailable(self, *, served: bool = False) -> str | None:
         """Why there can be no guest here, in a line that names what is missing; None if nothing is known of."""
-        if self._absent is None and self._place is None:
-            self._absent = needs.missing(emulated=probe.probe() is not None)
-        return self._absent
+        if self._absent.get(served) is None and (served or self._place is None):
+            self._absent[served] = needs.missing(emulated=not served and probe.probe() is not None)
+        return self._absent.get(served)
 
     def __call__(
         self,
@@ -101,6 +103,7 @@ class Guests:
         kernel: Kernel | None = None,
         append: str = "",
         timeout: float = BOOT_LIMIT,
+        served: bool = False,
     ) -> Guest:
         """A guest, to be entered, with *arguments* of acrn-dm's command line and *devices* (``NAME,options``) in slots
         of its own choice, behind the console in slot 2 that brings commands.
@@ -108,38 +111,55 @@ class Guests:
         The kernel is Debian's, or *kernel*, with *append* added to its command line. *modules* of it are loaded besides
         those of virtio's disk, network card, console and entropy device; *files* are put into the guest by their path.
 
+        With *served* acrn-dm is no machine: QEMU emulates one on this host, and a process of acrn-dm serves it the
+        *devices* by vfio-user. What a driver makes of a device is seen in seconds then, wherever it is; the arguments
+        of a machine have no place, and devices that need something of theirs (``acrn-dm-export``) neither.
+
         Entering raises HarnessUnavailable where there can be none, HarnessTimeout if it is not up after *timeout*
         seconds, HarnessError when acrn-dm refuses; with what the guest's kernel and acrn-dm said last.
         """
 
-        def boot() -> GuestShell:
-            with progress.shown_by(self._say), self._skipping():
-                if reason := self.unavailable():
+        if served and arguments:
+            raise TypeError(f"there is no machine of acrn-dm's to have {' '.join(arguments)}: its devices are served")
+
+        def boot() -> Shell:
+            with progress.shown_by(self._say), self._skipping(served):
+                if reason := self.unavailable(served=served):
                     raise HarnessUnavailable(reason)
-                stock = kernel or debian_kernel()
-                image = guest_initramfs(
-                    stock,
-                    init=guest_init(SHELL),
-                    modules=[*GUEST_MODULES, *modules],
-                    files=files,
-                    behind=python.archive(),
-                )
-                start = functools.partial(
-                    GuestShell, kernel=stock, initramfs=image, append=append, env=environment(), timeout=timeout
-                )
-                return self._start(start, [*arguments, *slots_for(devices, arguments)])
+                how = self._kept(kernel, modules, files) | {"append": append, "timeout": timeout}
+                if served:
+                    return self._serve(devices, how)
+                return self._start(functools.partial(GuestShell, **how), [*arguments, *slots_for(devices, arguments)])
 
         return Guest(boot)
 
     @contextlib.contextmanager
-    def _skipping(self) -> Iterator[None]:
+    def _skipping(self, served: bool) -> Iterator[None]:
         try:
             yield
         except HarnessUnavailable as error:
-            self._absent = str(error)
+            self._absent[served] = str(error)
             if self._skip is not None:
-                self._skip(self._absent)
+                self._skip(str(error))
             raise
+
+    def _kept(self, kernel: Kernel | None, modules: Sequence[str], files: Mapping[str, bytes] | None) -> dict[str, Any]:
+        """What a guest boots from, and the environment of acrn-dm."""
+        stock = kernel or debian_kernel()
+        image = guest_initramfs(
+            stock,
+            init=guest_init(SHELL),
+            modules=[*GUEST_MODULES, *modules],
+            files=files,
+            behind=python.archive(),
+        )
+        return {"kernel": stock, "initramfs": image, "env": environment()}
+
+    def _serve(self, devices: Sequence[str], how: Mapping[str, Any]) -> ServedShell:
+        """Start a guest of QEMU's."""
+        qemu = newer.with_client()
+        with progress.step("booting a guest in a stock kernel under QEMU"):
+            return ServedShell(scratch=self._folder(), devices=devices, qemu=qemu, **how)
 
     def _start(self, start: Callable[..., GuestShell], arguments: Sequence[str]) -> GuestShell:
         """Start a guest; a second time where the outer VM has hung, as QEMU's emulation does now and then."""

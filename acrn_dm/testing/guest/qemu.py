@@ -20,6 +20,11 @@ def program() -> str:
     return found
 
 
+def ending_with_us(argv: Sequence[str]) -> list[str]:
+    """The words that start *argv* so that it can't outlive the thread that does, where that can be had."""
+    return [*_DIE_WITH_US, *argv] if shutil.which(_DIE_WITH_US[0]) else [*argv]
+
+
 @contextlib.contextmanager
 def running(arguments: Sequence[str], *, log: Path, pass_fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[bytes]]:
     """QEMU with these arguments for as long as the context lasts; what it says itself goes to ``log``."""
@@ -27,7 +32,7 @@ def running(arguments: Sequence[str], *, log: Path, pass_fds: Sequence[int] = ()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*_DIE_WITH_US, *argv] if shutil.which(_DIE_WITH_US[0]) else argv,
+            ending_with_us(argv),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

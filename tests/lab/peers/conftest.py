@@ -5,7 +5,7 @@ import os
 import pytest
 
 from acrn_dm.testing.guest.errors import HarnessUnavailable
-from lab.qemu.newer import newer_qemu, version
+from acrn_dm.testing.guest.served.newer import newer_qemu, version
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ import pytest
 
 from acrn_dm.testing.guest.inner import python
 from acrn_dm.testing.guest.kernels.debian import Kernel
-from lab.qemu.guest import QemuGuest, vfio_user
+from acrn_dm.testing.guest.served.machine import vfio_user
+from lab.qemu.guest import QemuGuest
 from tests.backends.user.user_rig import Daemon
 from tests.lab.peers import edu_guest
 from tests.lab.peers.exports import export, started

@@ -12,7 +12,8 @@ import attrs
 import pytest
 
 from acrn_dm.testing.guest.kernels.debian import Kernel
-from lab.qemu.guest import QemuGuest, vfio_user
+from acrn_dm.testing.guest.served.machine import vfio_user
+from lab.qemu.guest import QemuGuest
 from tests.export.vfio_user.test_functions import Express
 from tests.export.vfio_user.vfio_rig import served
 from tests.lab.peers.exports import export, started

@@ -173,6 +173,41 @@ def test_kernel_that_is_not_to_be_had_is_asked_for_once(
     assert (len(asked), outer.made) == (1, [])
 
 
+def test_guest_with_served_devices_needs_neither_kvm_nor_an_outer_vm(
+    outer: type[Outer], monkeypatch: pytest.MonkeyPatch, started: list[dict[str, Any]]
+) -> None:
+    monkeypatch.setattr(module, "ServedShell", lambda **options: module.GuestShell(None, **options))
+    monkeypatch.setattr(module.newer, "with_client", lambda: ["qemu"])
+    monkeypatch.setattr(module.needs, "missing", lambda emulated: "KVM" if emulated else None)
+    with Guests() as guests, guests(devices=["virtio-dice"], modules=["evdev"], served=True) as guest:
+        assert guest.run("echo up") == "up"
+    (call,) = started
+    assert (call["devices"], call["qemu"], outer.made) == (["virtio-dice"], ["qemu"], [])
+    assert call["initramfs"]["modules"][-1] == "evdev"
+
+
+def test_way_that_is_not_to_be_had_leaves_the_other(
+    outer: type[Outer], monkeypatch: pytest.MonkeyPatch, started: list[dict[str, Any]]
+) -> None:
+    def fetch() -> None:
+        raise HarnessUnavailable("no QEMU with a client")
+
+    monkeypatch.setattr(module.newer, "with_client", fetch)
+    monkeypatch.setattr(module.needs, "missing", lambda emulated: None)
+    reasons: list[str] = []
+    with Guests(skip=reasons.append) as guests:
+        with pytest.raises(HarnessUnavailable, match="no QEMU with a client"):
+            guests(served=True).__enter__()
+        with guests() as guest:
+            assert guest.run("echo up") == "up"
+    assert reasons == ["no QEMU with a client"]
+
+
+def test_arguments_of_a_machine_are_refused_where_devices_are_served() -> None:
+    with Guests() as guests, pytest.raises(TypeError, match="no machine of acrn-dm's to have -m 512M"):
+        guests("-m", "512M", served=True)
+
+
 def test_environment_finds_modules_as_this_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", ["", "/usr", "/usr", "/nonexistent", str(tmp_path)])
     monkeypatch.chdir(tmp_path.parent)

@@ -19,17 +19,18 @@ _SHOWN = 2000  # characters of an output in a message
 class Dialogue:
     """The conversation with one guest over *process*, whose standard input and output are the guest's port.
 
-    *last_words* says for messages what the guest's kernel and acrn-dm printed last.
+    *last_words* says for messages what the guest's kernel and *program*, which the process is, printed last.
     """
 
-    def __init__(self, process: Process, last_words: Callable[[], str]) -> None:
+    def __init__(self, process: Process, last_words: Callable[[], str], program: str = "acrn-dm") -> None:
         self._process = process
         self._last_words = last_words
+        self._program = program
         self._number = 0
         self._read = 0  # characters of the output that belong to earlier commands
 
     def wait_up(self, timeout: float) -> None:
-        """Until the guest is up. Raises HarnessTimeout, and HarnessError when acrn-dm ends first."""
+        """Until the guest is up. Raises HarnessTimeout, and HarnessError when the process ends first."""
         self._answer(timeout, f"the guest did not come up within {timeout:g} s")
 
     def run(self, command: str, timeout: float, shown: str = "") -> str:
@@ -37,7 +38,7 @@ class Dialogue:
         *shown* in place of the command.
 
         Raises CommandFailed for a status other than 0; HarnessTimeout past *timeout* seconds, and the command goes on
-        in the guest; HarnessError when the guest or acrn-dm ends.
+        in the guest; HarnessError when the guest or the process ends.
         """
         self._number += 1
         shown = shown or command
@@ -58,7 +59,7 @@ class Dialogue:
         deadline = time.monotonic() + timeout
         while not (found := end.search(text := self._process.stdout, self._read)):
             if self._process.returncode is not None:
-                raise HarnessError(f"acrn-dm ended with {self._process.returncode}{self._last_words()}")
+                raise HarnessError(f"{self._program} ended with {self._process.returncode}{self._last_words()}")
             if time.monotonic() > deadline:
                 raise HarnessTimeout(f"{late}: {text[self._read :][-_SHOWN:]}{self._last_words()}")
             time.sleep(_LOOK_S)

@@ -90,6 +90,10 @@ class GuestShell:
         """What the guest's kernel has printed on its serial console."""
         return self._serial.read_text(errors="replace").replace("\r\n", "\n") if self._serial.exists() else ""
 
+    def log(self) -> str:
+        """What acrn-dm has logged."""
+        return self.process.stderr
+
     def _last_words(self) -> str:
         said = self.console()[-4000:] or "(nothing)"
         return f"\nits kernel said last: {said}\nacrn-dm said last: {self.process.stderr[-2000:] or '(nothing)'}"

@@ -15,7 +15,7 @@ import pytest
 
 from acrn_dm.testing.guest.errors import HarnessUnavailable
 from acrn_dm.testing.guest.kernels.packages import suite_package
-from lab.qemu.newer import LIBRARIES, LOADER, SUITE, newer_qemu
+from acrn_dm.testing.guest.served.newer import LIBRARIES, LOADER, SUITE, newer_qemu
 from tests.docs.page_runner import ROOT, lines_for
 from tests.lab.peers.exports import export, started
 from tests.lab.peers.libblkio.blkio import PACKAGE

@@ -12,9 +12,10 @@ import attrs
 from acrn_dm.testing.guest.host import Host, HostProcess
 from acrn_dm.testing.guest.inner.dialogue import Dialogue
 from acrn_dm.testing.guest.inner.initramfs import SHELL, guest_init, guest_initramfs
+from acrn_dm.testing.guest.inner.shell import BOOT_LIMIT
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.process import Result
-from lab.qemu.guest import BOOT_S, command
+from acrn_dm.testing.guest.served.machine import command
 from tests.backends.user.user_rig import Daemon, listens
 from tests.lab.peers.migration.network import GUEST_IP, STATION_IP, STATION_MAC, Station
 from tests.lab.peers.qmp import Qmp
@@ -189,7 +190,7 @@ def busy_guest(
         assert places[0].qemu is not None
         port = Port(places[0].qemu)
         dialogue = Dialogue(port, lambda: f"\nQEMU said last: {port.stderr[-2000:]}")
-        dialogue.wait_up(BOOT_S)
+        dialogue.wait_up(BOOT_LIMIT)
         scene = Scene(words, image, places[0], places[1], station, port, dialogue)
         scene.run(f"ip link set eth0 up && ip addr add {GUEST_IP}/24 dev eth0 && arp -s {STATION_IP} {STATION_MAC}")
         assert scene.echoes(10)

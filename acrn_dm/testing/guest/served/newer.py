@@ -1,16 +1,19 @@
-"""A QEMU that has a vfio-user client (from 10.1 on), of Debian's backports, unpacked below build/ and never installed.
+"""A QEMU that has a vfio-user client (from 10.1 on): this host's, or one of Debian's backports that is unpacked in the
+guests' home and never installed.
 
-It needs that suite's C library, so it is started by that library's own loader. Backports vanish when newer ones come:
-what is unpacked is kept, and where there is nothing to be had, that is said.
+That one needs that suite's C library, so it is started by that library's own loader. Backports vanish when newer ones
+come: what is unpacked is kept, and where there is nothing to be had, that is said.
 """
 
+import contextlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
+from acrn_dm.testing.guest import progress, qemu
 from acrn_dm.testing.guest.errors import HarnessUnavailable
 from acrn_dm.testing.guest.kernels.packages import KEYRING, STAMP, mirror, run_tool
 from acrn_dm.testing.guest.places import exclusive, home
@@ -37,30 +40,46 @@ class NewerQemu:
         return loader + [word for folder in FIRMWARE for word in ("-L", str(self.tree / folder))]
 
 
+def with_client() -> list[str]:
+    """The words that start a QEMU with a client of vfio-user: this host's, if it has one. Raises HarnessUnavailable."""
+    with contextlib.suppress(HarnessUnavailable):
+        own = [qemu.program()]
+        if _has_client(own):
+            return own
+    with progress.step("fetching a QEMU that has a client of vfio-user"):
+        return newer_qemu().argv
+
+
 def newer_qemu() -> NewerQemu:
     """The one in the guests' home, fetched on first use. Remove suites/ in there to move on to a newer one.
 
     Raises HarnessUnavailable when it is neither here nor to be had, or has no client of vfio-user.
     """
     own = home() / "suites" / BACKPORTS
-    qemu = NewerQemu(tree=own / PACKAGE)
+    newer = NewerQemu(tree=own / PACKAGE)
     with exclusive():
-        if not (qemu.tree / STAMP).exists():
-            shutil.rmtree(qemu.tree, ignore_errors=True)
+        if not (newer.tree / STAMP).exists():
+            shutil.rmtree(newer.tree, ignore_errors=True)
             for archive in _downloaded(own / "apt-qemu"):
-                run_tool(["dpkg-deb", "-x", str(archive), str(qemu.tree)])
+                run_tool(["dpkg-deb", "-x", str(archive), str(newer.tree)])
                 archive.unlink()
-            run_tool([*qemu.argv, "-device", f"{CLIENT},help"])
-            (qemu.tree / STAMP).touch()
-    return qemu
+            if not _has_client(newer.argv):
+                raise HarnessUnavailable(f"the QEMU of {BACKPORTS} has no {CLIENT}")
+            (newer.tree / STAMP).touch()
+    return newer
 
 
-def version(qemu: NewerQemu) -> str:
+def version(newer: NewerQemu) -> str:
     """As it says it itself."""
-    found = re.search(r"version (\S+)", run_tool([*qemu.argv, "--version"]))
+    found = re.search(r"version (\S+)", run_tool([*newer.argv, "--version"]))
     if found is None:
         raise HarnessUnavailable("QEMU does not say which version it is")
     return found[1]
+
+
+def _has_client(argv: Sequence[str]) -> bool:
+    """Whether it knows the device: QEMU 7.2 ends with 0 for one that it doesn't know. Raises HarnessUnavailable."""
+    return f"{CLIENT} options" in run_tool([*argv, "-device", f"{CLIENT},help"])
 
 
 def _downloaded(own: Path) -> Iterator[Path]:

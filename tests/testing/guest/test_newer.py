@@ -1,13 +1,15 @@
-"""The newer QEMU where there is nothing to be had: the reason is said, and nothing half done is taken for it later."""
+"""A QEMU with a client of vfio-user: this host's where it has one. Where there is no newer one to be had the reason is
+said, and nothing half done is taken for it later.
+"""
 
 from pathlib import Path
 
 import pytest
 
-from acrn_dm.testing.guest import places
+from acrn_dm.testing.guest import places, qemu
 from acrn_dm.testing.guest.errors import HarnessUnavailable
 from acrn_dm.testing.guest.kernels.packages import STAMP
-from lab.qemu.newer import BACKPORTS, LOADER, PACKAGE, NewerQemu, newer_qemu, version
+from acrn_dm.testing.guest.served.newer import BACKPORTS, LOADER, PACKAGE, NewerQemu, newer_qemu, version, with_client
 
 
 def _tool(path: Path, script: str) -> None:
@@ -47,10 +49,24 @@ def test_qemu_without_the_client_is_not_taken(tools: Path, tmp_path: Path) -> No
     assert not (tmp_path / "home" / "suites" / BACKPORTS / PACKAGE / STAMP).exists()
 
 
+def test_this_hosts_qemu_is_taken_where_it_has_the_client(tools: Path) -> None:
+    _tool(tools / qemu.PROGRAM, '[ "$*" = "-device vfio-user-pci,help" ] && echo "vfio-user-pci options:"')
+    assert with_client() == [str(tools / qemu.PROGRAM)]
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_newer_qemu_is_fetched_where_this_hosts_has_no_client(tools: Path, status: int) -> None:
+    """QEMU 7.2 says that it does not know the device, and ends with 0."""
+    _tool(tools / qemu.PROGRAM, f"echo not found >&2; exit {status}")
+    _tool(tools / "apt-get", "echo no network >&2; exit 1")
+    with pytest.raises(HarnessUnavailable, match=r"^apt-get failed: no network$"):
+        with_client()
+
+
 def test_version_is_what_it_says(tmp_path: Path) -> None:
-    qemu = NewerQemu(tree=tmp_path)
+    newer = NewerQemu(tree=tmp_path)
     _tool(tmp_path / LOADER, "echo QEMU emulator version 11.1.3 '(Debian 1:11.1.3)'")
-    assert version(qemu) == "11.1.3"
+    assert version(newer) == "11.1.3"
     _tool(tmp_path / LOADER, "echo no number")
     with pytest.raises(HarnessUnavailable, match="does not say"):
-        version(qemu)
+        version(newer)
