@@ -66,8 +66,8 @@ def test_all_of_it_is_in_the_machine_s_check(plugins: PluginManager) -> None:
 def test_broker_knows_the_sockets_and_orders_of_this_machine_and_no_others(
     tmp_path: Path, plugins: PluginManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[dict[str, str], dict[str, bytes]]] = []
-    monkeypatch.setattr(giving_up, "employ", lambda sockets, devices: told.append((sockets, devices)))
+    told: list[tuple[dict[str, str], dict[str, bytes], int]] = []
+    monkeypatch.setattr(giving_up, "employ", lambda *rules: told.append(rules))
     texts = (
         f"virtio-blk,vhost-user={tmp_path / 'd'}",
         f"vfio-user,socket={tmp_path / 'f'}",
@@ -77,7 +77,8 @@ def test_broker_knows_the_sockets_and_orders_of_this_machine_and_no_others(
     )
     machine = build(config(*texts, user=NOBODY), plugins)
     giving_up.keep(machine.functions)
-    ((sockets, devices),) = told
+    ((sockets, devices, firsts),) = told
+    assert firsts == 2, "a thread for each vhost-user process that is another's"
     assert sockets == {str(tmp_path / "d"): "vhost-user", str(tmp_path / "f"): "vfio-user"}
     (order,) = devices.items()
     assert order[0] == "virtio-blk-6:0"

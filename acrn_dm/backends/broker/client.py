@@ -1,6 +1,11 @@
-"""The machine's end of the broker."""
+"""The machine's end of the broker.
+
+One that has ended, or keeps silent, is asked nothing any more: a late answer would be taken for another's. So who asks
+is told PeerError from then on, as by a door behind which nobody will ever be.
+"""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -14,8 +19,9 @@ from typing import Any
 
 import attrs
 
-from acrn_dm.backends.broker import CONNECT, DESCRIPTORS, KILL, MAX_PACKET, POLL, START, set_present
+from acrn_dm.backends.broker import CONNECT, DESCRIPTORS, FIRST, KILL, MAX_PACKET, POLL, START, set_present
 from acrn_dm.backends.helper.child import Child
+from acrn_dm.backends.wire.message import PeerError, close_all
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.process.python_program import start_program
 from acrn_dm.base.records import define
@@ -24,15 +30,17 @@ PROGRAM = "acrn_dm.backends.broker.process"
 PATIENCE_S = 60.0  # for an answer; the first one waits for its start
 LOOK_S = 0.005
 END_S = 10.0
+ENDED = "the broker has ended"
 
 
 @define(eq=False)
 class Broker:
-    """The connection. Its methods are any thread's, one at a time."""
+    """The connection. Its methods are any thread's, one at a time. They raise PeerError when the broker has ended."""
 
     _process: "subprocess.Popen[bytes]" = attrs.field(repr=False)
     _socket: socket.socket
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+    _lost: str = attrs.field(default="", init=False)  # why nobody asks any more
 
     def connect(self, path: Path) -> socket.socket:
         """A connection to the socket at *path*. Raises HostError."""
@@ -43,6 +51,10 @@ class Broker:
         """A process for the device *name*. Raises HostError."""
         told, (connection, report) = self._ask(START, name)
         return Child(Brokered(self, told["pid"]), socket.socket(fileno=connection), report)
+
+    def come_first(self, thread: int) -> None:
+        """Let a *thread* of this process come before others of the host. Raises HostError."""
+        self._ask(FIRST, thread)
 
     def poll(self, pid: int) -> int | None:
         """How process *pid* has ended, as subprocess has it; None: it has not. Raises HostError."""
@@ -62,18 +74,32 @@ class Broker:
 
     def _ask(self, do: str, what: object) -> tuple[dict[str, Any], list[int]]:
         with self._lock:
-            try:
-                self._socket.send(json.dumps({"do": do, "what": what}).encode())
-                answer, fds, _, _ = socket.recv_fds(self._socket, MAX_PACKET, DESCRIPTORS[do], socket.MSG_CMSG_CLOEXEC)
-            except OSError as e:
-                self._socket.close()  # an answer that comes later would be taken for another's
-                raise HostError.from_os("asking the broker", e) from e
-        if not answer:
-            raise HostError("the broker has ended")
+            answer, fds = self._exchange(json.dumps({"do": do, "what": what}).encode(), DESCRIPTORS[do])
         told: dict[str, Any] = json.loads(answer)
         if "error" in told:
             raise HostError(told["error"])
+        if len(fds) != DESCRIPTORS[do]:
+            close_all(fds)
+            raise HostError(
+                "taking descriptors of the broker", err=errno.EMFILE
+            )  # recvmsg leaves them out, and says so
         return told, fds
+
+    def _exchange(self, packet: bytes, most: int) -> tuple[bytes, list[int]]:
+        """Under the lock."""
+        if not self._lost:
+            try:
+                self._socket.send(packet)
+                answer, fds, _, _ = socket.recv_fds(self._socket, MAX_PACKET, most, socket.MSG_CMSG_CLOEXEC)
+                if answer:
+                    return answer, list(fds)
+                self._lost = ENDED
+            except TimeoutError:
+                self._lost = f"the broker has not answered within {self._socket.gettimeout():g} s"
+            except OSError:
+                self._lost = ENDED
+            self._socket.close()
+        raise PeerError(self._lost)
 
 
 @define(eq=False)
@@ -85,10 +111,13 @@ class Brokered:
     returncode: int | None = attrs.field(default=None, init=False)
 
     def wait(self, timeout: float | None = None) -> int:
-        """How it ended. Raises TimeoutExpired, HostError."""
+        """How it ended. Raises TimeoutExpired, at once where nobody can tell any more, and HostError."""
         until = math.inf if timeout is None else time.monotonic() + timeout
         while self.returncode is None:
-            self.returncode = self._broker.poll(self.pid)
+            try:
+                self.returncode = self._broker.poll(self.pid)
+            except PeerError:
+                until = -math.inf
             if self.returncode is None:
                 if time.monotonic() >= until:
                     raise subprocess.TimeoutExpired(str(self.pid), until)
@@ -96,14 +125,15 @@ class Brokered:
         return self.returncode
 
     def kill(self) -> None:
-        """End it. Raises HostError."""
+        """End it. Raises HostError, PeerError."""
         if self.returncode is None:
             self._broker.kill(self.pid)
 
 
-def employ(sockets: Mapping[str, str], devices: Mapping[str, bytes]) -> Broker:
+def employ(sockets: Mapping[str, str], devices: Mapping[str, bytes], firsts: int = 0) -> Broker:
     """A broker from now on, for all of this process, with these rules: see ``process``. Raises HostError."""
-    rules = {"sockets": dict(sockets), "devices": {name: order.decode() for name, order in devices.items()}}
+    orders = {name: order.decode() for name, order in devices.items()}
+    rules = {"sockets": dict(sockets), "devices": orders, "firsts": firsts, "machine": os.getpid()}
     with contextlib.ExitStack() as stack:
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)

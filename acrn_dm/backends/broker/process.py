@@ -1,8 +1,9 @@
 """``python -m acrn_dm.backends.broker.process SOCKET``: the broker's program.
 
-Its rules come by standard input, one JSON object: ``sockets``, the paths that it connects to, each with its protocol,
-and ``devices``, the orders of those that it starts processes of, by their names. It ends when its socket does. Nobody
-types this command.
+Its rules come by standard input, one JSON object: ``sockets``, the paths that it connects to, each with its protocol;
+``devices``, the orders of those that it starts processes of, by their names; and ``firsts``, how many threads of the
+process ``machine`` may come before others at a time: looks at rings that come late have missed something. It ends when
+its socket does. Nobody types this command.
 """
 
 import json
@@ -15,13 +16,15 @@ from typing import Any
 
 import attrs
 
-from acrn_dm.backends.broker import CONNECT, KILL, MAX_PACKET, POLL, START
+from acrn_dm.backends.broker import CONNECT, FIRST, KILL, MAX_PACKET, POLL, START
 from acrn_dm.backends.helper import child
 from acrn_dm.backends.helper.child import Child
 from acrn_dm.backends.wire.channel import connect
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.process.privileges import no_new_privileges
 from acrn_dm.base.records import define
+
+COMES_FIRST = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
 
 Answer = tuple[dict[str, object], Sequence[int]]
 
@@ -32,6 +35,9 @@ class Broker:
 
     sockets: Mapping[str, str]  # protocols by paths
     devices: Mapping[str, str]
+    firsts: int = 0
+    machine: int = 0
+    _threads: frozenset[int] = attrs.field(default=frozenset(), init=False)  # that come first
     _children: dict[int, Child] = attrs.field(factory=dict, init=False)
     _pids: dict[str, int] = attrs.field(factory=dict, init=False)  # of the last process of each device
 
@@ -48,6 +54,8 @@ class Broker:
             return self._start(what)
         if do in (POLL, KILL) and isinstance(what, int) and what in self._children:
             return self._ended(what) if do == POLL else self._kill(what)
+        if do == FIRST and isinstance(what, int) and self._may_come_first(what):
+            return self._have_first(what)
         raise HostError(f"{do!r} of {what!r} is none of what this broker does")
 
     def _start(self, name: str) -> Answer:
@@ -72,6 +80,21 @@ class Broker:
         """It is gone, and its number may be another's."""
         del self._children[pid]
         self._pids = {name: number for name, number in self._pids.items() if number != pid}
+
+    def _may_come_first(self, thread: int) -> bool:
+        self._threads = frozenset(filter(self._is_machines, self._threads)) - {thread}
+        return self._is_machines(thread) and len(self._threads) < self.firsts
+
+    def _is_machines(self, thread: int) -> bool:
+        return os.path.exists(f"/proc/{self.machine}/task/{thread:d}")
+
+    def _have_first(self, thread: int) -> Answer:
+        try:
+            os.sched_setscheduler(thread, COMES_FIRST, os.sched_param(1))
+        except OSError as e:
+            raise HostError.from_os(f"having thread {thread} come first", e) from e
+        self._threads |= {thread}
+        return {}, []
 
     def _kill(self, pid: int) -> Answer:
         self._children[pid].kill()
@@ -100,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
     no_new_privileges()
     rules = json.loads(sys.stdin.buffer.read())
     with socket.socket(fileno=int(argv[0])) as peer:
-        serve(Broker(rules["sockets"], rules["devices"]), peer)
+        serve(Broker(**rules), peer)
     return 0
 
 

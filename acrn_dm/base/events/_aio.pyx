@@ -3,14 +3,15 @@
 
 ``write`` waits for room where an eventfd is full and its file is a blocking one, which whoever shares it can bring
 about between any look and the write. The kernel's own ``eventfd_signal`` never waits; a completed request with
-IOCB_FLAG_RESFD calls it. Writing no bytes to /dev/null completes within ``io_submit``.
+IOCB_FLAG_RESFD calls it. Reading no bytes from /dev/null completes within ``io_submit``; and it is opened for reading,
+which sandboxes leave to their processes (``base.sandbox``), as they do these calls.
 """
 
 from cpython.exc cimport PyErr_SetFromErrno
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
-from posix.fcntl cimport O_CLOEXEC, O_WRONLY, open as c_open
+from posix.fcntl cimport O_CLOEXEC, O_RDONLY, open as c_open
 from posix.time cimport timespec
 from posix.unistd cimport close as c_close
 
@@ -19,7 +20,7 @@ import os
 
 cdef extern from "<linux/aio_abi.h>" nogil:
     enum:
-        IOCB_CMD_PWRITE
+        IOCB_CMD_PREAD
         IOCB_FLAG_RESFD
 
     struct iocb:
@@ -64,7 +65,7 @@ cdef class KernelSignal:
         """Raises OSError: EAGAIN where the host has no contexts left (fs.aio-max-nr), ENOSYS, EPERM, EMFILE."""
         if self._null >= 0:
             raise ValueError("made already")
-        self._null = c_open("/dev/null", O_WRONLY | O_CLOEXEC)
+        self._null = c_open("/dev/null", O_RDONLY | O_CLOEXEC)
         if self._null < 0 or syscall(SYS_io_setup, <long>SLOTS, &self._context) < 0:
             PyErr_SetFromErrno(OSError)
 
@@ -85,7 +86,7 @@ cdef class KernelSignal:
         cdef iocb *requests = &request
         cdef int _attempt
         memset(&request, 0, sizeof(request))
-        request.aio_lio_opcode = IOCB_CMD_PWRITE
+        request.aio_lio_opcode = IOCB_CMD_PREAD
         request.aio_fildes = <uint32_t>self._null
         request.aio_flags = IOCB_FLAG_RESFD
         request.aio_resfd = <uint32_t>eventfd

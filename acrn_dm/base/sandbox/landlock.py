@@ -16,9 +16,9 @@ from acrn_dm.base.sandbox import _calls
 from acrn_dm.base.sandbox.needs import Needs
 
 WRITE_FILE, READ_FILE, READ_DIR, REMOVE_DIR, REMOVE_FILE = 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5
-MAKE_DIR, MAKE_REG, TRUNCATE = 1 << 7, 1 << 8, 1 << 14
-BY_VERSION = {1: (1 << 13) - 1, 2: 1 << 13, 3: TRUNCATE, 5: 1 << 15}  # of files; LANDLOCK_ACCESS_FS_*
-OF_A_FILE = WRITE_FILE | READ_FILE | TRUNCATE
+MAKE_DIR, MAKE_REG, TRUNCATE, IOCTL_DEV = 1 << 7, 1 << 8, 1 << 14, 1 << 15
+BY_VERSION = {1: (1 << 13) - 1, 2: 1 << 13, 3: TRUNCATE, 5: IOCTL_DEV}  # of files; LANDLOCK_ACCESS_FS_*
+OF_A_FILE = WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 READS = READ_FILE | READ_DIR
 WRITES = READS | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | TRUNCATE
 BIND_TCP, CONNECT_TCP, PORTS_FROM = 1, 2, 4
@@ -73,7 +73,7 @@ def _grant(rules: int, wanted: Needs, known: int) -> None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             _allow(rules, path, READS & known)
     for paths, rights in ((wanted.reads, READS), (wanted.writes, WRITES)):
-        _allow_all(rules, paths, rights & known)
+        _allow_all(rules, paths, (rights | IOCTL_DEV) & known)  # which requests the filter says, for all nodes
 
 
 def _allow_all(rules: int, paths: Iterable[Path], rights: int) -> None:

@@ -40,7 +40,7 @@ class Irqs:
     def __init__(self, function: PciFunction, io_loop: Callable[[str], IoLoop]) -> None:
         self._function = function
         self._io_loop = io_loop
-        self._signaller = _signaller()  # at once: a sandbox takes the way to one away
+        self._signaller = _signaller()
         self._relays: dict[int, CallRelay] = {}  # by the call's descriptor
         self._guard = threading.Lock()  # a leaf: taken below the vectors' own
         self._fds: dict[tuple[int, int], int] = {}

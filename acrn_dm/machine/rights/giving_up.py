@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator, Sequence
 
 from acrn_dm.backends.broker.client import Broker, employ
-from acrn_dm.backends.door import Beyond, SocketDoor
+from acrn_dm.backends.door import Beyond, ListeningDoor, SocketDoor
 from acrn_dm.backends.helper.supervisor import Supervisor
+from acrn_dm.backends.wire.channel import VHOST_USER
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.sandbox import OFF
 from acrn_dm.base.sandbox.confine import give_up
@@ -24,12 +25,15 @@ def keep(functions: Sequence[PciFunction]) -> Broker | None:
     """The broker, if *functions* may have work for one. Raises HostError."""
     sockets: dict[str, str] = {}
     devices: dict[str, bytes] = {}
+    watched = 0  # foreign back-ends, each of which a thread may have to look at
     for door in (part.door for part in _parts(functions) if isinstance(part, Beyond)):
+        if isinstance(door, SocketDoor | ListeningDoor):
+            watched += door.protocol == VHOST_USER
         if isinstance(door, SocketDoor):
             sockets[os.fspath(door.path)] = door.protocol
         elif isinstance(door, Supervisor):
             devices[door.name] = door.order
-    return employ(sockets, devices) if sockets or devices else None
+    return employ(sockets, devices, watched) if sockets or devices or watched else None
 
 
 def release(config: MachineConfig, functions: Sequence[PciFunction], hypervisor: HypervisorType | None) -> None:

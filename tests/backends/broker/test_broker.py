@@ -1,16 +1,20 @@
 """The broker of a process without rights: it does what its rules name and nothing else."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from acrn_dm.backends.broker import MAX_PACKET, present
 from acrn_dm.backends.broker.client import Broker, employ
+from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from tests.backends.helper.helper_rig import PATIENCE_S
 
@@ -111,13 +115,87 @@ def test_process_is_killed(broker: Broker) -> None:
     started.close()
 
 
+@pytest.fixture
+def sleeper() -> Iterator[threading.Thread]:
+    """A thread that may come first."""
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    assert thread.native_id is not None
+    try:
+        os.sched_setscheduler(thread.native_id, os.SCHED_FIFO, os.sched_param(1))
+        os.sched_setscheduler(thread.native_id, os.SCHED_OTHER, os.sched_param(0))
+        yield thread
+    except PermissionError:
+        pytest.skip("this host lets no thread come first")
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_as_many_threads_of_the_machine_come_first_as_the_rules_say_and_no_others(sleeper: threading.Thread) -> None:
+    thread, main = sleeper.native_id, threading.get_native_id()
+    assert thread is not None
+    broker = employ({}, {}, 1)
+    other = subprocess.Popen(["sleep", "600"])
+    try:
+        for number in (other.pid, -1, 1 << 70):
+            with pytest.raises(HostError, match=f"'first' of {number} is none of"):
+                broker.come_first(number)
+        broker.come_first(thread)
+        broker.come_first(thread)
+        assert os.sched_getscheduler(thread) == os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+        assert os.sched_getparam(thread).sched_priority == 1
+        with pytest.raises(HostError, match=f"'first' of {main} is none of"):
+            broker.come_first(main)
+    finally:
+        other.kill()
+        other.wait()
+        broker.close()
+    assert os.sched_getscheduler(main) == os.SCHED_OTHER
+
+
+def test_thread_that_has_ended_makes_room_for_another(sleeper: threading.Thread) -> None:
+    with closing(employ({}, {}, 1)) as broker:
+        ended = threading.Thread(target=lambda: broker.come_first(threading.get_native_id()))
+        ended.start()
+        ended.join()
+        assert sleeper.native_id is not None
+        broker.come_first(sleeper.native_id)
+
+
+def test_process_whose_broker_has_ended_is_not_said_to_have_ended(broker: Broker) -> None:
+    started = broker.start("d")
+    broker._process.kill()
+    broker._process.wait(PATIENCE_S)
+    assert started.ended(PATIENCE_S) is None, "at once: nobody can tell"
+    with pytest.raises(PeerError, match="the broker has ended"):
+        started.kill()
+    started.close()
+
+
+def test_descriptors_for_which_there_is_no_room_are_an_error_and_none_is_left(broker: Broker) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first_free = os.dup(0)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + 1, limits[1]))  # one of two
+    try:
+        with pytest.raises(HostError, match="EMFILE"):
+            broker.start("d")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    again = os.dup(0)
+    os.close(again)
+    assert again == first_free
+
+
 def test_broker_ends_with_the_machine_and_devices_have_none_then() -> None:
     made = employ({}, {})
     assert present() is made
     made.close()
     assert made._process.returncode == 0
     assert present() is None
-    with pytest.raises(HostError, match="asking the broker"):
+    with pytest.raises(PeerError, match="the broker has ended"):
         made.poll(1)
 
 
@@ -132,10 +210,11 @@ def test_answer_that_comes_too_late_is_nobody_elses(broker: Broker, listener: so
     broker.connect(tmp_path / "s").close()
     broker._socket.settimeout(0.05)
     os.kill(broker._process.pid, signal.SIGSTOP)
-    with pytest.raises(HostError, match="asking the broker: timed out"):
+    silent = "the broker has not answered within 0.05 s"
+    with pytest.raises(PeerError, match=silent):
         broker.connect(tmp_path / "s")
     os.kill(broker._process.pid, signal.SIGCONT)
     listener.accept()[0].close()
     listener.accept()[0].close()  # it has answered, or is about to
-    with pytest.raises(HostError, match="asking the broker"):
+    with pytest.raises(PeerError, match=silent):
         broker.poll(1)

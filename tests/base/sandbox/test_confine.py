@@ -52,6 +52,7 @@ ALLOWED = {
     "urandom": "open('/dev/urandom', 'rb').read(4)",
     "its own state": "open('/proc/self/status').read()",
     "limit": "__import__('resource').getrlimit(7)",
+    "eventfd signalled by the kernel": "eventfd._by_kernel()",
     "name": "Path('/etc/passwd').exists()",
 }
 
@@ -59,7 +60,8 @@ ALLOWED = {
 @needs_all
 @pytest.mark.parametrize("mode", ["on", "strict"])
 def test_what_data_planes_do_is_allowed(mode: str) -> None:
-    assert outcomes(mode, ALLOWED) == dict.fromkeys(ALLOWED, "ok")
+    prepared = "from acrn_dm.base.events import eventfd"
+    assert outcomes(mode, ALLOWED, prepared=prepared) == dict.fromkeys(ALLOWED, "ok")
 
 
 @needs_all
@@ -94,6 +96,21 @@ def test_files_of_others_are_out_of_reach(tmp_path: Path) -> None:
     tried = {"read": f"open({str(other)!r}, 'rb')", "list": f"os.listdir({str(tmp_path)!r})"}
     assert outcomes("off", tried) == {"read": "ok", "list": "ok"}
     assert outcomes("on", tried) == {"read": "EACCES", "list": "EACCES"}
+
+
+@needs_landlock
+@pytest.mark.parametrize("how", ["reads", "writes"])
+def test_named_node_is_opened_and_takes_the_requests_that_are_named_and_no_others(how: str) -> None:
+    """Which Landlock knows of since Linux 6.10."""
+    number = 0x80045430  # TIOCGPTN
+    node = f"os.open('/dev/ptmx', {'os.O_RDWR' if how == 'writes' else 'os.O_RDONLY'})"
+    tried = {
+        "named": f"__import__('fcntl').ioctl({node}, {number}, bytes(4))",
+        "other": f"__import__('fcntl').ioctl({node}, 0x40045431, bytes(4))",
+    }
+    needs = f"{how}=[Path('/dev/ptmx')], ioctls=[{number}]"
+    assert outcomes("strict", tried, needs) == {"named": "ok", "other": "EPERM"}
+    assert outcomes("strict", {"named": tried["named"]}, f"ioctls=[{number}]")["named"] != "ok"
 
 
 @needs_landlock

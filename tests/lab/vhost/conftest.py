@@ -1,6 +1,6 @@
-"""One guest for everything that other data planes carry: cards of one queue pair and of two and a vsock on the kernel's
-vhost, a disk and a console by vhost-user, a folder and entropy that other programs are; and a console that acrn-dm
-serves itself.
+"""One guest for everything that other data planes carry, of an acrn-dm in a strict sandbox: cards of one queue pair and
+of two and a vsock on the kernel's vhost, a disk and a console by vhost-user, a folder and entropy that other programs
+are; and a console that acrn-dm serves itself.
 """
 
 from collections.abc import Iterator
@@ -40,6 +40,7 @@ def others(lab: OuterVm) -> Iterator[None]:
 def scene(lab: OuterVm, lab_kernel: Kernel, backends: Backends, others: None) -> Iterator[Scene]:
     set_up_probes(lab)
     devices = (
+        *("--sandbox", "strict"),
         *("-s", f"5,vhost-vsock,cid={CID}"),
         *("-s", f"6,virtio-blk,vhost-user={DISK},relay=on"),
         *("-s", f"7,virtio-console,vhost-user={CONSOLE}"),

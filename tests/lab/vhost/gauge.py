@@ -66,13 +66,14 @@ def run(report: Path, argv: list[str]) -> int:
     counts: Counter[str] = Counter()
     for owner, name in COUNTED:
         count(counts, owner, name)
+    file = report.open("a", buffering=1)  # at once: a sandbox takes the way to it away
 
     def sample(*_: object) -> None:
-        with report.open("a") as file:
-            file.write(json.dumps({"pid": os.getpid(), "at": time.monotonic(), "threads": cpu_ns(), **counts}) + "\n")
+        file.write(json.dumps({"pid": os.getpid(), "at": time.monotonic(), "threads": cpu_ns(), **counts}) + "\n")
 
     signal.signal(signal.SIGUSR1, sample)
-    return main(argv, make_manager=functools.partial(make_plugin_manager, extra=uninstalled_plugins()))
+    with file:
+        return main(argv, make_manager=functools.partial(make_plugin_manager, extra=uninstalled_plugins()))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.processes import BROKER, of, processes
 from tests.lab.stemmed import PLAIN
 from tests.lab.vhost.vhost_scene import CARD_SLOT, ONE_PAIR, TWO_PAIRS, VSOCK_MODULES, Scene
 from tests.lab.wired import CARRIED
@@ -45,6 +46,14 @@ def test_guest_pings_and_neither_kick_nor_interrupt_comes_to_the_device_model(sc
     assert after.notify == before.notify
     assert after.inject_msi == before.inject_msi
     assert after.set_irq_line == before.set_irq_line
+
+
+def test_all_of_it_is_seen_in_a_sandbox_beside_a_broker(scene: Scene) -> None:
+    found = processes(scene.vm)
+    (broker,) = of(BROKER, found)
+    assert found[scene.sample().pid].confined
+    assert int(broker.status["PPid"]) == scene.sample().pid
+    assert not broker.confined
 
 
 def test_rings_are_resized_while_the_guest_runs(scene: Scene) -> None:

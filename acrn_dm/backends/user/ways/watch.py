@@ -1,14 +1,17 @@
 """A watch: the driver's split rings are the back-end's, which takes no notes, and a thread of ours looks at them.
 
-It stands in nobody's way, and costs next to no time (``native._sampler``). What it knows is complete when the process
+It stands in nobody's way, and costs next to no time (``native._sampler``). It comes before other threads, if the host
+lets it; where this process has given up its rights the broker does that. What it knows is complete when the process
 has ended, for then nobody but the driver writes the rings: a last look tells what is in flight. Where more has passed
 between two looks than could be seen it is *unsure* for some looks; a process that ends just then leaves what nobody can
 do again.
 """
 
+import logging
 import threading
 from collections.abc import Mapping
 
+from acrn_dm.backends.broker import present
 from acrn_dm.backends.user.native._sampler import Sampler
 from acrn_dm.backends.user.ways.relay import Left
 from acrn_dm.base.errors import HostError
@@ -16,6 +19,8 @@ from acrn_dm.ring.factory import ring_format
 from acrn_dm.ring.position import RingPosition
 from acrn_dm.ring.ring import Tally
 from acrn_dm.virtio.backend import Session
+
+log = logging.getLogger(__name__)
 
 LEAST_SIZE = 32  # of a ring: three quarters of it are not to pass between two looks, which are at least 0.1 ms apart
 
@@ -44,6 +49,7 @@ class Watch:
             self.close()
             raise HostError(f"watching rings: {e}") from e
         self._thread = thread
+        _have_first(thread)
 
     def stop(self) -> None:
         """The back-end is gone: look for the last time. When this returns no thread does any more. Idempotent."""
@@ -83,3 +89,13 @@ class Watch:
         tallies, self._tallies = self._tallies, {}
         for tally in tallies.values():
             tally.close()
+
+
+def _have_first(thread: threading.Thread) -> None:
+    broker = present()
+    if broker is None or thread.native_id is None:
+        return
+    try:
+        broker.come_first(thread.native_id)
+    except HostError as e:
+        log.info("rings are looked at as the host has time: %s", e)

@@ -1,4 +1,6 @@
-"""Two cards of ours on taps of a network of their own, in a guest of QEMU's."""
+"""Two cards of ours on taps of a network of their own, in a guest of QEMU's. Their process is in a strict sandbox, where
+this host's kernel has what that takes.
+"""
 
 import contextlib
 import os
@@ -11,6 +13,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from acrn_dm.base.sandbox.confine import lacking
 from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.served.machine import vfio_user
 from lab.qemu.guest import QemuGuest
@@ -64,7 +67,8 @@ def serving(within: Sequence[str], folder: Path) -> Iterator[Path]:
     """The process that serves all cards, and what is at the other ends of their taps; its log."""
     devices = [f"virtio-net,tap={link.tap},{options}" for link, options in CARDS.items()]
     sockets = [folder / f"{link.tap}.sock" for link in CARDS]
-    argv = [sys.executable, "-m", "acrn_dm.export.cli", "vfio-user", *devices]
+    mode = "on" if lacking() else "strict"
+    argv = [sys.executable, "-m", "acrn_dm.export.cli", "vfio-user", f"--sandbox={mode}", *devices]
     with contextlib.ExitStack() as stack:
         for link in CARDS:
             inside(within, link.making)
