@@ -1,5 +1,5 @@
-"""Two cards of ours on taps of a network of their own, in a guest of QEMU's. Their process is in a strict sandbox, where
-this host's kernel has what that takes.
+"""Two cards of ours on taps of a network of their own, in a guest of QEMU's. Their process is in a strict sandbox,
+where this host's kernel has what that takes.
 """
 
 import contextlib
