@@ -10,7 +10,7 @@ to the I/O loop, before and after to nobody.
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from acrn_dm.contract.resources import Resources
 from acrn_dm.contract.types import DeviceContext
@@ -38,15 +38,14 @@ class VirtioDevice:
     method is.
     """
 
-    device_id: ClassVar[int]  # virtio device id (spec 5), e.g. 4 for entropy
-    pci_class: ClassVar[int] = 0xFF0000  # 24-bit PCI class code: base class, subclass, interface
+    # What most classes say once for all of their devices; a device that stands for one of another kind has its own.
+    device_id: int  # virtio device id (spec 5), e.g. 4 for entropy
+    pci_class: int = 0xFF0000  # 24-bit PCI class code: base class, subclass, interface
     # Whether each queue returns its chains in the order in which they came (IN_ORDER, 2.7.9). True: by itself, so that
-    # it
-    # is offered. False: not always, so that it is only where the user asks for it, and chains then wait for one
-    # another.
-    # None: they can't wait for one another, so that it is refused.
-    in_order: ClassVar[bool | None] = False
-    transitional: ClassVar[bool] = False  # also drivable by legacy drivers (only kinds that existed before virtio 1.0)
+    # it is offered. False: not always, so that it is only where the user asks for it, and chains then wait for one
+    # another. None: they can't wait for one another, so that it is refused.
+    in_order: bool | None = False
+    transitional: bool = False  # also drivable by legacy drivers (only kinds that existed before virtio 1.0)
 
     def __init__(self, context: DeviceContext) -> None:
         self.context = context

@@ -26,11 +26,10 @@ class AwayDevice(OpaqueDevice):
         self.model = model
         self.wish = wish
         self.on_negotiated: Callable[[int], None] = lambda _: None
-        # Of the class in others; here each instance stands for another class.
-        self.device_id = model.device_id  # type: ignore[misc]
-        self.pci_class = model.pci_class  # type: ignore[misc]
-        self.in_order = model.in_order  # type: ignore[misc]
-        self.transitional = model.transitional  # type: ignore[misc]
+        self.device_id = model.device_id
+        self.pci_class = model.pci_class
+        self.in_order = model.in_order
+        self.transitional = model.transitional
 
     @property
     def terms(self) -> Terms:

@@ -20,8 +20,8 @@ class ForeignDevice(OpaqueDevice):
     def __init__(self, config: ForeignConfig, context: DeviceContext) -> None:
         super().__init__(context)
         self.config = config
-        self.device_id = config.id  # type: ignore[misc]  # of the class in others
-        self.pci_class = config.class_code  # type: ignore[misc]
+        self.device_id = config.id
+        self.pci_class = config.class_code
 
     @property
     def terms(self) -> Terms:

@@ -1,6 +1,6 @@
 """One guest for everything that other data planes carry, of an acrn-dm in a strict sandbox: cards of one queue pair and
 of two and a vsock on the kernel's vhost, a disk and a console by vhost-user, a folder and entropy that other programs
-are; and a console and two cards that acrn-dm serves itself.
+are; and a console that acrn-dm serves itself.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,9 @@ from tests.lab.vhost import fs_scene
 from tests.lab.vhost.user_scene import CONSOLE, DISK, Backends, serving
 from tests.lab.vhost.vhost_scene import (
     ONE_PAIR,
-    OWN,
-    STEERED,
     TWO_PAIRS,
     VSOCK_MODULES,
     Scene,
-    linked,
     set_up_probes,
     stage,
 )
@@ -48,11 +45,9 @@ def scene(lab: OuterVm, lab_kernel: Kernel, backends: Backends, others: None) ->
         *("-s", f"6,virtio-blk,vhost-user={DISK},relay=on"),
         *("-s", f"7,virtio-console,vhost-user={CONSOLE}"),
         *("-s", f"8,virtio-console,socket:second={SECOND}"),
-        *("-s", f"9,virtio-net,tap={OWN.tap},mq=2,iothread=2,mtu=9000,speed=25000,duplex=full"),
-        *("-s", f"10,virtio-net,tap={STEERED.tap},mq=2,rss,hash,packed=off"),
         *fs_scene.devices(),
     )
     cards = {ONE_PAIR: "vhost", TWO_PAIRS: "vhost,mq=2"}
     modules = [*VSOCK_MODULES, *fs_scene.MODULES]
-    with linked(lab, OWN), linked(lab, STEERED), stage(lab, lab_kernel, cards, *devices, modules=modules) as made:
+    with stage(lab, lab_kernel, cards, *devices, modules=modules) as made:
         yield made

@@ -1,8 +1,8 @@
 """Fights over the eventfds that acrn-dm shares with other processes, and measures how its guest answers meanwhile.
 
-``python -m tests.lab.vhost.fighting_peer PORT SECONDS PID SOCKET...``: PORT is the socket of a port whose guest repeats
-each line; PID is acrn-dm's, the other processes are those that listen at a SOCKET. Prints one JSON object: see Result.
-Runs in the outer VM.
+``python -m tests.lab.vhost.fighting_peer PORT SECONDS ENOUGH PID SOCKET...``: PORT is the socket of a port whose guest
+repeats each line; the fight takes SECONDS, and longer until there are ENOUGH answers and rounds; PID is acrn-dm's, the
+other processes are those that listen at a SOCKET. Prints one JSON object: see Result. Runs in the outer VM.
 
 Fought over are the kicks: a peer may fail its device by the error eventfd and interrupt its guest as often as it
 likes, which is another matter. They are filled, emptied and made blocking and not all the time while the processes
@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -29,7 +29,8 @@ from acrn_dm.base.events.eventfd_helpers import identity
 
 FULL = (1 << 64) - 2
 EVENTFD = "anon_inode:[eventfd]"
-FLIPPING_S, FULL_S = 1.0, 1.5
+FLIPPING_S, FULL_S = 1.0, 3.0
+CALM_S = 3.0  # on a busy machine longer than it keeps a process waiting
 FLIP_S = 0.0005  # each wakes a process
 PING_S = 0.02
 ANSWER_LIMIT = 30.0
@@ -41,7 +42,8 @@ LISTENS = 1 << 16  # in the flags of /proc/net/unix
 class Result:
     """What was seen."""
 
-    slowest: float  # seconds until the slowest answer
+    calm: float  # seconds until the slowest answer before the fight: what this machine takes by itself
+    slowest: float  # ... and while it lasted
     answers: int
     kicks: int  # that were fought over
     rounds: int  # for all of them together
@@ -150,15 +152,17 @@ def flip(fd: int) -> None:
     os.set_blocking(fd, True)
 
 
-def measure(path: str, seconds: float) -> list[float]:
-    """How long each answer took. Raises AssertionError when one is wrong, OSError when none comes."""
-    times = []
+def measure(path: str, seconds: float, enough: Callable[[int], bool] = lambda answers: True) -> list[float]:
+    """How long each answer took, for *seconds* and until there are *enough*. Raises AssertionError when one is wrong,
+    OSError when none comes.
+    """
+    times: list[float] = []
     with socket.socket(socket.AF_UNIX) as port:
         port.settimeout(ANSWER_LIMIT)
         port.connect(path)
         answers = port.makefile("r", newline="\n")
         begun = time.monotonic()
-        while time.monotonic() < begun + seconds:
+        while time.monotonic() < begun + seconds or not enough(len(times)):
             asked = time.monotonic()
             port.sendall(f"ping {len(times)}\n".encode())
             assert answers.readline() == f"ping {len(times)}\n"
@@ -168,17 +172,17 @@ def measure(path: str, seconds: float) -> list[float]:
 
 
 def main() -> int:
-    path, seconds, ours, *sockets = sys.argv[1:]
+    path, seconds, enough, ours, *sockets = sys.argv[1:]
     others = [*itertools.chain.from_iterable(map(processes, sockets))]
     fds = kicks(int(ours), others)
-    measure(path, 1.0)  # the guest is up
+    calm = measure(path, CALM_S)
     fighter = Fighter(fds, others)
     fighter.start()
     try:
-        times = measure(path, float(seconds))
+        times = measure(path, float(seconds), lambda answers: min(answers, fighter.rounds) >= int(enough))
     finally:
         fighter.finish()
-    result = Result(slowest=max(times), answers=len(times), kicks=len(fds), rounds=fighter.rounds)
+    result = Result(calm=max(calm), slowest=max(times), answers=len(times), kicks=len(fds), rounds=fighter.rounds)
     print(json.dumps(attrs.asdict(result)), flush=True)
     return 0
 

@@ -9,7 +9,8 @@ import pytest
 
 from tests.lab.processes import BROKER, of, processes
 from tests.lab.stemmed import PLAIN
-from tests.lab.vhost.vhost_scene import CARD_SLOT, CARRIED, ONE_PAIR, TWO_PAIRS, VSOCK_MODULES, Scene
+from tests.lab.vhost.vhost_scene import CARD_SLOT, ONE_PAIR, TWO_PAIRS, VSOCK_MODULES, Scene
+from tests.lab.wired import CARRIED
 
 pytestmark = pytest.mark.lab
 

@@ -23,6 +23,7 @@ from tests.lab.vhost.vhost_scene import Scene
 pytestmark = pytest.mark.lab
 
 FIGHT_S = 8
+ENOUGH = 100  # answers, and rounds of the fight: a busy machine takes longer for them
 DEMO_DISK = "/run/demo-disk.sock"
 WRITE_MIB = 16
 CONSOLE_MIB = 10
@@ -114,15 +115,14 @@ def test_second_port_answers_within_a_second_while_a_peer_fights_over_its_kicks(
     # Opened once: the driver spins until the device has taken each control message.
     scene.shell.run(f"(exec 6> $bulk; {on} echo text >&6; usleep 10000; done) > /dev/null 2>&1 &")
     words = [str(scene.sample().pid), DISK, CONSOLE]
-    program = [sys.executable, "-m", "tests.lab.vhost.fighting_peer", SECOND, str(FIGHT_S), *words]
+    program = [sys.executable, "-m", "tests.lab.vhost.fighting_peer", SECOND, str(FIGHT_S), str(ENOUGH), *words]
     done = Stemmed(scene.vm).spawn(program, cwd=ROOT).wait(120)
     assert done.rc == 0, done.stderr
     result = json.loads(done.stdout)
     print(result)
     assert result["kicks"] >= 3, "the disk's relay and the console's port and control queues"
-    assert result["rounds"] > 100
-    assert result["answers"] > 5 * FIGHT_S
-    assert result["slowest"] < 1.0
+    assert min(result["rounds"], result["answers"]) >= ENOUGH
+    assert result["slowest"] < 1.0 + 2 * result["calm"]
     scene.shell.run("touch /tmp/stop")
     backends.replace_daemon()  # which has lost kicks in the fight
     reader.signal(signal.SIGTERM)

@@ -1,7 +1,6 @@
 """A guest in the lab with a card on kernel vhost, and what watches it: the device model's gauge and kernel probes."""
 
 import contextlib
-import itertools
 import json
 import signal
 import sys
@@ -18,32 +17,17 @@ from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.outer.vm import OuterVm
 from lab.paths import LAB
 from tests.lab.stemmed import Stemmed
+from tests.lab.wired import PROGRAMS, TRAFFIC_S, Link, Wired, assert_left_as_it_was
 
-CARRIED = 64 << 10  # bytes: some tens of frames. How many in a time is the machine's business, which has other work
-PROGRAMS = ["iperf3", "ethtool", "socat"]
 VSOCK_MODULES = ["vmw_vsock_virtio_transport"]
-TRAFFIC_S = 10
 CARD_SLOT = CONSOLE_SLOT + 1
 # Inside the kernel: where KVM answers a guest's write with an eventfd, and an eventfd with an interrupt.
 PROBES = {"kick": "kvm:ioeventfd_write", "call": "kvm:irqfd_wakeup"}
 TRACING = "/sys/kernel/tracing"
 
 
-@attrs.frozen
-class Link:
-    """A tap of the outer VM and the guest's card on it."""
-
-    tap: str
-    host: str
-    guest: str
-    card: str = "eth0"
-    made_with: str = ""  # a word for ``ip tuntap add``
-
-
 ONE_PAIR = Link("labvhost0", "198.51.100.5", "198.51.100.6")
 TWO_PAIRS = Link("labvhost1", "198.51.100.9", "198.51.100.10", "eth1", "multi_queue")
-OWN = Link("labown0", "198.51.100.17", "198.51.100.18", "eth2", "multi_queue")
-STEERED = Link("labown1", "198.51.100.21", "198.51.100.22", "eth3", "multi_queue")
 
 
 @attrs.frozen(kw_only=True)
@@ -60,16 +44,27 @@ class Sample:
 
 
 @attrs.define(eq=False)
-class Scene:
+class Scene(Wired):
     """A guest with a card on vhost-net and a vsock, and what watches it."""
 
     vm: OuterVm
     shell: GuestShell
     gauge: Path
 
+    def run(self, command: str, timeout: float = 60.0) -> str:
+        """What a shell command line prints in the guest."""
+        return self.shell.run(command, timeout)
+
     def connect(self, link: Link = ONE_PAIR) -> None:
         """Give the guest's card its address, if it has none."""
-        self.shell.run(f"ip link set {link.card} up && ip address replace {link.guest}/30 dev {link.card}")
+        super().connect(link)
+
+    def ping(self, count: int = 5, *, link: Link = ONE_PAIR) -> str:
+        return super().ping(count, link=link)
+
+    def iperf(self, *arguments: str, seconds: int = TRAFFIC_S, link: Link = ONE_PAIR) -> dict[str, Any]:
+        """Traffic from the guest's side; iperf3's report."""
+        return super().iperf(*arguments, seconds=seconds, link=link)
 
     def sample(self) -> Sample:
         """Ask the device model."""
@@ -84,19 +79,6 @@ class Scene:
     def probe(self, name: str) -> int:
         """How often the probed function ran so far."""
         return hits(self.vm, name)
-
-    def interrupts(self, name: str) -> list[int]:
-        """Interrupts of that name that each of the guest's CPUs took."""
-        words = self.shell.run(f"grep {name} /proc/interrupts").split()[1:]
-        return [int(word) for word in itertools.takewhile(str.isdigit, words)]
-
-    def ping(self, count: int = 5, link: Link = ONE_PAIR) -> str:
-        return self.shell.run(f"ping -c {count} -i 0.2 -W 2 {link.host} | grep received")
-
-    def iperf(self, *arguments: str, seconds: int = TRAFFIC_S, link: Link = ONE_PAIR) -> dict[str, Any]:
-        """Traffic from the guest's side; iperf3's report."""
-        command = f"iperf3 -c {link.host} -t {seconds} -J {' '.join(arguments)}"
-        return dict(json.loads(self.shell.run(command, seconds + 60)))
 
     def _rows(self) -> list[dict[str, Any]]:
         try:
@@ -136,14 +118,11 @@ def gauged(gauge: Path) -> list[str]:
 @contextmanager
 def linked(vm: OuterVm, link: Link) -> Iterator[None]:
     """The tap, and an iperf3 server on it."""
-    made = f"ip tuntap add dev {link.tap} mode tap {link.made_with} && ip address add {link.host}/30 dev {link.tap}"
-    vm.run(f"{made} && ip link set {link.tap} up")
+    vm.run(link.making)
     server = vm.spawn(["iperf3", "-s", "-B", link.host])
     yield
     server.signal(signal.SIGTERM)
-    left = vm.run(f"ethtool -k {link.tap}; ip link delete {link.tap}").stdout
-    for offload in ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation"):
-        assert f"{offload}: off" in left, f"the tap is left with the guest's offloads: {left}"
+    assert_left_as_it_was(vm.run(link.removing).stdout)
 
 
 @contextmanager
@@ -171,7 +150,7 @@ def stage(
             scratch,
             [*argv, *arguments],
             modules=modules,
-            programs=PROGRAMS,
+            programs=[*PROGRAMS, "socat"],
             program=program,
         )
         scene = Scene(vm, shell, gauge)

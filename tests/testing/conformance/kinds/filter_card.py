@@ -4,7 +4,6 @@ command. It breaks one rule, if asked to.
 
 import struct
 from collections.abc import Sequence
-from typing import ClassVar
 
 from acrn_dm.contract.types import DeviceContext
 from acrn_dm.testing.conformance import SLOT
@@ -27,7 +26,7 @@ class FilterCard(VirtioDevice):
 
     device_id = 1
     pci_class = 0x020000
-    transitional: ClassVar[bool] = True
+    transitional = True
 
     def __init__(self, context: DeviceContext, network: "FilterNetwork", broken: str) -> None:
         super().__init__(context)

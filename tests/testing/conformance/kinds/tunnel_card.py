@@ -31,7 +31,7 @@ class TunnelCard(VirtioDevice):
 
     device_id = 1
     pci_class = 0x020000
-    transitional: ClassVar[bool] = True
+    transitional = True
     conformance_reasons: ClassVar[Mapping[str, str]] = {"net.ctrl.mac.drop": "there is no filter"}
 
     def __init__(self, context: DeviceContext, network: "TunnelNetwork") -> None:
