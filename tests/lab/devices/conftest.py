@@ -10,7 +10,7 @@ from tests.lab.devices import confined_scene
 from tests.lab.devices.packages_scene import DEVICES, MODULES, SOURCE, Scene, served
 from tests.lab.stemmed import Stemmed
 
-BOOT_S = 240.0  # with processes of six devices
+BOOT_S = 240.0  # with processes of three devices
 
 
 @pytest.fixture(scope="package")
