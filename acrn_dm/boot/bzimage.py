@@ -14,7 +14,6 @@ from acrn_dm.base.records import frozen
 from acrn_dm.boot import command_line, e820, flat
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import PAGE, BootImage, GuestSetup, Piece
-from acrn_dm.contract.registers import BootRegisters
 
 HEADER_MAGIC = b"HdrS"
 MAGIC_OFFSET = 0x202
@@ -71,16 +70,9 @@ class SetupHeader:
 
 def parse_header(kernel: ImageFile) -> SetupHeader:
     """Read and check the setup header. Raises ConfigError."""
-    if kernel.data[MAGIC_OFFSET : MAGIC_OFFSET + 4] != HEADER_MAGIC:
-        raise kernel.error("not a bzImage: there is no Linux setup header")
+    protocol = _protocol(kernel)
     setup_sectors, *_ = kernel.unpack("B", _HEADER_START, "setup header")
     header_length, *_ = kernel.unpack("B", 0x201, "setup header")
-    protocol, *_ = kernel.unpack("H", 0x206, "setup header")
-    if protocol < _MIN_PROTOCOL:
-        raise kernel.error(f"boot protocol {protocol >> 8}.{protocol & 0xFF:02}; at least 2.06 is needed")
-    loadflags, *_ = kernel.unpack("B", 0x211, "setup header")
-    if not loadflags & _LOADED_HIGH:
-        raise kernel.error("a zImage, which loads below 1 MiB; a bzImage is needed")
     code32_start, *_ = kernel.unpack("I", 0x214, "setup header")
     initrd_addr_max, alignment, relocatable = kernel.unpack("IIB", 0x22C, "setup header")
     cmdline_size, *_ = kernel.unpack("I", 0x238, "setup header")
@@ -106,14 +98,32 @@ def parse_header(kernel: ImageFile) -> SetupHeader:
     return header
 
 
-def _kernel_piece(kernel: ImageFile, header: SetupHeader) -> Piece:
-    """The kernel where it lies, with the room that it needs. Raises ConfigError."""
+def _protocol(kernel: ImageFile) -> int:
+    """The version of the boot protocol. Raises ConfigError for what is no bzImage of one that is new enough."""
+    if kernel.data[MAGIC_OFFSET : MAGIC_OFFSET + 4] != HEADER_MAGIC:
+        raise kernel.error("not a bzImage: there is no Linux setup header")
+    protocol: int = kernel.unpack("H", 0x206, "setup header")[0]
+    if protocol < _MIN_PROTOCOL:
+        raise kernel.error(f"boot protocol {protocol >> 8}.{protocol & 0xFF:02}; at least 2.06 is needed")
+    if not kernel.unpack("B", 0x211, "setup header")[0] & _LOADED_HIGH:
+        raise kernel.error("a zImage, which loads below 1 MiB; a bzImage is needed")
+    return protocol
+
+
+def _kernel_piece(kernel: ImageFile, header: SetupHeader, room_end: int) -> Piece:
+    """The kernel where it lies, with the room that it needs, which ends at *room_end*. Raises ConfigError."""
     if header.entry < layout.LEGACY_HOLE_END:
         raise kernel.error(f"a kernel that is not relocatable and wants {header.entry:#x}; it must lie above 1 MiB")
     gpa, data = layout.KERNEL_BASE, memoryview(kernel.data)
     if not header.relocatable:
         gpa, data = header.entry, data[header.setup_size :]
     room = max(len(data), header.needed_end - gpa)
+    end = gpa + room
+    if end > room_end:
+        raise kernel.error(
+            f"the kernel unpacks itself up to {end:#x}, but low memory has room up to {room_end:#x}: "
+            "give the guest more memory (-m)"
+        )
     return Piece(name="kernel", gpa=gpa, data=data, room=room, file=kernel)
 
 
@@ -122,16 +132,9 @@ def prepare(kernel: ImageFile, setup: GuestSetup) -> BootImage:
     header = parse_header(kernel)
     line = command_line.encode(setup.bootargs, header.cmdline_size)
     zero_page_gpa, line_gpa = setup.low_memory_end - PAGE, setup.low_memory_end - 2 * PAGE
-    room_end = line_gpa - _GDT_ROOM
-    code = _kernel_piece(kernel, header)
-    kernel_end = code.end
-    if kernel_end > room_end:
-        raise kernel.error(
-            f"the kernel unpacks itself up to {kernel_end:#x}, but low memory has room up to {room_end:#x}: "
-            "give the guest more memory (-m)"
-        )
+    code = _kernel_piece(kernel, header, line_gpa - _GDT_ROOM)
     ceiling = line_gpa if setup.ramdisk is None else min(line_gpa, header.initrd_addr_max + 1)
-    ramdisk_gpa = setup.place_ramdisk(ceiling, kernel_end + _GDT_ROOM)
+    ramdisk_gpa = setup.place_ramdisk(ceiling, code.end + _GDT_ROOM)
     gdt_gpa = ramdisk_gpa - _GDT_ROOM
     pieces = [
         code,
@@ -144,14 +147,7 @@ def prepare(kernel: ImageFile, setup: GuestSetup) -> BootImage:
         pieces.append(Piece(name="ramdisk", gpa=ramdisk_gpa, data=setup.ramdisk.data, file=setup.ramdisk))
     zero_page = _zero_page(kernel, header, setup, ramdisk_place, line_gpa)
     pieces.append(Piece(name="zero page", gpa=zero_page_gpa, data=zero_page))
-    registers = BootRegisters(
-        rip=header.entry,
-        code=flat.code_segment(_CODE_SELECTOR),
-        data=flat.data_segment(_CODE_SELECTOR),
-        gdt_base=gdt_gpa,
-        gdt_limit=len(flat.gdt(_CODE_SELECTOR)) - 1,
-        rsi=zero_page_gpa,
-    )
+    registers = flat.registers(_CODE_SELECTOR, header.entry, gdt_gpa, rsi=zero_page_gpa)
     return BootImage(pieces=tuple(pieces), registers=registers)
 
 

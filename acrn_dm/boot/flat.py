@@ -2,7 +2,7 @@
 
 import struct
 
-from acrn_dm.contract.registers import Segment
+from acrn_dm.contract.registers import BootRegisters, Segment
 
 # Descriptors with base 0 and limit 4 GiB: execute/read and read/write, accessed, ring 0, 32 bits.
 _CODE = 0x00CF_9B00_0000_FFFF
@@ -15,11 +15,15 @@ def gdt(code_selector: int) -> bytes:
     return struct.pack(f"<{nulls}QQQ", *([0] * nulls), _CODE, _DATA)
 
 
-def code_segment(code_selector: int) -> Segment:
-    """Return CS for that table."""
-    return Segment(selector=code_selector, access=0xC09B)
-
-
-def data_segment(code_selector: int) -> Segment:
-    """Return the data segments for that table."""
-    return Segment(selector=code_selector + 8, access=0xC093)
+def registers(code_selector: int, entry: int, gdt_gpa: int, **general: int) -> BootRegisters:
+    """Return the state in which a kernel is entered at *entry*, with that table at *gdt_gpa* and these *general*
+    registers.
+    """
+    return BootRegisters(
+        rip=entry,
+        code=Segment(selector=code_selector, access=0xC09B),
+        data=Segment(selector=code_selector + 8, access=0xC093),
+        gdt_base=gdt_gpa,
+        gdt_limit=len(gdt(code_selector)) - 1,
+        **general,
+    )

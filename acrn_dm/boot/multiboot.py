@@ -16,7 +16,6 @@ from acrn_dm.boot import command_line, e820, flat
 from acrn_dm.boot.elf import ElfImage, LoadSegment, kernel_segment
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece
-from acrn_dm.contract.registers import BootRegisters
 from acrn_dm.memory.guest_memory import MemoryRange
 
 _HEADER_MAGIC = 0x1BAD_B002
@@ -81,15 +80,7 @@ def prepare(image: ImageFile, elf: ElfImage, setup: GuestSetup) -> BootImage:
         Piece(name="memory map", gpa=layout.MULTIBOOT_MEMORY_MAP, data=memory_map),
         Piece(name="command line", gpa=layout.MULTIBOOT_COMMAND_LINE, data=command_line.encode(setup.bootargs)),
     ]
-    registers = BootRegisters(
-        rip=entry,
-        code=flat.code_segment(_CODE_SELECTOR),
-        data=flat.data_segment(_CODE_SELECTOR),
-        gdt_base=usable_end,
-        gdt_limit=len(flat.gdt(_CODE_SELECTOR)) - 1,
-        rax=_LOADER_MAGIC,
-        rbx=layout.MULTIBOOT_INFO,
-    )
+    registers = flat.registers(_CODE_SELECTOR, entry, usable_end, rax=_LOADER_MAGIC, rbx=layout.MULTIBOOT_INFO)
     return BootImage(pieces=tuple(pieces), registers=registers)
 
 

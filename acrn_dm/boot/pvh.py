@@ -10,7 +10,6 @@ from acrn_dm.boot import command_line, e820, flat
 from acrn_dm.boot.elf import ElfImage, kernel_segment
 from acrn_dm.boot.files import ImageFile
 from acrn_dm.boot.image import BootImage, GuestSetup, Piece
-from acrn_dm.contract.registers import BootRegisters
 
 _OWNER = b"Xen"
 _PHYS32_ENTRY = 18  # XEN_ELFNOTE_PHYS32_ENTRY
@@ -50,14 +49,7 @@ def prepare(kernel: ImageFile, elf: ElfImage, entry: int, setup: GuestSetup) -> 
         Piece(name="memory map", gpa=layout.PVH_MEMORY_MAP, data=memory_map),
         Piece(name="command line", gpa=layout.PVH_COMMAND_LINE, data=command_line.encode(setup.bootargs)),
     ]
-    registers = BootRegisters(
-        rip=entry,
-        code=flat.code_segment(_CODE_SELECTOR),
-        data=flat.data_segment(_CODE_SELECTOR),
-        gdt_base=layout.PVH_GDT,
-        gdt_limit=len(flat.gdt(_CODE_SELECTOR)) - 1,
-        rbx=layout.PVH_START_INFO,
-    )
+    registers = flat.registers(_CODE_SELECTOR, entry, layout.PVH_GDT, rbx=layout.PVH_START_INFO)
     return BootImage(pieces=tuple(pieces), registers=registers)
 
 

@@ -3,7 +3,7 @@ and the platform's chips beside it.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
 from acrn_dm.backends.helper import PROCESS
@@ -29,36 +29,38 @@ def make_function(resolved: ResolvedDevice, plugins: PluginManager) -> PciFuncti
     """Make one device and, for a virtio device, the PCI transport in front of it. Raises ConfigError."""
     device = resolved.create()
     if isinstance(device, VirtioDevice):
-        _refuse_role(resolved.context, device.placement)
-        if resolved.context.iothread.count > 1 and not isinstance(device, Threads):
-            raise ConfigError("its queues are served by one thread", option=f"{device.name} iothread")
-        if resolved.wish is not None:
-            from acrn_dm.backends.helper.make import away_function  # noqa: PLC0415
+        return _virtio_function(device, resolved, plugins)
+    if not isinstance(device, PciFunction):
+        raise ConfigError(
+            f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
+        )
+    for asked, lacks, value in _virtio_only(resolved):
+        if asked:
+            raise ConfigError(f"no virtio device, so {lacks}", option=device.name, value=value)
+    _refuse_role(resolved.context, device.placement if isinstance(device, Placed) else None)
+    return device
 
-            return away_function(device, resolved.whole, resolved.context, resolved.wish, plugins.choice)
-        return VirtioPci(device, resolved.context, plugins.backend_types(resolved.context.backend))
-    if isinstance(device, PciFunction):
-        if resolved.context.backend is not None:
-            raise ConfigError(
-                "no virtio device, so it has no backend",
-                option=device.name,
-                value=f"backend={resolved.context.backend}",
-            )
-        if resolved.wish is not None:
-            raise ConfigError("no virtio device, so it has no process of its own", option=device.name)
-        if resolved.strict:
-            raise ConfigError("no virtio device, so no driver of one is checked", option=device.name, value="strict=on")
-        if resolved.switched:
-            raise ConfigError(
-                "no virtio device, so it has no such feature", option=device.name, value=resolved.switched[0]
-            )
-        if resolved.context.iothread.count or resolved.context.io_poll_us:
-            raise ConfigError("no virtio device, so it has no I/O threads", option=device.name)
-        _refuse_role(resolved.context, device.placement if isinstance(device, Placed) else None)
-        return device
-    raise ConfigError(
-        f"{plugins.provider(resolved.type)} made a {type(device).__name__}, which is no device", option="-s"
-    )
+
+def _virtio_function(device: VirtioDevice, resolved: ResolvedDevice, plugins: PluginManager) -> PciFunction:
+    context = resolved.context
+    _refuse_role(context, device.placement)
+    if context.iothread.count > 1 and not isinstance(device, Threads):
+        raise ConfigError("its queues are served by one thread", option=f"{device.name} iothread")
+    if resolved.wish is not None:
+        from acrn_dm.backends.helper.make import away_function  # noqa: PLC0415
+
+        return away_function(device, resolved.whole, context, resolved.wish, plugins.choice)
+    return VirtioPci(device, context, plugins.backend_types(context.backend))
+
+
+def _virtio_only(resolved: ResolvedDevice) -> Iterator[tuple[bool, str, object]]:
+    """Options that virtio devices alone have: whether *resolved* has it, what others lack, and what the user wrote."""
+    context = resolved.context
+    yield context.backend is not None, "it has no backend", f"backend={context.backend}"
+    yield resolved.wish is not None, "it has no process of its own", None
+    yield bool(resolved.strict), "no driver of one is checked", "strict=on"
+    yield bool(resolved.switched), "it has no such feature", next(iter(resolved.switched), None)
+    yield bool(context.iothread.count or context.io_poll_us), "it has no I/O threads", None
 
 
 def _refuse_role(context: DeviceContext, placement: Placement | None) -> None:

@@ -127,22 +127,7 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext, plug
     """
     spec, wish = take_wish(spec, kind.config)
     whole = spec
-    spec, backend = take_option(spec, kind.config)
-    spec, strict = take_strict(spec, kind.config)
-    spec, switches = take_switches(spec, kind.config)
-    spec, iothread = take_io_threads(spec, kind.config)
-    spec, io_poll_us = take_poll_us(spec, kind.config)
-    spec, role = take_role(spec, kind.config)
-    context = attrs.evolve(
-        context,
-        text=_text(spec),
-        backend=backend,
-        strict=strict or context.strict,
-        switches=switches,
-        iothread=iothread,
-        io_poll_us=io_poll_us,
-        **role,
-    )
+    spec, context, strict = _take_common(spec, kind.config, context)
     where = spec.origin or f"-s {spec.bdf},{spec.kind}"
     spec, wanted_driver = choice.take(spec, kind, plugins, where)
     chosen = _read(spec, kind, where)
@@ -155,10 +140,33 @@ def resolve_one(spec: DeviceSpec, kind: DeviceType, context: DeviceContext, plug
         options=chosen,
         context=context,
         strict=strict,
-        switched=tuple(switches),
+        switched=tuple(context.switches),
         wish=wish,
         whole=whole,
     )
+
+
+def _take_common(spec: DeviceSpec, config: type, context: DeviceContext) -> tuple[DeviceSpec, DeviceContext, bool]:
+    """Return *spec* without the options that all virtio devices have, *context* with them, and whether strict=on is
+    among them. Raises ConfigError.
+    """
+    spec, backend = take_option(spec, config)
+    spec, strict = take_strict(spec, config)
+    spec, switches = take_switches(spec, config)
+    spec, iothread = take_io_threads(spec, config)
+    spec, io_poll_us = take_poll_us(spec, config)
+    spec, role = take_role(spec, config)
+    completed = attrs.evolve(
+        context,
+        text=_text(spec),
+        backend=backend,
+        strict=strict or context.strict,
+        switches=switches,
+        iothread=iothread,
+        io_poll_us=io_poll_us,
+        **role,
+    )
+    return spec, completed, strict
 
 
 def _read(spec: DeviceSpec, kind: DeviceType, where: str) -> Any:

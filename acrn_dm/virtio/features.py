@@ -171,8 +171,7 @@ RING_BITS = sum(feature.mask for feature in RING)
 OFFERED_BY_TRANSPORT = VERSION_1 | INDIRECT_DESC | EVENT_IDX
 # Features that end at the registers: this process keeps what they promise, whoever moves the data, and a back-end never
 # hears of them. ACCESS_PLATFORM is among them because the platform is plain: no IOMMU stands before guest memory, so
-# that
-# addresses mean the same with it and without.
+# that addresses mean the same with it and without.
 OFFERED_BY_PCI = RING_RESET | NOTIFICATION_DATA | NOTIF_CONFIG_DATA | ACCESS_PLATFORM
 
 

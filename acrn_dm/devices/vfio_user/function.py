@@ -81,22 +81,7 @@ class ForeignFunction(PciFunction):
         """Give the process the guest's memory, and ways to interrupt. Raises HostError."""
         server = self._server
         assert server is not None
-        loop = resources.io_loop(self.name)
-        counts = server.description.interrupts
-        if self.intx is not None:
-            self._pin = PinCall(self.intx, server.link, loop)
-        for index, vectors in ((numbers.MSI, self.msi), (numbers.MSIX, self.msix)):
-            if vectors is not None:
-                made = VectorCalls(
-                    index,
-                    counts[index],
-                    vectors,
-                    pin=self._pin,
-                    link=server.link,
-                    loop=loop,
-                    registry=resources.eventfds,
-                )
-                self._vectors.append(made)
+        self._listen(server, resources)
         if self.options.ioeventfd:
             self._events = WriteEvents(server.link, resources.eventfds, self.bars)
         self._windows = Windows(server.link, self.bars, resources.window, resources.main_loop, self._cut)
@@ -110,6 +95,19 @@ class ForeignFunction(PciFunction):
             self._set_out(server)
         except HostError as e:
             raise server.described(e) from e
+
+    def _listen(self, server: Server, resources: Resources) -> None:
+        """Make the ways of its interrupts. Raises HostError."""
+        loop, registry = resources.io_loop(self.name), resources.eventfds
+        if self.intx is not None:
+            self._pin = PinCall(self.intx, server.link, loop)
+        for index, vectors in ((numbers.MSI, self.msi), (numbers.MSIX, self.msix)):
+            if vectors is not None:
+                count = server.description.interrupts[index]
+                calls = VectorCalls(
+                    index, count, vectors, pin=self._pin, link=server.link, loop=loop, registry=registry
+                )
+                self._vectors.append(calls)
 
     def reset(self) -> None:
         """The process's device is reset, too: nothing of it moves the guest's memory any more. For one that is gone the
