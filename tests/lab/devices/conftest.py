@@ -1,4 +1,4 @@
-"""One guest for all tests of this folder."""
+"""One guest for all tests of this folder, of an acrn-dm in a strict sandbox."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,7 @@ from tests.lab.devices import confined_scene
 from tests.lab.devices.packages_scene import DEVICES, MODULES, SOURCE, Scene, served
 from tests.lab.stemmed import Stemmed
 
+SANDBOX = ("--sandbox", "strict")
 BOOT_S = 240.0  # with processes of six devices
 
 
@@ -21,5 +22,7 @@ def scene(lab: OuterVm) -> Iterator[Scene]:
         source = guests.scratch / "source"
         source.write_bytes(SOURCE * 100_000)
         devices = [*DEVICES, f"virtio-rng,source={source}", *confined_scene.DEVICES.values()]
-        with guests("-m", "512M", devices=devices, modules=MODULES, append="quiet loglevel=4", timeout=BOOT_S) as guest:
+        with guests(
+            *SANDBOX, "-m", "512M", devices=devices, modules=MODULES, append="quiet loglevel=4", timeout=BOOT_S
+        ) as guest:
             yield Scene(lab, guest, devices)

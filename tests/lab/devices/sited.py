@@ -2,29 +2,33 @@
 
 FOLDER.log gets a line ``NAME PID`` for each process of a device.
 
-Those processes are forks of one that has all modules, made before there is a thread: to start Python below an emulation
-takes as long as a kernel's boot. Nothing else is otherwise; as executed ones they are seen in ``tests.lab.machines``.
+acrn-dm is in a sandbox, so that it has a broker, which is a fork of this process from before there was a thread; those
+of devices are forks of the broker: to start Python below an emulation takes as long as a kernel's boot. Nothing else is
+otherwise; as executed ones they are seen in ``tests.lab.machines``.
 """
 
-import json
+import importlib
 import os
+import signal
 import socket
 import subprocess
 import sys
-import types
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 
-from acrn_dm.backends.broker import START, client, process
+from acrn_dm.backends.broker import client
 from acrn_dm.backends.helper import child
-from acrn_dm.backends.helper.child import Child
 from acrn_dm.cli.app import main
-from acrn_dm.export import helper
+
+LOOK_S, MAX_PACKET = 0.01, 1 << 17
 
 
 class Forked:
-    """A process as ``subprocess.Popen`` has it, as far as ``Child`` asks, without the start of a program."""
+    """A process as ``subprocess.Popen`` has it, as far as it is asked, which does *work* and nothing else."""
 
-    def __init__(self, argv: Sequence[str], *, stdin: int, pass_fds: Sequence[int], **_: object) -> None:
+    def __init__(self, work: Callable[[], int]) -> None:
+        assert threading.active_count() == 1, "threads do not fork"
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid:
@@ -32,85 +36,74 @@ class Forked:
         status = 1
         try:
             os.setsid()
-            os.dup2(stdin, 0)
-            keep_only(pass_fds)
-            status = helper.main(argv[argv.index(child.PROGRAM) + 1 :])
+            status = work()
         finally:
             os._exit(status)
 
     def wait(self, timeout: float) -> int:
-        """At once: who asks asks again."""
-        if self.returncode is None:
+        until = time.monotonic() + timeout
+        while self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if not pid:
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() >= until:
                 raise subprocess.TimeoutExpired("a fork", timeout)
-            self.returncode = os.waitstatus_to_exitcode(status)
+            else:
+                time.sleep(LOOK_S)
         return self.returncode
 
     def kill(self) -> None:
-        os.kill(self.pid, 9)
+        os.kill(self.pid, signal.SIGKILL)
 
 
-def keep_only(fds: Sequence[int]) -> None:
-    """Close all others, as executing does."""
+class Waiting:
+    """The process that becomes the broker."""
+
+    def __init__(self) -> None:
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process = Forked(self._wait)
+        self._theirs.close()
+
+    def _wait(self) -> int:
+        self._ours.close()
+        told, fds, _, _ = socket.recv_fds(self._theirs, MAX_PACKET, 1)
+        return execute(client.PROGRAM, [str(fds[0])], told, fds) if told else 0
+
+    def become(self, module: str, words: Sequence[str], told: bytes, fds: Sequence[int]) -> Forked:
+        assert (module, words) == (client.PROGRAM, [str(fd) for fd in fds])
+        socket.send_fds(self._ours, [told], fds)
+        return self._process
+
+
+def execute(module: str, words: Sequence[str], told: bytes, fds: Sequence[int]) -> int:
+    """What a process does that executes *module*."""
+    given, nothing = os.memfd_create("told"), os.open(os.devnull, os.O_WRONLY)
+    os.write(given, told)
+    os.lseek(given, 0, os.SEEK_SET)
+    os.dup2(given, 0)
+    os.dup2(nothing, 1)
     for number in map(int, os.listdir("/proc/self/fd")):
         if number > 2 and number not in fds:
             try:
                 os.close(number)
             except OSError:  # that of the listing
                 continue
+    return int(importlib.import_module(module).main(words))
 
 
-class Forking(process.Broker):
-    """A broker whose requests bring their orders with them, so that it has no rules; *log* gets the lines."""
-
-    log = ""
-
-    def answer(self, packet: bytes) -> process.Answer:
-        asked = json.loads(packet)
-        if asked["do"] != START:
-            return super().answer(packet)
-        name, order = asked["what"]
-        started = child.start(name, order.encode())
-        self._children[started.pid] = started
-        with open(self.log, "a") as file:
-            file.write(f"{name} {started.pid}\n")
-        report, started.report = started.report, -1
-        return {"pid": started.pid}, [started.take().detach(), report]
-
-
-def serve(peer: socket.socket, log: str) -> None:
-    """Start what is asked for."""
-    child.subprocess = types.SimpleNamespace(  # type: ignore[assignment]
-        Popen=Forked, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
-    )
-    broker = Forking({}, {})
-    broker.log = log
-    process.serve(broker, peer)
-
-
-def fork_server(log: str) -> client.Broker:
-    """The process that forks, for the supervisors of this one."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if not os.fork():
-        try:
-            ours.close()
-            os.setsid()
-            serve(theirs, log)
-        finally:
-            os._exit(0)
-    theirs.close()
-    ours.settimeout(client.PATIENCE_S)
-    return client.Broker(None, ours)  # type: ignore[arg-type]
+def noted(module: str, words: Sequence[str], told: bytes, fds: Sequence[int]) -> Forked:
+    """The process of a device, which has a line."""
+    started = Forked(lambda: execute(module, words, told, fds))
+    with open(f"{SITE}.log", "a") as file:
+        file.write(f"{words[0]} {started.pid}\n")
+    return started
 
 
 if __name__ == "__main__":
-    site = sys.argv[1]
-    sys.path.append(site)
-    asked = fork_server(f"{site}.log")
-
-    def start(name: str, order: bytes) -> Child:
-        return asked.start((name, order.decode()))  # type: ignore[arg-type]
-
-    child.start = start
+    SITE = sys.argv[1]
+    sys.path.append(SITE)
+    for name in (client.PROGRAM, child.PROGRAM):
+        importlib.import_module(name)
+    child.start_program = noted  # type: ignore[assignment]
+    client.start_program = Waiting().become  # type: ignore[assignment]
     sys.exit(main(sys.argv[2:]))

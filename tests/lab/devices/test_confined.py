@@ -1,5 +1,5 @@
 """Devices in processes of their own under the drivers of a stock kernel, each in a strict sandbox in which it does all
-of its work; what one of them tries besides; and a process that ends.
+of its work, as the machine's process is; what one of them tries besides; and a process that ends.
 """
 
 import sys
@@ -79,6 +79,13 @@ def test_each_of_them_has_a_process_with_a_filter_without_capabilities_and_in_na
     hosts = processes(scene.vm)[1].namespaces
     every = [namespace for seen in found.values() for namespace in (*seen.namespaces, str(seen.pid))]
     assert len({*hosts, *every}) == len(hosts) + len(every)
+
+
+def test_machine_is_in_a_sandbox_too_and_its_broker_has_started_them(scene: Scene) -> None:
+    found = processes(scene.vm)
+    (broker,) = {int(process(scene, name).status["PPid"]) for name in DEVICES}
+    assert not found[broker].confined
+    assert found[int(found[broker].status["PPid"])].confined
 
 
 def test_disk_is_written_and_read(scene: Scene) -> None:
