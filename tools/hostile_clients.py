@@ -25,7 +25,7 @@ from acrn_dm.backends.wire import payload
 from acrn_dm.backends.wire.message import HEADER, Request
 from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.layout import RingLayout
-from tools.hostility import PATIENCE_S, Attack, Broken, Kinds, Step, attack_all, connected
+from tools.hostility import PATIENCE_S, Attack, Bender, Broken, Kinds, Step, attack_all, connected
 
 DEVICES = (
     "virtio-rnd",
@@ -38,7 +38,6 @@ VERSION_1 = 1 << 32
 CHECK_EACH = 25  # clients between two looks at the device itself
 FLOOD = 500
 TABLE = 3  # the step of a conversation that tells of memory
-BENT = ("left out", "repeated", "a byte", "other descriptors", "made up", "size of a message")
 WAYS = ("memory shortened", "kicks", "kicks", "flood", "half a message", "end of stream")
 
 
@@ -183,32 +182,15 @@ class HostileClient:
     def _bent(self, steps: list[Step]) -> Iterator[Step]:
         """The steps, but for what the dice do to them."""
         dice = self.dice
-        if dice.random() < 0.3:
-            self.kinds["wrong order"] += 1
-            at = dice.randrange(len(steps) - 1)
-            steps[at], steps[at + 1] = steps[at + 1], steps[at]
-        harm = dice.choice((0.0, 0.05, 0.3))
-        for data, fds in steps:
-            if dice.random() >= harm:
-                yield data, fds
-                continue
-            kind = dice.randrange(len(BENT))
-            self.kinds[BENT[kind]] += 1
-            if kind == 0:
-                continue
-            if kind == 1:
-                yield from [(data, fds)] * dice.randint(2, 5)
-            elif kind == 2:
-                bent = bytearray(data)
-                bent[dice.randrange(len(bent))] = dice.randrange(256)
-                yield bytes(bent), fds
-            elif kind == 3:
-                yield data, [dice.choice(self._fds) for _ in range(dice.randint(0, 8))]
-            elif kind == 4:
-                code = dice.choice((*Request, 0, 99, 1 << 31))
-                yield wire.encode(code, dice.randbytes(dice.choice((0, 4, 8, 32, 40)))), fds[:1]
-            else:
-                yield HEADER.pack(dice.randrange(41), 1, dice.choice((0, 7, 4096, 4097, 0xFFFF_FFFF))), fds
+
+        def made_up() -> bytes:
+            code = dice.choice((*Request, 0, 99, 1 << 31))
+            return wire.encode(code, dice.randbytes(dice.choice((0, 4, 8, 32, 40))))
+
+        def resized(data: bytes) -> bytes:
+            return HEADER.pack(dice.randrange(41), 1, dice.choice((0, 7, 4096, 4097, 0xFFFF_FFFF)))
+
+        return Bender(dice, self.kinds, self._fds, made_up, resized).bent(steps, (0.0, 0.05, 0.3))
 
     def _say(self, peer: socket.socket, steps: Iterator[Step]) -> None:
         for data, fds in steps:

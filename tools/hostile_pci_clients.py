@@ -24,7 +24,7 @@ from acrn_dm.backends.wire.vfio_user import message as wire
 from acrn_dm.backends.wire.vfio_user.message import Command
 from acrn_dm.ring.driver import DriverRing
 from acrn_dm.ring.layout import RingLayout
-from tools.hostility import PATIENCE_S, Attack, Broken, Kinds, Step, attack_all, connected
+from tools.hostility import PATIENCE_S, Attack, Bender, Broken, Kinds, Step, attack_all, connected
 
 DEVICES = ("edu", "virtio-rnd", "virtio-blk,mq=2,{folder}/disk", "virtio-net,driver=loop")
 MEMORY, RINGS, SIZE, DATA = 1 << 20, 2, 64, 0x80000
@@ -33,7 +33,6 @@ FEATURES = (0, 1 << 32 | 1 << 33)
 FLOOD = 500
 EDU, EDU_ID, EDU_REGISTERS = 0, 0x010000ED, (0x04, 0x08, 0x60, 0x64, 0x80, 0x88, 0x90, 0x98)
 CHECK_EACH = 10  # clients between two looks at the device itself
-BENT = ("left out", "repeated", "a byte", "other descriptors", "made up", "size of a message")
 WHILE = (
     *("memory taken away", "overlapping memory", "rings of noise", "status", "reset", "doorbell", "registers of BAR 0"),
     "interrupts",
@@ -223,33 +222,16 @@ class HostileClient:
     def _bent(self, steps: list[Step], fds: list[int]) -> Iterator[Step]:
         """The steps, but for what the dice do to them."""
         dice = self.dice
-        if dice.random() < 0.3:
-            self.kinds["wrong order"] += 1
-            at = dice.randrange(len(steps) - 1)
-            steps[at], steps[at + 1] = steps[at + 1], steps[at]
-        harm = dice.choice((0.0, 0.0, 0.05, 0.3))
-        for data, beside in steps:
-            if dice.random() >= harm:
-                yield data, beside
-                continue
-            kind = dice.randrange(len(BENT))
-            self.kinds[BENT[kind]] += 1
-            if kind == 0:
-                continue
-            if kind == 1:
-                yield from [(data, beside)] * dice.randint(2, 5)
-            elif kind == 2:
-                bent = bytearray(data)
-                bent[dice.randrange(len(bent))] = dice.randrange(256)
-                yield bytes(bent), beside
-            elif kind == 3:
-                yield data, [dice.choice(fds) for _ in range(dice.randint(0, 8))]
-            elif kind == 4:
-                code = dice.choice((*Command, 0, 14, 99))
-                yield message(code, dice.randbytes(dice.choice((0, 8, 16, 20, 32)))), beside
-            else:
-                size = dice.choice((0, 15, 16, 17, 4096, 1 << 21, 0xFFFF_FFFF))
-                yield wire.HEADER.pack(7, dice.choice((*Command,)), size, 0, 0) + data[wire.HEADER.size :], beside
+
+        def made_up() -> bytes:
+            code = dice.choice((*Command, 0, 14, 99))
+            return message(code, dice.randbytes(dice.choice((0, 8, 16, 20, 32))))
+
+        def resized(data: bytes) -> bytes:
+            size = dice.choice((0, 15, 16, 17, 4096, 1 << 21, 0xFFFF_FFFF))
+            return wire.HEADER.pack(7, dice.choice((*Command,)), size, 0, 0) + data[wire.HEADER.size :]
+
+        return Bender(dice, self.kinds, fds, made_up, resized).bent(steps, (0.0, 0.0, 0.05, 0.3))
 
     def _while_running(self, memory: int, fds: list[int]) -> Step:
         """A message while rings run."""

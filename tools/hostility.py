@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,10 @@ SILENT, MOST_SILENT = 0.05, 3
 
 Kinds = collections.Counter[str]  # of harm, and how often each was done
 Step = tuple[bytes, list[int]]  # a message, and the descriptors beside it
+
+
+BENT = ("left out", "repeated", "a byte", "other descriptors", "made up", "size of a message")
+WRONG_ORDER = "wrong order"
 
 
 class Broken(Exception):
@@ -52,6 +56,49 @@ class Witness(Protocol):
 
     def close(self) -> None:
         """Leave."""
+
+
+@attrs.frozen
+class Bender:
+    """What the dice do to a conversation, counted in *kinds*. *made_up* is a message that was not in it, *resized* what
+    is said instead of one with a size of which the protocol knows nothing; *fds* may be beside any.
+    """
+
+    dice: random.Random
+    kinds: Kinds
+    fds: Sequence[int]
+    made_up: Callable[[], bytes]
+    resized: Callable[[bytes], bytes]
+
+    def bent(self, steps: list[Step], harms: Sequence[float]) -> Iterator[Step]:
+        """*steps*, of which so many are done otherwise as one of *harms* says."""
+        dice = self.dice
+        if dice.random() < 0.3:
+            self.kinds[WRONG_ORDER] += 1
+            at = dice.randrange(len(steps) - 1)
+            steps[at], steps[at + 1] = steps[at + 1], steps[at]
+        harm = dice.choice(harms)
+        for step in steps:
+            if dice.random() >= harm:
+                yield step
+            else:
+                kind = dice.choice(BENT)
+                self.kinds[kind] += 1
+                yield from self._instead(kind, *step)
+
+    def _instead(self, kind: str, data: bytes, beside: list[int]) -> list[Step]:
+        dice = self.dice
+        if kind == "repeated":
+            return [(data, beside)] * dice.randint(2, 5)
+        if kind == "a byte":
+            changed = bytearray(data)
+            changed[dice.randrange(len(changed))] = dice.randrange(256)
+            return [(bytes(changed), beside)]
+        if kind == "other descriptors":
+            return [(data, [dice.choice(self.fds) for _ in range(dice.randint(0, 8))])]
+        if kind == "made up":
+            return [(self.made_up(), beside[:1])]
+        return [] if kind == "left out" else [(self.resized(data), beside)]
 
 
 @attrs.frozen(kw_only=True)

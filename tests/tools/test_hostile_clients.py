@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.tools.harm import assert_harmless
-from tools.hostile_clients import BENT, DEVICES, WAYS
+from tools.hostile_clients import DEVICES, WAYS
+from tools.hostility import BENT, WRONG_ORDER
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.stress, pytest.mark.process]
@@ -25,7 +26,7 @@ def test_clients_that_keep_no_rule_harm_neither_their_device_nor_the_other(devic
     done = run("--clients", "120", device)
     assert not done.stderr
     assert_harmless(
-        done.stdout, device, 120, (*WAYS, *BENT, "wrong order", "overlapping memory", "memory of other sizes")
+        done.stdout, device, 120, (*WAYS, *BENT, WRONG_ORDER, "overlapping memory", "memory of other sizes")
     )
     assert done.returncode == 0
 

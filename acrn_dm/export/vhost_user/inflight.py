@@ -1,4 +1,5 @@
-"""Notes of what is in flight, for a disk's next process (INFLIGHT_SHMFD): the region, which the client keeps.
+"""Notes of what is in flight, for the next process of a device whose requests may overtake one another
+(INFLIGHT_SHMFD): the region, which the client keeps.
 
 Made here when the client asks for it, and mapped when it hands it over: for this process or from an earlier one. Each
 ring that runs then writes its part (``ring.native.notes``).
