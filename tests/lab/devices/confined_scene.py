@@ -16,16 +16,13 @@ from tests.lab.stemmed import Stemmed
 
 FOLDER = LAB / "confined"  # this host and the outer VM share it
 SITE, STARTED, ORDERS = FOLDER / "site", FOLDER / "site.log", FOLDER / "orders"
-IMAGE, TAP, LINE, TABLET = "/tmp/confined-image", "confined0", "/tmp/confined-line", "/tmp/confined-tablet"
+IMAGE, TAP = "/tmp/confined-image", "confined0"
 IMAGE_MIB = 8
 HOST, GUEST = "198.51.100.25", "198.51.100.26"
 STRICT = "process=on,sandbox=strict"
 DEVICES = {
     "disk": f"virtio-blk,{IMAGE},{STRICT}",
     "card": f"virtio-net,tap={TAP},{STRICT}",
-    "console": f"virtio-console,socket:line={LINE}:server,{STRICT}",
-    "entropy": f"virtio-rnd,{STRICT}",
-    "tablet": f"virtio-input,kind=tablet,control={TABLET},{STRICT}",
     "greedy": f"greedy,orders={ORDERS},{STRICT}",
 }
 

@@ -11,7 +11,7 @@ from tests.lab.devices.packages_scene import DEVICES, MODULES, SOURCE, Scene, se
 from tests.lab.stemmed import Stemmed
 
 SANDBOX = ("--sandbox", "strict")
-BOOT_S = 240.0  # with processes of six devices
+BOOT_S = 240.0  # with processes of three devices
 
 
 @pytest.fixture(scope="package")

@@ -1,4 +1,4 @@
-"""The guest that has the packages in ``plugins/``, and devices in strict sandboxes; and the outer VM around acrn-dm."""
+"""The guest of packages in ``plugins/`` and of devices in strict sandboxes, and the outer VM around acrn-dm."""
 
 import signal
 import sys
@@ -12,8 +12,8 @@ from lab.paths import ROOT
 from tests.lab.stemmed import PLAIN, STEM_S, Stemmed
 
 MIB = 1 << 20
-MODULES = ("virtio_input", "evdev", "virtio_balloon", "uio_pci_generic", "nd_pmem", "virtio_pmem", "virtio_blk")
-KEYBOARD, BALLOON, FILE = "/tmp/packages-keyboard", "/tmp/packages-balloon", "/tmp/packages-pmem"
+MODULES = ("virtio_balloon", "uio_pci_generic", "nd_pmem", "virtio_pmem", "virtio_blk")
+BALLOON, FILE = "/tmp/packages-balloon", "/tmp/packages-pmem"
 CARD, DISK, IMAGE = "/tmp/packages-card", "/tmp/packages-disk", "/tmp/packages-image"  # of the other processes
 FILED, PAGES, ACCESSES = "/run/packages-filed", "/run/packages-pages", "/run/packages-accesses"  # of a third one
 _EXPORT = ("-m", "acrn_dm.export.cli", "vfio-user")
@@ -23,12 +23,8 @@ SERVED = {
     FILED: ("-m", "tests.lab.devices.filed_card", FILED, PAGES, ACCESSES),
 }
 DEVICES = (
-    f"virtio-input,kind=keyboard,control={KEYBOARD}",
     f"virtio-balloon,control={BALLOON}",
-    "edu",
     f"virtio-pmem,file={FILE},size=32M",
-    "virtio-gpio,line=button,line=led",
-    "virtio-i2c,device=24c02@0x50,device=lm75@0x48",
     f"vfio-user,socket={CARD}",
     f"vfio-user,socket={DISK}",
     f"vfio-user,socket={FILED}",

@@ -1,12 +1,11 @@
 """Devices in processes of their own under the drivers of a stock kernel, each in a strict sandbox in which it does all
-of its work, as the machine's process is; what one of them tries besides; and a process that ends.
+of its work, as the machine's process is; what one of them tries besides; and a process that ends. Other kinds are seen
+in their sandboxes in ``tests.lab.peers``.
 """
-
-import sys
 
 import pytest
 
-from tests.lab.devices.confined_scene import DEVICES, GUEST, HOST, IMAGE, IMAGE_MIB, LINE, ORDERS, STARTED, TABLET
+from tests.lab.devices.confined_scene import DEVICES, GUEST, HOST, IMAGE, IMAGE_MIB, ORDERS, STARTED
 from tests.lab.devices.packages_scene import IMAGE as ANOTHERS
 from tests.lab.devices.packages_scene import PATIENCE_S, Scene, eventually
 from tests.lab.processes import Seen, processes
@@ -15,14 +14,6 @@ pytestmark = pytest.mark.lab
 
 PART_MIB = 2
 HALVES = (0, IMAGE_MIB // 2)
-TALK = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as line:
-    line.settimeout(60)
-    line.connect(sys.argv[1])
-    line.sendall(b"from the host\\n")
-    print(line.makefile().readline(), end="")
-"""
 # What becomes of each order in a strict sandbox; of the last one nobody is told.
 STOPPED = {
     f"read {ANOTHERS}": "EACCES",
@@ -96,36 +87,6 @@ def test_frames_come_and_go(scene: Scene) -> None:
     card = node(scene, "card", "net/*")
     scene.run(f"ip link set {card} up && ip address add {GUEST}/30 dev {card}")
     assert "3 packets received" in scene.run(f"ping -c 3 -W 5 {HOST}")
-
-
-def test_console_s_bytes_go_both_ways(scene: Scene) -> None:
-    port = node(scene, "console", "virtio-ports/*")
-    assert scene.run(f"cat /sys/class/virtio-ports/{port}/name") == "line"
-    # Open all the while: what comes to a port that is closed the driver throws away.
-    heard = f"exec 3<> /dev/{port}; until read line <&3; do usleep 10000; done; echo $line > /tmp/line"
-    scene.run(f"({heard}; echo from the guest >&3) & true")
-    assert scene.outside(sys.executable, "-I", "-S", "-c", TALK, LINE) == "from the guest\n"
-    assert scene.run("cat /tmp/line") == "from the host"
-
-
-def test_entropy_arrives(scene: Scene) -> None:
-    choose(scene, "entropy")
-    try:
-        scene.run("dd if=/dev/hwrng of=/dev/null bs=64 count=4 2> /dev/null")  # what another device gave before
-        read = "dd if=/dev/hwrng bs=64 count=4 2> /dev/null | sha256sum"
-        assert scene.run(read) != scene.run(read)
-    finally:
-        choose(scene, "first")
-
-
-def test_pointer_moves(scene: Scene) -> None:
-    found = node(scene, "tablet", "input/input*/event*")
-    scene.run(
-        f"head -c 72 /dev/input/{found} > /tmp/moves & reader=$!; "
-        f"until ls -l /proc/$reader/fd | grep -q {found}; do usleep 10000; done"
-    )
-    assert scene.say(TABLET, "abs 100 200") == ["ok"]
-    assert scene.run("until [ -s /tmp/moves ]; do usleep 10000; done; wc -c < /tmp/moves") == "72"
 
 
 def test_what_a_device_tries_besides_is_refused_and_what_is_flagrant_ends_it(scene: Scene) -> None:

@@ -1,10 +1,12 @@
 """Devices of ours in a newer QEMU, by its generic vhost-user device, which knows nothing of their kinds, and by those
 for single kinds: a stock guest uses them, over new drivers, a reboot, the end of a process of ours and a new QEMU.
+Their processes are in strict sandboxes, where this host's kernel has what that takes.
 
 Of GPIO lines and I2C, for which Debian's kernel has no drivers, the registers are looked at.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import shlex
@@ -15,6 +17,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from acrn_dm.base.sandbox.confine import lacking
 from acrn_dm.contract.plugins import make_plugin_manager
 from acrn_dm.export.making import make_device
 from acrn_dm.testing.guest.kernels.debian import Kernel
@@ -22,16 +25,18 @@ from lab.qemu.guest import QemuGuest, at
 from tests.backends.user.user_rig import Daemon
 from tests.docs.page_runner import ROOT, lines_for
 from tests.lab.peers.exports import connected, export, started
+from tests.lab.peers.in_guest.keyboard import EVENT, keyboard_works
 from tests.lab.peers.in_guest.keyboard import MODULES as KEYBOARD_MODULES
-from tests.lab.peers.in_guest.keyboard import keyboard_works
 
 pytestmark = pytest.mark.lab
 
 MODULES = ("9p", "9pnet_virtio", *KEYBOARD_MODULES)
 PATIENCE_S = 20.0
+ABS = 3
 GPIO, I2C = 41, 34
 CONFIG_PLACE = 0x2000  # of a device's own configuration space in QEMU's BAR 4; the common one is at its start
 PAGE = ROOT / "docs" / "how-to" / "exporting" / "qemu.md"
+TABLET = ("virtio-input,kind=tablet,control=%/tablet", "vhost-user-input-pci")
 FOREIGN = ("virtio-9p", "vhost-user-test-device-pci,virtio-id=9,num_vqs=1,vq_size=128,config_size=9,packed=on")
 
 
@@ -48,7 +53,8 @@ def of_the_page() -> dict[str, tuple[str, str]]:
     }
 
 
-DEVICES = of_the_page() | {"files": FOREIGN}
+DEVICES = {"tablet": TABLET} | of_the_page() | {"files": FOREIGN}  # of two inputs the keyboard's driver is the last one
+PLACES = itertools.count(100)
 
 
 @attrs.define(eq=False)
@@ -114,6 +120,16 @@ def keys_work(scene: Scene) -> None:
     keyboard_works(scene.run, scene.folder / "keyboard")
 
 
+def pointer_moves(scene: Scene) -> None:
+    """To a place where it has not been, or the kernel said nothing of it."""
+    x, y = next(PLACES), next(PLACES)
+    device = scene.run("grep -l 'acrn-dm tablet' /sys/class/input/event*/device/name").split("/")[4]
+    with connected(scene.folder / "tablet") as peer, scene.reading(f"/dev/input/{device}", 3 * EVENT.size) as come:
+        peer.sendall(f"abs {x} {y}\n".encode())
+        assert peer.recv(100) == b"ok\n"
+        assert list(EVENT.iter_unpack(come())) == [(ABS, 0, x), (ABS, 1, y), (0, 0, 0)]
+
+
 def lines_are_there(scene: Scene) -> None:
     """Queues, features and configuration of a device that nobody drives: two lines with names, and interrupts."""
     common = scene.common(GPIO)
@@ -136,6 +152,7 @@ KINDS = {
     "rng": entropy_works,
     "files": files_work,
     "keys": keys_work,
+    "tablet": pointer_moves,
     "lines": lines_are_there,
     "bus": bus_is_there,
 }
@@ -144,7 +161,8 @@ DRIVERS = {"peer": "virtio_console", "rng": "virtio_rng", "files": "9pnet_virtio
 
 def exported(folder: Path, name: str, installed: Path) -> Daemon:
     """The process of the device *name*, which finds what is in the folder *installed*."""
-    daemon = export(folder, name, DEVICES[name][0].replace("%", str(folder)))
+    mode = "on" if lacking() else "strict"
+    daemon = export(folder, name, DEVICES[name][0].replace("%", str(folder)), "vhost-user", f"--sandbox={mode}")
     path = os.pathsep.join([str(installed), os.getcwd()])
     return attrs.evolve(daemon, argv=["env", f"PYTHONPATH={path}", *daemon.argv])
 
