@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from acrn_dm.base.process import privileges
+from acrn_dm.memory.hugepages import HugePages
 from acrn_dm.testing.driver import rings
+from tests.memory.real_pools import pages_alone
 from tests.open_python import opened
 
 for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
@@ -23,6 +25,13 @@ def process_keeps_its_privileges() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(privileges, "no_new_privileges", lambda: None)
         yield
+
+
+@pytest.fixture
+def real_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HugePages]:
+    """The host's pools of huge pages."""
+    with pages_alone(tmp_path_factory.getbasetemp().parent / "pools") as made:  # one file for all that run tests
+        yield made
 
 
 @pytest.fixture

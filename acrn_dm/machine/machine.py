@@ -126,9 +126,11 @@ class Machine:
             return
         from acrn_dm.machine.rights import giving_up  # noqa: PLC0415  # few do
 
-        self.broker = giving_up.keep(self.functions)
+        self.broker = giving_up.keep(self.config, self.functions)
         self.open()
         self.connect()
+        if self.memory is not None:
+            giving_up.entrust(self.broker, self.memory)
         giving_up.release(self.config, self.functions, self.hypervisor.type)
 
     def open(self) -> None:

@@ -242,6 +242,12 @@ class GuestMemory:
             before, self._map, self.regions = self._map, map_, regions
             self.generations.release(before.close)
 
+    def hand_over_pools(self) -> dict[int, int]:
+        """What the host's pools of huge pages were grown by, pages by their size: who is told it gives it back when
+        the memory is nobody's any more.
+        """
+        return {} if self._hugetlb is None else self._hugetlb.hand_over()
+
     def abandon(self) -> None:
         """Instead of ``close``: the host's kernel is still at work on the memory, which stays mapped until the process
         ends.

@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -67,6 +67,15 @@ class HugePages:
             return None
         text = f"{-(-size // small)} huge pages of 2 MiB are needed, {self._free(small)} are free"
         return f"{text}, and the host has no memory for so many" if growing else f"{text}; run as root to make more"
+
+    def hand_over(self) -> dict[int, int]:
+        """What the pools were grown by, pages by their size, which is given back by who is told it, and not here."""
+        grown, self._grown = self._grown, {}
+        return {page: count for page, count in grown.items() if count}
+
+    def take_over(self, grown: Mapping[int, int]) -> None:
+        """What another has handed over is given back here."""
+        self._grown = {page: self._grown.get(page, 0) + count for page, count in grown.items()}
 
     def give_back(self) -> None:
         """Shrink the pools by what they were grown; when the memory has been unmapped. Idempotent."""

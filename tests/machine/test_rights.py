@@ -18,8 +18,11 @@ from acrn_dm.contract.types import Bdf, HypervisorType
 from acrn_dm.hypervisors.sim import plugin as sim
 from acrn_dm.machine.build import build
 from acrn_dm.machine.rights import checks, giving_up
+from acrn_dm.memory.hugepages import HugePages
 from tests.backends.helper.test_user import needs_root
 from tests.base.sandbox.sandbox_rig import ROOT, needs_all
+from tests.memory.real_pools import POOL
+from tests.patience import comes_true
 
 NOBODY = User(text="nobody", uid=65534, gid=65534)
 KNOWN = next(iter(sim.acrn_dm_hypervisor_types()))
@@ -76,7 +79,7 @@ def test_broker_knows_the_sockets_and_orders_of_this_machine_and_no_others(
         "virtio-blk,nodisk",
     )
     machine = build(config(*texts, user=NOBODY), plugins)
-    giving_up.keep(machine.functions)
+    giving_up.keep(machine.config, machine.functions)
     ((sockets, devices, firsts),) = told
     assert firsts == 2, "a thread for each vhost-user process that is another's"
     assert sockets == {str(tmp_path / "d"): "vhost-user", str(tmp_path / "f"): "vfio-user"}
@@ -88,7 +91,7 @@ def test_broker_knows_the_sockets_and_orders_of_this_machine_and_no_others(
 
 def test_machine_without_such_devices_has_no_broker(plugins: PluginManager) -> None:
     machine = build(config("virtio-blk,nodisk", sandbox="on"), plugins)
-    assert giving_up.keep(machine.functions) is None
+    assert giving_up.keep(machine.config, machine.functions) is None
     assert present() is None
     machine.close()
 
@@ -103,6 +106,44 @@ def test_wish_of_a_device_for_a_user_is_kept(plugins: PluginManager) -> None:
 def test_hypervisor_types_say_what_they_need(plugins: PluginManager) -> None:
     types: dict[str, HypervisorType] = dict(plugins.hypervisor_types())
     assert {name for name, kind in types.items() if kind.needs is not None} == {"kvm", "sim"}
+
+
+POOLED = """
+import signal, sys
+from acrn_dm.contract.config import MachineConfig
+from acrn_dm.contract.plugins import make_plugin_manager
+from acrn_dm.machine.build import build
+
+config = MachineConfig(hypervisor="sim", sandbox="strict", hugepages="on", memory_bytes=128 << 20)
+machine = build(config, make_plugin_manager(entry_points=False))
+try:
+    machine.realize()
+    print("there", flush=True)
+    sys.stdin.readline()
+finally:
+    machine.close()
+"""
+
+
+@needs_all
+@pytest.mark.process
+@pytest.mark.parametrize("killed", [False, True])
+def test_pools_of_huge_pages_shrink_at_the_end_of_a_process_without_rights(real_pages: HugePages, killed: bool) -> None:
+    """However it ends."""
+    before = int(POOL.read_text())
+    argv = [sys.executable, "-c", POOLED]
+    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        try:
+            assert run.stdin is not None
+            assert run.stdout is not None
+            assert run.stdout.readline() == "there\n"
+            assert int(POOL.read_text()) > before
+            if not killed:
+                run.stdin.close()
+                assert run.wait(60) == 0
+        finally:
+            run.kill()
+    assert comes_true(lambda: int(POOL.read_text()) == before)
 
 
 SCRIPT = """

@@ -12,6 +12,7 @@ from acrn_dm.base.errors import HostError
 from acrn_dm.memory import hugepages
 from acrn_dm.memory.guest_memory import GuestMemory, MemoryRange
 from acrn_dm.memory.hugepages import HugePages, Piece
+from tests.memory.real_pools import POOL
 
 MIB, GIB = 1 << 20, 1 << 30
 BIG, SMALL = GIB, 2 * MIB
@@ -92,22 +93,10 @@ def test_lock_that_cannot_be_made_is_a_host_error() -> None:
         pass
 
 
-def real_pages() -> HugePages:
-    """The host's own, if its pool of small pages can grow."""
-    made = HugePages()
-    try:
-        with made.reserved([(0, 8 * MIB)]):
-            pass
-    except HostError as e:
-        pytest.skip(str(e))
-    return made
-
-
 @pytest.mark.process
-def test_guest_memory_in_real_huge_pages_and_the_pool_as_before() -> None:
-    path = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
-    before = path.read_text()
-    memory = GuestMemory.allocate([MemoryRange(gpa=0, size=8 * MIB)], real_pages())
+def test_guest_memory_in_real_huge_pages_and_the_pool_as_before(real_pages: HugePages) -> None:
+    before = POOL.read_text()
+    memory = GuestMemory.allocate([MemoryRange(gpa=0, size=8 * MIB)], real_pages)
     (region,) = memory.regions
     assert region.hva % SMALL == 0
     memory.write(5 * MIB, b"secret")
@@ -119,7 +108,7 @@ def test_guest_memory_in_real_huge_pages_and_the_pool_as_before() -> None:
     with pytest.raises(PermissionError):
         os.ftruncate(region.fd, 0)
     memory.close()
-    assert path.read_text() == before
+    assert POOL.read_text() == before
 
 
 def test_piece_shows_its_place_in_hex() -> None:

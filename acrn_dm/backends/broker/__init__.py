@@ -3,8 +3,9 @@ things with them, by rules that were fixed when it was started.
 
 ``client`` is the machine's end, ``process`` the program, and here is what both say to one another: a JSON object a
 packet. A request has ``do`` and ``what``: connect to a socket's path, start a process of a device by its name, poll or
-kill a process that was started, have a thread of the machine's come before others. An answer has ``error``, where it
-was not done; else ``pid`` of a start, ``code`` of a poll, null while the process lives; and the descriptors.
+kill a process that was started, have a thread of the machine's come before others; and once, before the guest runs,
+what the host's pools of huge pages are to be shrunk by in the end. An answer has ``error``, where it was not done; else
+``pid`` of a start, ``code`` of a poll, null while the process lives; and the descriptors.
 """
 
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from acrn_dm.backends.helper.child import Child
 
-CONNECT, START, POLL, KILL, FIRST = "connect", "start", "poll", "kill", "first"
+CONNECT, START, POLL, KILL, FIRST, POOLS = "connect", "start", "poll", "kill", "first", "pools"
 # Of an answer: a connection, and what the process reports by.
-DESCRIPTORS = {CONNECT: 1, START: 2, POLL: 0, KILL: 0, FIRST: 0}
+DESCRIPTORS = {CONNECT: 1, START: 2, POLL: 0, KILL: 0, FIRST: 0, POOLS: 0}
 MAX_PACKET = 1 << 14
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from acrn_dm.backends.broker import CONNECT, DESCRIPTORS, FIRST, KILL, MAX_PACKET, POLL, START, set_present
+from acrn_dm.backends.broker import CONNECT, DESCRIPTORS, FIRST, KILL, MAX_PACKET, POLL, POOLS, START, set_present
 from acrn_dm.backends.helper.child import Child
 from acrn_dm.backends.wire.message import PeerError, close_all
 from acrn_dm.base.errors import HostError
@@ -55,6 +55,12 @@ class Broker:
     def come_first(self, thread: int) -> None:
         """Let a *thread* of this process come before others of the host. Raises HostError."""
         self._ask(FIRST, thread)
+
+    def give_back_pools(self, grown: Mapping[int, int]) -> None:
+        """Shrink the host's pools by what they were *grown*, pages by their size, when this process has ended, or has
+        no broker any more; it is told once. Raises HostError.
+        """
+        self._ask(POOLS, {str(size): pages for size, pages in grown.items()})
 
     def poll(self, pid: int) -> int | None:
         """How process *pid* has ended, as subprocess has it; None: it has not. Raises HostError."""

@@ -3,7 +3,7 @@
 Its rules come by standard input, one JSON object: ``sockets``, the paths that it connects to, each with its protocol;
 ``devices``, the orders of those that it starts processes of, by their names; and ``firsts``, how many threads of the
 process ``machine`` may come before others at a time: looks at rings that come late have missed something. It ends when
-its socket does. Nobody types this command.
+its socket does, and gives back then what pools of huge pages were grown by for the machine. Nobody types this command.
 """
 
 import json
@@ -16,13 +16,14 @@ from typing import Any
 
 import attrs
 
-from acrn_dm.backends.broker import CONNECT, FIRST, KILL, MAX_PACKET, POLL, START
+from acrn_dm.backends.broker import CONNECT, FIRST, KILL, MAX_PACKET, POLL, POOLS, START
 from acrn_dm.backends.helper import child
 from acrn_dm.backends.helper.child import Child
 from acrn_dm.backends.wire.channel import connect
 from acrn_dm.base.errors import HostError
 from acrn_dm.base.process.privileges import no_new_privileges
 from acrn_dm.base.records import define
+from acrn_dm.memory.hugepages import SIZES, HugePages
 
 COMES_FIRST = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
 
@@ -37,6 +38,7 @@ class Broker:
     devices: Mapping[str, str]
     firsts: int = 0
     machine: int = 0
+    pools: Mapping[int, int] | None = attrs.field(default=None, init=False)  # what they were grown by; None: not told
     _threads: frozenset[int] = attrs.field(default=frozenset(), init=False)  # that come first
     _children: dict[int, Child] = attrs.field(factory=dict, init=False)
     _pids: dict[str, int] = attrs.field(factory=dict, init=False)  # of the last process of each device
@@ -56,6 +58,8 @@ class Broker:
             return self._ended(what) if do == POLL else self._kill(what)
         if do == FIRST and isinstance(what, int) and self._may_come_first(what):
             return self._have_first(what)
+        if do == POOLS and self.pools is None and isinstance(what, dict):
+            return self._note_pools(what)
         raise HostError(f"{do!r} of {what!r} is none of what this broker does")
 
     def _start(self, name: str) -> Answer:
@@ -80,6 +84,18 @@ class Broker:
         """It is gone, and its number may be another's."""
         del self._children[pid]
         self._pids = {name: number for name, number in self._pids.items() if number != pid}
+
+    def _note_pools(self, grown: Mapping[str, object]) -> Answer:
+        counts = {size: grown.get(str(size), 0) for size in SIZES}
+        self.pools = {size: pages for size, pages in counts.items() if isinstance(pages, int) and pages > 0}
+        return {}, []
+
+    def give_back(self) -> None:
+        """What was taken from the host for the machine, which has ended. Raises HostError."""
+        if self.pools:
+            pages = HugePages()
+            pages.take_over(self.pools)
+            pages.give_back()
 
     def _may_come_first(self, thread: int) -> bool:
         self._threads = frozenset(filter(self._is_machines, self._threads)) - {thread}
@@ -123,7 +139,9 @@ def main(argv: Sequence[str]) -> int:
     no_new_privileges()
     rules = json.loads(sys.stdin.buffer.read())
     with socket.socket(fileno=int(argv[0])) as peer:
-        serve(Broker(**rules), peer)
+        broker = Broker(**rules)
+        serve(broker, peer)
+    broker.give_back()
     return 0
 
 

@@ -14,6 +14,7 @@ from acrn_dm.base.sandbox.needs import ACCEPT, CHILDREN, TERMINAL, Needs
 from acrn_dm.contract.config import MachineConfig
 from acrn_dm.contract.types import HypervisorType
 from acrn_dm.machine.rights import SANDBOX, USER
+from acrn_dm.memory.guest_memory import GuestMemory
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.virtio.optional import needs_of
 from acrn_dm.virtio.pci.transport import VirtioPci
@@ -21,8 +22,8 @@ from acrn_dm.virtio.pci.transport import VirtioPci
 OWN = (ACCEPT, CHILDREN, TERMINAL)  # managers, serial ports; the broker; the terminal that the process stands on
 
 
-def keep(functions: Sequence[PciFunction]) -> Broker | None:
-    """The broker, if *functions* may have work for one. Raises HostError."""
+def keep(config: MachineConfig, functions: Sequence[PciFunction]) -> Broker | None:
+    """The broker, if *functions*, or memory as *config* says, may have work for one. Raises HostError."""
     sockets: dict[str, str] = {}
     devices: dict[str, bytes] = {}
     watched = 0  # foreign back-ends, each of which a thread may have to look at
@@ -33,7 +34,16 @@ def keep(functions: Sequence[PciFunction]) -> Broker | None:
             sockets[os.fspath(door.path)] = door.protocol
         elif isinstance(door, Supervisor):
             devices[door.name] = door.order
-    return employ(sockets, devices, watched) if sockets or devices or watched else None
+    wanted = sockets or devices or watched or config.hugepages == "on"
+    return employ(sockets, devices, watched) if wanted else None
+
+
+def entrust(broker: Broker | None, memory: GuestMemory) -> None:
+    """Have *broker*, if there is one, give back in the end what *memory* has taken from the host. It hears of nothing
+    by this, too, so that it hears of nothing else later. Raises HostError.
+    """
+    if broker is not None:
+        broker.give_back_pools(memory.hand_over_pools())
 
 
 def release(config: MachineConfig, functions: Sequence[PciFunction], hypervisor: HypervisorType | None) -> None:

@@ -164,6 +164,12 @@ def test_thread_that_has_ended_makes_room_for_another(sleeper: threading.Thread)
         broker.come_first(sleeper.native_id)
 
 
+def test_what_pools_were_grown_by_is_told_once(broker: Broker) -> None:
+    broker.give_back_pools({})
+    with pytest.raises(HostError, match=r"'pools' of .* is none of what this broker does"):
+        broker.give_back_pools({2 << 20: 1000})
+
+
 def test_process_whose_broker_has_ended_is_not_said_to_have_ended(broker: Broker) -> None:
     started = broker.start("d")
     broker._process.kill()

@@ -118,8 +118,9 @@ def main(argv: Sequence[str]) -> None:
             made.add(*text.split(",", 1), slot=slot)  # type: ignore[call-overload]
         machine = made.machine
         machine.config = attrs.evolve(machine.config, command_monitor=Path(monitor))
-        machine.broker = giving_up.keep(machine.functions)
+        machine.broker = giving_up.keep(machine.config, machine.functions)
         made.start()
+        giving_up.entrust(machine.broker, made.memory)
         assert machine.hypervisor is not None
         giving_up.release(attrs.evolve(machine.config, sandbox=mode), machine.functions, machine.hypervisor.type)
         names: dict[str, object] = {
