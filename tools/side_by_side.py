@@ -23,7 +23,6 @@ MACHINES = (
     f"{LAB}/machines",
     f"{LAB}/guest",
     f"{LAB}/outer",
-    f"{LAB}/peers/generic",
     f"{LAB}/peers/migration",
     "tests/boot",
 )

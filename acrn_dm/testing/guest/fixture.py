@@ -10,7 +10,7 @@ from acrn_dm.testing.guest.guests import Guests
 def guests(config: Any, shares: Sequence[Path], skip: Callable[[str], object]) -> Iterator[Guests]:
     """Guests for a run of pytest with that *config*; *skip* is called with the reason where there can be none."""
     with Guests(shares=shares, say=in_the_terminal(config), skip=skip) as made:
-        if reason := made.unavailable():
+        if (reason := made.unavailable()) and made.unavailable(served=True):
             skip(reason)
         yield made
 

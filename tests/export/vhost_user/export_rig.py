@@ -6,6 +6,8 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -15,6 +17,7 @@ from acrn_dm.base.events.eventfd import drain
 from acrn_dm.memory.guest_memory import MIB
 from acrn_dm.testing import DriverRing, RingLayout
 from tests.backends.user.user_rig import Daemon
+from tests.patience import comes_true
 
 HEADER = struct.Struct("<III")
 NEED_REPLY = 8
@@ -160,6 +163,34 @@ def wait_descriptors(daemon: Daemon, before: int) -> None:
     while descriptors(daemon) > before:  # fewer: the first client was not all gone when they were counted
         assert time.monotonic() < deadline, f"{descriptors(daemon)} descriptors, {before} before"
         time.sleep(0.01)
+
+
+def mapped(daemon: Daemon) -> int:
+    """How many mappings of memory that is shared with a client *daemon* has."""
+    assert daemon.process is not None
+    maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
+    return sum(maps.count(f"memfd:{name}") for name in ("ram", "inflight", "region", "log"))
+
+
+def quiet_descriptors(daemon: Daemon) -> int:
+    """How many descriptors it has without a client."""
+    assert comes_true(lambda: mapped(daemon) == 0)
+    return descriptors(daemon)
+
+
+@contextmanager
+def leaving_nothing(daemon: Daemon, protocol: int) -> Iterator[Client]:
+    """A client of *daemon* with these protocol features, after which that has what it had before."""
+    before = quiet_descriptors(daemon)
+    client = Client.connect(daemon.socket)
+    client.negotiate(protocol)
+    try:
+        yield client
+    finally:
+        client.close()
+    wait_descriptors(daemon, before)
+    assert mapped(daemon) == 0
+    assert "Traceback" not in daemon.log.read_text()
 
 
 def serves(daemon: Daemon) -> bool:

@@ -6,7 +6,6 @@ import random
 import socket
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +19,9 @@ from tests.export.vhost_user.export_rig import (
     REPLY_ACK,
     VERSION_1,
     Client,
-    descriptors,
+    leaving_nothing,
+    mapped,
+    quiet_descriptors,
     wait_descriptors,
     wait_used,
 )
@@ -50,27 +51,8 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 @pytest.fixture
 def client(disk: Daemon) -> Iterator[Client]:
     """One that leaves nothing behind."""
-    before = quiet_descriptors(disk)
-    client = Client.connect(disk.socket)
-    client.negotiate(NOTES)
-    try:
+    with leaving_nothing(disk, NOTES) as client:
         yield client
-    finally:
-        client.close()
-    wait_descriptors(disk, before)
-    assert mapped(disk) == 0
-    assert "Traceback" not in disk.log.read_text()
-
-
-def quiet_descriptors(disk: Daemon) -> int:
-    assert comes_true(lambda: mapped(disk) == 0)
-    return descriptors(disk)
-
-
-def mapped(disk: Daemon) -> int:
-    assert disk.process is not None
-    maps = Path(f"/proc/{disk.process.pid}/maps").read_text()
-    return maps.count("memfd:ram") + maps.count("memfd:inflight") + maps.count("memfd:region")
 
 
 def flush(client: Client, ring: object, kick: int, count: int) -> None:

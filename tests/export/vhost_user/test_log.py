@@ -3,7 +3,6 @@
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,8 @@ from tests.export.vhost_user.export_rig import (
     VERSION_1,
     Client,
     descriptors,
-    wait_descriptors,
+    leaving_nothing,
+    mapped,
     wait_used,
 )
 from tests.export.vhost_user.test_devices import exported
@@ -46,23 +46,8 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 @pytest.fixture
 def client(disk: Daemon) -> Iterator[Client]:
     """One that leaves nothing behind."""
-    assert comes_true(lambda: mapped(disk) == 0)
-    before = descriptors(disk)
-    client = Client.connect(disk.socket)
-    client.negotiate(LOGGED)
-    try:
+    with leaving_nothing(disk, LOGGED) as client:
         yield client
-    finally:
-        client.close()
-    wait_descriptors(disk, before)
-    assert mapped(disk) == 0
-    assert "Traceback" not in disk.log.read_text()
-
-
-def mapped(disk: Daemon) -> int:
-    assert disk.process is not None
-    maps = Path(f"/proc/{disk.process.pid}/maps").read_text()
-    return maps.count("memfd:ram") + maps.count("memfd:log")
 
 
 def read(client: Client, ring: DriverRing, kick: int, count: int) -> None:

@@ -2,7 +2,6 @@
 processes are replaced. They are in strict sandboxes, where this host's kernel has what that takes.
 """
 
-import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +15,13 @@ from acrn_dm.testing.guest.kernels.debian import Kernel
 from lab.qemu.guest import QemuGuest, at
 from tests.backends.user.user_rig import Daemon
 from tests.lab.peers.exports import export, started
-from tests.lab.peers.keyboard import MODULES as KEYBOARD_MODULES
-from tests.lab.peers.keyboard import keyboard_works
+from tests.lab.peers.in_guest.guest_disk import PART_MIB, GuestDisk
+from tests.lab.peers.in_guest.keyboard import MODULES as KEYBOARD_MODULES
+from tests.lab.peers.in_guest.keyboard import keyboard_works
 
 pytestmark = pytest.mark.lab
 MIB = 1 << 20
-DISK_MIB, PART_MIB = 16, 4
+DISK_MIB = 16
 MAC = "52:54:00:12:34:56"
 FRAMES = 4
 TRIES = 30  # frames that are sent for them, the first of them before there is a link
@@ -41,20 +41,9 @@ class Scene:
     def image(self) -> Path:
         return self.folder / "image"
 
-    def digest(self, skip: int) -> str:
-        """Of a part of the disk, as the guest reads it from the device."""
-        command = f"dd if=/dev/vda bs=1M skip={skip} count={PART_MIB} iflag=direct 2> /dev/null | sha256sum"
-        return self.guest.run(command).split()[0]
-
-    def written(self, skip: int) -> str:
-        """Of that part of the file."""
-        return hashlib.sha256(self.image.read_bytes()[skip * MIB : (skip + PART_MIB) * MIB]).hexdigest()
-
-    def write(self, skip: int) -> str:
-        """Have the guest write noise there; returns the digest of it."""
-        made = f"dd if=/dev/urandom of=/tmp/noise bs=1M count={PART_MIB} 2> /dev/null"
-        copied = f"dd if=/tmp/noise of=/dev/vda bs=1M seek={skip} oflag=direct conv=fsync 2> /dev/null"
-        return self.guest.run(f"{made} && {copied} && sha256sum < /tmp/noise").split()[0]
+    @property
+    def data(self) -> GuestDisk:
+        return GuestDisk(self.guest, self.image)
 
     def frames(self) -> None:
         """Have the guest send frames until as many have come back: what is behind the card returns each."""
@@ -120,8 +109,8 @@ def scene(
 
 def test_disk_is_read_and_written(scene: Scene) -> None:
     assert scene.guest.run("cat /sys/block/vda/size") == str(DISK_MIB * MIB // 512)
-    assert scene.digest(0) == scene.written(0)
-    assert scene.write(PART_MIB) == scene.digest(PART_MIB) == scene.written(PART_MIB)
+    assert scene.data.digest(0) == scene.data.written(0)
+    assert scene.data.write(PART_MIB) == scene.data.digest(PART_MIB) == scene.data.written(PART_MIB)
 
 
 def test_entropy_arrives(scene: Scene) -> None:
@@ -147,7 +136,7 @@ def test_driver_leaves_and_comes_back(scene: Scene, driver: str) -> None:
     name = scene.guest.run(f"cd {folder}; echo virtio*")
     scene.guest.run(f"echo {name} > {folder}/unbind; ! [ -e {folder}/{name} ] && echo {name} > {folder}/bind")
     if driver == "virtio_blk":
-        assert scene.digest(0) == scene.written(0)
+        assert scene.data.digest(0) == scene.data.written(0)
     else:
         assert scene.guest.run("dd if=/dev/hwrng bs=512 count=1 2> /dev/null | wc -c") == "512"
 
@@ -157,5 +146,5 @@ def test_guest_goes_on_with_the_next_process(scene: Scene) -> None:
     for daemon in (scene.disk, scene.card):
         daemon.kill()
         daemon.start()
-    assert scene.write(2 * PART_MIB) == scene.digest(2 * PART_MIB) == scene.written(2 * PART_MIB)
+    assert scene.data.write(2 * PART_MIB) == scene.data.digest(2 * PART_MIB) == scene.data.written(2 * PART_MIB)
     scene.frames()

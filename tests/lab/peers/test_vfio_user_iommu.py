@@ -16,8 +16,8 @@ from acrn_dm.testing.guest.kernels.debian import Kernel
 from acrn_dm.testing.guest.served.machine import vfio_user
 from lab.qemu.guest import QemuGuest
 from tests.backends.user.user_rig import Daemon
-from tests.lab.peers import edu_guest
 from tests.lab.peers.exports import export, started
+from tests.lab.peers.in_guest import edu_guest
 
 pytestmark = pytest.mark.lab
 PROGRAM = "/edu_guest.py"

@@ -3,7 +3,6 @@ unbinding, plugging, a reboot of the guest and a new QEMU.
 """
 
 import contextlib
-import hashlib
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,12 +16,13 @@ from lab.qemu.guest import QemuGuest
 from tests.export.vfio_user.test_functions import Express
 from tests.export.vfio_user.vfio_rig import served
 from tests.lab.peers.exports import export, started
+from tests.lab.peers.in_guest.guest_disk import PART_MIB, GuestDisk
 from tests.lab.peers.qmp import Qmp
 from tests.patience import comes_true
 
 pytestmark = pytest.mark.lab
 MIB = 1 << 20
-DISK_MIB, PART_MIB = 16, 4
+DISK_MIB = 16
 MAC = "52:54:00:12:34:56"
 FRAMES = 4
 VIRTIO = "/sys/bus/virtio"
@@ -39,20 +39,9 @@ class Scene:
     image: Path
     port: Path
 
-    def digest(self, skip: int) -> str:
-        """Of a part of the disk, as the guest reads it from the device."""
-        command = f"dd if=/dev/vda bs=1M skip={skip} count={PART_MIB} iflag=direct 2> /dev/null | sha256sum"
-        return self.guest.run(command).split()[0]
-
-    def written(self, skip: int) -> str:
-        """Of that part of the file."""
-        return hashlib.sha256(self.image.read_bytes()[skip * MIB : (skip + PART_MIB) * MIB]).hexdigest()
-
-    def write(self, skip: int) -> str:
-        """Have the guest write noise there; returns the digest of it."""
-        made = f"dd if=/dev/urandom of=/tmp/noise bs=1M count={PART_MIB} 2> /dev/null"
-        copied = f"dd if=/tmp/noise of=/dev/vda bs=1M seek={skip} oflag=direct conv=fsync 2> /dev/null"
-        return self.guest.run(f"{made} && {copied} && sha256sum < /tmp/noise").split()[0]
+    @property
+    def data(self) -> GuestDisk:
+        return GuestDisk(self.guest, self.image)
 
     def frames(self) -> None:
         """Have the guest send frames until as many have come back: what is behind the card returns each."""
@@ -114,8 +103,8 @@ def scene(lab_kernel: Kernel, qemu: list[str], tmp_path_factory: pytest.TempPath
 
 def assert_devices_work(scene: Scene, part: int) -> None:
     scene.entropy()
-    assert scene.digest(0) == scene.written(0)
-    assert scene.write(part) == scene.digest(part) == scene.written(part)
+    assert scene.data.digest(0) == scene.data.written(0)
+    assert scene.data.write(part) == scene.data.digest(part) == scene.data.written(part)
     scene.frames()
     scene.say(f"part{part}")
 
@@ -139,7 +128,7 @@ def test_driver_leaves_and_comes_back(scene: Scene, driver: str) -> None:
     name = scene.guest.run(f"cd {folder}; echo virtio*")
     scene.guest.run(f"echo {name} > {folder}/unbind; ! [ -e {folder}/{name} ] && echo {name} > {folder}/bind")
     if driver == "virtio_blk":
-        assert scene.digest(0) == scene.written(0)
+        assert scene.data.digest(0) == scene.data.written(0)
     elif driver == "virtio_net":
         scene.frames()
     else:
@@ -169,7 +158,7 @@ def test_disk_is_plugged_into_a_running_guest(scene: Scene, qmp: Qmp) -> None:
     plug(qmp, scene, "plug", "port1")
     scene.guest.run("until [ -b /dev/vdb ]; do usleep 50000; done", 60)
     read = scene.guest.run(f"dd if=/dev/vdb bs=1M count={PART_MIB} iflag=direct 2> /dev/null | sha256sum").split()[0]
-    assert read == scene.written(0)
+    assert read == scene.data.written(0)
 
 
 def pull(qmp: Qmp, name: str) -> None:
@@ -199,7 +188,7 @@ def test_disk_without_msix_is_plugged_pulled_and_plugged_again(scene: Scene, qmp
         read = (
             f"until [ -b {node} ]; do usleep 50000; done; dd if={node} bs=1M count={PART_MIB} iflag=direct 2> /dev/null"
         )
-        assert scene.guest.run(f"{read} | sha256sum").split()[0] == scene.written(0)
+        assert scene.guest.run(f"{read} | sha256sum").split()[0] == scene.data.written(0)
         pull(qmp, "pulled-disk")
         scene.guest.run(f"until [ $({disks}) = {before} ]; do usleep 50000; done", 60)
 

@@ -55,3 +55,12 @@ def test_fixture_skips_with_the_line_that_names_what_is_missing(monkeypatch: pyt
     monkeypatch.setattr(module.needs, "missing", lambda emulated: "no guest without busybox")
     with pytest.raises(pytest.skip.Exception, match=r"^no guest without busybox$"):
         next(fixture.guests(Config(), [], pytest.skip))
+
+
+def test_host_that_lacks_what_one_way_needs_has_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where devices are served, QEMU may be fetched."""
+    monkeypatch.setattr(module.probe, "probe", lambda: "no KVM")
+    monkeypatch.setattr(module.needs, "missing", lambda emulated: "no guest without QEMU" if emulated else None)
+    made = fixture.guests(Config(), [], pytest.skip)
+    assert next(made).unavailable() == "no guest without QEMU"
+    assert list(made) == []

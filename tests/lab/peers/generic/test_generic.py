@@ -25,8 +25,8 @@ from lab.qemu.guest import QemuGuest, at
 from tests.backends.user.user_rig import Daemon
 from tests.docs.page_runner import ROOT, lines_for
 from tests.lab.peers.exports import connected, export, started
-from tests.lab.peers.keyboard import EVENT, keyboard_works
-from tests.lab.peers.keyboard import MODULES as KEYBOARD_MODULES
+from tests.lab.peers.in_guest.keyboard import EVENT, keyboard_works
+from tests.lab.peers.in_guest.keyboard import MODULES as KEYBOARD_MODULES
 
 pytestmark = pytest.mark.lab
 
