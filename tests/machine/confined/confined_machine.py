@@ -19,7 +19,6 @@ from acrn_dm.backends.helper.supervisor import Supervisor
 from acrn_dm.machine.rights import giving_up
 from acrn_dm.pci.function import PciFunction
 from acrn_dm.testing import SimMachine
-from acrn_dm.testing.driver import Completion
 from acrn_dm.virtio.pci.transport import VirtioPci
 from tests.backends.user.user_rig import eventually
 from tests.machine.confined.confined_rig import FIRST_SLOT, SECTOR
@@ -36,13 +35,14 @@ class Disk:
     def __init__(self, machine: SimMachine, slot: int) -> None:
         self._machine, self.driver = machine, machine.driver(slot)
         self.driver.start()
-        self._done: list[Completion] = []
+        self._done: dict[int, bytes] = {}  # what came, by token
 
     def send(self, sector: int, byte: int | None = None) -> int:
         """Have it written, or read; returns the token."""
         header = HEADER.pack(IN if byte is None else OUT, 0, sector)
         out, room = ([header], [SECTOR, 1]) if byte is None else ([header, bytes([byte]) * SECTOR], [1])
         token = self.driver.queue(0).send(out, room)
+        self._done.pop(token, None)  # that of an earlier request
         self.driver.queue(0).kick()
         self._machine.settle()
         return token
@@ -50,15 +50,15 @@ class Disk:
     def answers(self) -> list[int]:
         """Tokens that have come back by now, well done all of them."""
         self._machine.settle()
-        self._done += (found := self.driver.queue(0).completed())
-        assert [done.data[-1] for done in found] == [0] * len(found)
-        return [done.token for done in self._done]
+        self._done |= (found := {done.token: done.data for done in self.driver.queue(0).completed()})
+        assert [data[-1] for data in found.values()] == [0] * len(found)
+        return list(self._done)
 
     def do(self, sector: int, byte: int | None = None) -> int:
         """Write, or read, and wait for it; returns the byte that is there."""
         token = self.send(sector, byte)
         self.have(token)
-        (data,) = (done.data for done in self._done if done.token == token)
+        data = self._done[token]
         assert byte is not None or data == data[:1] * SECTOR + b"\0"
         return data[0] if byte is None else byte
 
