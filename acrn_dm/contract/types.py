@@ -130,7 +130,8 @@ class DeviceType:
     ``PciFunction``, and opens nothing.
 
     A kind with ``drivers`` takes ``driver=NAME`` of that sort; the driver is in the context's ``driver`` then. Its
-    option class has a field ``driver`` for the name, and in ``DRIVER_OPTIONS`` those of its options that go with one.
+    option class has a field ``driver`` for the name, and in ``NOT_WITH_DRIVER`` the names of those of its options that
+    do not go with one: they are the driver's to have.
     """
 
     name: str = attrs.field(validator=_name)

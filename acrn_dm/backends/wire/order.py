@@ -21,8 +21,8 @@ MEMBERS = ("machine", "vcpus", "windows", "virtio_msi")  # of the context, besid
 class Order:
     """One device: *spec* as the user wrote it but for what concerns its process, and the *context* that the machine
     made, as far as it is not read from *spec* again. *sandbox* is one of ``base.sandbox.MODES``. *user* is who the
-    process is to be when the device is open.
-    *plugins* are the installed ones that the machine loads, and so its processes do; None: none of them.
+    process is to be when the device is open. *plugins* are the installed ones that the machine loads, and so its
+    processes do; None: none of them.
     """
 
     spec: DeviceSpec

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.records import frozen
-from acrn_dm.contract.plugins import blame
 from acrn_dm.devices.terminal.signals import signals_to
+from acrn_dm.export.running import Servable, run
 from acrn_dm.export.sockets import Place
 from acrn_dm.export.vfio_user.function import ExportedFunction
 from acrn_dm.export.vfio_user.server import Server
@@ -59,32 +59,11 @@ def serve(
                 each.main_loop.call_soon(each.window_changed)
 
         stack.enter_context(signals_to(main.stop, resized, last=last))
-        _run(functions, exported, at, main, opened)
+        run([_servable(*each) for each in zip(functions, exported, strict=True)], at, main, opened)
 
 
-def _run(
-    functions: Sequence[Made],
-    exported: Sequence[ExportedFunction],
-    at: Sequence[Place],
-    main: IoLoop,
-    opened: Callable[[], None],
-) -> None:
-    serving = set(range(len(exported)))
-
-    def done(number: int) -> None:
-        serving.discard(number)
-        if not serving:
-            main.stop()
-
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(place.open()) for place in at]
-        for made, function in zip(functions, exported, strict=True):
-            with blame(made.blamed):
-                function.open()
-        opened()
-        for number, (function, given) in enumerate(zip(exported, sockets, strict=True)):
-            stack.enter_context(_served(function, given, functools.partial(done, number)))
-        main.run()
+def _servable(made: Made, function: ExportedFunction) -> Servable:
+    return Servable(blamed=made.blamed, open=function.open, serve=functools.partial(_served, function))
 
 
 @contextlib.contextmanager

@@ -5,16 +5,15 @@ at a time.
 """
 
 import contextlib
-import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
 
 from acrn_dm.base.events.ioloop import IoLoop
 from acrn_dm.base.process.stderr import StderrHandler
-from acrn_dm.contract.plugins import blame
 from acrn_dm.devices.terminal.signals import signals_to
 from acrn_dm.export.making import Made
+from acrn_dm.export.running import Servable, run
 from acrn_dm.export.sockets import Place
 from acrn_dm.export.vhost_user.device import ExportedDevice
 from acrn_dm.export.vhost_user.server import Server
@@ -54,7 +53,7 @@ def serve(
         stack.enter_context(signals_to(loop.stop, resized, last=last))
         stack.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        _run(devices, exported, at, loop, opened)
+        run([_servable(*each) for each in zip(devices, exported, strict=True)], at, loop, opened)
 
 
 def _exported(made: Made, loop: IoLoop, stack: contextlib.ExitStack, *, dumped: bool) -> ExportedDevice:
@@ -63,27 +62,9 @@ def _exported(made: Made, loop: IoLoop, stack: contextlib.ExitStack, *, dumped: 
     return exported
 
 
-def _run(
-    devices: Sequence[Made],
-    exported: Sequence[ExportedDevice],
-    at: Sequence[Place],
-    loop: IoLoop,
-    opened: Callable[[], None],
-) -> None:
-    serving = set(range(len(exported)))
-
-    def done(index: int) -> None:
-        serving.discard(index)
-        if not serving:
-            loop.stop()
-
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(place.open()) for place in at]
-        for made, device in zip(devices, exported, strict=True):
-            with blame(made.blamed):
-                device.open()
-        opened()
-        for index, (device, given) in enumerate(zip(exported, sockets, strict=True)):
-            server = Server(device, given, functools.partial(done, index))
-            stack.callback(server.close)
-        loop.run()
+def _servable(made: Made, device: ExportedDevice) -> Servable:
+    return Servable(
+        blamed=made.blamed,
+        open=device.open,
+        serve=lambda given, done: contextlib.closing(Server(device, given, done)),
+    )
