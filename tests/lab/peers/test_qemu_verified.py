@@ -19,10 +19,12 @@ ROUND_S = 5
 QUEUES = 4
 MEMORY = "768M"  # fio and its libraries are in it
 MIB = 1 << 20
+# fio begins anew when it has been everywhere, and then writes where it still has blocks to check. What a read finds
+# that overtakes half of a write, nobody promises (a file in the page cache neither), so one waits for the other.
 FIO = (
     f"fio --name=mix --filename=/dev/vda --rw=randrw --bsrange=512-64k --ioengine=libaio --direct=1 --iodepth=32 "
     f"--numjobs={QUEUES} --size=16m --offset_increment=16m --verify=crc32c --verify_fatal=1 --verify_backlog=64 "
-    f"--time_based --runtime={ROUND_S} --group_reporting --thread --output-format=terse"
+    f"--serialize_overlap=1 --time_based --runtime={ROUND_S} --group_reporting --thread --output-format=terse"
 )
 
 
