@@ -17,6 +17,7 @@ from acrn_dm.backends.broker.client import Broker, employ
 from acrn_dm.backends.wire.message import PeerError
 from acrn_dm.base.errors import HostError
 from tests.backends.helper.helper_rig import PATIENCE_S
+from tests.base.sandbox.sandbox_rig import needs_first
 
 
 @pytest.fixture
@@ -117,22 +118,18 @@ def test_process_is_killed(broker: Broker) -> None:
 
 @pytest.fixture
 def sleeper() -> Iterator[threading.Thread]:
-    """A thread that may come first."""
+    """A thread that sleeps."""
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()
-    assert thread.native_id is not None
     try:
-        os.sched_setscheduler(thread.native_id, os.SCHED_FIFO, os.sched_param(1))
-        os.sched_setscheduler(thread.native_id, os.SCHED_OTHER, os.sched_param(0))
         yield thread
-    except PermissionError:
-        pytest.skip("this host lets no thread come first")
     finally:
         done.set()
         thread.join()
 
 
+@needs_first
 def test_as_many_threads_of_the_machine_come_first_as_the_rules_say_and_no_others(sleeper: threading.Thread) -> None:
     thread, main = sleeper.native_id, threading.get_native_id()
     assert thread is not None

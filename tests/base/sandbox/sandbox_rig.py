@@ -1,6 +1,7 @@
 """What the tests of the sandbox share: a process that puts it on, tries things, and says what became of each."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,19 @@ from acrn_dm.base.sandbox.confine import lacking
 
 ROOT = Path(__file__).resolve().parents[3]
 needs_landlock = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+
+
+def _lets_threads_come_first() -> bool:
+    """Whether this host lets this process's threads be SCHED_FIFO; the one that asks is so for a moment."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        return False
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    return True
+
+
+needs_first = pytest.mark.skipif(not _lets_threads_come_first(), reason="this host lets no thread come first")
 needs_all = pytest.mark.skipif(bool(lacking()), reason="; ".join(lacking()))
 
 SCRIPT = """

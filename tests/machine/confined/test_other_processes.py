@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends.user.user_rig import Daemon, storage_daemon
-from tests.base.sandbox.sandbox_rig import needs_all
+from tests.base.sandbox.sandbox_rig import needs_all, needs_first
 from tests.machine.confined.confined_rig import FIRST_SLOT as SLOT
 from tests.machine.confined.confined_rig import SECTOR, calling, confined, export, is_confined
 
@@ -167,6 +167,7 @@ def test_machine_goes_on_without_its_broker_where_back_ends_are_others_processes
     assert "Traceback" not in machine.log.read_text()
 
 
+@needs_first
 def test_thread_that_looks_at_rings_comes_first_as_without_a_sandbox(tmp_path: Path, image: Path) -> None:
     """That of a disk whose back-end takes no notes."""
     daemon = of_qemu(tmp_path, image)
