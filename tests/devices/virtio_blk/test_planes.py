@@ -69,19 +69,6 @@ def test_flushes_of_two_queues_are_all_answered(native: Disk) -> None:
     assert [done.data for queue in (first, second) for done in queue.completed()] == [bytes([OK])] * 16
 
 
-def test_chains_that_follow_late_answers_are_served_without_a_kick(native: Disk) -> None:
-    """A driver that polls has its next request in the ring at once, and saves us a sleep."""
-    native.queue.send([FLUSH.to_bytes(16, "little")], [1])
-    native.queue.kick()
-    for loop in native.machine.io_loops.values():
-        loop.step()
-    kicks = native.machine.queue_counts(3, 0).kicks
-    native.queue.send([FLUSH.to_bytes(16, "little")], [1])
-    native.machine.settle()
-    assert [done.data for done in native.queue.completed()] == [bytes([OK])] * 2
-    assert native.machine.queue_counts(3, 0).kicks == kicks
-
-
 def test_mode_that_the_driver_chooses_holds_for_the_next_write(native: Disk) -> None:
     native.write(0, bytes(512))
     native.request(FLUSH)

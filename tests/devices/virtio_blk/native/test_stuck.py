@@ -152,3 +152,16 @@ def test_request_that_comes_back_is_answered(pipe: Pipe) -> None:
 
     comes_true(answered)
     assert answers == [b"h" * SECTOR + bytes([OK])]
+
+
+def test_chain_that_follows_a_late_answer_is_served_without_a_kick(pipe: Pipe) -> None:
+    """A driver that polls has its next request in the ring at once, and saves us a sleep."""
+    machine = pipe.disk.machine
+    pipe.send()
+    kicks = machine.queue_counts(3, 0).kicks
+    pipe.disk.queue.send([header(IN)], [SECTOR, 1])
+    pipe.answer()
+    pipe.answer()
+    machine.settle()
+    assert [done.data[-1] for done in pipe.disk.queue.completed()] == [OK] * 2
+    assert machine.queue_counts(3, 0).kicks == kicks
