@@ -1,16 +1,16 @@
 # cython: language_level=3, embedsignature=True, binding=True, auto_pickle=False, autotestdict=False
 """The sampler of a watch: it looks at rings that a back-end has, again and again, without the GIL.
 
-While there is traffic it sleeps for as long as a third of a ring takes, within limits. When nothing has moved for some
-looks it waits for a kick, whose eventfd it watches by edge and never reads; where a back-end wants none, a slow timer
-goes on.
+While there is traffic it sleeps for as long as less than half a ring takes, within limits: a timer may cost tens of
+microseconds of its processor's time, where that is a virtual one. When nothing has moved for some looks it waits for a
+kick, whose eventfd it watches by edge and never reads; where a back-end wants none, a slow timer goes on.
 """
 
 cimport cython
 from acrn_dm._fastring cimport FrTally, RingTally, ft_sample, ft_wants_kick
 from acrn_dm.base.events._poll cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, POLLIN, epoll_create1, epoll_ctl, epoll_event,
-    epoll_wait, eventfd, pollfd, ppoll,
+    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, POLLIN, epoll_create1, epoll_ctl,
+    epoll_event, epoll_wait, eventfd, pollfd, ppoll,
 )
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -47,7 +47,8 @@ cdef enum:
     SLOW_NS = 8000000         # ... where nothing does, and no kick would tell
     LATE_NS = 40000000        # an index goes round in this time at 1.6 million requests a second
     SHARES = 64               # of a ring; so many are to pass between two looks:
-    WANTED_SHARES = 20
+    WANTED_SHARES = 28
+    GROWTH = 16               # a pause is longer than the one before by this part of it at most: traffic has bursts
     CALM = 8                  # looks that find nothing, in a row, before a kick is waited for
     LONG_CALM = 64
     FIRST_DOZE_MS = 4         # without a kick it looks all the same: a back-end may have begun to look by itself
@@ -66,8 +67,8 @@ cdef int64_t next_pause(int64_t pause, int64_t elapsed, uint32_t shares, uint32_
     *most*.
     """
     if shares > 0:
-        return max(<int64_t>LEAST_NS, min(elapsed * WANTED_SHARES // shares, 2 * pause, most))
-    return min(2 * pause, <int64_t>SLOW_NS if calm > LONG_CALM else most)
+        return max(<int64_t>LEAST_NS, min(elapsed * WANTED_SHARES // shares, pause + pause // GROWTH, most))
+    return min(pause + pause // GROWTH, <int64_t>SLOW_NS if calm > LONG_CALM else most)
 
 
 @cython.final
@@ -80,31 +81,45 @@ cdef class Sampler:
         self._most = MOST_NS
         self._owners = [tally for tally, _ in watched]
         self._tallies = <FrTally **>PyMem_Calloc(max(1, len(self._owners)), sizeof(FrTally *))
-        if self._tallies == NULL:
+        self._kicks = <int *>PyMem_Calloc(max(1, len(self._owners)), sizeof(int))
+        if self._tallies == NULL or self._kicks == NULL:
             raise MemoryError()
-        for tally in self._owners:
-            self._tallies[self._n] = &tally.tally
+        for tally, kick_fd in watched:
+            self._tallies[self._n], self._kicks[self._n] = &tally.tally, kick_fd
             self._n += 1
             self._most = max(<int64_t>LEAST_NS, min(self._most, <int64_t>ENTRY_NS * tally.tally.size))
         self._epoll = epoll_create1(EPOLL_CLOEXEC)
         self._stop = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self._epoll < 0 or self._stop < 0:
             PyErr_SetFromErrno(OSError)
-        self.add(self._stop, EPOLLIN, BY_STOP)
-        for _, kick_fd in watched:
-            self.add(kick_fd, <uint32_t>(EPOLLIN | EPOLLET), BY_KICK)
+        if not self.add(self._stop, EPOLLIN, BY_STOP) or not self.listen(True):  # what can't be waited for says so now
+            PyErr_SetFromErrno(OSError)
+        self.listen(False)
 
     def __dealloc__(self):
         self.close()
         PyMem_Free(self._tallies)
+        PyMem_Free(self._kicks)
 
-    cdef int add(self, int fd, uint32_t events, uint64_t what) except -1:
-        """Wake up by *fd*."""
+    cdef bint add(self, int fd, uint32_t events, uint64_t what) noexcept nogil:
+        """Wake up by *fd*; whether the kernel does that."""
         cdef epoll_event event
         event.events, event.data.u64 = events, what
-        if epoll_ctl(self._epoll, EPOLL_CTL_ADD, fd, &event) != 0:
-            PyErr_SetFromErrno(OSError)
-        return 0
+        return epoll_ctl(self._epoll, EPOLL_CTL_ADD, fd, &event) == 0
+
+    cdef bint listen(self, bint on) noexcept nogil:
+        """Wake up by kicks, or no more; whether the kernel tells them all. Each that is told costs its driver half a
+        microsecond.
+        """
+        cdef uint32_t i
+        cdef bint told = True
+        for i in range(self._n):
+            if on:
+                told = self.add(self._kicks[i], <uint32_t>(EPOLLIN | EPOLLET), BY_KICK) and told
+            else:
+                epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._kicks[i], NULL)
+        self._listens = on and told
+        return told
 
     def run(self):
         """Look until ``stop``, and once more then. On a thread of its own."""
@@ -132,9 +147,11 @@ cdef class Sampler:
         cdef Wakened by = BY_TIME
         while by != BY_STOP:
             if calm < CALM or not self.kicks_come():
+                if self._listens:
+                    self.listen(False)
                 by = self.pause(max(pause, COST * cost))
-            elif calm == CALM:
-                by = self.doze(0)  # kicks until now are none to wait for
+            elif not self._listens:  # kicks until now are none to wait for; what they brought the next look sees
+                by = self.doze(0) if self.listen(True) else self.pause(SLOW_NS)
                 by = BY_TIME if by == BY_KICK else by
             else:
                 by = self.doze(doze_ms)
@@ -148,11 +165,7 @@ cdef class Sampler:
                 calm, doze_ms = 0, FIRST_DOZE_MS
             elif calm <= LONG_CALM:
                 calm += 1
-            # Heads that go round between two looks stay unknown: the less does, the sooner it is sure again.
-            if by == BY_KICK or (shares > 0 and not self.sure()):
-                pause = LEAST_NS
-            else:
-                pause = next_pause(pause, now - last, shares, calm, self._most)
+            pause = LEAST_NS if by == BY_KICK else next_pause(pause, now - last, shares, calm, self._most)
             last = now
 
     cdef uint32_t look(self, bint late) noexcept nogil:
@@ -163,14 +176,6 @@ cdef class Sampler:
             most = max(most, (moved * SHARES + self._tallies[i].size - 1) // self._tallies[i].size)
         self.samples += 1
         return most
-
-    cdef bint sure(self) noexcept nogil:
-        """Whether all tallies are."""
-        cdef uint32_t i
-        for i in range(self._n):
-            if not self._tallies[i].sure:
-                return False
-        return True
 
     cdef bint kicks_come(self) noexcept nogil:
         """Whether the drivers of all rings have been asked to kick."""

@@ -4,6 +4,7 @@ import mmap
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 import pytest
@@ -90,6 +91,24 @@ def test_kick_that_nobody_reads_wakes_it_once(scene: Scene) -> None:
     assert scene.dozes()
     assert scene.dozes()
     assert scene.sampler.kicks == 1
+
+
+def listeners(fd: int) -> int:
+    """How many epolls of this process are told by *fd*."""
+    told = [word.read_text() for word in Path("/proc/self/fdinfo").iterdir() if word.exists()]
+    return sum(line.split()[1] == str(fd) for text in told for line in text.splitlines() if line.startswith("tfd:"))
+
+
+def test_driver_pays_for_telling_kicks_only_while_they_are_waited_for(scene: Scene) -> None:
+    assert scene.dozes()
+    assert listeners(scene.kick_fd) == 1
+    scene.driver._set_u16(scene.driver.layout.used_flags_at, USED_F_NO_NOTIFY)
+    scene.send()
+    assert comes_true(lambda: listeners(scene.kick_fd) == 0)
+    scene.driver._set_u16(scene.driver.layout.used_flags_at, 0)
+    assert scene.dozes()
+    scene.send()
+    assert comes_true(lambda: scene.sampler.kicks == 2)
 
 
 def test_chain_in_flight_lets_it_sleep(scene: Scene) -> None:
