@@ -35,6 +35,11 @@ cdef class Driver:
     """Driver side of *ring* with EVENT_IDX, writing chains of one shape: ``1desc``, ``3desc`` or ``3indirect``."""
 
     cdef FrRing *ring
+    # What a guest's driver knows itself. The device's lines of *ring*, which change with each chain, are not its own.
+    cdef uint8_t *desc
+    cdef uint8_t *avail
+    cdef uint8_t *used
+    cdef uint32_t size
     cdef const FrMemory *memory
     cdef SplitRing owner
     cdef bint three
@@ -48,6 +53,8 @@ cdef class Driver:
             raise ValueError(f"queue size {ring.size} is less than {REFILL * SLOTS_PER_CHAIN}")
         self.owner = ring
         self.ring = &ring.ring
+        self.desc, self.avail, self.used = ring.ring.desc, <uint8_t *>ring.ring.avail, ring.ring.used
+        self.size = ring.ring.size
         self.memory = ring.ring.memory
         self.three = shape != "1desc"
         self.indirect = shape == "3indirect"
@@ -73,7 +80,7 @@ cdef class Driver:
         cdef uint64_t table_gpa = TABLE_GPA + chain * FR_DESC_SIZE * SLOTS_PER_CHAIN
         cdef uint64_t data_gpa = DATA_GPA + 8192 * chain
         cdef uint64_t header_gpa = HEADER_GPA + 64 * chain
-        cdef uint8_t *table = <uint8_t *>self.ring.desc
+        cdef uint8_t *table = self.desc
         if self.indirect:
             self.put(table, head, table_gpa, 3 * FR_DESC_SIZE, FR_DESC_F_INDIRECT)
             self.found.addresses -= <uint64_t>fr_translate(self.memory, table_gpa, &room)
@@ -86,7 +93,7 @@ cdef class Driver:
             self.put(table, first + 2, header_gpa + 32, 1, FR_DESC_F_WRITE)
         else:
             self.put(table, first, data_gpa, 76, 0)
-        fr_store_u16(<uint8_t *>self.ring.avail + 4 + 2 * (self.avail_idx & (self.ring.size - 1)), head)
+        fr_store_u16(self.avail + 4 + 2 * (self.avail_idx & (self.size - 1)), head)
         self.avail_idx += 1
 
     cpdef void refill(self) noexcept:
@@ -101,7 +108,7 @@ cdef class Driver:
         self.show()
 
     cdef void show(self) noexcept nogil:
-        fr_store_release_u16(<uint8_t *>self.ring.avail + 2, self.avail_idx)
+        fr_store_release_u16(self.avail + 2, self.avail_idx)
 
     cpdef bint collect(self) noexcept:
         """Whether exactly the REFILL chains came back, in order."""
@@ -110,10 +117,10 @@ cdef class Driver:
     cdef bint take_back(self) noexcept nogil:
         cdef uint8_t *element
         cdef uint32_t i
-        if <uint16_t>(fr_load_acquire_u16(self.ring.used + 2) - self.last_used) != REFILL:
+        if <uint16_t>(fr_load_acquire_u16(self.used + 2) - self.last_used) != REFILL:
             return False
         for i in range(<uint32_t>REFILL):
-            element = self.ring.used + 4 + 8 * (self.last_used & (self.ring.size - 1))
+            element = self.used + 4 + 8 * (self.last_used & (self.size - 1))
             if (<uint32_t *>element)[0] != i * SLOTS_PER_CHAIN:
                 return False
             self.last_used += 1
@@ -121,7 +128,7 @@ cdef class Driver:
         return True
 
     cdef void want_interrupts(self) noexcept nogil:
-        fr_store_u16(<uint8_t *>self.ring.avail + 4 + 2 * self.ring.size, self.last_used)
+        fr_store_u16(self.avail + 4 + 2 * self.size, self.last_used)
 
 
 cdef int handle(
@@ -209,7 +216,7 @@ def drive(Driver driver not None, uint64_t chains):
         driver.found.addresses = driver.found.lengths = 0
         start = now_ns()
         while done < chains and idle < IDLE_SPINS:
-            back = <uint16_t>(fr_load_acquire_u16(driver.ring.used + 2) - driver.last_used)
+            back = <uint16_t>(fr_load_acquire_u16(driver.used + 2) - driver.last_used)
             driver.last_used += back
             done += back
             idle = 0 if back > 0 else idle + 1
