@@ -13,6 +13,7 @@ from acrn_dm.memory.hugepages import HugePages
 from acrn_dm.testing.driver import rings
 from tests.memory.real_pools import pages_alone
 from tests.open_python import opened
+from tests.process_state import state
 
 for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
     signal.signal(_number, signal.SIG_DFL)
@@ -25,6 +26,14 @@ def process_keeps_its_privileges() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(privileges, "no_new_privileges", lambda: None)
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def process_stays_as_it_is() -> Iterator[None]:
+    """A test that, say, left its thread with SCHED_FIFO would have all later ones starve the threads they wait for."""
+    before = state()
+    yield
+    assert state() == before
 
 
 @pytest.fixture

@@ -146,7 +146,10 @@ def test_last_look_is_at_the_end(scene: Scene) -> None:
 def test_it_can_be_stopped_before_it_runs() -> None:
     sampler = Sampler([])
     sampler.stop()
-    sampler.run()
+    thread = threading.Thread(target=sampler.run)  # which comes first from then on
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
     sampler.close()
     sampler.close()
 
