@@ -231,7 +231,7 @@ def fall_asleep(rig: Rig, vector: int) -> None:
     memory.write(facs + 12, struct.pack("<I", vector))
     rig.sequence()
     rig.last_words(0x404, 2, 0x2C00)
-    rig.wait_state("paused")
+    rig.wait(lambda: "PAUSE_VM" in rig.hsm.names())  # what wakes it may come at once
 
 
 def wake(rig: Rig) -> None:
@@ -278,7 +278,7 @@ def test_alarm_of_the_clock_wakes_if_the_guest_has_enabled_it(rig: Rig) -> None:
         vm.pio_write(0x70, 1, register)
         vm.pio_write(0x71, 1, value)
     fall_asleep(rig, 0x9_A000)
-    rig.wait_state("running")
+    rig.wait(lambda: "START_VM" in rig.hsm.names())
     rig.power_off()
     assert rig.finish() is StopReason.POWEROFF
 
